@@ -1,0 +1,8 @@
+package testutil
+
+import "syscall"
+
+// dieWithParent makes the kernel kill a child whose test died without cleaning up (a timeout's panic, kill -9).
+func dieWithParent() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+}

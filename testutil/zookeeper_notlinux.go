@@ -1,0 +1,8 @@
+//go:build !linux
+
+package testutil
+
+import "syscall"
+
+// dieWithParent does nothing here: only Linux offers it without a helper process.
+func dieWithParent() *syscall.SysProcAttr { return nil }
