@@ -19,6 +19,8 @@ const logTail = 8 << 10
 // errPortTaken marks a node that did not come up because another program holds its port.
 var errPortTaken = errors.New("testutil: a port of ZooKeeper was taken by another program")
 
+var errNotServing = errors.New("it does not serve")
+
 // A node is one ZooKeeper process, or what is needed to start it again.
 //
 // Who owns what: everything above mu is written before the node is shared. mu guards process; it is held while a process
@@ -237,6 +239,8 @@ func (n *node) await(timeout time.Duration, ok func(answer string) bool) error {
 		answer, err := fourLetter(n.client.address, "srvr")
 		if err != nil {
 			answer = ""
+		} else {
+			err = errNotServing
 		}
 		if ok(answer) {
 			return nil
@@ -249,7 +253,7 @@ func (n *node) await(timeout time.Duration, ok func(answer string) bool) error {
 		case <-p.exited:
 			return fmt.Errorf("testutil: ZooKeeper node %d ended: %v", n.number, p.cmd.ProcessState)
 		case <-deadline.C:
-			return fmt.Errorf("testutil: ZooKeeper node %d at %s does not serve after %v; it last answered %q (%v)", n.number, n.client.address, timeout, answer, err)
+			return fmt.Errorf("testutil: ZooKeeper node %d at %s, after %v, last answered %q: %w", n.number, n.client.address, timeout, answer, err)
 		case <-poll.C:
 		}
 	}

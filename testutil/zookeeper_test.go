@@ -26,7 +26,8 @@ func connectReal(t *testing.T, servers ...string) *zk.Conn {
 	}
 	t.Cleanup(func() {
 		conn.Close()
-		for range events { //nolint:revive // the client's goroutines end after the channel is closed
+		for range events {
+			// The client's goroutines have ended when the channel is closed.
 		}
 	})
 	awaitReal(t, 20*time.Second, "a session", func() bool { return conn.State() == zk.StateHasSession })
@@ -47,31 +48,31 @@ func awaitReal(t *testing.T, patience time.Duration, what string, ok func() bool
 
 func TestStandaloneZooKeeperKeepsItsDataThroughAKill(t *testing.T) {
 	t.Parallel()
-	real := StartZooKeeper(t, 1)
-	if mode, leader := real.Mode(0), real.Leader(); mode != "standalone" || leader != 0 {
+	zookeeper := StartZooKeeper(t, 1)
+	if mode, leader := zookeeper.Mode(0), zookeeper.Leader(); mode != "standalone" || leader != 0 {
 		t.Fatalf("mode %q, leader %d", mode, leader)
 	}
-	conn := connectReal(t, real.Servers()...)
+	conn := connectReal(t, zookeeper.Servers()...)
 	if _, err := conn.Create("/kept", []byte("before"), 0, zk.WorldACL(zk.PermAll)); err != nil {
 		t.Fatal(err)
 	}
 
-	address := real.Servers()[0]
-	real.Kill(0)
+	address := zookeeper.Servers()[0]
+	zookeeper.Kill(0)
 	if conn, err := net.Dial("tcp", address); err == nil {
 		conn.Close()
 		t.Fatal("a killed node accepts connections")
 	}
-	if real.Mode(0) != "" || real.Leader() != -1 {
+	if zookeeper.Mode(0) != "" || zookeeper.Leader() != -1 {
 		t.Fatal("a killed node answers")
 	}
-	real.Kill(0) // harmless
-	real.Restart(0)
-	if err := real.AwaitServing(time.Minute); err != nil {
+	zookeeper.Kill(0) // harmless
+	zookeeper.Restart(0)
+	if err := zookeeper.AwaitServing(time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	if real.Servers()[0] != address {
-		t.Fatalf("restarted at %s, was at %s", real.Servers()[0], address)
+	if zookeeper.Servers()[0] != address {
+		t.Fatalf("restarted at %s, was at %s", zookeeper.Servers()[0], address)
 	}
 	data, _, err := connectReal(t, address).Get("/kept")
 	if err != nil || string(data) != "before" {
@@ -81,52 +82,52 @@ func TestStandaloneZooKeeperKeepsItsDataThroughAKill(t *testing.T) {
 
 func TestPausedZooKeeperAnswersAgainOnceResumed(t *testing.T) {
 	t.Parallel()
-	real := StartZooKeeper(t, 1)
-	real.Pause(0)
-	if answer, err := real.FourLetter(0, "ruok"); err == nil {
+	zookeeper := StartZooKeeper(t, 1)
+	zookeeper.Pause(0)
+	if answer, err := zookeeper.FourLetter(0, "ruok"); err == nil {
 		t.Fatalf("a paused node answered %q", answer)
 	}
-	real.Resume(0)
-	if answer, err := real.FourLetter(0, "ruok"); err != nil || answer != "imok" {
+	zookeeper.Resume(0)
+	if answer, err := zookeeper.FourLetter(0, "ruok"); err != nil || answer != "imok" {
 		t.Fatalf("a resumed node answered %q, %v", answer, err)
 	}
 }
 
 func TestEnsembleElectsAnotherLeaderAndTakesTheOldOneBack(t *testing.T) {
 	t.Parallel()
-	real := StartZooKeeper(t, 3)
-	first := real.Leader()
-	for i := range real.Len() {
+	zookeeper := StartZooKeeper(t, 3)
+	first := zookeeper.Leader()
+	for i := range zookeeper.Len() {
 		want := "follower"
 		if i == first {
 			want = "leader"
 		}
-		if mode := real.Mode(i); mode != want {
+		if mode := zookeeper.Mode(i); mode != want {
 			t.Fatalf("node %d is %q, want %q", i, mode, want)
 		}
 	}
 
-	real.Kill(first)
+	zookeeper.Kill(first)
 	var second int
-	awaitReal(t, time.Minute, "second leader", func() bool { second = real.Leader(); return second >= 0 })
+	awaitReal(t, time.Minute, "second leader", func() bool { second = zookeeper.Leader(); return second >= 0 })
 	if second == first {
 		t.Fatalf("node %d leads though it was killed", first)
 	}
-	if err := real.AwaitServing(time.Minute); err != nil {
+	if err := zookeeper.AwaitServing(time.Minute); err != nil {
 		t.Fatalf("without node %d: %v", first, err)
 	}
-	if _, err := connectReal(t, real.Servers()...).Create("/by-two", nil, 0, zk.WorldACL(zk.PermAll)); err != nil {
+	if _, err := connectReal(t, zookeeper.Servers()...).Create("/by-two", nil, 0, zk.WorldACL(zk.PermAll)); err != nil {
 		t.Fatal(err)
 	}
 
-	real.Restart(first)
-	if err := real.AwaitServing(time.Minute); err != nil {
+	zookeeper.Restart(first)
+	if err := zookeeper.AwaitServing(time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	if mode := real.Mode(first); mode != "follower" {
+	if mode := zookeeper.Mode(first); mode != "follower" {
 		t.Fatalf("the restarted node is %q", mode)
 	}
-	conn := connectReal(t, real.Servers()[first])
+	conn := connectReal(t, zookeeper.Servers()[first])
 	if _, err := conn.Sync("/by-two"); err != nil {
 		t.Fatal(err)
 	}
@@ -135,26 +136,26 @@ func TestEnsembleElectsAnotherLeaderAndTakesTheOldOneBack(t *testing.T) {
 	}
 
 	// Two of three lost: the last one answers, and serves nobody.
-	real.Kill(first)
-	real.Pause(second)
+	zookeeper.Kill(first)
+	zookeeper.Pause(second)
 	last := 3 - first - second
-	awaitReal(t, time.Minute, "end of service", func() bool { return real.Mode(last) == "" })
-	real.Restart(last)
-	if mode := real.Mode(last); mode != "" {
+	awaitReal(t, time.Minute, "end of service", func() bool { return zookeeper.Mode(last) == "" })
+	zookeeper.Restart(last)
+	if mode := zookeeper.Mode(last); mode != "" {
 		t.Fatalf("alone, node %d is %q", last, mode)
 	}
-	if err := real.AwaitServing(200 * time.Millisecond); err == nil {
+	if err := zookeeper.AwaitServing(200 * time.Millisecond); err == nil {
 		t.Fatal("AwaitServing saw a leader without a quorum")
 	}
-	real.Resume(second)
-	if err := real.AwaitServing(time.Minute); err != nil {
+	zookeeper.Resume(second)
+	if err := zookeeper.AwaitServing(time.Minute); err != nil {
 		t.Fatal(err)
 	}
 }
 
 func TestEnsembleOptionsReachTheServer(t *testing.T) {
 	t.Parallel()
-	real := StartZooKeeperWith(t, 1, EnsembleOptions{
+	zookeeper := StartZooKeeperWith(t, 1, EnsembleOptions{
 		TickTime:          300 * time.Millisecond,
 		MinSessionTimeout: 1200 * time.Millisecond,
 		MaxSessionTimeout: 9 * time.Second,
@@ -165,10 +166,10 @@ func TestEnsembleOptionsReachTheServer(t *testing.T) {
 		JavaOptions:       []string{"-XX:+PrintCommandLineFlags"},
 		Env:               []string{"ELECTION_TEST_ENV=there"},
 	})
-	if host, _, _ := net.SplitHostPort(real.Servers()[0]); host != "127.0.0.7" {
-		t.Fatalf("serves at %s", real.Servers()[0])
+	if host, _, _ := net.SplitHostPort(zookeeper.Servers()[0]); host != "127.0.0.7" {
+		t.Fatalf("serves at %s", zookeeper.Servers()[0])
 	}
-	conf, err := real.FourLetter(0, "conf")
+	conf, err := zookeeper.FourLetter(0, "conf")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,11 +179,11 @@ func TestEnsembleOptionsReachTheServer(t *testing.T) {
 		}
 	}
 	var log strings.Builder
-	real.WriteLogs(&log, 0)
+	zookeeper.WriteLogs(&log, 0)
 	if !strings.Contains(log.String(), "-XX:MaxHeapSize") {
 		t.Errorf("the JVM did not get its option: %s", log.String())
 	}
-	pid := real.nodes[0].process.cmd.Process.Pid
+	pid := zookeeper.nodes[0].process.cmd.Process.Pid
 	if env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)); err == nil && !strings.Contains(string(env), "ELECTION_TEST_ENV=there") {
 		t.Error("the process lacks the environment given")
 	}
@@ -235,14 +236,14 @@ func TestAPortIsClaimedUntilReleased(t *testing.T) {
 // TestATakenPortIsNoticed lets a program that claims nothing hold the port of a node.
 func TestATakenPortIsNoticed(t *testing.T) {
 	t.Parallel()
-	real := StartZooKeeper(t, 1)
-	real.Kill(0)
-	squatter, err := net.Listen("tcp", real.Servers()[0])
+	zookeeper := StartZooKeeper(t, 1)
+	zookeeper.Kill(0)
+	squatter, err := net.Listen("tcp", zookeeper.Servers()[0])
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer squatter.Close()
-	n := real.nodes[0]
+	n := zookeeper.nodes[0]
 	if err := n.start(); err != nil {
 		t.Fatal(err)
 	}
@@ -257,8 +258,8 @@ func TestNoZooKeeperOutlivesItsTest(t *testing.T) {
 	t.Parallel()
 	const child = "ELECTION_TEST_CHILD"
 	if os.Getenv(child) != "" {
-		real := StartZooKeeper(t, 1)
-		fmt.Printf("pid=%d\n", real.nodes[0].process.cmd.Process.Pid)
+		zookeeper := StartZooKeeper(t, 1)
+		fmt.Printf("pid=%d\n", zookeeper.nodes[0].process.cmd.Process.Pid)
 		self, err := os.FindProcess(os.Getpid())
 		if err == nil {
 			err = self.Kill()
