@@ -1,0 +1,60 @@
+# make test    everything, race detector on, on the in-process server and on a real ZooKeeper
+# make lint    formatting and linters, of pinned versions
+# make fuzz    each fuzz target for FUZZTIME
+# make tools   only installs the linters
+
+GO ?= go
+FUZZTIME ?= 30s
+TESTFLAGS ?=
+
+GOLANGCI_LINT_VERSION = v2.15.0
+STATICCHECK_VERSION   = v0.8.2
+GOFUMPT_VERSION       = v0.12.0
+
+BIN = $(CURDIR)/bin
+GOLANGCI_LINT = $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION)
+STATICCHECK   = $(BIN)/staticcheck-$(STATICCHECK_VERSION)
+GOFUMPT       = $(BIN)/gofumpt-$(GOFUMPT_VERSION)
+
+.DEFAULT_GOAL = test
+
+.PHONY: deps
+deps:
+	@scripts/install-test-deps
+
+.PHONY: test
+test: deps
+	ELECTION_REQUIRE_ZOOKEEPER=1 $(GO) test -race -count=1 -timeout 10m $(TESTFLAGS) ./...
+
+.PHONY: lint
+lint: tools
+	@unformatted=$$($(GOFUMPT) -l .); if [ -n "$$unformatted" ]; then echo "gofumpt would change:"; echo "$$unformatted"; exit 1; fi
+	$(GO) mod tidy -diff
+	$(GO) vet ./...
+	$(STATICCHECK) ./...
+	$(GOLANGCI_LINT) run ./...
+
+# Go runs one fuzz target of one package at a time.
+.PHONY: fuzz
+fuzz:
+	@scripts/fuzz "$(GO)" "$(FUZZTIME)"
+
+.PHONY: tools
+tools: $(GOLANGCI_LINT) $(STATICCHECK) $(GOFUMPT)
+
+# $(call install,PACKAGE@VERSION) builds the tool beside its target, whose name has the version: a new version is a new
+# file, and never a stale tool. The tools' dependencies stay out of go.mod.
+define install
+	@mkdir -p $(BIN)
+	GOBIN=$(BIN)/.install-$(@F) $(GO) install $(1)
+	@mv $(BIN)/.install-$(@F)/* $@ && rmdir $(BIN)/.install-$(@F)
+endef
+
+$(GOLANGCI_LINT):
+	$(call install,github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION))
+
+$(STATICCHECK):
+	$(call install,honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION))
+
+$(GOFUMPT):
+	$(call install,mvdan.cc/gofumpt@$(GOFUMPT_VERSION))
