@@ -1,0 +1,170 @@
+package testutil
+
+import (
+	"crypto/sha1"
+	"encoding/base64"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+const (
+	permRead   = 1 << 0
+	permWrite  = 1 << 1
+	permCreate = 1 << 2
+	permDelete = 1 << 3
+	permAdmin  = 1 << 4
+	permAll    = 0x1f
+)
+
+// An identity is who somebody is under an authentication scheme.
+type identity struct {
+	scheme, id string
+}
+
+// An acl is one line of a node's access control list.
+type acl struct {
+	perms int32
+	id    identity
+}
+
+var (
+	anyone   = identity{"world", "anyone"}
+	openACL  = []acl{{permAll, anyone}}
+	readOnly = []acl{{permRead, anyone}}
+)
+
+// allowed tells whether one of the identities has one of the permissions. An
+// empty list gives everything to everybody.
+func allowed(list []acl, perm int32, who []identity) bool {
+	if len(list) == 0 {
+		return true
+	}
+	for _, a := range list {
+		if a.perms&perm == 0 {
+			continue
+		}
+		if a.id == anyone {
+			return true
+		}
+		for _, w := range who {
+			if w.scheme == a.id.scheme && matches(w, a.id) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func matches(who, rule identity) bool {
+	switch who.scheme {
+	case "digest":
+		return who.id == rule.id
+	case "ip":
+		return ipMatches(who.id, rule.id)
+	}
+	return false
+}
+
+// fixACL is what a node gets for the list that a client gave: without repeats,
+// and with the scheme "auth" replaced by whom the client has proved to be.
+func fixACL(list []acl, who []identity) ([]acl, code) {
+	if len(list) == 0 {
+		return nil, codeInvalidACL
+	}
+	seen := make(map[acl]bool, len(list))
+	fixed := make([]acl, 0, len(list))
+	for _, a := range list {
+		if seen[a] {
+			continue
+		}
+		seen[a] = true
+		switch {
+		case a.id == anyone:
+			fixed = append(fixed, a)
+		case a.id.scheme == "auth":
+			found := false
+			for _, w := range who {
+				if w.scheme == "digest" {
+					found = true
+					fixed = append(fixed, acl{a.perms, w})
+				}
+			}
+			if !found {
+				return nil, codeInvalidACL
+			}
+		case a.id.scheme == "digest" && validDigest(a.id.id), a.id.scheme == "ip" && validIP(a.id.id):
+			fixed = append(fixed, a)
+		default:
+			return nil, codeInvalidACL
+		}
+	}
+	return fixed, codeOK
+}
+
+// validDigest asks for two parts as Java's split counts them: trailing empty
+// ones do not count.
+func validDigest(id string) bool {
+	parts := strings.Split(id, ":")
+	for len(parts) > 0 && parts[len(parts)-1] == "" {
+		parts = parts[:len(parts)-1]
+	}
+	return len(parts) == 2
+}
+
+func parseIPRule(rule string) (addr netip.Addr, bits int, ok bool) {
+	host, mask, hasMask := strings.Cut(rule, "/")
+	addr, err := netip.ParseAddr(host)
+	if err != nil || addr.Zone() != "" {
+		return addr, 0, false
+	}
+	bits = addr.BitLen()
+	if hasMask {
+		n, err := strconv.Atoi(mask)
+		if err != nil || n < 0 || n > bits {
+			return addr, 0, false
+		}
+		bits = n
+	}
+	return addr, bits, true
+}
+
+func validIP(rule string) bool {
+	_, _, ok := parseIPRule(rule)
+	return ok
+}
+
+func ipMatches(id, rule string) bool {
+	addr, bits, ok := parseIPRule(rule)
+	if !ok {
+		return false
+	}
+	who, err := netip.ParseAddr(id)
+	if err != nil || who.BitLen() != addr.BitLen() {
+		return false
+	}
+	prefix, err := addr.Prefix(bits)
+	return err == nil && prefix.Contains(who)
+}
+
+// digestOf is the identity that a "user:password" pair proves.
+func digestOf(credentials string) identity {
+	user, _, _ := strings.Cut(credentials, ":")
+	sum := sha1.Sum([]byte(credentials))
+	return identity{"digest", user + ":" + base64.StdEncoding.EncodeToString(sum[:])}
+}
+
+// maskDigests hides the password hashes from a reader who may not administer
+// the node.
+func maskDigests(list []acl) []acl {
+	masked := make([]acl, len(list))
+	for i, a := range list {
+		if a.id.scheme == "digest" {
+			if user, _, found := strings.Cut(a.id.id, ":"); found {
+				a.id.id = user + ":x"
+			}
+		}
+		masked[i] = a
+	}
+	return masked
+}

@@ -1,0 +1,510 @@
+package testutil
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+)
+
+const (
+	// maxFrame is jute.maxbuffer: a longer request closes the connection.
+	maxFrame = 0xfffff
+	// handshakeLimit is how long a connection may stay without a session.
+	handshakeLimit = 10 * time.Second
+)
+
+// A conn is a client's connection to a member.
+//
+// Two goroutines belong to it. The reader cuts the stream into frames and puts
+// them into the inbox; the writer sends what is in out. Requests are handled one
+// after the other by whoever has set busy: the reader, or, when a request has to
+// wait, a goroutine that lives as long as the wait. So the reader always notices
+// that the client has gone.
+type conn struct {
+	srv    *Server
+	m      *member
+	nc     net.Conn
+	remote string
+	began  time.Time
+	wake   chan struct{} // tells the writer to look
+	done   chan struct{} // closed when dead
+
+	// The rest is guarded by the server's mutex.
+	session int64 // 0 before the handshake
+	claimed int64 // the session that the handshake wants to resume
+	timeout int32 // milliseconds, as negotiated on this connection
+	who     []identity
+	inbox   [][]byte
+	busy    bool
+	started bool // the handshake has been taken from the inbox
+	parked  bool // the request being handled waits for the ensemble
+	out     []byte
+	held    int  // out must wait
+	dead    bool // takes no part any more; what is in out may still be sent
+	closing bool // to be closed once out has been sent
+	ended   bool // the client has closed its side
+	stats   connStats
+}
+
+// connStats are for the four-letter words.
+type connStats struct {
+	received, sent int64
+	lastXid        int32
+	lastZxid       int64
+	lastOp         Op
+}
+
+// serve takes a connection on; it is false when the member refuses it.
+func (m *member) serve(nc net.Conn) bool {
+	s := m.srv
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || !m.serving() {
+		return false
+	}
+	c := &conn{
+		srv: s, m: m, nc: nc, remote: nc.RemoteAddr().String(), began: time.Now(),
+		wake: make(chan struct{}, 1), done: make(chan struct{}),
+	}
+	if host, _, err := net.SplitHostPort(c.remote); err == nil {
+		c.who = []identity{{"ip", host}}
+	}
+	s.conns[c] = struct{}{}
+	m.clients[c] = struct{}{}
+	s.spawn(func() {
+		var both = make(chan struct{})
+		s.running.Go(func() {
+			defer close(both)
+			c.write()
+		})
+		c.readFrames()
+		<-both
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.conns, c)
+	})
+	return true
+}
+
+// readFrames is the reader.
+func (c *conn) readFrames() {
+	err := c.readAll()
+	s := c.srv
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.ended = true
+	if c.isolated() {
+		return // the end has not been heard of
+	}
+	if err != nil && !c.dead {
+		s.log.Warn("connection closed", "client", c.remote, "session", sessionName(c.session), "error", err)
+	}
+	c.kill(false)
+}
+
+// readAll reads until the connection ends; nil means that the client closed it,
+// or the server did.
+func (c *conn) readAll() error {
+	_ = c.nc.SetReadDeadline(time.Now().Add(handshakeLimit))
+	r := bufio.NewReader(c.nc)
+	var head [4]byte
+	for first := true; ; first = false {
+		if _, err := io.ReadFull(r, head[:]); err != nil {
+			return unexpected(err)
+		}
+		if word := string(head[:]); first && isFourLetterWord(word) {
+			c.answerWord(word)
+			return nil
+		}
+		n := int32(binary.BigEndian.Uint32(head[:]))
+		if n < 0 || n > maxFrame {
+			return fmt.Errorf("a frame of %d bytes", n)
+		}
+		frame := make([]byte, n)
+		if _, err := io.ReadFull(r, frame); err != nil {
+			return unexpected(err)
+		}
+		if first {
+			_ = c.nc.SetReadDeadline(time.Time{})
+		}
+		if err := c.receive(frame, first); err != nil {
+			return err
+		}
+	}
+}
+
+// unexpected keeps the errors that are worth a line in the log.
+func unexpected(err error) error {
+	var netErr net.Error
+	if errors.As(err, &netErr) && netErr.Timeout() {
+		return errors.New("no handshake in time")
+	}
+	return nil
+}
+
+// receive puts a frame into the inbox and, unless somebody does already, handles
+// what is there.
+func (c *conn) receive(frame []byte, first bool) error {
+	if first && len(frame) < 28 || len(frame) < 8 {
+		return fmt.Errorf("a request of %d bytes", len(frame))
+	}
+	s := c.srv
+	s.mu.Lock()
+	if c.dead {
+		s.mu.Unlock()
+		return nil
+	}
+	c.stats.received++
+	if first {
+		c.claimed = int64(binary.BigEndian.Uint64(frame[16:]))
+	}
+	if c.parked && !c.isolated() {
+		// The member has heard of the client though it cannot answer yet.
+		c.m.hear(c.session, c.timeout)
+	}
+	c.inbox = append(c.inbox, frame)
+	mine := !c.busy
+	c.busy = true
+	s.mu.Unlock()
+	if mine {
+		c.drain()
+	}
+	return nil
+}
+
+// drain handles the inbox until it is empty or a request has to wait. The
+// caller has set busy.
+func (c *conn) drain() {
+	s := c.srv
+	for {
+		s.mu.Lock()
+		if c.dead || c.isolated() || len(c.inbox) == 0 {
+			c.busy = false
+			if c.ended && !c.isolated() {
+				c.kill(false)
+			}
+			s.mu.Unlock()
+			return
+		}
+		frame := c.inbox[0]
+		c.inbox = c.inbox[1:]
+		k := &call{c: c, handshake: !c.started}
+		c.started = true
+		k.decode(frame)
+		s.counts[k.op]++
+		controls := s.controlsFor(k.op)
+		session := c.session
+		if k.handshake {
+			session = c.claimed
+		}
+		s.mu.Unlock()
+		if !k.handle(controls, session) {
+			return
+		}
+	}
+}
+
+// A call is one request being handled.
+type call struct {
+	c         *conn
+	handshake bool
+	xid       int32
+	op        Op
+	body      []byte
+	action    Action
+}
+
+func (k *call) decode(frame []byte) {
+	if k.handshake {
+		k.op, k.body = OpConnect, frame
+		return
+	}
+	d := &decoder{b: frame}
+	k.xid, k.op = d.int32(), Op(d.int32())
+	k.body = d.b
+}
+
+// handle asks the control functions and does as they say. It is false when the
+// request waits; then another goroutine goes on with it and with the inbox.
+func (k *call) handle(controls []*control, session int64) bool {
+	c := k.c
+	if len(controls) > 0 {
+		r := describe(k.op, k.xid, k.body)
+		r.SessionID, r.Member = session, c.m.index
+		for _, control := range controls {
+			if a := control.fn(r); k.action.kind == actPass {
+				k.action = a
+			}
+		}
+	}
+	s := c.srv
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if k.action.kind == actWait {
+		s.spawn(func() {
+			if k.action.wait(c.done) {
+				k.resume()
+			}
+		})
+		return false
+	}
+	return k.run()
+}
+
+// resume goes on with a request that had to wait, and with what is behind it.
+func (k *call) resume() {
+	k.c.srv.mu.Lock()
+	finished := k.run()
+	k.c.srv.mu.Unlock()
+	if finished {
+		k.c.drain()
+	}
+}
+
+// run carries a request out, or lets it wait for the ensemble. The caller holds
+// the lock.
+func (k *call) run() bool {
+	c, s := k.c, k.c.srv
+	if c.dead {
+		c.busy = false
+		return false
+	}
+	switch k.action.kind {
+	case actLoseRequest:
+		c.kill(false)
+		return true
+	case actExpireBefore:
+		if id := max(c.session, c.claimed); s.sessions[id] != nil {
+			s.endSession(id)
+		}
+		c.kill(false)
+		return true
+	case actFail:
+		k.fail(codeOf(k.action.err))
+		return true
+	}
+	if !k.handshake && k.op != OpAuth && !c.m.hear(c.session, c.timeout) {
+		return true // no such session: ZooKeeper drops the request
+	}
+	return k.proceed()
+}
+
+// proceed is run once the member has heard of the request.
+func (k *call) proceed() bool {
+	c, s := k.c, k.c.srv
+	if k.needsLeader() && (c.m.cutAt >= 0 || !s.canCommit()) {
+		c.park(func() bool { return c.m.cutAt < 0 && s.canCommit() }, k.proceed)
+		return false
+	}
+	if k.op == OpSync && c.m.lagging {
+		c.park(c.m.inStep, k.proceed)
+		return false
+	}
+	if k.action.kind == actWaitReply {
+		c.held++
+		s.spawn(func() {
+			if k.action.wait(c.done) {
+				s.mu.Lock()
+				c.held--
+				s.mu.Unlock()
+				c.poke()
+			}
+		})
+	}
+	answered := true
+	if k.handshake {
+		answered = k.connect()
+	} else {
+		answered = k.execute()
+	}
+	if answered {
+		k.after()
+		return true
+	}
+	// The member has to catch up before it can answer.
+	c.parked = true
+	return false
+}
+
+// after does what an action wants done behind the answer.
+func (k *call) after() {
+	c, s := k.c, k.c.srv
+	switch k.action.kind {
+	case actLoseReply:
+		c.kill(false)
+	case actCutAfter:
+		c.kill(true)
+	case actExpireAfter:
+		if s.sessions[c.session] != nil {
+			s.endSession(c.session)
+		}
+	}
+}
+
+// needsLeader tells whether a member alone cannot answer the request.
+func (k *call) needsLeader() bool {
+	return k.op.isWrite() || k.op == OpSync
+}
+
+// park lets the request wait until the ensemble is ready for it.
+func (c *conn) park(ready func() bool, proceed func() bool) {
+	s := c.srv
+	c.parked = true
+	s.spawn(func() {
+		s.mu.Lock()
+		for !ready() && !c.dead {
+			changed := s.changed
+			s.mu.Unlock()
+			select {
+			case <-changed:
+			case <-c.done:
+			}
+			s.mu.Lock()
+		}
+		c.parked = false
+		finished := c.dead || proceed()
+		s.mu.Unlock()
+		if finished {
+			c.drain()
+		}
+	})
+}
+
+// isolated tells whether nothing passes between client and server.
+func (c *conn) isolated() bool {
+	return c.srv.isolated[c.session] > 0 && c.session != 0 || c.srv.isolated[c.claimed] > 0 && c.claimed != 0
+}
+
+// send queues a frame for the client.
+func (c *conn) send(frame []byte) {
+	if c.dead {
+		return
+	}
+	c.out = append(c.out, frame...)
+	c.stats.sent++
+	c.poke()
+}
+
+func (c *conn) poke() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// notify sends a watch event, unless the client may not know of the node.
+func (c *conn) notify(e event) {
+	if c.dead || !allowed(e.acl, permRead, c.who) {
+		return
+	}
+	reply := newReply(-1, -1, codeOK)
+	reply.int32(int32(e.typ))
+	reply.int32(3) // the client is connected
+	reply.string(e.path)
+	c.srv.counts[OpNotification]++
+	c.send(reply.frame())
+}
+
+// kill ends the connection, with flush once all has been sent that is queued.
+// To an isolated client it stays open: a cut network carries no end either.
+func (c *conn) kill(flush bool) {
+	if c.dead {
+		return
+	}
+	c.dead = true
+	close(c.done)
+	delete(c.m.clients, c)
+	if c.m.bySession[c.session] == c {
+		delete(c.m.bySession, c.session)
+	}
+	c.m.watches.removeConn(c)
+	c.inbox = nil
+	if flush {
+		c.closing = true
+	} else {
+		c.out = nil
+	}
+	switch {
+	case c.isolated() && !c.srv.closed:
+	case flush:
+		c.poke()
+	default:
+		_ = c.nc.Close()
+		c.poke()
+	}
+}
+
+// write is the writer.
+func (c *conn) write() {
+	s := c.srv
+	defer func() { _ = c.nc.Close() }()
+	for {
+		s.mu.Lock()
+		open := s.closed || !c.isolated()
+		blocked := !open || c.held > 0 && !c.dead
+		out := c.out
+		if !blocked {
+			c.out = nil
+		}
+		over := c.dead && open
+		s.mu.Unlock()
+		switch {
+		case !blocked && len(out) > 0:
+			if _, err := c.nc.Write(out); err != nil {
+				s.mu.Lock()
+				c.kill(false)
+				s.mu.Unlock()
+			}
+		case over:
+			return
+		default:
+			<-c.wake
+		}
+	}
+}
+
+// Isolate lets nothing pass either way between the client of a session and the
+// server, until heal is called: no request arrives, no answer and no event
+// leaves, and neither side sees the connection close. New connections of the
+// same session are let in and not answered. Healed, all arrives that was on its
+// way, as TCP would repeat it; a connection that the server has ended meanwhile
+// is found closed.
+func (s *Server) Isolate(id int64) (heal func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.isolated[id]++
+	healed := false
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if healed {
+			return
+		}
+		healed = true
+		if s.isolated[id]--; s.isolated[id] == 0 {
+			delete(s.isolated, id)
+			s.reconnect(id)
+		}
+	}
+}
+
+// reconnect lets the connections of a session go on after an isolation.
+func (s *Server) reconnect(id int64) {
+	for c := range s.conns {
+		if c.session != id && c.claimed != id {
+			continue
+		}
+		if c.dead && !c.closing {
+			_ = c.nc.Close()
+		}
+		c.poke()
+		if !c.busy && !c.dead {
+			c.busy = true
+			s.spawn(c.drain)
+		}
+	}
+}

@@ -1,0 +1,2 @@
+// Package testutil is ZooKeeper for tests.
+package testutil

@@ -1,0 +1,269 @@
+package testutil
+
+// connect answers the handshake: a session begins or goes on here. It is false
+// when the answer has to wait for this member to catch up.
+func (k *call) connect() bool {
+	c, m, s := k.c, k.c.m, k.c.srv
+	d := &decoder{b: k.body}
+	d.int32() // the protocol's version
+	seen := d.int64()
+	timeout := min(max(d.int32(), s.minTimeout), s.maxTimeout)
+	id := d.int64()
+	password := d.bytes()
+	hasReadOnly := len(d.b) > 0
+	if d.err != nil {
+		s.log.Warn("malformed handshake", "client", c.remote, "error", d.err)
+		c.kill(false)
+		return true
+	}
+	if seen > m.tree.lastZxid {
+		s.log.Info("client has seen more than this member", "client", c.remote, "session", sessionName(id))
+		c.kill(false)
+		return true
+	}
+	c.timeout = timeout
+	if id != 0 {
+		k.resumeSession(id, password, hasReadOnly)
+		return true
+	}
+	id = m.nextID
+	m.nextID++
+	s.sessions[id] = &session{id: id, timeout: timeout, owner: m, expireAt: s.expiry(timeout)}
+	s.poke()
+	c.session = id
+	m.bySession[id] = c
+	if m != s.leader {
+		m.heard[id] = timeout
+	}
+	s.log.Info("session begins", "session", sessionName(id), "timeout", timeout, "client", c.remote)
+	s.commit(&txn{op: OpConnect, zxid: s.nextZxid(), time: s.wallTime(), session: id})
+	return k.whenApplied(func() { c.welcome(hasReadOnly) })
+}
+
+func (k *call) resumeSession(id int64, password []byte, hasReadOnly bool) {
+	c, m, s := k.c, k.c.m, k.c.srv
+	if old := m.bySession[id]; old != nil {
+		old.kill(false)
+	}
+	x := s.sessions[id]
+	if x == nil || string(password) != string(passwordOf(id)) {
+		s.log.Info("no such session", "session", sessionName(id), "client", c.remote)
+		c.timeout = 0
+		c.welcome(hasReadOnly)
+		c.kill(true)
+		return
+	}
+	s.touch(x, c.timeout)
+	x.owner = m
+	if m != s.leader {
+		m.heard[id] = c.timeout
+	}
+	c.session = id
+	m.bySession[id] = c
+	s.log.Info("session resumed", "session", sessionName(id), "client", c.remote)
+	c.welcome(hasReadOnly)
+}
+
+// welcome answers the handshake; without a session it says that it is gone.
+func (c *conn) welcome(hasReadOnly bool) {
+	password := make([]byte, 16)
+	if c.session != 0 {
+		password = passwordOf(c.session)
+	}
+	e := &encoder{b: make([]byte, 4, 64)}
+	e.int32(0) // the protocol's version
+	e.int32(c.timeout)
+	e.int64(c.session)
+	e.bytes(password)
+	if hasReadOnly {
+		e.bool(false)
+	}
+	c.send(e.frame())
+}
+
+// whenApplied answers once this member has applied what was committed last:
+// now, when it is in step.
+func (k *call) whenApplied(answer func()) bool {
+	c, m := k.c, k.c.m
+	if m.inStep() {
+		answer()
+		return true
+	}
+	m.backlog[len(m.backlog)-1].deliver = func() {
+		if c.dead {
+			return
+		}
+		answer()
+		c.parked = false
+		k.after()
+		c.srv.spawn(c.drain)
+	}
+	return false
+}
+
+// execute carries out a request of a connection that has a session. It is false
+// when the answer has to wait for this member to catch up.
+func (k *call) execute() bool {
+	c := k.c
+	switch k.op {
+	case OpPing:
+		c.reply(-2, codeOK, nil)
+	case OpAuth:
+		k.authenticate()
+	case OpClose:
+		return k.closeSession()
+	case OpCreate, OpCreate2, OpCreateContainer, OpCreateTTL, OpDelete, OpSetData, OpSetACL, OpCheck,
+		OpMulti, OpReconfig, OpDeleteContainer:
+		return k.write()
+	case OpExists, OpGetData, OpGetACL, OpGetChildren, OpGetChildren2, OpSync, OpMultiRead, OpSetWatches,
+		OpSetWatches2, OpGetEphemerals, OpGetAllChildrenNumber, OpAddWatch, OpCheckWatches, OpRemoveWatches,
+		OpWhoAmI:
+		err, body := c.read(k.op, &decoder{b: k.body})
+		c.reply(k.xid, err, body)
+	default:
+		c.srv.log.Warn("operation not known", "op", k.op, "client", c.remote)
+		c.send(newReply(k.xid, -1, codeUnimplemented).frame())
+		c.kill(true)
+	}
+	return true
+}
+
+// reply answers a request with the header's zxid as this member has it.
+func (c *conn) reply(xid int32, err code, body func(*encoder)) {
+	e := newReply(xid, c.m.tree.lastZxid, err)
+	if body != nil {
+		body(e)
+	}
+	c.stats.lastXid, c.stats.lastZxid = xid, c.m.tree.lastZxid
+	c.send(e.frame())
+}
+
+func (k *call) authenticate() {
+	c := k.c
+	d := &decoder{b: k.body}
+	d.int32() // the type of the packet, always 0
+	scheme, credentials := d.nullableString(), d.bytes()
+	err := codeOK
+	switch {
+	case d.err != nil:
+		c.srv.log.Warn("malformed auth", "client", c.remote, "error", d.err)
+		c.kill(false)
+		return
+	case scheme == "digest":
+		c.prove(digestOf(string(credentials)))
+	case scheme != "ip":
+		err = codeAuthFailed
+	}
+	c.send(newReply(k.xid, 0, err).frame())
+	if err != codeOK {
+		c.kill(true)
+	}
+}
+
+// prove adds an identity to those of the connection.
+func (c *conn) prove(id identity) {
+	for _, known := range c.who {
+		if known == id {
+			return
+		}
+	}
+	c.who = append(c.who[:len(c.who):len(c.who)], id)
+}
+
+func (k *call) closeSession() bool {
+	c, s := k.c, k.c.srv
+	id := c.session
+	// It is closed below, behind the answer.
+	delete(c.m.bySession, id)
+	s.log.Info("session closes", "session", sessionName(id))
+	s.endSession(id)
+	return k.whenApplied(func() {
+		c.reply(k.xid, codeOK, nil)
+		c.kill(true)
+	})
+}
+
+// write has a request decided, committed and answered.
+func (k *call) write() bool {
+	c, m, s := k.c, k.c.m, k.c.srv
+	p := &preparer{
+		tree: s.tree, who: c.who, session: c.session, zxid: s.nextZxid(), now: s.wallTime(),
+		check: func() code { return s.mayWrite(c.session, m) },
+	}
+	var x *txn
+	d := &decoder{b: k.body}
+	switch k.op {
+	case OpMulti:
+		ops, reads, ok := decodeMulti(d)
+		if !ok || reads {
+			x = p.failed(codeMarshallingError)
+		} else {
+			x = p.prepareMulti(ops)
+		}
+	case OpReconfig:
+		x = p.failed(codeReconfigDisabled)
+	default:
+		w := decodeWrite(k.op, d)
+		if d.err != nil {
+			x = p.failed(codeMarshallingError)
+		} else {
+			x = p.prepare(w)
+		}
+	}
+	r := s.commit(x)
+	return k.whenApplied(func() { k.answerWrite(r) })
+}
+
+func (k *call) answerWrite(r result) {
+	c := k.c
+	moved := r.err == codeSessionMoved
+	for _, sub := range r.ops {
+		moved = moved || sub.err == codeSessionMoved
+	}
+	if moved {
+		// The client has another connection; this one is closed without an answer.
+		c.kill(false)
+		return
+	}
+	if r.err != codeOK {
+		c.reply(k.xid, r.err, nil)
+		return
+	}
+	c.reply(k.xid, codeOK, func(e *encoder) {
+		switch k.op {
+		case OpCreate:
+			e.string(r.path)
+		case OpCreate2, OpCreateContainer, OpCreateTTL:
+			e.string(r.path)
+			e.stat(&r.stat)
+		case OpSetData, OpSetACL:
+			e.stat(&r.stat)
+		case OpMulti:
+			e.multiResults(r.ops)
+		}
+	})
+}
+
+// fail answers a request with an error that a control function wants.
+func (k *call) fail(err code) {
+	c, s := k.c, k.c.srv
+	if k.handshake {
+		d := &decoder{b: k.body}
+		d.take(28)
+		d.bytes()
+		c.welcome(len(d.b) > 0)
+		c.kill(true)
+		return
+	}
+	if k.op != OpAuth {
+		c.m.hear(c.session, c.timeout)
+	}
+	if k.op.isWrite() && s.canCommit() && c.m.inStep() {
+		s.commit(&txn{op: opError, zxid: s.nextZxid(), time: s.wallTime(), session: c.session, err: err})
+	}
+	xid := k.xid
+	if k.op == OpPing {
+		xid = -2
+	}
+	c.reply(xid, err, nil)
+}

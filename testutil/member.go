@@ -1,0 +1,389 @@
+package testutil
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+)
+
+// A member is one server of the ensemble. Without an ensemble there is one, and
+// it leads.
+type member struct {
+	srv   *Server
+	index int // constant
+
+	// The rest is guarded by the server's mutex.
+	ln        net.Listener
+	addr      string
+	clients   map[*conn]struct{} // connections that are not dead
+	bySession map[int64]*conn
+	watches   *watches
+	// tree is what this member serves: the server's own while the member is in
+	// step, a copy when it is not.
+	tree *tree
+	// backlog holds what was committed since the member fell out of step.
+	backlog []*proposal
+	heard   map[int64]int32 // sessions and timeouts to pass on to the leader
+	cutAt   int64           // when it was cut off, -1 while it is not
+	lagging bool
+	refuses bool // has given up its clients and takes no new ones
+	nextID  int64
+	dials   int
+}
+
+// A proposal is a committed transaction that a member has yet to apply, and the
+// answer to the client of this member that asked for it, if one did.
+type proposal struct {
+	x       *txn
+	deliver func()
+}
+
+func newMember(s *Server, index int) *member {
+	m := &member{
+		srv: s, index: index, tree: s.tree, cutAt: -1,
+		clients: make(map[*conn]struct{}), bySession: make(map[int64]*conn),
+		watches: newWatches(), heard: make(map[int64]int32),
+		nextID: firstSessionID(index),
+	}
+	if !s.listen {
+		m.addr = fmt.Sprintf("127.0.0.%d:2181", index+1)
+	}
+	return m
+}
+
+// serving tells whether the member has, or may have, clients.
+func (m *member) serving() bool { return !m.srv.stopped && !m.refuses }
+
+// inStep tells whether the member applies transactions as they are committed.
+func (m *member) inStep() bool { return m.cutAt < 0 && !m.lagging && !m.refuses }
+
+// canCommit tells whether writes are possible: the leader reaches a majority.
+func (s *Server) canCommit() bool {
+	return s.leader != nil && s.leader.cutAt < 0 && s.connected() > len(s.members)/2
+}
+
+// connected counts the members that can talk to each other.
+func (s *Server) connected() int {
+	n := 0
+	for _, m := range s.members {
+		if m.cutAt < 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// pulse is the interval of the leader's pings, in milliseconds.
+func (s *Server) pulse() int64 { return max(1, s.tick.Milliseconds()/2) }
+
+// pulseIfDue is the leader's ping: the followers that it reaches answer with the
+// sessions that they have heard of since the last one.
+func (s *Server) pulseIfDue(now int64) {
+	if len(s.members) == 1 || now < s.nextPulse {
+		return
+	}
+	s.nextPulse = now + s.pulse()
+	if s.leader == nil || s.leader.cutAt >= 0 {
+		return
+	}
+	for _, m := range s.members {
+		if m == s.leader || m.cutAt >= 0 {
+			continue
+		}
+		for id, timeout := range m.heard {
+			if x := s.sessions[id]; x != nil {
+				s.touch(x, timeout)
+			}
+		}
+		clear(m.heard)
+	}
+}
+
+// giveUpMembers lets syncLimit ticks pass: then a member that is cut off drops
+// its clients, and an ensemble that cannot commit drops all and elects again.
+func (s *Server) giveUpMembers(now int64) {
+	limit := syncLimit * s.tick.Milliseconds()
+	for _, m := range s.members {
+		if m.cutAt >= 0 && !m.refuses && now >= m.cutAt+limit {
+			m.giveUp()
+		}
+	}
+	if s.noQuorumAt < 0 || s.leader == nil || now < s.noQuorumAt+limit {
+		return
+	}
+	for _, m := range s.members {
+		m.giveUp()
+	}
+	s.leader = nil
+	s.elect()
+}
+
+func (s *Server) membersDue(at func(int64)) {
+	if len(s.members) == 1 {
+		return
+	}
+	at(s.nextPulse)
+	limit := syncLimit * s.tick.Milliseconds()
+	for _, m := range s.members {
+		if m.cutAt >= 0 && !m.refuses {
+			at(m.cutAt + limit)
+		}
+	}
+	if s.noQuorumAt >= 0 && s.leader != nil {
+		at(s.noQuorumAt + limit)
+	}
+}
+
+// elect makes the first member that can talk to a majority the leader, in a new
+// epoch, with every session's whole timeout before it.
+func (s *Server) elect() {
+	if s.connected() <= len(s.members)/2 {
+		return
+	}
+	for _, m := range s.members {
+		if m.cutAt < 0 {
+			m.rejoin()
+			if s.leader == nil {
+				s.leader = m
+			}
+		}
+	}
+	if len(s.members) > 1 {
+		s.epoch++
+		s.zxid = s.epoch << 32
+		s.log.Info("member leads", "member", s.leader.index, "epoch", s.epoch)
+	}
+	s.noQuorumAt = -1
+	for _, x := range s.sessions {
+		s.touch(x, x.timeout)
+		x.owner = s.leader
+	}
+	s.broadcast()
+}
+
+// quorumChanged notes since when writes are impossible, or lets them go on.
+func (s *Server) quorumChanged() {
+	switch {
+	case s.leader == nil:
+		s.elect()
+	case s.canCommit():
+		s.noQuorumAt = -1
+	case s.noQuorumAt < 0:
+		s.noQuorumAt = s.now()
+	}
+	s.broadcast()
+	s.poke()
+}
+
+// giveUp drops the clients and takes no more until the member is in the
+// ensemble again.
+func (m *member) giveUp() {
+	m.log("member gives up its clients")
+	m.dropClients()
+	m.refuses = true
+	m.backlog = nil
+	clear(m.heard)
+}
+
+func (m *member) log(message string) { m.srv.log.Info(message, "member", m.index) }
+
+// rejoin brings a member without clients back into step.
+func (m *member) rejoin() {
+	m.refuses = m.cutAt >= 0
+	m.backlog = nil
+	m.tree = m.srv.tree
+	if m.lagging {
+		m.tree = m.tree.clone()
+	}
+}
+
+// fallBehind gives the member its own copy of the tree.
+func (m *member) fallBehind() {
+	if m.tree == m.srv.tree {
+		m.tree = m.tree.clone()
+	}
+}
+
+// catchUp applies what the member missed, event by event, and lets it share the
+// tree again.
+func (m *member) catchUp() {
+	if !m.inStep() || m.tree == m.srv.tree {
+		return
+	}
+	backlog := m.backlog
+	m.backlog = nil
+	for _, p := range backlog {
+		m.tree.apply(p.x, m.watches.fire)
+		if p.deliver != nil {
+			p.deliver()
+		}
+		m.committed(p.x)
+	}
+	m.tree = m.srv.tree
+	m.srv.broadcast()
+}
+
+// committed is what a member does beyond the tree when it applies a transaction:
+// it closes the connection of a session that has ended.
+func (m *member) committed(x *txn) {
+	if x.op != OpClose {
+		return
+	}
+	delete(m.heard, x.session)
+	if c := m.bySession[x.session]; c != nil && !c.closing {
+		c.kill(true)
+	}
+}
+
+func (m *member) dropClients() {
+	for c := range m.clients {
+		c.kill(false)
+	}
+}
+
+func (m *member) openListener() error {
+	if !m.srv.listen {
+		return nil
+	}
+	ln, err := listenOn(m.addr)
+	if err != nil {
+		return err
+	}
+	m.ln, m.addr = ln, ln.Addr().String()
+	m.srv.spawn(func() { m.accept(ln) })
+	return nil
+}
+
+func (m *member) closeListener() {
+	if m.ln != nil {
+		_ = m.ln.Close()
+		m.ln = nil
+	}
+}
+
+func (m *member) accept(ln net.Listener) {
+	for {
+		nc, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		if !m.serve(nc) {
+			_ = nc.Close()
+		}
+	}
+}
+
+// dial connects in memory.
+func (m *member) dial() (net.Conn, error) {
+	m.srv.mu.Lock()
+	m.dials++
+	client := pipeAddr("127.0.0.1:" + strconv.Itoa(m.dials))
+	addr := m.addr
+	m.srv.mu.Unlock()
+	clientEnd, serverEnd := newPipe(client, pipeAddr(addr))
+	if !m.serve(serverEnd) {
+		return nil, refused(addr)
+	}
+	return clientEnd, nil
+}
+
+// A Member is one server of an ensemble, as its clients see it. The first one
+// leads in the beginning.
+//
+// A member that is cut off from the others behaves as ZooKeeper's: it goes on
+// serving reads and pings from its last state, a write hangs, and behind a
+// hanging write so do the reads and pings of the same session; whom it hears
+// from, the leader does not learn. After 5 ticks it closes its connections and
+// refuses new ones until it is healed. When the leader is cut off, or no
+// majority is left, writes hang on all members; after 5 ticks the ensemble
+// drops all clients, and a majority that can talk elects another leader at once.
+type Member struct{ m *member }
+
+// Member gives the i-th member of the ensemble, from 0.
+func (s *Server) Member(i int) Member { return Member{s.members[i]} }
+
+// Leader is the index of the member that leads, -1 while none does.
+func (s *Server) Leader() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Index(s.members, s.leader)
+}
+
+// Addr is the member's host and port, see Server.Addr.
+func (m Member) Addr() string { return m.m.Addr() }
+
+// Addr does not change once the server has been made.
+func (m *member) Addr() string {
+	m.srv.mu.Lock()
+	defer m.srv.mu.Unlock()
+	return m.addr
+}
+
+// Dialer connects to this member in memory, whatever the address, see
+// Server.Dialer.
+func (m Member) Dialer() zk.Dialer {
+	return func(_, _ string, _ time.Duration) (net.Conn, error) { return m.m.dial() }
+}
+
+// CutOff separates the member from the other members, not from its clients.
+func (m Member) CutOff() {
+	s := m.m.srv
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if m.m.cutAt >= 0 || s.closed {
+		return
+	}
+	m.m.log("member cut off")
+	m.m.fallBehind()
+	m.m.cutAt = s.now()
+	s.quorumChanged()
+}
+
+// Heal ends CutOff. A member that still serves goes on where it stood: it
+// applies what it missed, and the writes that hung go through.
+func (m Member) Heal() {
+	s := m.m.srv
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if m.m.cutAt < 0 || s.closed {
+		return
+	}
+	m.m.log("member healed")
+	m.m.cutAt = -1
+	if m.m.refuses && s.leader != nil {
+		m.m.rejoin()
+	}
+	m.m.catchUp()
+	s.quorumChanged()
+}
+
+// Lag lets the member fall behind: it does not apply what is committed, so its
+// clients read the past, and the answers to their writes and syncs wait. It
+// stays in touch with the leader. CatchUp ends it.
+func (m Member) Lag() {
+	s := m.m.srv
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || m.m.lagging {
+		return
+	}
+	m.m.fallBehind()
+	m.m.lagging = true
+}
+
+// CatchUp ends Lag: the member applies what it missed.
+func (m Member) CatchUp() {
+	s := m.m.srv
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || !m.m.lagging {
+		return
+	}
+	m.m.lagging = false
+	m.m.catchUp()
+	s.broadcast()
+}

@@ -1,0 +1,110 @@
+package testutil
+
+// decodeMulti reads the operations of a multi or a multiRead. ok is false when
+// ZooKeeper would not understand them: an operation that may not be in one, or
+// reads and writes together.
+func decodeMulti(d *decoder) (ops []write, reads, ok bool) {
+	for {
+		op, done := Op(d.int32()), d.bool()
+		d.int32() // an error, which means nothing in a request
+		if d.err != nil {
+			return nil, false, false
+		}
+		if done {
+			return ops, reads, true
+		}
+		read := false
+		switch op {
+		case OpGetChildren, OpGetData:
+			read = true
+		case OpCreate, OpCreate2, OpCreateContainer, OpCreateTTL, OpDelete, OpSetData, OpCheck:
+		default:
+			return nil, false, false
+		}
+		w := decodeWrite(op, d)
+		if read {
+			d.bool() // a watch, which these reads do not set
+		} else if op != OpCreateTTL && op.isCreate() {
+			w.op = opOfFlags(w.flags)
+		} else if mode, known := modeOfFlags(w.flags); op == OpCreateTTL && (!known || !mode.ttl) {
+			w.op, w.ttl = opOfFlags(w.flags), -1
+		}
+		if d.err != nil || len(ops) > 0 && read != reads {
+			return nil, false, false
+		}
+		reads = read
+		ops = append(ops, w)
+	}
+}
+
+// opOfFlags is the operation that a create within a multi becomes, whatever its
+// own code was.
+func opOfFlags(flags int32) Op {
+	switch flags {
+	case 4:
+		return OpCreateContainer
+	case 5, 6:
+		return opError // a time to live that was not given: not understood
+	}
+	return OpCreate
+}
+
+// prepareMulti decides on all operations together: all of them, or, when one
+// fails, none. Then the ones before it report success that was undone, the ones
+// after it that they were never tried.
+func (p *preparer) prepareMulti(ops []write) *txn {
+	p.pending = make(map[string]*record)
+	x := &txn{op: OpMulti, zxid: p.zxid, time: p.now, session: p.session}
+	for i, w := range ops {
+		if w.op == opError {
+			return p.failed(codeMarshallingError)
+		}
+		sub := p.prepare(w)
+		if sub.err == codeMarshallingError {
+			return p.failed(codeMarshallingError)
+		}
+		x.ops = append(x.ops, sub)
+		if sub.err == codeOK {
+			continue
+		}
+		for j := range i {
+			x.ops[j] = p.failed(codeOK)
+		}
+		for range ops[i+1:] {
+			x.ops = append(x.ops, p.failed(codeRuntimeInconsistency))
+		}
+		break
+	}
+	return x
+}
+
+// multiHeader writes what stands before each result, and at their end.
+func (e *encoder) multiHeader(op Op, done bool, err code) {
+	e.int32(int32(op))
+	e.bool(done)
+	e.int32(int32(err))
+}
+
+func (e *encoder) multiResults(results []result) {
+	for i := range results {
+		r := &results[i]
+		switch r.op {
+		case OpCreate:
+			e.multiHeader(OpCreate, false, codeOK)
+			e.string(r.path)
+		case OpCreate2, OpCreateContainer, OpCreateTTL:
+			e.multiHeader(OpCreate2, false, codeOK)
+			e.string(r.path)
+			e.stat(&r.stat)
+		case OpSetData:
+			e.multiHeader(OpSetData, false, codeOK)
+			e.stat(&r.stat)
+		case opError:
+			e.multiHeader(opError, false, r.err)
+			e.int32(int32(r.err))
+		default:
+			e.multiHeader(r.op, false, codeOK)
+		}
+	}
+	e.multiHeader(opError, true, -1)
+}

@@ -1,0 +1,210 @@
+package testutil
+
+import "strings"
+
+// read answers a request that changes nothing, from the tree of the member that
+// the client is connected to. body writes what follows the header; it is nil
+// when nothing does.
+func (c *conn) read(op Op, d *decoder) (err code, body func(*encoder)) {
+	t, w := c.m.tree, c.m.watches
+	switch op {
+	case OpExists:
+		path, watch := d.string(), d.bool()
+		if d.err != nil {
+			break
+		}
+		if strings.IndexByte(path, 0) >= 0 {
+			return codeBadArguments, nil
+		}
+		if watch {
+			w.data.add(path, c, oneShot)
+		}
+		n := t.nodes[path]
+		if n == nil {
+			return codeNoNode, nil
+		}
+		s := n.stat()
+		return codeOK, func(e *encoder) { e.stat(&s) }
+	case OpGetData:
+		path, watch := d.string(), d.bool()
+		n, err := c.readable(path, permRead, d)
+		if err != codeOK {
+			return err, nil
+		}
+		if watch {
+			w.data.add(path, c, oneShot)
+		}
+		return codeOK, func(e *encoder) { e.data(n) }
+	case OpGetChildren, OpGetChildren2:
+		path, watch := d.string(), d.bool()
+		n, err := c.readable(path, permRead, d)
+		if err != codeOK {
+			return err, nil
+		}
+		if watch {
+			w.child.add(path, c, oneShot)
+		}
+		return codeOK, func(e *encoder) {
+			e.strings(n.childNames())
+			if op == OpGetChildren2 {
+				s := n.stat()
+				e.stat(&s)
+			}
+		}
+	case OpGetACL:
+		path := d.string()
+		n, err := c.readable(path, permRead|permAdmin, d)
+		if err != codeOK {
+			return err, nil
+		}
+		list := n.acl
+		if !allowed(list, permAdmin, c.who) {
+			list = maskDigests(list)
+		}
+		s := n.stat()
+		return codeOK, func(e *encoder) { e.acls(list); e.stat(&s) }
+	case OpGetAllChildrenNumber:
+		path := d.string()
+		if _, err := c.readable(path, permRead, d); err != codeOK {
+			return err, nil
+		}
+		return codeOK, func(e *encoder) { e.int32(t.descendants(path)) }
+	case OpGetEphemerals:
+		prefix := d.nullableString()
+		if d.err != nil {
+			break
+		}
+		all := strings.TrimSpace(prefix) == "" || strings.TrimSpace(prefix) == "/"
+		var paths []string
+		for _, path := range t.ephemeralsOf(c.session) {
+			if all || strings.HasPrefix(path, prefix) {
+				paths = append(paths, path)
+			}
+		}
+		return codeOK, func(e *encoder) { e.strings(paths) }
+	case OpWhoAmI:
+		who := c.who
+		return codeOK, func(e *encoder) {
+			e.int32(int32(len(who)))
+			for _, id := range who {
+				e.string(id.scheme)
+				if id.scheme == "digest" {
+					id.id, _, _ = strings.Cut(id.id, ":")
+				}
+				e.string(id.id)
+			}
+		}
+	case OpSync:
+		path := d.nullableString()
+		if d.err != nil {
+			break
+		}
+		return codeOK, func(e *encoder) { e.string(path) }
+	case OpMultiRead:
+		return c.multiRead(d)
+	case OpSetWatches, OpSetWatches2, OpAddWatch, OpCheckWatches, OpRemoveWatches:
+		return c.watchOp(op, d)
+	}
+	return codeMarshallingError, nil
+}
+
+func (e *encoder) data(n *znode) {
+	e.bytes(n.data)
+	s := n.stat()
+	e.stat(&s)
+}
+
+// readable finds a node and checks the permission to read it.
+func (c *conn) readable(path string, perm int32, d *decoder) (*znode, code) {
+	if d.err != nil {
+		return nil, codeMarshallingError
+	}
+	n := c.m.tree.nodes[path]
+	if n == nil {
+		return nil, codeNoNode
+	}
+	if !allowed(n.acl, perm, c.who) {
+		return nil, codeNoAuth
+	}
+	return n, codeOK
+}
+
+func (c *conn) multiRead(d *decoder) (code, func(*encoder)) {
+	ops, reads, ok := decodeMulti(d)
+	if !ok || len(ops) > 0 && !reads {
+		return codeMarshallingError, nil
+	}
+	return codeOK, func(e *encoder) {
+		for _, op := range ops {
+			n, err := c.readable(op.path, permRead, d)
+			switch {
+			case err != codeOK:
+				e.multiHeader(opError, false, err)
+				e.int32(int32(err))
+			case op.op == OpGetData:
+				e.multiHeader(OpGetData, false, codeOK)
+				e.data(n)
+			default:
+				e.multiHeader(OpGetChildren, false, codeOK)
+				e.strings(n.childNames())
+			}
+		}
+		e.multiHeader(opError, true, -1)
+	}
+}
+
+// The kinds of watches that checkWatches and removeWatches name.
+const (
+	watcherChildren = 1
+	watcherData     = 2
+	watcherAny      = 3
+)
+
+func (c *conn) watchOp(op Op, d *decoder) (code, func(*encoder)) {
+	w := c.m.watches
+	switch op {
+	case OpSetWatches, OpSetWatches2:
+		since := d.int64()
+		data, exist, child := d.strings(), d.strings(), d.strings()
+		var persistent, recursive []string
+		if op == OpSetWatches2 {
+			persistent, recursive = d.strings(), d.strings()
+		}
+		if d.err != nil {
+			return codeMarshallingError, nil
+		}
+		w.restore(c.m.tree, c, since, data, exist, child, persistent, recursive)
+		return codeOK, nil
+	case OpAddWatch:
+		path, mode := d.string(), d.int32()
+		if d.err != nil || mode < 0 || mode > 1 {
+			return codeMarshallingError, nil
+		}
+		lasting := persistentWatch
+		if mode == 1 {
+			lasting = recursiveWatch
+		}
+		w.data.add(path, c, lasting)
+		w.child.add(path, c, lasting)
+		return codeOK, func(e *encoder) { e.int32(0) }
+	}
+	path, which := d.string(), d.int32()
+	if d.err != nil || which < watcherChildren || which > watcherAny {
+		return codeMarshallingError, nil
+	}
+	found := false
+	for table, watcher := range map[*watchTable]int32{w.child: watcherChildren, w.data: watcherData} {
+		if which != watcherAny && which != watcher {
+			continue
+		}
+		if op == OpCheckWatches {
+			found = table.contains(path) || found
+		} else {
+			found = table.remove(path, c) || found
+		}
+	}
+	if !found {
+		return codeNoWatcher, nil
+	}
+	return codeOK, nil
+}

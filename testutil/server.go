@@ -1,0 +1,399 @@
+package testutil
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+)
+
+// ServerOptions are the settings of a Server. Nil, and the zero of each field,
+// mean ZooKeeper's defaults.
+type ServerOptions struct {
+	// TickTime is ZooKeeper's unit of time: sessions expire at whole ticks, and
+	// an ensemble gives a member up after 5 of them. Default 2 s.
+	TickTime time.Duration
+	// MinSessionTimeout and MaxSessionTimeout bound what a client gets. Default 2
+	// and 20 ticks.
+	MinSessionTimeout, MaxSessionTimeout time.Duration
+	// Members is the number of servers in the ensemble, see Member. Default 1.
+	Members int
+	// NoListen leaves out the TCP listeners: only Dialer connects. Inside
+	// testing/synctest it must be set.
+	NoListen bool
+	// Logger hears of sessions and members that come and go, and of malformed
+	// requests. Default none.
+	Logger *slog.Logger
+}
+
+// A Server is a ZooKeeper in the test's process: a server of its own, or with
+// Members an ensemble. Its methods may be called from any goroutine.
+//
+// All state, the tree, the sessions, the watches, what each connection has still
+// to send, is guarded by one mutex. It is held only to compute: never while
+// reading or writing a connection, waiting for anything or calling a user's
+// function. So a write and the watch events it causes are one step, no client
+// can see the one without the other being on its way before, and the goroutines
+// of a synctest bubble are never found blocked on the mutex. An owner goroutine
+// in its place would cost two switches for each request and order nothing better.
+type Server struct {
+	tick                   time.Duration
+	minTimeout, maxTimeout int32 // milliseconds
+	listen                 bool
+	log                    *slog.Logger
+	began                  time.Time
+	members                []*member
+	wake                   chan struct{} // tells the clock that it may have slept too long
+	done                   chan struct{} // closed by Close
+	running                sync.WaitGroup
+
+	mu sync.Mutex
+	// The fields below are guarded by mu, as are all of member, conn, session,
+	// tree and watches that are not said to be constant.
+	tree     *tree // what the leader has committed
+	sessions map[int64]*session
+	leader   *member // nil while there is none
+	epoch    int64
+	zxid     int64
+	conns    map[*conn]struct{} // whose goroutines have not ended
+	controls []*control         // replaced, never changed
+	counts   map[Op]int64
+	isolated map[int64]int // by session: how often it is cut off
+	changed  chan struct{} // closed and replaced when a waiting request might go on
+	stopped  bool
+	closed   bool
+	// noQuorumAt is when writes became impossible, in milliseconds of the
+	// server's clock; -1 while they are possible.
+	noQuorumAt int64
+	nextPulse  int64
+	nextSweep  int64
+}
+
+const (
+	defaultTick = 2 * time.Second
+	syncLimit   = 5
+	// sweepInterval is how often containers and nodes with a time to live are
+	// looked for, in milliseconds.
+	sweepInterval = 60_000
+)
+
+// NewServer starts a server. It must be closed.
+func NewServer(opts *ServerOptions) (*Server, error) {
+	var o ServerOptions
+	if opts != nil {
+		o = *opts
+	}
+	if o.TickTime == 0 {
+		o.TickTime = defaultTick
+	}
+	if o.TickTime < time.Millisecond || o.Members < 0 || o.MinSessionTimeout < 0 || o.MaxSessionTimeout < 0 {
+		return nil, errors.New("testutil: a tick below a millisecond, or a negative option")
+	}
+	if o.Members == 0 {
+		o.Members = 1
+	}
+	if o.MinSessionTimeout == 0 {
+		o.MinSessionTimeout = 2 * o.TickTime
+	}
+	if o.MaxSessionTimeout == 0 {
+		o.MaxSessionTimeout = 20 * o.TickTime
+	}
+	if o.MinSessionTimeout > o.MaxSessionTimeout {
+		return nil, errors.New("testutil: MinSessionTimeout above MaxSessionTimeout")
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{
+		tick:       o.TickTime.Truncate(time.Millisecond),
+		minTimeout: int32(o.MinSessionTimeout.Milliseconds()),
+		maxTimeout: int32(o.MaxSessionTimeout.Milliseconds()),
+		listen:     !o.NoListen,
+		log:        o.Logger,
+		began:      time.Now(),
+		wake:       make(chan struct{}, 1),
+		done:       make(chan struct{}),
+		tree:       newTree(),
+		sessions:   make(map[int64]*session),
+		conns:      make(map[*conn]struct{}),
+		counts:     make(map[Op]int64),
+		isolated:   make(map[int64]int),
+		changed:    make(chan struct{}),
+		noQuorumAt: -1,
+		stopped:    true,
+		nextSweep:  sweepInterval,
+	}
+	for i := range o.Members {
+		s.members = append(s.members, newMember(s, i))
+	}
+	if err := s.Start(); err != nil {
+		return nil, err
+	}
+	s.running.Go(s.runClock)
+	return s, nil
+}
+
+// Start lets a stopped server serve again, under the same address and with the
+// tree and the sessions that it had. As after a restart of ZooKeeper, every
+// session has its whole timeout before it again. It fails when another program
+// has taken the port meanwhile, or the server is closed.
+func (s *Server) Start() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return errors.New("testutil: the server is closed")
+	}
+	if !s.stopped {
+		return nil
+	}
+	for _, m := range s.members {
+		if err := m.openListener(); err != nil {
+			for _, m := range s.members {
+				m.closeListener()
+			}
+			return err
+		}
+	}
+	s.stopped = false
+	for _, m := range s.members {
+		m.rejoin()
+	}
+	s.noQuorumAt = -1
+	s.leader = nil
+	s.elect()
+	if s.leader == nil {
+		s.noQuorumAt = s.now()
+	}
+	s.nextPulse = s.now() + s.pulse()
+	s.poke()
+	return nil
+}
+
+// Stop cuts all connections and refuses new ones until Start. Once it has
+// returned no request is applied any more. Time stands still for the sessions.
+func (s *Server) Stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stop()
+}
+
+func (s *Server) stop() {
+	s.stopped = true
+	for _, m := range s.members {
+		m.closeListener()
+		m.dropClients()
+	}
+	s.broadcast()
+}
+
+// Close stops the server for good. When it returns, all its goroutines have
+// ended. It must not be called from a control function.
+func (s *Server) Close() {
+	s.mu.Lock()
+	s.stop()
+	if !s.closed {
+		s.closed = true
+		close(s.done)
+	}
+	for c := range s.conns {
+		_ = c.nc.Close()
+		c.poke()
+	}
+	s.mu.Unlock()
+	s.running.Wait()
+}
+
+// Addr is the host and port of the server, of the first member in an ensemble.
+// With NoListen it is a name that only Dialer understands.
+func (s *Server) Addr() string { return s.members[0].Addr() }
+
+// Servers lists the addresses of all members, for zk.Connect.
+func (s *Server) Servers() []string {
+	addrs := make([]string, len(s.members))
+	for i, m := range s.members {
+		addrs[i] = m.Addr()
+	}
+	return addrs
+}
+
+// Dialer connects in memory, without sockets, so that a client and the server
+// run in virtual time inside testing/synctest; the server must have been made
+// there. The address chooses the member: it is one of Servers, any other means
+// the first. (zk.Connect resolves names; it takes those of Servers.)
+func (s *Server) Dialer() zk.Dialer {
+	return func(_, address string, _ time.Duration) (net.Conn, error) {
+		for _, m := range s.members {
+			if m.Addr() == address {
+				return m.dial()
+			}
+		}
+		return s.members[0].dial()
+	}
+}
+
+// DropConnections cuts all connections. The clients can connect again at once.
+func (s *Server) DropConnections() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range s.members {
+		m.dropClients()
+	}
+}
+
+// Watches is the number of watches set by all clients.
+func (s *Server) Watches() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, m := range s.members {
+		n += m.watches.size()
+	}
+	return n
+}
+
+// now is the server's clock in milliseconds since it was made.
+func (s *Server) now() int64 { return time.Since(s.began).Milliseconds() }
+
+// wallTime is what nodes are stamped with.
+func (s *Server) wallTime() int64 { return time.Now().UnixMilli() }
+
+func (s *Server) nextZxid() int64 {
+	s.zxid++
+	return s.zxid
+}
+
+// spawn runs f on a goroutine that Close waits for. The caller holds the lock.
+func (s *Server) spawn(f func()) {
+	if !s.closed {
+		s.running.Go(f)
+	}
+}
+
+// broadcast lets every request that waits for the ensemble look again.
+func (s *Server) broadcast() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+func (s *Server) poke() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// commit makes a transaction true: in the leader's tree, which the members in
+// step share, with the watch events that it causes there; the other members get
+// it to apply later. The result is the same for all.
+func (s *Server) commit(x *txn) result {
+	r := s.tree.apply(x, func(e event) {
+		for _, m := range s.members {
+			if m.inStep() {
+				m.watches.fire(e)
+			}
+		}
+	})
+	if x.op == OpClose {
+		delete(s.sessions, x.session)
+	}
+	for _, m := range s.members {
+		switch {
+		case m.inStep():
+			m.committed(x)
+		case m.serving():
+			m.backlog = append(m.backlog, &proposal{x: x})
+		}
+	}
+	return r
+}
+
+// runClock does what time brings about: sessions expire, followers pass on whom
+// they heard, members are given up, transient nodes go.
+func (s *Server) runClock() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-s.done:
+			return
+		case <-s.wake:
+		case <-timer.C:
+		}
+		s.mu.Lock()
+		next := s.advance()
+		s.mu.Unlock()
+		timer.Stop()
+		if next >= 0 {
+			timer.Reset(time.Duration(next)*time.Millisecond - time.Since(s.began))
+		}
+	}
+}
+
+// advance does what is due and gives the time of what comes next, -1 for never.
+func (s *Server) advance() int64 {
+	if s.stopped {
+		return -1
+	}
+	now := s.now()
+	s.pulseIfDue(now)
+	s.giveUpMembers(now)
+	if s.canCommit() {
+		s.expire(now)
+		s.sweepIfDue(now)
+	}
+	next := int64(-1)
+	at := func(t int64) {
+		if next < 0 || t < next {
+			next = t
+		}
+	}
+	if s.canCommit() {
+		for _, x := range s.sessions {
+			at(x.expireAt)
+		}
+		if len(s.tree.transient) > 0 {
+			at(s.nextSweep)
+		}
+	}
+	s.membersDue(at)
+	return next
+}
+
+// sweepIfDue deletes containers that are empty again and nodes that have
+// outlived their time, at the pace of ZooKeeper's own task.
+func (s *Server) sweepIfDue(now int64) {
+	if now < s.nextSweep {
+		return
+	}
+	s.nextSweep = now/sweepInterval*sweepInterval + sweepInterval
+	for _, path := range s.tree.overdue(s.wallTime()) {
+		s.commit(&txn{op: OpDeleteContainer, zxid: s.nextZxid(), time: s.wallTime(), path: path})
+	}
+}
+
+func refused(addr string) error {
+	return &net.OpError{Op: "dial", Net: "mem", Addr: pipeAddr(addr), Err: syscall.ECONNREFUSED}
+}
+
+func sessionName(id int64) string { return "0x" + strconv.FormatInt(id, 16) }
+
+// listenOn opens a TCP listener on loopback, on the given address again if
+// there is one.
+func listenOn(addr string) (net.Listener, error) {
+	if addr == "" {
+		addr = "127.0.0.1:0"
+	}
+	var config net.ListenConfig
+	ln, err := config.Listen(context.Background(), "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("testutil: %w", err)
+	}
+	return ln, nil
+}

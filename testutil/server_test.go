@@ -1,0 +1,221 @@
+package testutil
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+)
+
+type quiet struct{}
+
+func (quiet) Printf(string, ...any) {}
+
+// A testClient is the unmodified Go client on a server.
+type testClient struct {
+	*zk.Conn
+	events <-chan zk.Event
+	ended  chan struct{}
+}
+
+// await blocks until the client has a session.
+func (c *testClient) await(t *testing.T) {
+	t.Helper()
+	deadline := time.After(30 * time.Second)
+	for {
+		if c.State() == zk.StateHasSession {
+			return
+		}
+		select {
+		case <-c.ended:
+			t.Fatal("client ended")
+		case <-deadline:
+			t.Fatalf("client is in state %v", c.State())
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// stop closes the client and waits for its end.
+func (c *testClient) stop() {
+	c.Close()
+	<-c.ended
+}
+
+func newClient(t *testing.T, dialer zk.Dialer, timeout time.Duration, servers ...string) *testClient {
+	t.Helper()
+	opts := zk.WithLogger(quiet{})
+	conn, events, err := zk.Connect(servers, timeout, opts, zk.WithLogInfo(false), func(c *zk.Conn) {
+		if dialer != nil {
+			zk.WithDialer(dialer)(c)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &testClient{Conn: conn, events: events, ended: make(chan struct{})}
+	go func() {
+		defer close(c.ended)
+		for range events {
+		}
+	}()
+	return c
+}
+
+// inMemory runs a test in virtual time with a server that has no sockets.
+func inMemory(t *testing.T, opts ServerOptions, f func(t *testing.T, srv *Server)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		opts.NoListen = true
+		srv, err := NewServer(&opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer srv.Close()
+		f(t, srv)
+	})
+}
+
+// connect gives a client in memory that has its session.
+func connect(t *testing.T, srv *Server, timeout time.Duration) *testClient {
+	t.Helper()
+	c := newClient(t, srv.Dialer(), timeout, srv.Addr())
+	c.await(t)
+	return c
+}
+
+var everybody = zk.WorldACL(zk.PermAll)
+
+func must[T any](t *testing.T) func(v T, err error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+func wantErr(t *testing.T, got, want error) {
+	t.Helper()
+	if !errors.Is(got, want) {
+		t.Fatalf("got error %v, want %v", got, want)
+	}
+}
+
+// elect is the recipe for leader election, as a client would use it.
+func elect(t *testing.T, first, second *testClient) {
+	t.Helper()
+	str := must[string](t)
+	str(first.Create("/election", nil, 0, everybody))
+	a := str(first.Create("/election/n-", []byte("a"), zk.FlagEphemeral|zk.FlagSequence, everybody))
+	b := str(second.Create("/election/n-", []byte("b"), zk.FlagEphemeral|zk.FlagSequence, everybody))
+	if a != "/election/n-0000000000" || b != "/election/n-0000000001" {
+		t.Fatalf("ballots %s and %s", a, b)
+	}
+	exists, _, gone, err := second.ExistsW(a)
+	if err != nil || !exists {
+		t.Fatalf("predecessor: exists %v, error %v", exists, err)
+	}
+	first.stop()
+	select {
+	case e := <-gone:
+		if e.Type != zk.EventNodeDeleted || e.Path != a {
+			t.Fatalf("event %v of %s", e.Type, e.Path)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("the predecessor's end was not told")
+	}
+	children, _, err := second.Children("/election")
+	if err != nil || fmt.Sprint(children) != "[n-0000000001]" {
+		t.Fatalf("children %v, error %v", children, err)
+	}
+	res, err := second.Multi(
+		&zk.CheckVersionRequest{Path: b, Version: -1},
+		&zk.CreateRequest{Path: "/election/leader", Data: []byte("b"), Acl: everybody, Flags: zk.FlagEphemeral})
+	if err != nil || len(res) != 2 || res[1].String != "/election/leader" {
+		t.Fatalf("multi: %+v, %v", res, err)
+	}
+}
+
+func TestClientElectsInMemory(t *testing.T) {
+	inMemory(t, ServerOptions{}, func(t *testing.T, srv *Server) {
+		first, second := connect(t, srv, 4*time.Second), connect(t, srv, 4*time.Second)
+		elect(t, first, second)
+		second.stop()
+	})
+}
+
+func TestClientElectsOverTCP(t *testing.T) {
+	srv, err := NewServer(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer srv.Close()
+	first := newClient(t, nil, 4*time.Second, srv.Addr())
+	second := newClient(t, nil, 4*time.Second, srv.Addr())
+	first.await(t)
+	second.await(t)
+	elect(t, first, second)
+	second.stop()
+}
+
+func TestClientElectsOnAnEnsemble(t *testing.T) {
+	inMemory(t, ServerOptions{Members: 3}, func(t *testing.T, srv *Server) {
+		first := newClient(t, srv.Member(1).Dialer(), 4*time.Second, srv.Addr())
+		second := newClient(t, srv.Member(2).Dialer(), 4*time.Second, srv.Addr())
+		first.await(t)
+		second.await(t)
+		elect(t, first, second)
+		second.stop()
+	})
+}
+
+func TestSilentSessionExpiresAndTheClientLearnsOfIt(t *testing.T) {
+	inMemory(t, ServerOptions{}, func(t *testing.T, srv *Server) {
+		c, other := connect(t, srv, 4*time.Second), connect(t, srv, 4*time.Second)
+		must[string](t)(c.Create("/mine", nil, zk.FlagEphemeral, everybody))
+		id := c.SessionID()
+		heal := srv.Isolate(id)
+		_, _, gone, err := other.ExistsW("/mine")
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		<-gone
+		if d := time.Since(began); d < 2*time.Second || d > 6*time.Second {
+			t.Errorf("expired after %v", d)
+		}
+		heal()
+		for c.SessionID() == id {
+			time.Sleep(10 * time.Millisecond)
+		}
+		c.await(t)
+		c.stop()
+		other.stop()
+	})
+}
+
+func TestHourOfPingsIsCheap(t *testing.T) {
+	began := time.Now()
+	inMemory(t, ServerOptions{}, func(t *testing.T, srv *Server) {
+		var clients []*testClient
+		for range 4 {
+			clients = append(clients, connect(t, srv, 10*time.Second))
+		}
+		time.Sleep(time.Hour)
+		if n := srv.Counts()[OpPing]; n < 4*1000 {
+			t.Errorf("%d pings", n)
+		}
+		if n := len(srv.Sessions()); n != 4 {
+			t.Errorf("%d sessions", n)
+		}
+		for _, c := range clients {
+			c.stop()
+		}
+	})
+	t.Logf("took %v", time.Since(began))
+}

@@ -1,0 +1,172 @@
+package testutil
+
+import (
+	"cmp"
+	"encoding/binary"
+	"slices"
+	"time"
+)
+
+// A session is what the ensemble's leader knows of a client.
+type session struct {
+	id int64
+	// timeout is the one negotiated when the session began, in milliseconds; a
+	// connection that resumes it may have negotiated another.
+	timeout int32
+	// expireAt is the tick boundary at which the session is over unless it is
+	// heard of before, in milliseconds of the server's clock.
+	expireAt int64
+	// owner is the member through which the session may write: the one it was
+	// last connected to.
+	owner *member
+}
+
+// passwordSeed makes passwords differ from session numbers. It is no secret:
+// this server guards nothing.
+const passwordSeed = 0x5bd1e9955bd1e995
+
+// passwordOf is the password of a session. It is computed, as ZooKeeper does,
+// so that every member knows it.
+func passwordOf(id int64) []byte {
+	x := uint64(id) ^ passwordSeed
+	p := make([]byte, 0, 16)
+	for range 2 {
+		x ^= x >> 30
+		x *= 0xbf58476d1ce4e5b9
+		x ^= x >> 27
+		x *= 0x94d049bb133111eb
+		x ^= x >> 31
+		p = binary.BigEndian.AppendUint64(p, x)
+	}
+	return p
+}
+
+// firstSessionID is where a member begins to number its sessions: its own
+// number on top, the time below, so that they do not repeat.
+func firstSessionID(member int) int64 {
+	return int64(uint64(time.Now().UnixMilli())<<24>>8) | int64(member+1)<<56
+}
+
+// expiry rounds the end of a timeout up to the next tick, as ZooKeeper does: it
+// looks for expired sessions once a tick.
+func (s *Server) expiry(timeout int32) int64 {
+	tick := s.tick.Milliseconds()
+	return (s.now()+int64(timeout))/tick*tick + tick
+}
+
+// touch notes that the leader has heard of a session.
+func (s *Server) touch(x *session, timeout int32) {
+	x.expireAt = s.expiry(timeout)
+}
+
+// hear notes that a member has heard of a session from its client. It is false
+// when the member knows that there is no such session: then the request is
+// dropped. Only the leader knows; a follower collects what it hears and passes
+// it on with its next answer to the leader's pings.
+func (m *member) hear(id int64, timeout int32) bool {
+	s := m.srv
+	if m != s.leader {
+		m.heard[id] = timeout
+		return true
+	}
+	x := s.sessions[id]
+	if x == nil {
+		return false
+	}
+	s.touch(x, timeout)
+	return true
+}
+
+// mayWrite is the leader's check of a write that came through a member.
+func (s *Server) mayWrite(id int64, m *member) code {
+	x := s.sessions[id]
+	switch {
+	case x == nil:
+		return codeSessionExpired
+	case x.owner != m:
+		return codeSessionMoved
+	}
+	return codeOK
+}
+
+// expire ends the sessions whose time is over, those that end at the same tick
+// in the order of their numbers.
+func (s *Server) expire(now int64) {
+	var due []*session
+	for _, x := range s.sessions {
+		if x.expireAt <= now {
+			due = append(due, x)
+		}
+	}
+	slices.SortFunc(due, func(a, b *session) int {
+		return cmp.Or(cmp.Compare(a.expireAt, b.expireAt), cmp.Compare(a.id, b.id))
+	})
+	for _, x := range due {
+		s.log.Info("session expired", "session", sessionName(x.id))
+		s.endSession(x.id)
+	}
+}
+
+// endSession commits the end of a session: one transaction deletes all its
+// ephemeral nodes, and the members close its connections as they learn of it.
+func (s *Server) endSession(id int64) {
+	s.commit(&txn{op: OpClose, zxid: s.nextZxid(), time: s.wallTime(), session: id})
+}
+
+// ExpireSession ends a session as the ensemble does when it has not heard of the
+// client for too long: its ephemeral nodes are deleted in one transaction and
+// its connection is closed. It is false when there is no such session.
+func (s *Server) ExpireSession(id int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.sessions[id] == nil {
+		return false
+	}
+	s.endSession(id)
+	return true
+}
+
+// SessionInfo describes a live session.
+type SessionInfo struct {
+	ID int64
+	// Timeout is the negotiated one.
+	Timeout time.Duration
+	// Member is the index of the member through which the session writes; 0
+	// without an ensemble.
+	Member int
+	// Addr is the client's address there; "" when it is not connected.
+	Addr string
+	// ExpiresIn is the time left unless the leader hears of the session.
+	ExpiresIn time.Duration
+	// Ephemerals are the paths of its ephemeral nodes, in order.
+	Ephemerals []string
+}
+
+// Connected tells whether the session has a connection at the moment.
+func (i SessionInfo) Connected() bool { return i.Addr != "" }
+
+// Sessions lists the live sessions in the order of their IDs.
+func (s *Server) Sessions() []SessionInfo {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sessionInfos()
+}
+
+func (s *Server) sessionInfos() []SessionInfo {
+	infos := make([]SessionInfo, 0, len(s.sessions))
+	for _, x := range s.sessions {
+		info := SessionInfo{
+			ID:         x.id,
+			Timeout:    time.Duration(x.timeout) * time.Millisecond,
+			Member:     x.owner.index,
+			ExpiresIn:  time.Duration(x.expireAt-s.now()) * time.Millisecond,
+			Ephemerals: s.tree.ephemeralsOf(x.id),
+		}
+		if c := x.owner.bySession[x.id]; c != nil {
+			info.Addr = c.remote
+		}
+		infos = append(infos, info)
+	}
+	slices.SortFunc(infos, func(a, b SessionInfo) int { return cmp.Compare(a.ID, b.ID) })
+	return infos
+}
