@@ -56,6 +56,7 @@ type connStats struct {
 	lastXid        int32
 	lastZxid       int64
 	lastOp         Op
+	lastReply      time.Time
 }
 
 // serve takes a connection on; it is false when the member refuses it.
@@ -76,13 +77,13 @@ func (m *member) serve(nc net.Conn) bool {
 	s.conns[c] = struct{}{}
 	m.clients[c] = struct{}{}
 	s.spawn(func() {
-		var both = make(chan struct{})
+		written := make(chan struct{})
 		s.running.Go(func() {
-			defer close(both)
+			defer close(written)
 			c.write()
 		})
 		c.readFrames()
-		<-both
+		<-written
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.conns, c)
@@ -182,6 +183,10 @@ func (c *conn) drain() {
 	s := c.srv
 	for {
 		s.mu.Lock()
+		if c.ended && !c.started && !c.isolated() {
+			// Given up while it was cut off: its handshake has never arrived.
+			c.kill(false)
+		}
 		if c.dead || c.isolated() || len(c.inbox) == 0 {
 			c.busy = false
 			if c.ended && !c.isolated() {
@@ -290,18 +295,15 @@ func (k *call) run() bool {
 	if !k.handshake && k.op != OpAuth && !c.m.hear(c.session, c.timeout) {
 		return true // no such session: ZooKeeper drops the request
 	}
+	c.stats.lastXid, c.stats.lastOp = k.xid, k.op
 	return k.proceed()
 }
 
 // proceed is run once the member has heard of the request.
 func (k *call) proceed() bool {
 	c, s := k.c, k.c.srv
-	if k.needsLeader() && (c.m.cutAt >= 0 || !s.canCommit()) {
-		c.park(func() bool { return c.m.cutAt < 0 && s.canCommit() }, k.proceed)
-		return false
-	}
-	if k.op == OpSync && c.m.lagging {
-		c.park(c.m.inStep, k.proceed)
+	if !k.ready() {
+		k.park()
 		return false
 	}
 	if k.action.kind == actWaitReply {
@@ -315,13 +317,11 @@ func (k *call) proceed() bool {
 			}
 		})
 	}
-	answered := true
+	answer := k.execute
 	if k.handshake {
-		answered = k.connect()
-	} else {
-		answered = k.execute()
+		answer = k.connect
 	}
-	if answered {
+	if answer() {
 		k.after()
 		return true
 	}
@@ -345,18 +345,34 @@ func (k *call) after() {
 	}
 }
 
-// needsLeader tells whether a member alone cannot answer the request.
-func (k *call) needsLeader() bool {
-	return k.op.isWrite() || k.op == OpSync
+// ready tells whether the ensemble is in a state to answer the request.
+func (k *call) ready() bool {
+	m, s := k.c.m, k.c.srv
+	// What is asked of the leader alone needs a way there; what is to be
+	// committed needs a majority, and a member that lags answers a sync only
+	// once it has caught up.
+	asked := s.leader != nil && (m == s.leader || m.cutAt < 0 && s.leader.cutAt < 0)
+	switch {
+	case k.handshake && k.c.claimed != 0:
+		return asked
+	case k.op == OpSync:
+		return asked && (s.canCommit() || s.hanging == 0) && !m.lagging
+	case k.op.isWrite():
+		return asked && s.canCommit()
+	}
+	return true
 }
 
 // park lets the request wait until the ensemble is ready for it.
-func (c *conn) park(ready func() bool, proceed func() bool) {
-	s := c.srv
+func (k *call) park() {
+	c, s := k.c, k.c.srv
 	c.parked = true
+	if k.op.isWrite() {
+		s.hanging++
+	}
 	s.spawn(func() {
 		s.mu.Lock()
-		for !ready() && !c.dead {
+		for !k.ready() && !c.dead {
 			changed := s.changed
 			s.mu.Unlock()
 			select {
@@ -365,8 +381,11 @@ func (c *conn) park(ready func() bool, proceed func() bool) {
 			}
 			s.mu.Lock()
 		}
+		if k.op.isWrite() {
+			s.hanging--
+		}
 		c.parked = false
-		finished := c.dead || proceed()
+		finished := c.dead || k.proceed()
 		s.mu.Unlock()
 		if finished {
 			c.drain()

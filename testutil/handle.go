@@ -1,5 +1,7 @@
 package testutil
 
+import "time"
+
 // connect answers the handshake: a session begins or goes on here. It is false
 // when the answer has to wait for this member to catch up.
 func (k *call) connect() bool {
@@ -134,7 +136,7 @@ func (c *conn) reply(xid int32, err code, body func(*encoder)) {
 	if body != nil {
 		body(e)
 	}
-	c.stats.lastXid, c.stats.lastZxid = xid, c.m.tree.lastZxid
+	c.stats.lastZxid, c.stats.lastReply = c.m.tree.lastZxid, time.Now()
 	c.send(e.frame())
 }
 
@@ -249,7 +251,7 @@ func (k *call) fail(err code) {
 	c, s := k.c, k.c.srv
 	if k.handshake {
 		d := &decoder{b: k.body}
-		d.take(28)
+		d.take(24)
 		d.bytes()
 		c.welcome(len(d.b) > 0)
 		c.kill(true)

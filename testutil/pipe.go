@@ -16,7 +16,7 @@ const pipeBuffer = 256 << 10
 // deadlines, and nothing that blocks other than on channels, so that it works
 // in testing/synctest. What was written before a Close is still read.
 func newPipe(client, server net.Addr) (clientEnd, serverEnd net.Conn) {
-	up, down := newStream(), newStream()
+	up, down := new(stream), new(stream)
 	return &pipeEnd{in: down, out: up, local: client, remote: server},
 		&pipeEnd{in: up, out: down, local: server, remote: client}
 }
@@ -34,22 +34,25 @@ type stream struct {
 	buf           []byte
 	writerClosed  bool
 	readerClosed  bool
-	changed       chan struct{} // closed and replaced when anyone might go on
+	changed       chan struct{} // made by who waits, closed when anyone might go on
 	readDeadline  time.Time
 	writeDeadline time.Time
 }
 
-func newStream() *stream { return &stream{changed: make(chan struct{})} }
-
 // wake lets every blocked reader and writer look again. The caller holds mu.
 func (s *stream) wake() {
-	close(s.changed)
-	s.changed = make(chan struct{})
+	if s.changed != nil {
+		close(s.changed)
+		s.changed = nil
+	}
 }
 
 // wait blocks until the stream has changed or the deadline is over. The caller
 // holds mu, which is released meanwhile.
 func (s *stream) wait(deadline time.Time) {
+	if s.changed == nil {
+		s.changed = make(chan struct{})
+	}
 	changed := s.changed
 	s.mu.Unlock()
 	defer s.mu.Lock()

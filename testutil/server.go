@@ -67,6 +67,7 @@ type Server struct {
 	counts   map[Op]int64
 	isolated map[int64]int // by session: how often it is cut off
 	changed  chan struct{} // closed and replaced when a waiting request might go on
+	hanging  int           // writes that wait for the ensemble
 	stopped  bool
 	closed   bool
 	// noQuorumAt is when writes became impossible, in milliseconds of the

@@ -1,0 +1,260 @@
+package testutil
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+)
+
+// once gives an action for the first request and lets the rest pass.
+func once(a Action) func(*Request) Action {
+	var used atomic.Bool
+	return func(*Request) Action {
+		if used.Swap(true) {
+			return Pass
+		}
+		return a
+	}
+}
+
+func TestControlActions(t *testing.T) {
+	custom := errors.New("custom")
+	for _, test := range []struct {
+		name    string
+		action  Action
+		reply   bool // an answer comes
+		err     code
+		applied bool
+		closed  bool // the connection ends
+		alive   bool // the session lives on
+	}{
+		{"pass", Pass, true, codeOK, true, false, true},
+		{"zero", Action{}, true, codeOK, true, false, true},
+		{"lose request", LoseRequest, false, 0, false, true, true},
+		{"lose reply", LoseReply, false, 0, true, true, true},
+		{"cut after", CutAfter, true, codeOK, true, true, true},
+		{"expire before", ExpireBefore, false, 0, false, true, false},
+		{"expire after", ExpireAfter, true, codeOK, true, true, false},
+		{"fail", Fail(zk.ErrNoAuth), true, codeNoAuth, false, false, true},
+		{"fail wrapped", Fail(fmt.Errorf("here: %w", zk.ErrNoNode)), true, codeNoNode, false, false, true},
+		{"fail by number", Fail(ErrorCode(-127)), true, -127, false, false, true},
+		{"fail otherwise", Fail(custom), true, codeSystemError, false, false, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			inMemory(t, ServerOptions{}, func(t *testing.T, srv *Server) {
+				c, witness := openRaw(t, srv.Member(0), 4*time.Second), openRaw(t, srv.Member(0), 4*time.Second)
+				before := witness.want(codeNoNode, OpExists, watchBody("/a", false)).zxid
+				srv.Control(OpCreate, once(test.action))
+				c.request(OpCreate, createBody("/a", "", 0))
+				if test.reply {
+					r, err := c.next()
+					if err != nil || r.err != test.err {
+						t.Errorf("reply %+v, error %v, want error %d", r, err, test.err)
+					}
+				}
+				if test.closed {
+					c.wantClosed()
+				} else {
+					c.do(OpPing, nil)
+				}
+				r := witness.do(OpExists, watchBody("/a", false))
+				if applied := r.err == codeOK; applied != test.applied {
+					t.Errorf("applied: %v, want %v", applied, test.applied)
+				}
+				if test.err != codeOK && r.zxid != before+1 {
+					t.Errorf("a failed write took the zxid from %d to %d", before, r.zxid)
+				}
+				if next := c.again(srv.Member(0)); (next.session == c.session) != test.alive {
+					t.Errorf("session 0x%x resumed as 0x%x", c.session, next.session)
+				}
+			})
+		})
+	}
+}
+
+func TestDelayedRequestArrivesLateAndInOrder(t *testing.T) {
+	inMemory(t, ServerOptions{}, func(t *testing.T, srv *Server) {
+		c, witness := openRaw(t, srv.Member(0), 10*time.Second), openRaw(t, srv.Member(0), 10*time.Second)
+		began := time.Now()
+		srv.Control(OpCreate, once(Delay(3*time.Second)))
+		first, second := c.request(OpCreate, createBody("/a", "", 0)), c.request(OpExists, watchBody("/a", false))
+		witness.want(codeNoNode, OpExists, watchBody("/a", false))
+		for _, xid := range []int32{first, second} {
+			if r, err := c.next(); err != nil || r.xid != xid || r.err != codeOK {
+				t.Errorf("reply %+v, error %v, want to %d", r, err, xid)
+			}
+		}
+		if d := time.Since(began); d != 3*time.Second {
+			t.Errorf("took %v", d)
+		}
+	})
+}
+
+func TestDelayedRequestNeverArrivesWhenTheClientGoes(t *testing.T) {
+	inMemory(t, ServerOptions{}, func(t *testing.T, srv *Server) {
+		c, witness := openRaw(t, srv.Member(0), 10*time.Second), openRaw(t, srv.Member(0), 10*time.Second)
+		srv.Control(OpCreate, once(Delay(3*time.Second)))
+		c.request(OpCreate, createBody("/a", "", 0))
+		synctest.Wait()
+		c.close()
+		time.Sleep(5 * time.Second)
+		witness.want(codeNoNode, OpExists, watchBody("/a", false))
+	})
+}
+
+func TestHeldRequestWaitsForItsChannel(t *testing.T) {
+	inMemory(t, ServerOptions{}, func(t *testing.T, srv *Server) {
+		c := openRaw(t, srv.Member(0), 30*time.Second)
+		release := make(chan struct{})
+		srv.Control(OpSync, once(Hold(release)))
+		xid := c.request(OpSync, pathBody("/"))
+		c.wantSilence(7 * time.Second)
+		close(release)
+		if r, err := c.next(); err != nil || r.xid != xid || r.err != codeOK {
+			t.Errorf("reply %+v, error %v", r, err)
+		}
+	})
+}
+
+func TestDelayedReplyIsApplied(t *testing.T) {
+	inMemory(t, ServerOptions{}, func(t *testing.T, srv *Server) {
+		c, witness := openRaw(t, srv.Member(0), 10*time.Second), openRaw(t, srv.Member(0), 10*time.Second)
+		srv.Control(OpCreate, once(DelayReply(3*time.Second)))
+		release := make(chan struct{})
+		srv.Control(OpDelete, once(HoldReply(release)))
+		xid := c.request(OpCreate, createBody("/a", "", 0))
+		ping := c.request(OpPing, nil)
+		c.wantSilence(time.Second)
+		witness.want(codeOK, OpExists, watchBody("/a", false))
+		for _, want := range []int32{xid, ping} {
+			if r, err := c.next(); err != nil || r.xid != want {
+				t.Errorf("reply %+v, error %v, want to %d", r, err, want)
+			}
+		}
+		c.request(OpDelete, versionBody("/a", -1))
+		c.wantSilence(time.Second)
+		witness.want(codeNoNode, OpExists, watchBody("/a", false))
+		close(release)
+		if r, err := c.next(); err != nil || r.err != codeOK {
+			t.Errorf("reply %+v, error %v", r, err)
+		}
+	})
+}
+
+func TestControlIsToldOfTheRequest(t *testing.T) {
+	inMemory(t, ServerOptions{}, func(t *testing.T, srv *Server) {
+		var seen []Request
+		cancel := srv.Control(AnyOp, func(r *Request) Action {
+			seen = append(seen, *r)
+			return Pass
+		})
+		c := openRaw(t, srv.Member(0), 4*time.Second)
+		c.want(codeOK, OpCreate, createBody("/a", "data", 0))
+		c.want(codeOK, OpMulti, multiBody(
+			subOp{OpSetData, setBody("/a", "new", 0)}, subOp{OpCheck, versionBody("/a", 1)}))
+		c.do(OpPing, nil)
+		next := c.again(srv.Member(0))
+		cancel()
+		cancel()
+		next.do(OpPing, nil)
+		want := []Request{
+			{Op: OpConnect},
+			{Op: OpCreate, Path: "/a", SessionID: c.session, Xid: 1, Data: []byte("data")},
+			{Op: OpMulti, SessionID: c.session, Xid: 2, Ops: []Request{
+				{Op: OpSetData, Path: "/a", Xid: 2, Data: []byte("new")},
+				{Op: OpCheck, Path: "/a", Xid: 2, Version: 1},
+			}},
+			{Op: OpPing, SessionID: c.session, Xid: -2},
+			{Op: OpConnect, SessionID: c.session},
+		}
+		if !reflect.DeepEqual(seen, want) {
+			t.Errorf("seen %+v\nwant %+v", seen, want)
+		}
+	})
+}
+
+func TestFirstActionThatIsNotPassCounts(t *testing.T) {
+	inMemory(t, ServerOptions{}, func(t *testing.T, srv *Server) {
+		c := openRaw(t, srv.Member(0), 4*time.Second)
+		calls := 0
+		count := func(a Action) func(*Request) Action {
+			return func(*Request) Action { calls++; return a }
+		}
+		srv.Control(AnyOp, count(Pass))
+		cancel := srv.Control(OpExists, count(Fail(zk.ErrNoAuth)))
+		srv.Control(OpExists, count(Fail(zk.ErrBadVersion)))
+		c.want(codeNoAuth, OpExists, watchBody("/", false))
+		if calls != 3 {
+			t.Errorf("%d calls", calls)
+		}
+		cancel()
+		c.want(codeBadVersion, OpExists, watchBody("/", false))
+	})
+}
+
+func TestControlFunctionMayUseTheServer(t *testing.T) {
+	inMemory(t, ServerOptions{}, func(t *testing.T, srv *Server) {
+		victim := openRaw(t, srv.Member(0), 4*time.Second)
+		victim.want(codeOK, OpCreate, createBody("/e", "", 1))
+		c := openRaw(t, srv.Member(0), 4*time.Second)
+		srv.Control(OpSync, func(*Request) Action {
+			srv.ExpireSession(victim.session)
+			_ = srv.Dump()
+			_ = srv.Sessions()
+			return Pass
+		})
+		srv.Control(OpDelete, func(*Request) Action {
+			srv.Stop()
+			return Pass
+		})
+		c.want(codeOK, OpSync, pathBody("/"))
+		c.want(codeNoNode, OpExists, watchBody("/e", false))
+		victim.wantClosed()
+		c.want(codeOK, OpCreate, createBody("/a", "", 0))
+		c.request(OpDelete, versionBody("/a", -1))
+		c.wantClosed()
+		if err := srv.Start(); err != nil {
+			t.Fatal(err)
+		}
+		next := c.again(srv.Member(0))
+		next.want(codeOK, OpExists, watchBody("/a", false))
+	})
+}
+
+func TestFailedHandshakeSaysThatTheSessionIsGone(t *testing.T) {
+	inMemory(t, ServerOptions{}, func(t *testing.T, srv *Server) {
+		c := openRaw(t, srv.Member(0), 4*time.Second)
+		srv.Control(OpConnect, once(Fail(zk.ErrSessionExpired)))
+		next := c.again(srv.Member(0))
+		if next.session != 0 {
+			t.Errorf("session 0x%x", next.session)
+		}
+		next.wantClosed()
+	})
+}
+
+func TestCounts(t *testing.T) {
+	inMemory(t, ServerOptions{}, func(t *testing.T, srv *Server) {
+		c := openRaw(t, srv.Member(0), 4*time.Second)
+		srv.Control(OpExists, once(Fail(zk.ErrNoAuth)))
+		c.do(OpExists, watchBody("/a", false))
+		c.do(OpExists, watchBody("/a", true))
+		c.do(OpCreate, createBody("/a", "", 0))
+		c.do(OpPing, nil)
+		want := map[Op]int64{OpConnect: 1, OpExists: 2, OpCreate: 1, OpPing: 1, OpNotification: 1}
+		if got := srv.Counts(); !reflect.DeepEqual(got, want) {
+			t.Errorf("counts %v, want %v", got, want)
+		}
+		srv.ResetCounts()
+		c.do(OpPing, nil)
+		if got := srv.Counts(); !reflect.DeepEqual(got, map[Op]int64{OpPing: 1}) {
+			t.Errorf("counts %v after a reset", got)
+		}
+	})
+}
