@@ -74,6 +74,7 @@ func (m *member) serve(nc net.Conn) bool {
 	if host, _, err := net.SplitHostPort(c.remote); err == nil {
 		c.who = []identity{{"ip", host}}
 	}
+	c.stats.lastReply = c.began
 	s.conns[c] = struct{}{}
 	m.clients[c] = struct{}{}
 	s.spawn(func() {

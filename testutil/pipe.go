@@ -156,8 +156,13 @@ func (p *pipeEnd) wrap(op string, err error) error {
 
 func (p *pipeEnd) Close() error {
 	p.in.change(func() { p.in.readerClosed = true; p.in.buf = nil })
-	p.out.change(func() { p.out.writerClosed = true })
+	p.closeWrite()
 	return nil
+}
+
+// closeWrite ends what this end sends; it can still read.
+func (p *pipeEnd) closeWrite() {
+	p.out.change(func() { p.out.writerClosed = true })
 }
 
 func (p *pipeEnd) LocalAddr() net.Addr  { return p.local }

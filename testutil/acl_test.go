@@ -1,0 +1,149 @@
+package testutil
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+)
+
+func TestAllowed(t *testing.T) {
+	me := digestOf("me:secret")
+	who := []identity{{"ip", "10.1.2.3"}, me}
+	for _, test := range []struct {
+		name string
+		list []acl
+		perm int32
+		want bool
+	}{
+		{"nothing said", nil, permDelete, true},
+		{"anyone", []acl{{permRead, anyone}}, permRead, true},
+		{"anyone, not this", []acl{{permRead, anyone}}, permWrite, false},
+		{"one of two permissions", []acl{{permAdmin, anyone}}, permRead | permAdmin, true},
+		{"me", []acl{{permAll, me}}, permWrite, true},
+		{"another password", []acl{{permAll, digestOf("me:other")}}, permWrite, false},
+		{"address", []acl{{permAll, identity{"ip", "10.1.2.3"}}}, permWrite, true},
+		{"network", []acl{{permAll, identity{"ip", "10.1.0.0/16"}}}, permWrite, true},
+		{"network with host bits", []acl{{permAll, identity{"ip", "10.1.9.9/16"}}}, permWrite, true},
+		{"another network", []acl{{permAll, identity{"ip", "10.2.0.0/16"}}}, permWrite, false},
+		{"another family", []acl{{permAll, identity{"ip", "::1/0"}}}, permWrite, false},
+		{"unknown scheme", []acl{{permAll, identity{"sasl", "me"}}}, permWrite, false},
+		{"second line", []acl{{permRead, anyone}, {permWrite, me}}, permWrite, true},
+	} {
+		if got := allowed(test.list, test.perm, who); got != test.want {
+			t.Errorf("%s: %v", test.name, got)
+		}
+	}
+}
+
+func TestFixACL(t *testing.T) {
+	me := digestOf("me:secret")
+	who := []identity{{"ip", "10.1.2.3"}, me}
+	rule := func(scheme, id string) []acl { return []acl{{permAll, identity{scheme, id}}} }
+	for _, test := range []struct {
+		name string
+		list []acl
+		who  []identity
+		want []acl
+		err  code
+	}{
+		{"none", nil, who, nil, codeInvalidACL},
+		{"anyone twice", append(openACL, openACL...), who, openACL, codeOK},
+		{"auth", rule("auth", ""), who, []acl{{permAll, me}}, codeOK},
+		{"auth by nobody", rule("auth", ""), who[:1], nil, codeInvalidACL},
+		{"digest", rule("digest", "a:b"), who, rule("digest", "a:b"), codeOK},
+		{"digest without hash", rule("digest", "a"), who, nil, codeInvalidACL},
+		{"digest with empty hash", rule("digest", "a:"), who, nil, codeInvalidACL},
+		{"digest with three parts", rule("digest", "a:b:c"), who, nil, codeInvalidACL},
+		{"ip", rule("ip", "1.2.3.4/8"), who, rule("ip", "1.2.3.4/8"), codeOK},
+		{"ip with too many bits", rule("ip", "1.2.3.4/33"), who, nil, codeInvalidACL},
+		{"ip with no address", rule("ip", "host"), who, nil, codeInvalidACL},
+		{"ip with bad bits", rule("ip", "1.2.3.4/x"), who, nil, codeInvalidACL},
+		{"world but not anyone", rule("world", "me"), who, nil, codeInvalidACL},
+		{"unknown scheme", rule("sasl", "me"), who, nil, codeInvalidACL},
+	} {
+		got, err := fixACL(test.list, test.who)
+		if err != test.err || fmt.Sprint(got) != fmt.Sprint(test.want) {
+			t.Errorf("%s: %v, error %d; want %v, error %d", test.name, got, err, test.want, test.err)
+		}
+	}
+}
+
+func TestStrangersAreKeptOut(t *testing.T) {
+	inMemory(t, ServerOptions{}, func(t *testing.T, srv *Server) {
+		owner, stranger := connect(t, srv, 10*time.Second), connect(t, srv, 10*time.Second)
+		if err := owner.AddAuth("digest", []byte("me:secret")); err != nil {
+			t.Fatal(err)
+		}
+		mine := zk.DigestACL(zk.PermAll, "me", "secret")
+		must[string](t)(owner.Create("/mine", []byte("x"), 0, mine))
+		must[string](t)(owner.Create("/mine/open", nil, 0, everybody))
+		must[string](t)(owner.Create("/read", nil, 0, append(zk.WorldACL(zk.PermRead), mine...)))
+		_, _, err := stranger.Get("/mine")
+		wantErr(t, err, zk.ErrNoAuth)
+		_, _, err = stranger.Children("/mine")
+		wantErr(t, err, zk.ErrNoAuth)
+		_, err = stranger.Set("/mine", nil, -1)
+		wantErr(t, err, zk.ErrNoAuth)
+		_, err = stranger.Create("/mine/x", nil, 0, everybody)
+		wantErr(t, err, zk.ErrNoAuth)
+		// The parent decides who may delete.
+		wantErr(t, stranger.Delete("/mine/open", -1), zk.ErrNoAuth)
+		_, _, err = stranger.GetACL("/mine")
+		wantErr(t, err, zk.ErrNoAuth)
+		_, err = stranger.SetACL("/mine", everybody, -1)
+		wantErr(t, err, zk.ErrNoAuth)
+		_, err = stranger.Multi(&zk.CheckVersionRequest{Path: "/mine", Version: -1})
+		wantErr(t, err, zk.ErrNoAuth)
+		exists, _, err := stranger.Exists("/mine")
+		if err != nil || !exists {
+			t.Errorf("exists %v, error %v", exists, err)
+		}
+		// Who may read and not administer does not see the password's hash.
+		list, _, err := stranger.GetACL("/read")
+		if err != nil || len(list) != 2 || list[1].ID != "me:x" {
+			t.Errorf("list %v, error %v", list, err)
+		}
+		list, stat, err := owner.GetACL("/read")
+		if err != nil || len(list) != 2 || list[1] != mine[0] || stat.Aversion != 0 {
+			t.Errorf("list %v, error %v", list, err)
+		}
+		if s, err := owner.SetACL("/mine", everybody, 0); err != nil || s.Aversion != 1 {
+			t.Errorf("stat %v, error %v", s, err)
+		}
+		if data, _, err := stranger.Get("/mine"); err != nil || string(data) != "x" {
+			t.Errorf("data %q, error %v", data, err)
+		}
+		if err := stranger.Delete("/mine/open", -1); err != nil {
+			t.Error(err)
+		}
+		owner.stop()
+		stranger.stop()
+	})
+}
+
+func TestAuthentication(t *testing.T) {
+	withRaw(t, func(t *testing.T, srv *Server, c *rawClient) {
+		if r := c.want(codeOK, OpAuth, authBody("digest", "me:secret")); r.zxid != 0 {
+			t.Errorf("zxid %d", r.zxid)
+		}
+		c.want(codeOK, OpAuth, authBody("digest", "me:secret"))
+		c.want(codeOK, OpAuth, authBody("ip", ""))
+		d := c.want(codeOK, OpWhoAmI, nil).body
+		var who []identity
+		for range d.int32() {
+			who = append(who, identity{d.string(), d.string()})
+		}
+		if want := "[{ip 127.0.0.1} {digest me}]"; fmt.Sprint(who) != want {
+			t.Errorf("who %v, want %s", who, want)
+		}
+		c.want(codeAuthFailed, OpAuth, authBody("sasl", "x"))
+		c.wantClosed()
+		// The session outlives the connection; what was proved does not.
+		next := c.again(srv.Member(0))
+		if got := next.want(codeOK, OpWhoAmI, nil).body.int32(); got != 1 {
+			t.Errorf("%d identities", got)
+		}
+	})
+}

@@ -1,0 +1,165 @@
+package testutil
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"reflect"
+	"testing"
+	"time"
+)
+
+func TestCodecReadsWhatItWrote(t *testing.T) {
+	e := &encoder{}
+	e.bool(true)
+	e.bool(false)
+	e.int32(-2)
+	e.int64(-3)
+	e.string("text")
+	e.bytes(nil)
+	e.bytes([]byte{})
+	e.bytes([]byte("data"))
+	e.strings([]string{"a", ""})
+	e.acls([]acl{{permAll, anyone}})
+	s := stat{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}
+	e.stat(&s)
+	d := &decoder{b: e.b}
+	got := []any{
+		d.bool(), d.bool(), d.int32(), d.int64(), d.string(), d.bytes(), d.bytes(), d.bytes(),
+		d.strings(), d.acls(), d.stat(),
+	}
+	want := []any{
+		true, false, int32(-2), int64(-3), "text", []byte(nil), []byte{}, []byte("data"),
+		[]string{"a", ""}, openACL, s,
+	}
+	if !reflect.DeepEqual(got, want) || d.err != nil || len(d.b) != 0 {
+		t.Errorf("got %v, error %v, %d bytes left\nwant %v", got, d.err, len(d.b), want)
+	}
+}
+
+func TestDecoderRefuses(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		frame string
+		read  func(*decoder)
+		want  error
+	}{
+		{"no bool", "", func(d *decoder) { d.bool() }, errShort},
+		{"short int", "\x00\x00\x00", func(d *decoder) { d.int32() }, errShort},
+		{"short long", "\x00\x00\x00\x00\x00\x00\x00", func(d *decoder) { d.int64() }, errShort},
+		{"string beyond the frame", "\x00\x00\x00\x02a", func(d *decoder) { _ = d.string() }, errLength},
+		{"negative length", "\xff\xff\xff\xfe", func(d *decoder) { d.bytes() }, errLength},
+		{"null string", "\xff\xff\xff\xff", func(d *decoder) { _ = d.string() }, errNull},
+		{"null list", "\xff\xff\xff\xff", func(d *decoder) { d.strings() }, errNull},
+		{"huge list", "\x7f\xff\xff\xff", func(d *decoder) { d.strings() }, errLength},
+		{"huge acl", "\x7f\xff\xff\xff", func(d *decoder) { d.acls() }, errLength},
+	} {
+		d := &decoder{b: []byte(test.frame)}
+		test.read(d)
+		if !errors.Is(d.err, test.want) {
+			t.Errorf("%s: error %v, want %v", test.name, d.err, test.want)
+		}
+		if d.int32() != 0 || d.bytes() != nil {
+			t.Errorf("%s: read on after the error", test.name)
+		}
+	}
+}
+
+// FuzzDecode feeds requests of every operation to the decoders. What they make
+// of them must stay within the frame.
+func FuzzDecode(f *testing.F) {
+	for _, op := range sortedKeys(opNames) {
+		f.Add(int32(op), []byte{})
+	}
+	for _, seed := range []struct {
+		op   Op
+		body func(*encoder)
+	}{
+		{OpCreate, createBody("/a", "data", 3)},
+		{OpSetData, setBody("/a", "data", 1)},
+		{OpExists, watchBody("/a", true)},
+		{OpMulti, multiBody(subOp{OpCreate, createBody("/a", "", 0)}, subOp{OpCheck, versionBody("/a", 0)})},
+		{OpMultiRead, multiBody(subOp{OpGetData, watchBody("/a", false)})},
+		{OpSetWatches2, setWatchesBody(7, []string{"/a"}, nil, nil, []string{"/b"}, nil)},
+	} {
+		e := &encoder{}
+		seed.body(e)
+		f.Add(int32(seed.op), e.b)
+	}
+	f.Fuzz(func(t *testing.T, op int32, body []byte) {
+		r := describe(Op(op), 1, body)
+		if len(r.Path)+len(r.Data) > len(body) || len(r.Ops) > len(body) {
+			t.Errorf("%v: more was read than there is", Op(op))
+		}
+	})
+}
+
+// FuzzConnection sends bytes to a server after a handshake, or in place of one.
+// Whatever they are, the server must go on serving others, and must not write a
+// frame that is none.
+func FuzzConnection(f *testing.F) {
+	frame := func(op Op, body func(*encoder)) []byte {
+		e := &encoder{b: make([]byte, 4)}
+		e.int32(1)
+		e.int32(int32(op))
+		if body != nil {
+			body(e)
+		}
+		return e.frame()
+	}
+	f.Add(true, []byte{})
+	f.Add(false, []byte("ruok"))
+	f.Add(false, []byte("\x00\x00\x00\x1c0123456789012345678901234567"))
+	f.Add(true, []byte("\xff\xff\xff\xff"))
+	f.Add(true, []byte("\x00\x00\x00\x08\x00\x00\x00\x01\x00\x00\x00\x63"))
+	f.Add(true, frame(OpPing, nil))
+	f.Add(true, frame(OpClose, nil))
+	f.Add(true, frame(OpAuth, authBody("digest", "me:secret")))
+	f.Add(true, bytes.Join([][]byte{
+		frame(OpCreate, createBody("/a-", "data", 3)),
+		frame(OpGetChildren2, watchBody("/", true)),
+		frame(OpMulti, multiBody(subOp{OpCreate, createBody("/b", "", 1)}, subOp{OpDelete, versionBody("/b", 0)})),
+		frame(OpAddWatch, versionBody("/", 1)),
+		frame(OpSetWatches, setWatchesBody(0, []string{"/x"}, []string{"/"}, []string{"/"})),
+		frame(OpDelete, versionBody("/a", 7)),
+	}, nil))
+	srv, err := NewServer(&ServerOptions{NoListen: true})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(srv.Close)
+	f.Fuzz(func(t *testing.T, handshake bool, sent []byte) {
+		c := newRaw(t, srv.Member(0))
+		defer c.close()
+		if handshake {
+			c.handshake(0, nil, time.Second)
+		}
+		_ = c.nc.SetDeadline(time.Now().Add(10 * time.Second))
+		if _, err := c.nc.Write(sent); err == nil {
+			// The end of what was sent, so that the server answers what is whole
+			// and gives the rest up.
+			c.nc.(*pipeEnd).closeWrite()
+		}
+		answer, err := io.ReadAll(c.nc)
+		var netErr net.Error
+		if errors.As(err, &netErr) && netErr.Timeout() {
+			t.Fatal("the server does not end the connection")
+		}
+		for handshake && len(answer) > 0 {
+			d := &decoder{b: answer}
+			if reply := d.bytes(); d.err != nil || len(reply) < 16 {
+				t.Fatalf("no frame: %x", answer)
+			}
+			answer = d.b
+		}
+		witness := newRaw(t, srv.Member(0))
+		defer witness.close()
+		witness.handshake(0, nil, time.Second)
+		witness.want(codeOK, OpGetChildren2, watchBody("/", false))
+		witness.want(codeOK, OpClose, nil)
+		if handshake {
+			srv.ExpireSession(c.session)
+		}
+	})
+}

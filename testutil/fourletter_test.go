@@ -1,0 +1,135 @@
+package testutil
+
+import (
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+)
+
+// word sends a four-letter word over TCP.
+func word(t *testing.T, addr, word string) string {
+	t.Helper()
+	nc, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	if _, err := io.WriteString(nc, word); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := io.ReadAll(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(answer)
+}
+
+func TestFourLetterWords(t *testing.T) {
+	srv, err := NewServer(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer srv.Close()
+	c := newClient(t, nil, 5*time.Second, srv.Addr())
+	defer c.stop()
+	c.await(t)
+	must[string](t)(c.Create("/e", []byte("data"), zk.FlagEphemeral, everybody))
+	if _, _, _, err := c.GetW("/e"); err != nil {
+		t.Fatal(err)
+	}
+	id := sessionName(c.SessionID())
+	for name, wants := range map[string][]string{
+		"srvr": {"Zookeeper version: 3.8.0-", "\nZxid: 0x2\n", "\nMode: standalone\n", "\nNode count: 6\n"},
+		"stat": {"Clients:\n /127.0.0.1:", "\nMode: standalone\n"},
+		"mntr": {"zk_server_state\tstandalone\n", "zk_znode_count\t6\n", "zk_watch_count\t1\n", "zk_ephemerals_count\t1\n"},
+		"cons": {"sid=" + id + ",lop=getData,", ",to=5000,"},
+		"wchs": {"1 connections watching 1 paths\nTotal watches:1\n"},
+		"wchp": {"/e\n\t" + id + "\n"},
+		"dump": {"\t" + id + "\n", id + ":\n\t/e\n"},
+		"envi": {"Environment:\nzookeeper.version=3.8.0-"},
+	} {
+		answer := word(t, srv.Addr(), name)
+		for _, want := range wants {
+			if !strings.Contains(answer, want) {
+				t.Errorf("%s: no %q in\n%s", name, want, answer)
+			}
+		}
+	}
+	if answer := word(t, srv.Addr(), "ruok"); answer != "imok" {
+		t.Errorf("ruok: %q", answer)
+	}
+	if answer := word(t, srv.Addr(), "none"); answer != "" {
+		t.Errorf("an unknown word: %q", answer)
+	}
+}
+
+func TestGoClientReadsFourLetterWords(t *testing.T) {
+	srv, err := NewServer(&ServerOptions{Members: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer srv.Close()
+	c := newClient(t, nil, 5*time.Second, srv.Servers()[1])
+	defer c.stop()
+	c.await(t)
+	if ok := zk.FLWRuok(srv.Servers(), time.Second); !slices.Equal(ok, []bool{true, true, true}) {
+		t.Errorf("ruok: %v", ok)
+	}
+	stats, ok := zk.FLWSrvr(srv.Servers(), time.Second)
+	if !ok || stats[0].Mode != zk.ModeLeader || stats[1].Mode != zk.ModeFollower || stats[0].Epoch != 1 {
+		t.Errorf("srvr: %+v", stats[0])
+	}
+	// (It cannot parse the line of the connection that asks, a real server's
+	// either, and says so; the other lines are there.)
+	clients, _ := zk.FLWCons(srv.Servers()[1:2], time.Second)
+	if len(clients) != 1 || !slices.ContainsFunc(clients[0].Clients, func(s *zk.ServerClient) bool {
+		return s.SessionID == c.SessionID() && s.Timeout == 5000
+	}) {
+		t.Errorf("cons: %v", clients)
+	}
+}
+
+func TestWordsOfAnEnsembleWithoutALeader(t *testing.T) {
+	inMemory(t, three, func(t *testing.T, srv *Server) {
+		srv.Member(1).CutOff()
+		time.Sleep(time.Second)
+		c := newRaw(t, srv.Member(0))
+		c.write([]byte("srvr"))
+		answer, err := io.ReadAll(c.nc)
+		if err != nil || !strings.Contains(string(answer), "Mode: leader") {
+			t.Errorf("answer %q, error %v", answer, err)
+		}
+	})
+}
+
+func TestDumpNamesWhatThereIs(t *testing.T) {
+	inMemory(t, three, func(t *testing.T, srv *Server) {
+		c := openRaw(t, srv.Member(1), 10*time.Second)
+		c.want(codeOK, OpCreate, createBody("/e", strings.Repeat("long", 100), 1))
+		c.want(codeOK, OpCreateContainer, createBody("/k", "", 4))
+		c.want(codeOK, OpGetData, watchBody("/e", true))
+		c.want(codeOK, OpAddWatch, versionBody("/k", 1))
+		srv.Member(1).CutOff()
+		srv.Member(2).Lag()
+		srv.Isolate(c.session)
+		dump := srv.Dump()
+		id := sessionName(c.session)
+		for _, want := range []string{
+			"member 0: leader", "member 1: follower, 127.0.0.2:2181, cut off", "lagging",
+			"session " + id + ": timeout 10s", "connected from 127.0.0.1:1 to member 1, isolated",
+			"watch on data of /e: session " + id + ", member 1\n",
+			"watch on children of /k: session " + id + ", recursive, member 1\n",
+			"/e version 0", "(400 bytes), ephemeral of " + id, ", container\n",
+			"/zookeeper/config version 0", "world:anyone may r\n",
+		} {
+			if !strings.Contains(dump, want) {
+				t.Errorf("no %q in\n%s", want, dump)
+			}
+		}
+	})
+}

@@ -1,0 +1,238 @@
+package testutil
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+func TestWatchesFire(t *testing.T) {
+	// Each row: a watch on a tree that holds /a and /a/b, what another client
+	// does, and the events that the watcher gets.
+	exists := func(path string) subOp { return subOp{OpExists, watchBody(path, true)} }
+	data := func(path string) subOp { return subOp{OpGetData, watchBody(path, true)} }
+	children := func(path string) subOp { return subOp{OpGetChildren2, watchBody(path, true)} }
+	add := func(path string, mode int32) subOp { return subOp{OpAddWatch, versionBody(path, mode)} }
+	create := func(path string) subOp { return subOp{OpCreate, createBody(path, "", 0)} }
+	set := func(path string) subOp { return subOp{OpSetData, setBody(path, "", -1)} }
+	remove := func(path string) subOp { return subOp{OpDelete, versionBody(path, -1)} }
+	const persistentMode, recursiveMode = 0, 1
+	for _, test := range []struct {
+		name    string
+		watches []subOp
+		changes []subOp
+		want    []rawEvent
+	}{
+		{"created", []subOp{exists("/x")}, []subOp{create("/x"), set("/x")}, []rawEvent{{nodeCreated, "/x"}}},
+		{"exists sees data", []subOp{exists("/a")}, []subOp{set("/a"), set("/a")}, []rawEvent{{nodeDataChanged, "/a"}}},
+		{"data", []subOp{data("/a")}, []subOp{set("/a"), set("/a")}, []rawEvent{{nodeDataChanged, "/a"}}},
+		{"data not children", []subOp{data("/a")}, []subOp{create("/a/x")}, nil},
+		{"data deleted", []subOp{data("/a/b")}, []subOp{remove("/a/b"), create("/a/b")}, []rawEvent{{nodeDeleted, "/a/b"}}},
+		{"children", []subOp{children("/a")}, []subOp{create("/a/x"), create("/a/y")}, []rawEvent{{nodeChildrenChanged, "/a"}}},
+		{"children not data", []subOp{children("/a")}, []subOp{set("/a")}, nil},
+		{"children not grandchildren", []subOp{children("/a")}, []subOp{create("/a/b/x")}, nil},
+		{"children of root", []subOp{children("/")}, []subOp{create("/x")}, []rawEvent{{nodeChildrenChanged, "/"}}},
+		{"children deleted", []subOp{children("/a/b")}, []subOp{remove("/a/b")}, []rawEvent{{nodeDeleted, "/a/b"}}},
+		{
+			"both deleted is told once", []subOp{children("/a/b"), data("/a/b"), exists("/a/b")},
+			[]subOp{remove("/a/b")}, []rawEvent{{nodeDeleted, "/a/b"}},
+		},
+		{
+			"node before parent", []subOp{exists("/a/b"), children("/a")},
+			[]subOp{remove("/a/b")}, []rawEvent{{nodeDeleted, "/a/b"}, {nodeChildrenChanged, "/a"}},
+		},
+		{
+			"persistent", []subOp{add("/a", persistentMode)},
+			[]subOp{set("/a"), set("/a"), create("/a/x"), remove("/a/x"), create("/a/b/x")},
+			[]rawEvent{{nodeDataChanged, "/a"}, {nodeDataChanged, "/a"}, {nodeChildrenChanged, "/a"}, {nodeChildrenChanged, "/a"}},
+		},
+		{
+			"persistent survives the node", []subOp{add("/a/b", persistentMode)},
+			[]subOp{remove("/a/b"), create("/a/b")}, []rawEvent{{nodeDeleted, "/a/b"}, {nodeCreated, "/a/b"}},
+		},
+		{
+			"recursive", []subOp{add("/a", recursiveMode)},
+			[]subOp{set("/a"), create("/a/b/x"), set("/a/b/x"), remove("/a/b/x"), create("/ab")},
+			[]rawEvent{{nodeDataChanged, "/a"}, {nodeCreated, "/a/b/x"}, {nodeDataChanged, "/a/b/x"}, {nodeDeleted, "/a/b/x"}},
+		},
+		{"recursive from root", []subOp{add("/", recursiveMode)}, []subOp{create("/x"), remove("/a/b")}, []rawEvent{{nodeCreated, "/x"}, {nodeDeleted, "/a/b"}}},
+		{
+			"recursive above one-shot is told once", []subOp{add("/a", recursiveMode), data("/a/b")},
+			[]subOp{set("/a/b"), set("/a/b")}, []rawEvent{{nodeDataChanged, "/a/b"}, {nodeDataChanged, "/a/b"}},
+		},
+		{
+			"one-shot replaces persistent", []subOp{add("/a", persistentMode), data("/a")},
+			[]subOp{set("/a"), set("/a")}, []rawEvent{{nodeDataChanged, "/a"}},
+		},
+		{
+			"removed", []subOp{data("/a"), children("/a"), {OpRemoveWatches, versionBody("/a", watcherData)}},
+			[]subOp{set("/a"), create("/a/x")}, []rawEvent{{nodeChildrenChanged, "/a"}},
+		},
+		{
+			"all removed", []subOp{data("/a"), children("/a"), {OpRemoveWatches, versionBody("/a", watcherAny)}},
+			[]subOp{set("/a"), create("/a/x")}, nil,
+		},
+		{
+			"recursive removed", []subOp{add("/a", recursiveMode), {OpRemoveWatches, versionBody("/a", watcherAny)}},
+			[]subOp{set("/a"), create("/a/x")}, nil,
+		},
+		{
+			"a multi's events in order", []subOp{exists("/x"), children("/a"), exists("/x/y")},
+			[]subOp{{OpMulti, multiBody(create("/x"), create("/a/x"), create("/x/y"))}},
+			[]rawEvent{{nodeCreated, "/x"}, {nodeChildrenChanged, "/a"}, {nodeCreated, "/x/y"}},
+		},
+		{"a failed multi's none", []subOp{exists("/x")}, []subOp{{OpMulti, multiBody(create("/x"), remove("/none"))}}, nil},
+		{"acl is no change", []subOp{data("/a")}, []subOp{{OpSetACL, func(e *encoder) { e.string("/a"); e.acls(openACL); e.int32(-1) }}}, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			withRaw(t, func(t *testing.T, srv *Server, c *rawClient) {
+				other := openRaw(t, srv.Member(0), 40*time.Second)
+				c.want(codeOK, OpCreate, createBody("/a", "", 0))
+				c.want(codeOK, OpCreate, createBody("/a/b", "", 0))
+				for _, w := range test.watches {
+					c.do(w.op, w.body)
+				}
+				for _, change := range test.changes {
+					other.want(codeOK, change.op, change.body)
+				}
+				if got := c.takeEvents(); !slices.Equal(got, test.want) {
+					t.Errorf("events %v, want %v", got, test.want)
+				}
+			})
+		})
+	}
+}
+
+func TestEventComesBeforeWhatFollowsTheChange(t *testing.T) {
+	withRaw(t, func(t *testing.T, srv *Server, c *rawClient) {
+		c.want(codeOK, OpCreate, createBody("/a", "0", 0))
+		for range 100 {
+			c.want(codeOK, OpGetData, watchBody("/a", true))
+			// The own write's event is before its answer.
+			c.want(codeOK, OpSetData, setBody("/a", "1", -1))
+			if len(c.events) != 1 {
+				t.Fatalf("events %v before the answer", c.events)
+			}
+			c.events = nil
+		}
+	})
+}
+
+func TestFailedReadSetsNoWatch(t *testing.T) {
+	withRaw(t, func(t *testing.T, srv *Server, c *rawClient) {
+		c.want(codeNoNode, OpGetData, watchBody("/x", true))
+		c.want(codeNoNode, OpGetChildren, watchBody("/x", true))
+		if n := srv.Watches(); n != 0 {
+			t.Errorf("%d watches", n)
+		}
+		c.want(codeNoNode, OpExists, watchBody("/x", true))
+		c.want(codeNoNode, OpExists, watchBody("/x", true))
+		if n := srv.Watches(); n != 1 {
+			t.Errorf("%d watches", n)
+		}
+		c.close()
+		openRaw(t, srv.Member(0), time.Second)
+		for srv.Watches() != 0 {
+			time.Sleep(time.Millisecond)
+		}
+	})
+}
+
+func setWatchesBody(since int64, lists ...[]string) func(*encoder) {
+	return func(e *encoder) {
+		e.int64(since)
+		for _, list := range lists {
+			e.strings(list)
+		}
+	}
+}
+
+func TestSetWatchesTellsWhatWasMissed(t *testing.T) {
+	withRaw(t, func(t *testing.T, srv *Server, c *rawClient) {
+		other := openRaw(t, srv.Member(0), 40*time.Second)
+		for _, path := range []string{"/same", "/changed", "/gone", "/kids", "/quiet"} {
+			other.want(codeOK, OpCreate, createBody(path, "", 0))
+		}
+		since := other.zxid
+		other.want(codeOK, OpSetData, setBody("/changed", "", -1))
+		other.want(codeOK, OpDelete, versionBody("/gone", -1))
+		other.want(codeOK, OpCreate, createBody("/kids/x", "", 0))
+		other.want(codeOK, OpCreate, createBody("/born", "", 0))
+		c.want(codeOK, OpSetWatches, setWatchesBody(since,
+			[]string{"/same", "/changed", "/gone"}, []string{"/born", "/unborn"}, []string{"/kids", "/quiet", "/gone"}))
+		want := []rawEvent{
+			{nodeDataChanged, "/changed"},
+			{nodeDeleted, "/gone"},
+			{nodeCreated, "/born"},
+			{nodeChildrenChanged, "/kids"},
+			{nodeDeleted, "/gone"},
+		}
+		if !slices.Equal(c.events, want) {
+			t.Errorf("events %v, want %v", c.events, want)
+		}
+		c.events = nil
+		other.want(codeOK, OpSetData, setBody("/same", "", -1))
+		other.want(codeOK, OpCreate, createBody("/unborn", "", 0))
+		other.want(codeOK, OpCreate, createBody("/quiet/x", "", 0))
+		other.want(codeOK, OpSetData, setBody("/changed", "", -1))
+		want = []rawEvent{{nodeDataChanged, "/same"}, {nodeCreated, "/unborn"}, {nodeChildrenChanged, "/quiet"}}
+		if got := c.takeEvents(); !slices.Equal(got, want) {
+			t.Errorf("events %v, want %v", got, want)
+		}
+		c.want(codeOK, OpSetWatches2, setWatchesBody(since, nil, nil, nil, []string{"/p"}, []string{"/r"}))
+		for _, path := range []string{"/p", "/r", "/r/x"} {
+			other.want(codeOK, OpCreate, createBody(path, "", 0))
+		}
+		want = []rawEvent{{nodeCreated, "/p"}, {nodeCreated, "/r"}, {nodeCreated, "/r/x"}}
+		if got := c.takeEvents(); !slices.Equal(got, want) {
+			t.Errorf("events %v, want %v", got, want)
+		}
+		c.want(codeMarshallingError, OpSetWatches2, setWatchesBody(since, nil, nil, nil))
+	})
+}
+
+func TestCheckAndRemoveWatches(t *testing.T) {
+	withRaw(t, func(t *testing.T, srv *Server, c *rawClient) {
+		for _, op := range []Op{OpCheckWatches, OpRemoveWatches} {
+			c.want(codeNoWatcher, op, versionBody("/", watcherAny))
+			c.want(codeMarshallingError, op, versionBody("/", 9))
+			c.want(codeMarshallingError, op, pathBody("/"))
+		}
+		c.want(codeMarshallingError, OpAddWatch, versionBody("/", 2))
+		c.want(codeOK, OpGetChildren, watchBody("/", true))
+		c.want(codeOK, OpCheckWatches, versionBody("/", watcherChildren))
+		c.want(codeOK, OpCheckWatches, versionBody("/", watcherAny))
+		c.want(codeNoWatcher, OpCheckWatches, versionBody("/", watcherData))
+		c.want(codeNoWatcher, OpRemoveWatches, versionBody("/", watcherData))
+		c.want(codeOK, OpRemoveWatches, versionBody("/", watcherAny))
+		c.want(codeNoWatcher, OpRemoveWatches, versionBody("/", watcherAny))
+		if r := c.want(codeOK, OpAddWatch, versionBody("/", 0)); r.body.int32() != 0 || len(r.body.b) != 0 {
+			t.Error("addWatch is not answered with a zero")
+		}
+		if n := srv.Watches(); n != 2 {
+			t.Errorf("%d watches", n)
+		}
+	})
+}
+
+func TestEventsAreForThoseWhoMayRead(t *testing.T) {
+	withRaw(t, func(t *testing.T, srv *Server, c *rawClient) {
+		stranger := openRaw(t, srv.Member(0), 40*time.Second)
+		c.want(codeOK, OpAuth, authBody("digest", "me:secret"))
+		stranger.want(codeOK, OpAddWatch, versionBody("/", 1))
+		c.want(codeOK, OpAddWatch, versionBody("/", 1))
+		c.want(codeOK, OpCreate, func(e *encoder) {
+			e.string("/mine")
+			e.bytes(nil)
+			e.acls([]acl{{permAll, identity{"auth", ""}}})
+			e.int32(0)
+		})
+		c.want(codeOK, OpCreate, createBody("/all", "", 0))
+		if got := stranger.takeEvents(); !slices.Equal(got, []rawEvent{{nodeCreated, "/all"}}) {
+			t.Errorf("stranger: events %v", got)
+		}
+		if got := c.takeEvents(); !slices.Equal(got, []rawEvent{{nodeCreated, "/mine"}, {nodeCreated, "/all"}}) {
+			t.Errorf("owner: events %v", got)
+		}
+	})
+}
