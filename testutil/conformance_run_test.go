@@ -1,0 +1,467 @@
+package testutil_test
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A backend is a server under comparison. Runs on one backend follow each other, so that nothing but the run's own
+// requests moves the server's zxid.
+type backend struct {
+	name   string
+	dial   func() (net.Conn, error)
+	tamper *tampering // nil but in the negative controls
+
+	admin *client // lives as long as the backend, and looks at the tree from outside
+	runs  int
+}
+
+// A client is a session of a run, on the connection that it has at the moment. It is used by one goroutine.
+type client struct {
+	*wire
+	name     string
+	id       int64
+	password []byte
+	zxid     int64 // the newest seen
+	xid      int32
+	open     bool // the connection
+	live     bool // the session, as far as the client knows
+}
+
+// A run is one script on one backend.
+type run struct {
+	*backend
+	describer
+	clients    [sessionsInScript]*client
+	transcript []string
+	late       bool // see prompt
+}
+
+// The session timeouts of both servers: the shortest, for sessions that are to expire, and the one that the others have.
+const (
+	shortestTimeout = 400 * time.Millisecond
+	normalTimeout   = 30_000
+	longestTimeout  = time.Minute
+)
+
+// prompt does what must be over well before a session of the shortest timeout expires. On a machine that stood still
+// meanwhile the script has not been run as written, and the run counts for nothing.
+func (r *run) prompt(work func()) {
+	begin := time.Now()
+	work()
+	r.late = r.late || time.Since(begin) > shortestTimeout/2
+}
+
+// execute runs the script and returns what was seen, one line for each answer and event. It leaves no session behind. Not
+// ok means that it was not run as written, see [run.prompt].
+func (b *backend) execute(script []step) (transcript []string, ok bool) {
+	r := &run{backend: b, describer: describer{root: fmt.Sprintf("/c%07d", b.runs), sessions: map[int64]string{}}}
+	b.runs++
+	if b.admin == nil {
+		b.admin = &client{wire: &wire{}, name: "outside"}
+		r.connect(b.admin, int32(longestTimeout.Milliseconds()))
+		for _, auth := range []string{"ann:secret", "bob:secret"} {
+			r.outside(step{Op: "auth", Scheme: "digest", Auth: auth})
+		}
+	}
+	r.base = r.outside(step{Op: "create", Path: "/", ACL: openACL}).zxid
+	r.transcript = nil
+	for i := range r.clients {
+		r.clients[i] = &client{wire: &wire{}, name: fmt.Sprintf("session %d", i)}
+	}
+
+	for i, st := range script {
+		r.note("step %d: %s", i+1, st)
+		begin := len(r.transcript)
+		r.do(r.clients[st.S], st)
+		r.barrier()
+		if endsSession[st.Op] {
+			sortEvents(r.transcript[begin:])
+		}
+	}
+	r.note("at the end")
+	r.dump("/")
+	for _, c := range r.clients {
+		begin := len(r.transcript)
+		if c.live && r.ready(c) {
+			r.request(c, step{Op: "closeSession"})
+			r.barrier()
+		}
+		sortEvents(r.transcript[begin:])
+		c.hangUp()
+	}
+	r.note("after the end of all sessions")
+	r.dump("/")
+	return r.transcript, !r.late
+}
+
+var endsSession = map[string]bool{"closeSession": true, "connectAgain": true, "expire": true}
+
+// sortEvents sorts the events that stand together. The end of a session deletes its nodes in the order of a Java hash
+// set, which is nobody's to rely on; in any other step the order counts.
+func sortEvents(lines []string) {
+	isEvent := func(line string) bool { return strings.Contains(line, ": event ") }
+	for begin := 0; begin < len(lines); begin++ {
+		end := begin
+		for end < len(lines) && isEvent(lines[end]) {
+			end++
+		}
+		slices.Sort(lines[begin:end])
+		begin = end
+	}
+}
+
+// close ends what the backend's own session holds; the server is its maker's to end.
+func (b *backend) close() {
+	if b.admin != nil {
+		b.admin.hangUp()
+	}
+}
+
+func (r *run) note(format string, args ...any) {
+	r.transcript = append(r.transcript, fmt.Sprintf(format, args...))
+}
+
+func (r *run) absolute(path string) string {
+	switch {
+	case path == "/":
+		return r.root
+	case strings.HasPrefix(path, "/"):
+		return r.root + path
+	}
+	return path
+}
+
+// outside sends a request of the backend's own session. Nothing is left to compare when it fails.
+func (r *run) outside(st step) packet {
+	err := r.admin.write(r.frame(r.admin, st))
+	var p packet
+	if err == nil {
+		p, err = r.admin.readPacket()
+	}
+	if err != nil {
+		panic(fmt.Sprintf("%s: %s outside of the script: %v", r.name, st, err))
+	}
+	return p
+}
+
+func (c *client) hangUp() {
+	if c.open {
+		_ = c.conn.Close()
+		c.open = false
+	}
+}
+
+// lost notes that the connection ended.
+func (r *run) lost(c *client, err error) {
+	r.note("  %s: %v", c.name, err)
+	c.hangUp()
+}
+
+// dialWire opens a connection, which replaces nothing yet.
+func (r *run) dialWire() (*wire, bool) {
+	conn, err := r.dial()
+	if err != nil {
+		r.note("  dial: %v", err)
+		return nil, false
+	}
+	return &wire{conn: conn, tamper: r.tamper}, true
+}
+
+func (r *run) noteConnect(c *client, a connectAnswer) {
+	r.note("  %s: connected: version %d timeout %d %s password of %d bytes%s",
+		c.name, a.version, a.timeout, r.session(a.id), len(a.password), a.rest)
+}
+
+// connect opens a session.
+func (r *run) connect(c *client, timeout int32) {
+	w, ok := r.dialWire()
+	if !ok {
+		return
+	}
+	a, err := w.handshake(0, timeout, 0, make([]byte, 16), true)
+	if err != nil {
+		r.note("  %s: connect: %v", c.name, err)
+		_ = w.conn.Close()
+		return
+	}
+	if a.id != 0 {
+		r.sessions[a.id] = c.name
+	}
+	r.noteConnect(c, a)
+	c.wire, c.id, c.password, c.open, c.live, c.xid = w, a.id, a.password, true, true, 0
+}
+
+// resume binds the session to a new connection. The old one, if given back, is still open.
+func (r *run) resume(c *client, timeout int32) (old *wire) {
+	w, ok := r.dialWire()
+	if !ok {
+		return nil
+	}
+	a, err := w.handshake(c.zxid, timeout, c.id, c.password, true)
+	if err == nil {
+		r.noteConnect(c, a)
+	}
+	if err != nil || a.id != c.id {
+		if err != nil {
+			r.note("  %s: resume: %v", c.name, err)
+		} else if _, err := w.readFrame(); err != nil {
+			r.note("  %s: refused: %v", c.name, err)
+		}
+		_ = w.conn.Close()
+		c.hangUp()
+		c.live = false
+		return nil
+	}
+	if c.open {
+		old = c.wire
+	}
+	c.wire, c.open, c.password, c.xid = w, true, a.password, 0
+	return old
+}
+
+// ready brings the session to a connection, if need be.
+func (r *run) ready(c *client) bool {
+	if !c.open && c.live {
+		r.resume(c, normalTimeout)
+	}
+	if !c.live {
+		r.connect(c, normalTimeout)
+	}
+	return c.open
+}
+
+func (r *run) do(c *client, st step) {
+	switch st.Op {
+	case "connectAgain":
+		if c.live {
+			r.ready(c)
+			r.request(c, step{Op: "closeSession"})
+		}
+		// It may be shorter than the script lasts, so it is only looked at.
+		r.prompt(func() {
+			r.connect(c, st.Timeout)
+			r.request(c, step{Op: "closeSession"})
+		})
+	case "closeSession":
+		if c.live && r.ready(c) {
+			r.request(c, st)
+		}
+	case "drop":
+		c.hangUp()
+	case "resume":
+		if r.ready(c) {
+			c.hangUp()
+			r.resume(c, normalTimeout)
+		}
+	case "steal":
+		if r.ready(c) {
+			if old := r.resume(c, normalTimeout); old != nil {
+				_, err := old.readFrame()
+				r.note("  %s: old connection: %v", c.name, err)
+				_ = old.conn.Close()
+			}
+		}
+	case "badPassword":
+		if r.ready(c) {
+			r.strange(c.zxid, c.id, []byte("0123456789abcdef"))
+		}
+	case "unknownSession":
+		r.strange(0, 0x0123456789abcdef, []byte("0123456789abcdef"))
+	case "fromTheFuture":
+		r.strange(1<<60, 0, make([]byte, 16))
+	case "expire":
+		if r.ready(c) {
+			r.expire(c, st.Watch)
+		}
+	case "burst":
+		if r.ready(c) {
+			r.request(c, st.Ops...)
+		}
+	default:
+		if r.ready(c) {
+			r.request(c, st)
+		}
+	}
+}
+
+// strange is a handshake that should bring no session.
+func (r *run) strange(zxid, id int64, password []byte) {
+	w, ok := r.dialWire()
+	if !ok {
+		return
+	}
+	defer w.conn.Close()
+	if r.tamper != nil && r.tamper.password != nil {
+		password = r.tamper.password(r, id)
+	}
+	a, err := w.handshake(zxid, normalTimeout, id, password, true)
+	if err != nil {
+		r.note("  stranger: %v", err)
+		return
+	}
+	r.noteConnect(&client{name: "stranger"}, a)
+	_, err = w.readFrame()
+	r.note("  stranger: %v", err)
+}
+
+// expire lets the session end in silence: with its connection open, or cut. A node of its own tells when: nothing else
+// in a script begins with that name.
+func (r *run) expire(c *client, open bool) {
+	r.prompt(func() {
+		if old := r.resume(c, 1); old != nil {
+			_ = old.conn.Close()
+		}
+		r.request(c, step{Op: "create", Path: "/expiring", Flags: 3, ACL: openACL})
+	})
+	if !c.open {
+		return
+	}
+	if !open {
+		c.hangUp()
+	}
+	if !r.awaitNoMarker() {
+		r.note("  %s: never expired", c.name)
+		return
+	}
+	if open {
+		r.drain(c)
+	}
+	c.hangUp()
+	c.live = false
+}
+
+// drain reads a connection that the server is to close, for the events that came before.
+func (r *run) drain(c *client) {
+	for {
+		p, err := c.receive("")
+		if err != nil {
+			r.lost(c, err)
+			return
+		}
+		r.noteEvent(c, p)
+	}
+}
+
+// awaitNoMarker polls, since a watch of the outside session would be one more that the servers could differ in.
+func (r *run) awaitNoMarker() bool {
+	const patience = 10 * shortestTimeout
+	deadline := time.Now().Add(patience)
+	for time.Now().Before(deadline) {
+		p := r.outside(step{Op: "getChildren", Path: "/"})
+		found := false
+		d := &decoder{bytes: p.body}
+		for _, child := range d.strings() {
+			found = found || strings.HasPrefix(child, "expiring")
+		}
+		if !found {
+			return true
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	return false
+}
+
+// frame is a request with its header.
+func (r *run) frame(c *client, st step) []byte {
+	if r.tamper != nil && r.tamper.request != nil && c != r.admin {
+		st = r.tamper.request(st)
+	}
+	xid, fixed := fixedXids[st.Op]
+	if !fixed {
+		c.xid++
+		xid = c.xid
+	}
+	code := opcodes[st.Op]
+	if st.Op == "unknown" {
+		code = st.Type
+	}
+	var e encoder
+	e.int(xid)
+	e.int(code)
+	e.bytes = append(e.bytes, encodeRequest(st, r.absolute, r.base)...)
+	return e.bytes
+}
+
+// request sends the requests at once, and reads an answer for each.
+func (r *run) request(c *client, requests ...step) {
+	if !c.open {
+		return
+	}
+	frames := make([][]byte, len(requests))
+	xids := make([]int32, len(requests))
+	for i, st := range requests {
+		frames[i] = r.frame(c, st)
+		d := decoder{bytes: frames[i]}
+		xids[i] = d.int()
+	}
+	if err := c.write(frames...); err != nil {
+		r.lost(c, err)
+		return
+	}
+	for i, st := range requests {
+		if !r.answer(c, st.Op, xids[i]) {
+			return
+		}
+		if st.Op == "closeSession" {
+			c.live = false
+			r.drain(c)
+		}
+	}
+}
+
+// answer reads up to the reply of a request, noting what comes before it.
+func (r *run) answer(c *client, op string, xid int32) bool {
+	for {
+		p, err := c.receive(op)
+		if err != nil {
+			r.lost(c, err)
+			return false
+		}
+		if p.xid == eventXid {
+			r.noteEvent(c, p)
+			continue
+		}
+		c.zxid = max(c.zxid, p.zxid)
+		note := ""
+		if p.xid != xid {
+			note = fmt.Sprintf(" xid %d instead of %d", p.xid, xid)
+		}
+		r.note("  %s: %s: %s%s", c.name, op, r.reply(op, p), note)
+		return true
+	}
+}
+
+func (r *run) noteEvent(c *client, p packet) {
+	if p.xid != eventXid {
+		r.note("  %s: unasked: %s", c.name, r.reply("", p))
+		return
+	}
+	r.note("  %s: %s", c.name, r.event(p))
+}
+
+// barrier collects the events that the last step brought to each session: they are written to a connection before the
+// answer to a ping that is sent afterwards.
+func (r *run) barrier() {
+	for _, c := range r.clients {
+		r.request(c, step{Op: "ping"})
+	}
+}
+
+// dump notes the whole tree of the run, as the outside session sees it.
+func (r *run) dump(path string) {
+	for _, op := range []string{"getData", "getACL", "getChildren2"} {
+		p := r.outside(step{Op: op, Path: path})
+		r.note("  %s %q: %s", op, path, r.reply(op, p))
+		if op != "getChildren2" || p.err != 0 {
+			continue
+		}
+		d := &decoder{bytes: p.body}
+		for _, child := range r.paths(d.strings()) {
+			r.dump(strings.TrimSuffix(path, "/") + "/" + child)
+		}
+	}
+}

@@ -1,0 +1,202 @@
+package testutil_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/zkelection/election/testutil"
+)
+
+// The conformance test runs generated scripts on the in-process server and on a real ZooKeeper, and compares every answer
+// and every event. ELECTION_CONFORMANCE_SEED and ELECTION_CONFORMANCE_OPERATIONS set what it runs.
+
+const conformanceTick = 100 * time.Millisecond
+
+// stepsInScript is short enough for quick shrinking, long enough for nodes to be made, watched, changed and deleted.
+const stepsInScript = 60
+
+func tcp(address string) func() (net.Conn, error) {
+	return func() (net.Conn, error) { return net.DialTimeout("tcp", address, wireTimeout) }
+}
+
+func realBackend(t *testing.T) *backend {
+	t.Helper()
+	zookeeper := testutil.StartZooKeeperWith(t, 1, testutil.EnsembleOptions{
+		TickTime: conformanceTick, MinSessionTimeout: shortestTimeout, MaxSessionTimeout: longestTimeout,
+		// Containers and TTL nodes are deleted by the clock: not in a run's time.
+		Properties:  []string{"znode.container.checkIntervalMs=3600000"},
+		JavaOptions: []string{"-Xmx512m"},
+	})
+	b := &backend{name: "ZooKeeper", dial: tcp(zookeeper.Servers()[0])}
+	t.Cleanup(b.close)
+	return b
+}
+
+func inProcessBackend(t *testing.T) *backend {
+	t.Helper()
+	server, err := testutil.NewServer(&testutil.ServerOptions{
+		TickTime: conformanceTick, MinSessionTimeout: shortestTimeout, MaxSessionTimeout: longestTimeout,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &backend{name: "the in-process server", dial: tcp(server.Addr())}
+	t.Cleanup(func() {
+		b.close()
+		server.Close()
+	})
+	return b
+}
+
+func setting[T any](t *testing.T, name string, parse func(string) (T, error), fallback T) T {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return fallback
+	}
+	value, err := parse(text)
+	if err != nil {
+		t.Fatalf("%s=%s: %v", name, text, err)
+	}
+	return value
+}
+
+// compare runs the script on both, and returns what each saw.
+func compare(script []step, one, other *backend) (a, b []string, err error) {
+	for range 10 {
+		var promptA, promptB bool
+		a, promptA = one.execute(script)
+		b, promptB = other.execute(script)
+		if promptA && promptB {
+			return a, b, nil
+		}
+	}
+	return nil, nil, fmt.Errorf("this machine stands still for %v at every try", shortestTimeout/2)
+}
+
+func TestConformance(t *testing.T) {
+	seed := setting(t, "ELECTION_CONFORMANCE_SEED", func(s string) (uint64, error) { return strconv.ParseUint(s, 10, 64) }, rand.Uint64())
+	wanted := setting(t, "ELECTION_CONFORMANCE_OPERATIONS", strconv.Atoi, 10_000)
+	theirs, ours := realBackend(t), inProcessBackend(t)
+
+	begin := time.Now()
+	t.Logf("ELECTION_CONFORMANCE_SEED=%d", seed)
+	seen := coverage{}
+	scripts, done, lines := 0, 0, 0
+	for differences := 0; done < wanted; scripts++ {
+		script := generate(seed+uint64(scripts), stepsInScript)
+		a, b, err := compare(script, theirs, ours)
+		if err != nil {
+			t.Fatal(err)
+		}
+		done += operations(script)
+		lines += len(a)
+		seen.add(a)
+		if slices.Equal(a, b) {
+			continue
+		}
+		t.Error(explain(script, theirs, ours, a, b))
+		if differences++; differences == 3 {
+			t.Fatalf("stopped at the third difference, after %d operations", done)
+		}
+	}
+	t.Logf("%d scripts, %d operations, %d answers and events compared in %v", scripts, done, lines, time.Since(begin).Round(time.Millisecond))
+	if wanted >= 10_000 {
+		for _, missing := range seen.missing() {
+			t.Errorf("no script has shown %s: the generator is not what it was", missing)
+		}
+	}
+}
+
+// explain shrinks the script and shows what the servers said to it; a and b is what they said first.
+func explain(script []step, one, other *backend, a, b []string) string {
+	differs := func(candidate []step) bool {
+		a2, b2, err := compare(candidate, one, other)
+		if err != nil || slices.Equal(a2, b2) {
+			return false
+		}
+		a, b = a2, b2
+		return true
+	}
+	var text strings.Builder
+	fmt.Fprintf(&text, "%s and %s differ.\n", one.name, other.name)
+	shrunk := shrink(script, differs, time.Now().Add(time.Minute))
+	if len(shrunk) == len(script) && !differs(script) {
+		fmt.Fprintf(&text, "The same script brings no difference the next time: something depends on time, or on chance.\n")
+	}
+	fmt.Fprintf(&text, "The script, shrunk from %d operations to %d:\n", operations(script), operations(shrunk))
+	for _, st := range shrunk {
+		fmt.Fprintln(&text, st)
+	}
+	same := 0
+	for same < min(len(a), len(b)) && a[same] == b[same] {
+		same++
+	}
+	const lines = 25
+	fmt.Fprintf(&text, "both:\n%s", indented(a[max(0, same-lines):same]))
+	fmt.Fprintf(&text, "%s:\n%s", one.name, indented(a[same:min(len(a), same+lines)]))
+	fmt.Fprintf(&text, "%s:\n%s", other.name, indented(b[same:min(len(b), same+lines)]))
+	return text.String()
+}
+
+func indented(lines []string) string {
+	var text strings.Builder
+	for _, line := range lines {
+		fmt.Fprintf(&text, "    %s\n", line)
+	}
+	return text.String()
+}
+
+// A coverage counts what has been seen to happen.
+type coverage map[string]int
+
+func (c coverage) add(transcript []string) {
+	for _, line := range transcript {
+		// "  session 1: create: zxid +4 ok …" and "  session 1: event created …"
+		fields := strings.SplitN(strings.TrimSpace(line), ": ", 3)
+		switch {
+		case len(fields) == 3:
+			if words := strings.Fields(fields[2]); len(words) >= 3 && words[0] == "zxid" {
+				c[fields[1]+" "+words[2]]++
+				c["error "+words[2]]++
+			}
+			c[fields[1]]++
+		case len(fields) == 2 && strings.HasPrefix(fields[1], "event "):
+			kind, _, _ := strings.Cut(fields[1], " ~")
+			c[kind]++
+		}
+		if strings.Contains(line, "error RuntimeInconsistency") {
+			c["a multi undone"]++
+		}
+		if strings.Contains(line, `"op":"expire"`) {
+			c["an expiry"]++
+		}
+	}
+}
+
+func (c coverage) missing() []string {
+	wanted := []string{"event created", "event deleted", "event data changed", "event children changed", "a multi undone", "an expiry"}
+	for op := range opcodes {
+		if op != "check" {
+			wanted = append(wanted, op+" ok")
+		}
+	}
+	for _, name := range []string{"NoNode", "NoAuth", "BadVersion", "NoChildrenForEphemerals", "NodeExists", "NotEmpty", "InvalidACL", "AuthFailed", "NoWatcher", "BadArguments", "Unimplemented"} {
+		wanted = append(wanted, "error "+name)
+	}
+	var missing []string
+	for _, what := range wanted {
+		if c[what] == 0 {
+			missing = append(missing, what)
+		}
+	}
+	slices.Sort(missing)
+	return missing
+}
