@@ -1,0 +1,428 @@
+package election
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+)
+
+// Follow is whom a losing candidate follows.
+type Follow int
+
+const (
+	// FollowNextNode, the default and the gem's behaviour: OnLose is called
+	// when the candidate loses, and again when its predecessor changes. It
+	// costs nothing when the leader changes far ahead.
+	FollowNextNode Follow = iota
+	// FollowLeader: OnLose is called for each new leader that acknowledges, so
+	// that replicas can follow the new master. Every such candidate hears of
+	// every change of leader.
+	FollowLeader
+)
+
+// CandidateOptions are the options of NewCandidate. The zero value, and nil,
+// mean the defaults.
+type CandidateOptions struct {
+	// Data is what the candidate's ballot and acknowledgement carry: usually
+	// its address. At most MaxDataSize bytes. Proclaim changes it.
+	Data []byte
+	// Root is the node below which the election lives; DefaultRoot when empty.
+	Root string
+	// Follow is whom the candidate follows while it loses.
+	Follow Follow
+	// ACL is for the election's node, if this candidate creates it, for its
+	// ballots and its acknowledgement. The default is open to everybody. With
+	// an ACL an existing election node that is open to others is an error.
+	ACL []zk.ACL
+	// HotStandby makes the candidate that is next in line keep the lease warm,
+	// at the cost of eight small writes in each session timeout: it then
+	// leads at once when its predecessor goes, two writes sooner.
+	HotStandby bool
+	// TakeoverTimeout is how long the OnWin callbacks may take together; a
+	// takeover that takes longer has failed. The default is no limit.
+	TakeoverTimeout time.Duration
+	// StepDownTimeout is how long callbacks may go on after leadership is lost
+	// before the ballot is withdrawn regardless, so that a candidate that hangs
+	// does not keep others from leading. The default is the session timeout.
+	StepDownTimeout time.Duration
+	// Metrics is told of this candidate's leadership. The default is none.
+	Metrics Metrics
+	// Logger gets the candidate's transitions. The default is the Session's.
+	Logger *slog.Logger
+}
+
+// Candidate stands in an election: it casts a ballot, waits, leads, and
+// votes again after its session was lost, until Resign or Close. Its methods
+// may be called from any goroutine, and from inside its callbacks.
+//
+// Callbacks run one at a time, in order, on a goroutine of the candidate's
+// own. OnWin and OnStepDown strictly alternate. A call of a blocking method
+// from inside a callback should be given the callback's own context: Vote and
+// Resign then begin their work and return, since waiting for its end would be
+// waiting for the callback itself.
+type Candidate struct {
+	*Base
+	acl             []zk.ACL
+	metrics         Metrics
+	follow          Follow
+	hotStandby      bool
+	takeoverTimeout time.Duration
+	stepDownTimeout time.Duration
+
+	inbox    *inbox
+	queue    callbackQueue
+	done     chan struct{} // closed when the loop has ended
+	closeErr error         // written before done is closed
+
+	onWin           hooks[func(context.Context, Term) error]
+	onLose          hooks[func(context.Context, Leader)]
+	onStepDown      hooks[func(context.Context, Term, error)]
+	onTakeoverError hooks[func(Term, error)]
+
+	// Published by the loop for readers.
+	leader atomic.Pointer[leadership] // nil when not leading
+	live   atomic.Pointer[ballot]     // nil when no ballot of ours is known
+	stuck  atomic.Bool                // callbacks of a lost term have outlived StepDownTimeout
+}
+
+// leadership is one stretch of leading under one lease. It does not change,
+// but for begun.
+type leadership struct {
+	term   Term
+	lease  *lease
+	ballot *ballot
+	ctx    context.Context // ends with the lease, or when the candidate steps down
+	cancel context.CancelCauseFunc
+	begun  atomic.Bool // OnWin has been called, so OnStepDown will be
+}
+
+// NewCandidate makes a candidate in the election called name. It does nothing
+// on ZooKeeper until Vote. A nil opts means the defaults. The errors are
+// ErrInvalidName, ErrInvalidPath (of the root), ErrDataTooLarge and, on a
+// closed Session, ErrClosed.
+func NewCandidate(s *Session, name string, opts *CandidateOptions) (*Candidate, error) {
+	if opts == nil {
+		opts = &CandidateOptions{}
+	}
+	if err := checkData(opts.Data); err != nil {
+		return nil, err
+	}
+	base, err := newBase(s, name, opts.Root, opts.Logger)
+	if err != nil {
+		return nil, err
+	}
+	c := &Candidate{
+		Base:            base,
+		acl:             slices.Clone(opts.ACL),
+		metrics:         orNoMetrics(opts.Metrics),
+		follow:          opts.Follow,
+		hotStandby:      opts.HotStandby,
+		takeoverTimeout: opts.TakeoverTimeout,
+		stepDownTimeout: opts.StepDownTimeout,
+		inbox:           newInbox(),
+		done:            make(chan struct{}),
+	}
+	if c.follow != FollowNextNode && c.follow != FollowLeader {
+		return nil, fmt.Errorf("election: unknown Follow %d", c.follow)
+	}
+	if err := s.join(c); err != nil {
+		return nil, err
+	}
+	go (&candidacy{Candidate: c, data: slices.Clone(opts.Data)}).run()
+	return c, nil
+}
+
+// OnWin registers fn for the moment when this candidate wins: the place to
+// take over. fn's context ends the moment that leadership is lost. When all
+// OnWin functions have returned nil the candidate acknowledges, and losers and
+// observers are told. One that returns an error, or panics, makes the takeover
+// fail: the candidate steps down and stays out until Vote is called again.
+func (c *Candidate) OnWin(fn func(ctx context.Context, term Term) error) (cancel func()) {
+	return c.onWin.add(fn)
+}
+
+// OnLose registers fn for losing. It is called once the leader has
+// acknowledged, never before, once for each leader that the candidate is told
+// of: see Follow. fn's context ends when what it was told is no more so: the
+// predecessor changed (FollowNextNode), that leader is gone (FollowLeader), or
+// this candidate wins or withdraws.
+func (c *Candidate) OnLose(fn func(ctx context.Context, leader Leader)) (cancel func()) {
+	return c.onLose.add(fn)
+}
+
+// OnStepDown registers fn for the loss of leadership: it is called exactly
+// once for each OnWin, after that has returned. The cause is, for errors.Is,
+// ErrResigned, ErrClosed, ErrLeaseLapsed, ErrSessionLost, ErrBallotDeleted or
+// ErrTakeoverFailed. fn's context ends StepDownTimeout after the loss.
+func (c *Candidate) OnStepDown(fn func(ctx context.Context, term Term, cause error)) (cancel func()) {
+	return c.onStepDown.add(fn)
+}
+
+// OnTakeoverError registers fn for a takeover that failed; err wraps the
+// callback's error. It is called before OnStepDown.
+func (c *Candidate) OnTakeoverError(fn func(term Term, err error)) (cancel func()) {
+	return c.onTakeoverError.add(fn)
+}
+
+// Vote casts a ballot, and returns once it is cast; the callbacks follow on
+// their own goroutine. While a ballot is live Vote does nothing, so it may be
+// called any number of times, from an OnConnected hook for one; during a
+// withdrawal it waits for its end and casts a new one. After a session loss
+// the candidate votes again by itself.
+//
+// If ctx ends first, Vote returns its error, and the candidate goes on
+// voting: there is then no ballot, or one that is served. Resign ends that. An
+// error that ZooKeeper answered (zk.ErrNoAuth), ErrSequenceExhausted or
+// ErrOpenElection means that there is no ballot and none will be cast.
+func (c *Candidate) Vote(ctx context.Context) error {
+	inside := inCallbackOf(ctx, c)
+	reply := make(chan error, 1)
+	c.inbox.push(voteCommand{reply: reply})
+	if inside && c.running() {
+		return nil
+	}
+	err := c.wait(ctx, reply)
+	return c.explain(err, "vote in")
+}
+
+// Campaign votes and blocks until this candidate leads: its OnWin functions
+// have succeeded and the acknowledgement is written. It returns the term, or
+// ErrTakeoverFailed, ErrResigned, ErrClosed, or what Vote returns. If ctx ends
+// first Campaign returns its error and, if it was Campaign that voted,
+// withdraws the ballot in the background. From inside a callback it returns
+// ErrCallbackRunning, since it would wait for that callback.
+func (c *Candidate) Campaign(ctx context.Context) (Term, error) {
+	if inCallbackOf(ctx, c) {
+		return Term{}, fmt.Errorf("%w: Campaign was called from it", ErrCallbackRunning)
+	}
+	reply := make(chan campaignResult, 1)
+	command := &campaignCommand{reply: reply}
+	c.inbox.push(command)
+	select {
+	case r := <-reply:
+		return r.term, c.explain(r.err, "campaign in")
+	case <-ctx.Done():
+		c.inbox.push(abandonCommand{command})
+		return Term{}, c.explain(ctx.Err(), "campaign in")
+	case <-c.done:
+		return Term{}, ErrClosed
+	}
+}
+
+// Run campaigns and calls lead each time that this candidate leads, its
+// acknowledgement written, with a context that ends when leadership is lost
+// or ctx ends. When lead returns after such a loss, the candidate contends
+// again; when lead returns while leading, Run resigns and returns lead's
+// error; a panic is one. When ctx ends Run resigns and returns its error. Two
+// leads never overlap, and leadership passes on only after lead has returned,
+// or StepDownTimeout later. The context has the values of ctx.
+//
+// lead runs on the goroutine that called Run. One Run at a time.
+func (c *Candidate) Run(ctx context.Context, lead func(ctx context.Context, term Term) error) error {
+	if inCallbackOf(ctx, c) {
+		return fmt.Errorf("%w: Run was called from it", ErrCallbackRunning)
+	}
+	r := &runner{terms: make(chan *leadership, 1), ended: make(chan error, 1)}
+	reply := make(chan error, 1)
+	c.inbox.push(runCommand{r, reply})
+	if err := c.wait(ctx, reply); err != nil {
+		c.inbox.push(unrunCommand{r})
+		return c.explain(err, "run in")
+	}
+	// However Run ends, the candidate resigns, and is given the time for it
+	// that an unreachable ensemble may take.
+	finish := func(err error) error {
+		c.inbox.push(unrunCommand{r})
+		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.patience())
+		defer cancel()
+		if resignErr := c.Resign(limit); resignErr != nil && !errors.Is(resignErr, ErrClosed) {
+			c.logger.Warn("election: resignation goes on in the background", "error", resignErr)
+		}
+		return err
+	}
+	for {
+		select {
+		case l := <-r.terms:
+			stop := context.AfterFunc(ctx, func() { c.inbox.push(resignCommand{cause: ErrResigned}) })
+			err := protect(c.logger, "Run", func() error {
+				return lead(valuesFrom{l.ctx, ctx}, l.term)
+			})
+			stop()
+			still := c.leader.Load() == l && l.ctx.Err() == nil && ctx.Err() == nil
+			c.inbox.push(runDone{r, l})
+			if still {
+				return finish(err)
+			}
+		case err := <-r.ended:
+			if ctx.Err() != nil {
+				return finish(c.explain(ctx.Err(), "run in"))
+			}
+			return c.explain(err, "run in")
+		case <-ctx.Done():
+			return finish(c.explain(ctx.Err(), "run in"))
+		case <-c.done:
+			return ErrClosed
+		}
+	}
+}
+
+// Resign steps down, if this candidate leads, and withdraws its ballot. In
+// this order: IsLeader is false and the leader's context ends; the OnStepDown
+// functions and the function given to Run return, or StepDownTimeout passes;
+// then the ballot goes and the next candidate may lead. Resign returns when
+// the server has confirmed that, or the session is gone. If ctx ends first,
+// Resign returns its error and the withdrawal goes on. Vote brings the
+// candidate back; so does a hook that votes at the next new session.
+func (c *Candidate) Resign(ctx context.Context) error {
+	inside := inCallbackOf(ctx, c)
+	reply := make(chan error, 1)
+	c.inbox.push(resignCommand{cause: ErrResigned, reply: reply})
+	if inside && c.running() {
+		return nil
+	}
+	return c.explain(c.wait(ctx, reply), "resign from")
+}
+
+// Close resigns, for good, and releases everything: afterwards no callback
+// runs, no goroutine is left, and every method returns ErrClosed. When no
+// server answers for two session timeouts Close gives up with an error; the
+// ballot then ends with the session. ErrCallbackRunning tells that a callback
+// has not returned in StepDownTimeout, as it cannot when Close is called from
+// inside of it. A second Close waits for the first and returns the same.
+func (c *Candidate) Close() error {
+	c.inbox.push(resignCommand{cause: ErrClosed})
+	<-c.done
+	c.stop(ErrClosed)
+	c.session.leave(c)
+	limit := c.stepDown()
+	if c.stuck.Load() {
+		limit = 0 // that long it has been waited for already
+	}
+	if !c.queue.close(limit) {
+		return errors.Join(c.closeErr, fmt.Errorf("%w in %v", ErrCallbackRunning, c.stepDown()))
+	}
+	return c.closeErr
+}
+
+// Proclaim changes the candidate's data, in its ballot and in the
+// acknowledgement, where observers see it. It returns ErrNotLeader when this
+// candidate does not lead, and ErrDataTooLarge. If ctx ends first the change
+// may or may not be made.
+func (c *Candidate) Proclaim(ctx context.Context, data []byte) error {
+	if err := checkData(data); err != nil {
+		return err
+	}
+	reply := make(chan error, 1)
+	c.inbox.push(&proclaimCommand{slices.Clone(data), reply})
+	return c.explain(c.wait(ctx, reply), "proclaim in")
+}
+
+// IsLeader reports whether this candidate leads at this instant: it has won,
+// and its lease has not ended by the local clock. It takes no lock and
+// allocates nothing. What is done after it has been asked can still come too
+// late, if the process is stopped in between: see Term.Token.
+func (c *Candidate) IsLeader() bool {
+	l := c.leader.Load()
+	return l != nil && l.lease.valid()
+}
+
+// Term returns the present term, if this candidate leads.
+func (c *Candidate) Term() (Term, bool) {
+	l := c.leader.Load()
+	if l == nil || !l.lease.valid() {
+		return Term{}, false
+	}
+	return l.term, true
+}
+
+// Voted reports whether this candidate has a live ballot, as far as it knows.
+func (c *Candidate) Voted() bool { return c.live.Load() != nil }
+
+// VotePath returns the path of the live ballot, or "" when there is none.
+func (c *Candidate) VotePath() string {
+	if b := c.live.Load(); b != nil {
+		return b.path
+	}
+	return ""
+}
+
+// LeaseUntil returns until when leadership is certain unless it is renewed;
+// the zero Time when this candidate does not lead.
+func (c *Candidate) LeaseUntil() time.Time {
+	l := c.leader.Load()
+	if l == nil || !l.lease.valid() {
+		return time.Time{}
+	}
+	return l.lease.base.Add(time.Duration(l.lease.until.Load()))
+}
+
+// Healthy returns an error when this candidate leads and its lease has not
+// been renewed for longer than tolerance, and when callbacks of a term that it
+// has lost go on beyond StepDownTimeout. It is for health checks: a leader in
+// good health renews every eighth of the session timeout.
+func (c *Candidate) Healthy(tolerance time.Duration) error {
+	if c.stuck.Load() {
+		return fmt.Errorf("%w in %v after leadership was lost", ErrCallbackRunning, c.stepDown())
+	}
+	if l := c.leader.Load(); l != nil {
+		if age := time.Since(l.lease.base) - time.Duration(l.lease.renewed.Load()); age > tolerance {
+			return fmt.Errorf("election: the lease was last renewed %v ago", age.Round(time.Millisecond))
+		}
+	}
+	return nil
+}
+
+// stepDown is the limit for callbacks after a loss.
+func (c *Candidate) stepDown() time.Duration {
+	if c.stepDownTimeout > 0 {
+		return c.stepDownTimeout
+	}
+	return c.session.Timeout()
+}
+
+// patience is how long Close waits for a server that does not answer.
+func (c *Candidate) patience() time.Duration { return 2 * c.session.Timeout() }
+
+func (c *Candidate) running() bool {
+	select {
+	case <-c.done:
+		return false
+	default:
+		return true
+	}
+}
+
+func (c *Candidate) wait(ctx context.Context, reply <-chan error) error {
+	select {
+	case err := <-reply:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-c.done:
+		select {
+		case err := <-reply: // it may have been the last thing done
+			return err
+		default:
+			return ErrClosed
+		}
+	}
+}
+
+// explain wraps an error for the caller; our own say enough by themselves.
+func (c *Candidate) explain(err error, operation string) error {
+	for _, own := range []error{ErrResigned, ErrTakeoverFailed, ErrNotLeader, ErrCallbackRunning} {
+		if errors.Is(err, own) {
+			return err
+		}
+	}
+	return wrapf(err, operation, c.path)
+}
+
+// wake makes the candidate a member of its Session.
+func (c *Candidate) wake() { c.inbox.push(nil) }

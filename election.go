@@ -1,0 +1,236 @@
+package election
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+)
+
+// MaxDataSize is the most data, in bytes, that a candidate may have.
+// ZooKeeper answers a larger request by closing the connection, which looks
+// like a lost reply and would be tried again for ever.
+const MaxDataSize = 1_000_000
+
+// Leader is a leader that has acknowledged, as its leader_ack node tells.
+type Leader struct {
+	// Data is the leader's data; do not change it.
+	Data []byte
+	// SessionID is the leader's ZooKeeper session.
+	SessionID int64
+	// Zxid identifies this acknowledgement and grows from leader to leader.
+	// It is not comparable with Term.Token.
+	Zxid int64
+	// Since is when it acknowledged, by the clock of the servers.
+	Since time.Time
+}
+
+// Term is one stretch of leadership of one ballot.
+type Term struct {
+	// Token is the fencing token: the czxid of the leader's ballot. Along the
+	// line of leaders of an election it only grows; it is equal when the same
+	// candidate leads again with nobody in between. A store that remembers
+	// the highest token it has seen can refuse a leader of the past.
+	Token int64
+	// Ballot is the path of the leader's ballot.
+	Ballot string
+}
+
+// Guard returns an operation to put first in a zk.Conn.Multi: the multi then
+// fails, with zk.ErrNoNode, once this term's ballot is gone. It protects data
+// that lives in the same ZooKeeper from a leader of the past.
+func (t Term) Guard() *zk.CheckVersionRequest {
+	return &zk.CheckVersionRequest{Path: t.Ballot, Version: -1}
+}
+
+// Ballot is one candidate's ballot.
+type Ballot struct {
+	Path      string
+	Sequence  int64  // the lowest leads
+	Data      []byte // the candidate's data
+	SessionID int64  // the candidate's ZooKeeper session
+	Token     int64  // the fencing token of its terms
+}
+
+// Base is what Candidate and Observer share: it looks at an election without
+// taking part. Its methods may be called from any goroutine, callbacks included.
+type Base struct {
+	session *Session
+	logger  *slog.Logger
+	name    string
+	path    string
+
+	ctx  context.Context // ends, with the cause ErrClosed, on Close
+	stop context.CancelCauseFunc
+}
+
+func newBase(s *Session, name, root string, logger *slog.Logger) (*Base, error) {
+	path, err := electionPath(root, name)
+	if err != nil {
+		return nil, err
+	}
+	if s == nil || s.conn.Load() == nil {
+		return nil, errors.New("election: nil Session")
+	}
+	if logger == nil {
+		logger = s.logger
+	}
+	b := &Base{session: s, logger: logger.With("election", name), name: name, path: path}
+	b.ctx, b.stop = context.WithCancelCause(context.Background())
+	return b, nil
+}
+
+// Name returns the election's name, as it was given.
+func (b *Base) Name() string { return b.name }
+
+// RootVotePath returns the path of the election's node, below which the
+// ballots are.
+func (b *Base) RootVotePath() string { return b.path }
+
+// LeaderAckPath returns the path of the leader's acknowledgement.
+func (b *Base) LeaderAckPath() string { return b.path + "/" + leaderAckName }
+
+// LeaderAcked reports whether a leader has acknowledged.
+func (b *Base) LeaderAcked(ctx context.Context) (bool, error) {
+	_, err := b.Leader(ctx)
+	if errors.Is(err, ErrNoLeader) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// LeaderData returns the data of the leader that has acknowledged, or
+// ErrNoLeader.
+func (b *Base) LeaderData(ctx context.Context) ([]byte, error) {
+	leader, err := b.Leader(ctx)
+	return leader.Data, err
+}
+
+// Leader returns the leader that has acknowledged, or ErrNoLeader. The answer
+// is as fresh as the server that gives it, which may lag behind the others;
+// LeaderSync is fresher. While no server is connected Leader waits, until ctx
+// ends.
+func (b *Base) Leader(ctx context.Context) (Leader, error) {
+	return b.lookup(ctx, false)
+}
+
+// LeaderSync is Leader after the server has caught up with the ensemble's
+// leader: a leader that had acknowledged before the call is seen.
+func (b *Base) LeaderSync(ctx context.Context) (Leader, error) {
+	return b.lookup(ctx, true)
+}
+
+func (b *Base) lookup(ctx context.Context, sync bool) (Leader, error) {
+	path := b.LeaderAckPath()
+	ctx, release := b.bound(ctx)
+	defer release()
+	found, err := outside(ctx, b.session, func() (*node, error) {
+		var found *node
+		err := b.session.settled(ctx, func(conn *zk.Conn) (err error) {
+			if sync {
+				if _, err := conn.Sync(path); err != nil {
+					return err
+				}
+			}
+			found, err = readNode(conn, path)
+			return err
+		})
+		return found, err
+	})
+	if err != nil {
+		return Leader{}, b.fail(ctx, err, "look up the leader of", b.path)
+	}
+	if found == nil {
+		return Leader{}, ErrNoLeader
+	}
+	return found.leader(), nil
+}
+
+// Ballots returns the ballots in the order in which they would lead, the
+// leader's first. A ballot that goes while they are read is left out. An
+// election that nobody has voted in yet has none.
+func (b *Base) Ballots(ctx context.Context) ([]Ballot, error) {
+	ctx, release := b.bound(ctx)
+	defer release()
+	ballots, err := outside(ctx, b.session, func() ([]Ballot, error) {
+		var names []string
+		err := b.session.settled(ctx, func(conn *zk.Conn) (err error) {
+			names, _, err = conn.Children(b.path)
+			return err
+		})
+		if errors.Is(err, zk.ErrNoNode) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		var ballots []Ballot
+		for _, child := range ballotsOf(names) {
+			path := b.path + "/" + child.name
+			var found *node
+			err := b.session.settled(ctx, func(conn *zk.Conn) (err error) {
+				found, err = readNode(conn, path)
+				return err
+			})
+			if err != nil {
+				return nil, err
+			}
+			if found != nil {
+				ballots = append(ballots, Ballot{path, child.sequence, found.data, found.stat.EphemeralOwner, found.stat.Czxid})
+			}
+		}
+		return ballots, nil
+	})
+	return ballots, b.fail(ctx, err, "list the ballots of", b.path)
+}
+
+// OnLeaderAck calls fn once, on a goroutine of its own: now if a leader has
+// acknowledged, else when one does. It needs neither a vote nor an Observe.
+// cancel, or closing the candidate or observer, ends the wait.
+func (b *Base) OnLeaderAck(fn func(Leader)) (cancel func()) {
+	ctx, cancel := context.WithCancel(b.ctx)
+	sub := &subscription{}
+	sub.notify = func(view ackView) {
+		if view.leader == nil || ctx.Err() != nil {
+			return
+		}
+		cancel() // once
+		leader := view.leader.leader()
+		go func() {
+			sub.end()
+			if b.ctx.Err() == nil {
+				_ = protect(b.logger, "OnLeaderAck", func() error { fn(leader); return nil })
+			}
+		}()
+	}
+	b.session.subscribe(b.LeaderAckPath(), sub)
+	context.AfterFunc(ctx, sub.end)
+	return cancel
+}
+
+// bound derives a context that also ends when the candidate or observer is
+// closed.
+func (b *Base) bound(ctx context.Context) (context.Context, func()) {
+	bounded, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(b.ctx, func() { cancel(ErrClosed) })
+	return bounded, func() { stop(); cancel(nil) }
+}
+
+// fail wraps an error for the caller, whose context ctx was derived from.
+func (b *Base) fail(ctx context.Context, err error, operation, path string) error {
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return wrapf(err, operation, path)
+}
+
+// checkData refuses what ZooKeeper could not take.
+func checkData(data []byte) error {
+	if len(data) > MaxDataSize {
+		return fmt.Errorf("%w: %d bytes", ErrDataTooLarge, len(data))
+	}
+	return nil
+}

@@ -1,0 +1,93 @@
+package election
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/go-zookeeper/zk"
+)
+
+// Errors that this package returns, and the causes that an OnStepDown callback
+// and a leader's context are given; compare them with errors.Is. Errors that
+// ZooKeeper answered are wrapped, so errors.Is(err, zk.ErrNoAuth) and the like
+// hold as well.
+var (
+	// ErrClosed is returned by every method of a Session, Candidate or
+	// Observer that has been closed, and is the cause of a step-down that
+	// Close began.
+	ErrClosed = errors.New("election: closed")
+
+	// ErrResigned is the cause of a step-down that Resign began, and what a
+	// Vote or Campaign returns that Resign has ended.
+	ErrResigned = errors.New("election: resigned")
+
+	// ErrLeaseLapsed is the cause of a step-down when the quorum has not
+	// confirmed the session in time: another candidate may lead soon.
+	ErrLeaseLapsed = errors.New("election: lease lapsed")
+
+	// ErrSessionLost is the cause of a step-down when the ZooKeeper session
+	// has ended.
+	ErrSessionLost = errors.New("election: session lost")
+
+	// ErrBallotDeleted is the cause of a step-down when somebody else deleted
+	// the leader's ballot.
+	ErrBallotDeleted = errors.New("election: ballot deleted")
+
+	// ErrTakeoverFailed is the cause of a step-down when an OnWin callback
+	// returned an error, panicked, or exceeded TakeoverTimeout, and when the
+	// acknowledgement was refused. The error that carries it also wraps the
+	// callback's own.
+	ErrTakeoverFailed = errors.New("election: takeover failed")
+
+	// ErrSequenceExhausted means that the election node's sequence counter is
+	// at its end (2147483647), where the order of ballots means nothing. An
+	// operator must delete the election node once it is empty; the counter
+	// starts again with the new one.
+	ErrSequenceExhausted = errors.New("election: the sequence counter is at its end: delete the empty election node to start it again")
+
+	// ErrDataTooLarge is returned for data of more than MaxDataSize bytes.
+	ErrDataTooLarge = fmt.Errorf("election: data is larger than %d bytes", MaxDataSize)
+
+	// ErrNoLeader is returned by a look-up while no leader has acknowledged.
+	ErrNoLeader = errors.New("election: no leader has acknowledged")
+
+	// ErrNotLeader is returned by Proclaim on a candidate that does not lead.
+	ErrNotLeader = errors.New("election: not the leader")
+
+	// ErrInvalidName is returned for an election name that ZooKeeper could
+	// not hold as one path component.
+	ErrInvalidName = errors.New("election: invalid name")
+
+	// ErrInvalidPath is returned for a root that is no absolute ZooKeeper path.
+	ErrInvalidPath = errors.New("election: invalid path")
+
+	// ErrOpenElection is returned when an ACL is given and the election node
+	// already exists with one that lets others create or delete ballots.
+	ErrOpenElection = errors.New("election: the existing election node is open to others")
+
+	// ErrCallbackRunning is returned when a callback has not returned in
+	// StepDownTimeout and the call cannot go on without it.
+	ErrCallbackRunning = errors.New("election: a callback has not returned")
+)
+
+// isRefused reports whether ZooKeeper refused a request for a reason that
+// trying again does not change: only an operator or another argument can.
+func isRefused(err error) bool {
+	for _, refusal := range []error{
+		zk.ErrNoAuth, zk.ErrInvalidACL, zk.ErrBadArguments, zk.ErrNoChildrenForEphemerals,
+		zk.ErrAuthFailed, zk.ErrInvalidPath, zk.ErrInvalidFlags,
+		ErrSequenceExhausted, ErrOpenElection, ErrDataTooLarge, ErrClosed,
+	} {
+		if errors.Is(err, refusal) {
+			return true
+		}
+	}
+	return false
+}
+
+// isAnswer reports whether a write that ended with err was answered by the
+// ensemble's leader after it had checked the session. Everything else leaves
+// open whether the request was, or still will be, applied.
+func isAnswer(err error) bool {
+	return err == nil || errors.Is(err, zk.ErrNoNode) || errors.Is(err, zk.ErrBadVersion) || errors.Is(err, zk.ErrNoAuth)
+}

@@ -1,0 +1,328 @@
+package election
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+)
+
+// ackView is what is known of an election's acknowledgement.
+type ackView struct {
+	leader *node // nil: nobody has acknowledged
+}
+
+// subscription is one interest in an election's acknowledgement.
+type subscription struct {
+	// lasting subscriptions are told of every change until they end. The
+	// others wait for a leader, are told once there is one, and need no watch
+	// after that.
+	lasting bool
+	// notify is called on the follower's goroutine, after subscribing and then
+	// for each change; it must not block. A state that lies between two others
+	// may be left out.
+	notify func(ackView)
+
+	follower *follower
+	once     sync.Once
+
+	// after counts the reads begun when it subscribed: none of those is fresh
+	// enough for it, unless a watch has guarded what it found. Guarded by
+	// follower.mu.
+	after int
+
+	// Owned by the follower's goroutine.
+	told    bool // has been told of the present view
+	settled bool // not lasting, and has been told of a leader
+}
+
+// end ends the subscription. notify may still be running on the follower's
+// goroutine when it returns.
+func (sub *subscription) end() {
+	sub.once.Do(func() { sub.follower.unsubscribe(sub) })
+}
+
+// follower watches one election's acknowledgement on behalf of all that are
+// interested in it on one Session: with a thousand observers of an election
+// there is one watch, and one read for each change. It lives as long as there
+// is a subscription.
+//
+// Its goroutine owns all fields but those below mu.
+type follower struct {
+	session *Session
+	path    string
+	inbox   *inbox
+
+	inc     *incarnation
+	looks   uint64
+	view    ackView
+	read    int             // which read the view is from; 0: not known
+	watch   <-chan zk.Event // armed, or nil
+	expect  bool            // a leader is expected to be there: read its data at once
+	relook  bool            // read again, whatever the watch says
+	reading bool            // a helper reads
+	hold    bool            // the last read failed: not again before the timer
+	newest  int64           // czxid of the last acknowledgement seen
+	timer   *time.Timer
+
+	mu    sync.Mutex
+	subs  map[*subscription]struct{}
+	begun int // reads begun
+	gone  bool
+}
+
+// ackRead is the end of a read.
+type ackRead struct {
+	inc   *incarnation
+	count int // which read this is
+	node  *node
+	watch <-chan zk.Event // newly armed, or nil
+	err   error
+}
+
+// subscribe adds a subscription; on a closed Session it is never told anything.
+func (s *Session) subscribe(path string, sub *subscription) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.followers[path]
+	if f == nil {
+		f = &follower{session: s, path: path, inbox: newInbox(), subs: make(map[*subscription]struct{})}
+		if !s.closing {
+			s.followers[path] = f
+			s.members[f] = struct{}{}
+			s.loops.Go(f.run)
+		}
+	}
+	sub.follower = f
+	f.mu.Lock()
+	f.subs[sub] = struct{}{}
+	sub.after = f.begun
+	f.mu.Unlock()
+	f.wake()
+}
+
+func (f *follower) unsubscribe(sub *subscription) {
+	// In the order of subscribe, so that a follower that is ending is not found.
+	f.session.mu.Lock()
+	defer f.session.mu.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.subs, sub)
+	if len(f.subs) == 0 {
+		f.gone = true
+		if f.session.followers[f.path] == f {
+			delete(f.session.followers, f.path)
+		}
+		delete(f.session.members, f)
+	}
+	f.wake()
+}
+
+// wake and Close make the follower a member of its Session.
+func (f *follower) wake() { f.inbox.push(nil) }
+
+// Close is for the Session's end: nobody is told anything after it.
+func (f *follower) Close() error {
+	f.session.mu.Lock()
+	defer f.session.mu.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.gone = true
+	f.wake()
+	return nil
+}
+
+func (f *follower) run() {
+	f.timer = time.NewTimer(f.session.relook())
+	defer f.timer.Stop()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	for f.step(ctx) {
+		select {
+		case <-f.inbox.signal:
+			for _, message := range f.inbox.take() {
+				if m, ok := message.(ackRead); ok {
+					f.reading = false
+					f.take(m)
+				}
+			}
+		case event := <-f.watch:
+			f.fired(event)
+		case <-f.timer.C:
+			f.relook, f.hold = true, false
+			f.timer.Reset(f.session.relook())
+		}
+	}
+}
+
+func (f *follower) fired(event zk.Event) {
+	f.watch, f.read = nil, 0
+	f.expect = event.Type != zk.EventNodeDeleted
+}
+
+// step tells the subscribers what is known, and asks for what is not. It
+// returns false when there is nothing left to do, ever.
+func (f *follower) step(ctx context.Context) bool {
+	// The client delivers an event ahead of the answers that show the change.
+	// Whoever subscribes because of such an answer must not be told of before.
+	select {
+	case event := <-f.watch:
+		f.fired(event)
+	default:
+	}
+	view := f.session.look()
+	if view.inc != f.inc {
+		// The watch of another session never tells of this one.
+		f.inc, f.watch, f.read, f.expect, f.hold = view.inc, nil, 0, true, false
+	}
+	if view.looks != f.looks {
+		f.looks, f.relook, f.hold = view.looks, true, false
+	}
+
+	lasting, waiting, gone := f.inform()
+	if gone {
+		return false
+	}
+	if f.watch == nil {
+		f.read = 0 // nothing guards the view: it is not for those who come later
+	}
+	if view.inc == nil || !view.connected || f.reading || f.hold {
+		return true
+	}
+	arm := f.watch == nil
+	if arm && (lasting || waiting) || f.relook && lasting {
+		f.reading, f.relook = true, false
+		f.mu.Lock()
+		f.begun++
+		count := f.begun
+		f.mu.Unlock()
+		expect := f.expect
+		f.session.help(func() { f.inbox.push(f.ask(ctx, view.inc, count, arm, lasting, expect)) })
+	}
+	return true
+}
+
+// inform tells the subscribers that do not know the view yet, and returns who
+// is left to be told of changes.
+func (f *follower) inform() (lasting, waiting, gone bool) {
+	f.mu.Lock()
+	var due []*subscription
+	for sub := range f.subs {
+		fresh := f.read > sub.after || f.read > 0 && f.watch != nil
+		if fresh && !sub.told && !sub.settled {
+			due = append(due, sub)
+			sub.told = true
+			sub.settled = !sub.lasting && f.view.leader != nil
+		}
+		lasting = lasting || sub.lasting
+		waiting = waiting || !sub.lasting && !sub.settled
+	}
+	gone = f.gone
+	f.mu.Unlock()
+	if gone {
+		return false, false, true
+	}
+	for _, sub := range due {
+		sub.notify(f.view)
+	}
+	return lasting, waiting, false
+}
+
+// ask reads the acknowledgement. It arms a watch if it is asked to, in as few
+// requests as there can be: a present node is watched by reading it, an absent
+// one by asking whether it exists; a read of an absent node leaves no watch.
+// Those who wait for one leader only need a watch while there is none.
+func (f *follower) ask(ctx context.Context, inc *incarnation, count int, arm, lasting, expect bool) (result ackRead) {
+	result.inc, result.count = inc, count
+	result.err = f.session.do(ctx, func(conn *zk.Conn) (err error) {
+		result.node, result.watch, err = readAck(conn, f.path, arm, lasting, expect)
+		if err == nil && result.node != nil && result.node.stat.Czxid < f.newest {
+			// A server that lags behind: the node has been replaced since.
+			if _, err := conn.Sync(f.path); err != nil {
+				return err
+			}
+			result.node, err = readNode(conn, f.path)
+		}
+		if err == nil && conn.SessionID() != inc.id {
+			return errUncertain
+		}
+		return err
+	})
+	return result
+}
+
+func readAck(conn *zk.Conn, path string, arm, lasting, expect bool) (*node, <-chan zk.Event, error) {
+	if !arm {
+		found, err := readNode(conn, path)
+		return found, nil, err
+	}
+	for {
+		if expect {
+			if !lasting {
+				if found, err := readNode(conn, path); found != nil || err != nil {
+					return found, nil, err
+				}
+			} else {
+				data, stat, watch, err := conn.GetW(path)
+				if err == nil {
+					return &node{data, *stat}, watch, nil
+				}
+				if !errors.Is(err, zk.ErrNoNode) {
+					return nil, nil, err
+				}
+			}
+		}
+		exists, _, watch, err := conn.ExistsW(path)
+		if err != nil || !exists {
+			return nil, watch, err
+		}
+		// It came in between: the watch is there, its data is not.
+		found, err := readNode(conn, path)
+		if found != nil || err != nil {
+			return found, watch, err
+		}
+		// And it went again; that watch has fired.
+		expect = false
+	}
+}
+
+// take accepts what was read; step tells those who have not been told of it.
+func (f *follower) take(m ackRead) {
+	if m.inc != f.inc {
+		return // of a session that is no more
+	}
+	if m.err != nil {
+		f.hold = true
+		if isRefused(m.err) {
+			f.session.logger.Error("election: cannot read the acknowledgement", "path", f.path, "error", m.err)
+			return // until the next look
+		}
+		f.timer.Reset(jitter(f.session.Timeout() / 16))
+		return
+	}
+	if m.watch != nil {
+		f.watch = m.watch
+	}
+	changed := !sameAck(f.view.leader, m.node)
+	f.view, f.read = ackView{m.node}, m.count
+	if m.node != nil {
+		f.newest = m.node.stat.Czxid
+	}
+	if !changed {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for sub := range f.subs {
+		sub.told = false
+	}
+}
+
+func sameAck(a, b *node) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.stat.Czxid == b.stat.Czxid && a.stat.Mzxid == b.stat.Mzxid
+}

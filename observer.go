@@ -1,0 +1,180 @@
+package election
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+)
+
+// ObserverOptions are the options of NewObserver. The zero value, and nil,
+// mean the defaults.
+type ObserverOptions struct {
+	// Root is the node below which the election lives; DefaultRoot when empty.
+	Root string
+	// Logger gets what the observer sees. The default is the Session's.
+	Logger *slog.Logger
+}
+
+// Observer is told of each new leader and of each leader's death, without
+// standing in the election. Leaders that come and go between two looks may be
+// skipped; the present one never is. Its methods may be called from any
+// goroutine, and from inside its callbacks.
+//
+// Callbacks run one at a time, in order, on a goroutine of the observer's own.
+// OnNewLeader and OnLeaderDeath strictly alternate.
+type Observer struct {
+	*Base
+	queue callbackQueue
+
+	onNewLeader   hooks[func(Leader)]
+	onLeaderDeath hooks[func(Leader)]
+	onLeaderData  hooks[func(Leader)]
+
+	mu    sync.Mutex
+	sub   *subscription // nil before Observe
+	known chan struct{} // closed once the first state is known
+
+	// Owned by the follower's goroutine, which calls see.
+	current *Leader
+	began   bool
+
+	alive     atomic.Int32 // 0: not known, 1: alive, -1: not
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// NewObserver makes an observer of the election called name. It does nothing
+// on ZooKeeper until Observe. A nil opts means the defaults. The errors are
+// ErrInvalidName, ErrInvalidPath (of the root) and, on a closed Session,
+// ErrClosed.
+func NewObserver(s *Session, name string, opts *ObserverOptions) (*Observer, error) {
+	if opts == nil {
+		opts = &ObserverOptions{}
+	}
+	base, err := newBase(s, name, opts.Root, opts.Logger)
+	if err != nil {
+		return nil, err
+	}
+	o := &Observer{Base: base, known: make(chan struct{})}
+	o.queue.logger = base.logger
+	if err := s.join(o); err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+// OnNewLeader registers fn for a leader that has acknowledged, the one that is
+// there when observing begins included.
+func (o *Observer) OnNewLeader(fn func(Leader)) (cancel func()) { return o.onNewLeader.add(fn) }
+
+// OnLeaderDeath registers fn for the end of a leader's acknowledgement: it
+// resigned, died, or was replaced. When observing begins and there is no
+// leader, fn is called once, as in the gem, with the zero Leader.
+func (o *Observer) OnLeaderDeath(fn func(Leader)) (cancel func()) { return o.onLeaderDeath.add(fn) }
+
+// OnLeaderData registers fn for new data of the same leader (Proclaim).
+func (o *Observer) OnLeaderData(fn func(Leader)) (cancel func()) { return o.onLeaderData.add(fn) }
+
+// Observe begins to observe, and returns once the first state is known; the
+// callbacks follow. Register callbacks before, or they miss that state. If ctx
+// ends first Observe returns its error and observing goes on, until Close.
+// Observe may be called again; it then only waits.
+func (o *Observer) Observe(ctx context.Context) error {
+	if o.ctx.Err() != nil {
+		return ErrClosed
+	}
+	o.mu.Lock()
+	if o.sub == nil {
+		o.sub = &subscription{lasting: true, notify: o.see}
+		o.session.subscribe(o.LeaderAckPath(), o.sub)
+	}
+	o.mu.Unlock()
+	select {
+	case <-o.known:
+		return nil
+	case <-o.ctx.Done():
+		return ErrClosed
+	case <-ctx.Done():
+		return wrapf(ctx.Err(), "observe", o.path)
+	}
+}
+
+// LeaderAlive reports whether a leader has acknowledged, as far as the
+// observer has been told; known is false before the first state is known. While
+// the connection is down the last state known stays.
+func (o *Observer) LeaderAlive() (alive, known bool) {
+	state := o.alive.Load()
+	return state > 0, state != 0
+}
+
+// Close ends observing. Afterwards no callback runs, and Observe returns
+// ErrClosed. ErrCallbackRunning tells that a callback has not returned within
+// the session timeout, as it cannot when Close is called from inside of it. A
+// second Close waits for the first and returns the same.
+func (o *Observer) Close() error {
+	o.closeOnce.Do(func() {
+		o.stop(ErrClosed)
+		o.mu.Lock()
+		if o.sub != nil {
+			o.sub.end()
+		}
+		o.mu.Unlock()
+		o.session.leave(o)
+		if limit := o.session.Timeout(); !o.queue.close(limit) {
+			o.closeErr = fmt.Errorf("%w in %v", ErrCallbackRunning, limit)
+		}
+	})
+	return o.closeErr
+}
+
+// see compares what is with what was last told. Leaders are told apart by
+// their acknowledgement's czxid: one may go and another come between two looks.
+func (o *Observer) see(view ackView) {
+	former := o.current
+	o.current = nil
+	if view.leader != nil {
+		leader := view.leader.leader()
+		o.current = &leader
+	}
+	same := former != nil && o.current != nil && former.Zxid == o.current.Zxid
+	switch {
+	case same && !bytes.Equal(former.Data, o.current.Data):
+		o.call("OnLeaderData", &o.onLeaderData, *o.current)
+	case same:
+	default:
+		if former != nil {
+			o.logger.Info("election: leader gone", "leader", sessionName(former.SessionID))
+			o.call("OnLeaderDeath", &o.onLeaderDeath, *former)
+		} else if !o.began && o.current == nil {
+			o.call("OnLeaderDeath", &o.onLeaderDeath, Leader{})
+		}
+		if o.current != nil {
+			o.logger.Info("election: new leader", "leader", sessionName(o.current.SessionID))
+			o.call("OnNewLeader", &o.onNewLeader, *o.current)
+		}
+	}
+	if o.current != nil {
+		o.alive.Store(1)
+	} else {
+		o.alive.Store(-1)
+	}
+	if !o.began {
+		o.began = true
+		close(o.known)
+	}
+}
+
+func (o *Observer) call(name string, registered *hooks[func(Leader)], leader Leader) {
+	o.queue.push(func() {
+		for _, fn := range registered.snapshot() {
+			_ = protect(o.logger, name, func() error { (*fn)(leader); return nil })
+		}
+	})
+}
+
+// wake makes the observer a member of its Session. What it needs to know its
+// follower tells it.
+func (o *Observer) wake() {}

@@ -1,0 +1,176 @@
+package election
+
+import (
+	"cmp"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// DefaultRoot is the node below which elections live unless an option says
+// otherwise: the Ruby zk gem's, so that its members can stand in the same one.
+const DefaultRoot = "/_zkelection"
+
+const (
+	ballotPrefix   = "ballot"
+	leaderAckName  = "leader_ack"
+	sequenceDigits = 10
+
+	// sequenceEnd is where ZooKeeper's 32-bit sequence counter stops: from
+	// there on several ballots get one number and order means nothing.
+	sequenceEnd = 1<<31 - 1
+)
+
+// electionPath returns the path of an election's node. Every slash of the
+// name becomes two underscores, as in the gem, so a/b and a__b are the same
+// election.
+func electionPath(root, name string) (string, error) {
+	if root == "" {
+		root = DefaultRoot
+	}
+	if err := checkRoot(root); err != nil {
+		return "", err
+	}
+	component := strings.ReplaceAll(name, "/", "__")
+	if why := componentFault(component); why != "" {
+		return "", fmt.Errorf("%w: %q %s", ErrInvalidName, name, why)
+	}
+	return root + "/" + component, nil
+}
+
+func checkRoot(root string) error {
+	if !strings.HasPrefix(root, "/") {
+		return fmt.Errorf("%w: root %q is not absolute", ErrInvalidPath, root)
+	}
+	for component := range strings.SplitSeq(root[1:], "/") {
+		if why := componentFault(component); why != "" {
+			return fmt.Errorf("%w: a component of root %q %s", ErrInvalidPath, root, why)
+		}
+	}
+	return nil
+}
+
+// componentFault says what ZooKeeper has against a path component, or nothing.
+// Its rules look at UTF-16 units, which is why everything beyond the basic
+// plane (emoji) is out: it is written with surrogates there.
+func componentFault(component string) string {
+	switch component {
+	case "":
+		return "is empty"
+	case ".", "..":
+		return "is a relative path component"
+	}
+	if !utf8.ValidString(component) {
+		return "is not valid UTF-8"
+	}
+	for _, r := range component {
+		switch {
+		case r <= 0x1f, r >= 0x7f && r <= 0x9f:
+			return fmt.Sprintf("holds the control character %U", r)
+		case r >= 0xd800 && r <= 0xf8ff, r >= 0xfff0:
+			return fmt.Sprintf("holds %U, which ZooKeeper does not take", r)
+		}
+	}
+	return ""
+}
+
+// parents returns the paths from the first component of path down to path.
+func parents(path string) []string {
+	var all []string
+	for i := 1; i < len(path); i++ {
+		if path[i] == '/' {
+			all = append(all, path[:i])
+		}
+	}
+	return append(all, path)
+}
+
+// newTag returns the 32 hex digits that tell our ballots from those of
+// others when the reply to their creation was lost.
+func newTag() string {
+	var tag [16]byte
+	_, _ = rand.Read(tag[:]) // never fails, as of Go 1.24
+	return hex.EncodeToString(tag[:])
+}
+
+// ballotStem is what a ballot is created as; ZooKeeper appends the number.
+func ballotStem(electionPath, tag string) string {
+	return electionPath + "/" + ballotPrefix + "-" + tag + "-"
+}
+
+// child is a ballot as the list of children shows it.
+type child struct {
+	name     string
+	sequence int64
+}
+
+// parseBallot reads a child's name. The gem takes every child whose name
+// begins with "ballot" and orders by the digits at its end; a name without a
+// full sequence number was not made by casting a vote.
+func parseBallot(name string) (child, bool) {
+	rest, ok := strings.CutPrefix(name, ballotPrefix)
+	if !ok || len(rest) < sequenceDigits {
+		return child{}, false
+	}
+	cut := len(rest) - sequenceDigits
+	// A counter beyond its end is printed with a sign: as one of the ten
+	// places, or before ten digits; there the separator stands in front.
+	if strings.HasSuffix(rest[:cut], "--") {
+		cut--
+	}
+	sequence, err := strconv.ParseInt(rest[cut:], 10, 64)
+	if err != nil || sequence > sequenceEnd || rest[cut] == '+' {
+		return child{}, false
+	}
+	return child{name, sequence}, true
+}
+
+// ballotsOf picks the ballots among children, in the order in which they lead:
+// by number, not by name, so what stands before the number does not matter.
+func ballotsOf(children []string) []child {
+	ballots := make([]child, 0, len(children))
+	for _, name := range children {
+		if b, ok := parseBallot(name); ok {
+			ballots = append(ballots, b)
+		}
+	}
+	slices.SortFunc(ballots, func(a, b child) int {
+		return cmp.Or(cmp.Compare(a.sequence, b.sequence), cmp.Compare(a.name, b.name))
+	})
+	return ballots
+}
+
+// tagged returns the ballots that carry our tag.
+func tagged(ballots []child, tag string) []child {
+	var ours []child
+	for _, b := range ballots {
+		if strings.HasPrefix(b.name, ballotPrefix+"-"+tag+"-") {
+			ours = append(ours, b)
+		}
+	}
+	return ours
+}
+
+// standing is a ballot's place among the others.
+type standing struct {
+	below       int    // how many ballots are in front of ours
+	predecessor string // the name of the next one in front; "" when there is none
+}
+
+// standingOf finds our ballot's place; ok is false when it is not there.
+func standingOf(ballots []child, name string) (place standing, ok bool) {
+	for i, b := range ballots {
+		if b.name == name {
+			place.below = i
+			if i > 0 {
+				place.predecessor = ballots[i-1].name
+			}
+			return place, true
+		}
+	}
+	return standing{}, false
+}

@@ -1,0 +1,224 @@
+package election
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+)
+
+// How this package asks ZooKeeper. The client's calls take no context and can
+// block for several session timeouts, so each is made on a goroutine that may
+// wait: a helper of a loop, or one started for a public method.
+
+var errUncertain = errors.New("election: the reply was lost")
+
+// do makes one call of the client, at most maxInFlight at a time. The error
+// is the call's, or the context's when that ends before the call begins.
+func (s *Session) do(ctx context.Context, call func(*zk.Conn) error) error {
+	select {
+	case s.slots <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-s.slots }()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	on, sent := s.connection.Load(), s.now()
+	err := call(s.conn.Load())
+	if !s.owned && on != nil && (isAnswer(err) || errors.Is(err, zk.ErrNodeExists)) && s.connection.Load() == on {
+		on.heard.add(sent, s.now())
+	}
+	return err
+}
+
+// barrier waits until a heartbeat is answered on the present connection, and
+// returns its session. What was sent on a former connection has then been
+// applied, or never will be, and reads see it: a session that resumes on
+// another server may at first read from before its own last writes.
+func (s *Session) barrier(ctx context.Context) (*incarnation, error) {
+	for wait := newBackoff(s.Timeout()); ; wait.pause(ctx) {
+		inc, err := s.await(ctx, true)
+		if err != nil {
+			return nil, err
+		}
+		on := s.connection.Load()
+		err = s.do(ctx, func(conn *zk.Conn) error {
+			err := heartbeat(conn)
+			if conn.SessionID() != inc.id || s.connection.Load() != on {
+				return errUncertain
+			}
+			return err
+		})
+		if on != nil && isAnswer(err) {
+			return inc, nil
+		}
+	}
+}
+
+// settled repeats a call that may safely be made any number of times, until
+// it is answered, the context ends, or it is refused for good.
+func (s *Session) settled(ctx context.Context, call func(*zk.Conn) error) error {
+	for wait := newBackoff(s.Timeout()); ; wait.pause(ctx) {
+		if _, err := s.await(ctx, true); err != nil {
+			return err
+		}
+		err := s.do(ctx, call)
+		if isAnswer(err) || isRefused(err) || errors.Is(err, zk.ErrNodeExists) || errors.Is(err, zk.ErrNotEmpty) {
+			return err
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// outside runs a call for a public method: it returns when the context ends,
+// and leaves the call behind then.
+func outside[T any](ctx context.Context, s *Session, call func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	var none T
+	if err := ctx.Err(); err != nil {
+		return none, err
+	}
+	done := make(chan result, 1)
+	s.help(func() {
+		value, err := call()
+		done <- result{value, err}
+	})
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		return none, ctx.Err()
+	}
+}
+
+// node is what one read tells of a znode.
+type node struct {
+	data []byte
+	stat zk.Stat
+}
+
+func (n *node) leader() Leader {
+	return Leader{
+		Data:      n.data,
+		SessionID: n.stat.EphemeralOwner,
+		Zxid:      n.stat.Czxid,
+		Since:     time.UnixMilli(n.stat.Ctime),
+	}
+}
+
+// readNode reads a znode; nil without an error means that there is none.
+func readNode(conn *zk.Conn, path string) (*node, error) {
+	data, stat, err := conn.Get(path)
+	if errors.Is(err, zk.ErrNoNode) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &node{data, *stat}, nil
+}
+
+// watchDeletion watches for the end of a znode that can have no children, and
+// returns its Stat; nil without an error means that it has ended already. It
+// is the watch on its children that is used: of an ephemeral node that one
+// fires for nothing but the deletion (new data leaves it alone), and asked of a
+// node that is gone it leaves no watch behind, where the client's ExistsW does.
+func watchDeletion(conn *zk.Conn, path string) (*zk.Stat, <-chan zk.Event, error) {
+	_, stat, watch, err := conn.ChildrenW(path)
+	if errors.Is(err, zk.ErrNoAuth) {
+		// Whoever may not read the node may still see that it is there.
+		exists, existing, watch, err := conn.ExistsW(path)
+		if err != nil || !exists {
+			return nil, nil, err
+		}
+		return existing, watch, nil
+	}
+	if errors.Is(err, zk.ErrNoNode) {
+		return nil, nil, nil
+	}
+	return stat, watch, err
+}
+
+// backoff spaces repeated tries: the first few quickly, later ones up to an
+// eighth of the session timeout apart, with jitter.
+type backoff struct{ next, most time.Duration }
+
+func newBackoff(timeout time.Duration) *backoff {
+	return &backoff{5 * time.Millisecond, timeout / 8}
+}
+
+func (b *backoff) pause(ctx context.Context) {
+	timer := time.NewTimer(jitter(b.next))
+	defer timer.Stop()
+	b.next = min(2*b.next, max(b.most, b.next))
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// predecessorWatches remembers the watches on other candidates' ballots. The
+// client cannot give a watch back, so one that is no longer waited for stays
+// until its node goes; a candidate that votes again behind the same predecessor
+// uses it again, or they would pile up.
+type predecessorWatches struct {
+	mu     sync.Mutex
+	inc    *incarnation
+	armed  map[string]<-chan zk.Event
+	sweeps int // how many were there after the last sweep
+}
+
+// reuse returns a watch on path that is there and has not fired.
+func (w *predecessorWatches) reuse(inc *incarnation, path string) <-chan zk.Event {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.inc != inc {
+		return nil
+	}
+	watch, ok := w.armed[path]
+	if !ok || hasFired(watch) {
+		delete(w.armed, path)
+		return nil
+	}
+	return watch
+}
+
+func (w *predecessorWatches) add(inc *incarnation, path string, watch <-chan zk.Event) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.inc != inc {
+		w.inc, w.armed, w.sweeps = inc, make(map[string]<-chan zk.Event), 0
+	}
+	w.armed[path] = watch
+	if len(w.armed) > 2*w.sweeps+16 {
+		maps.DeleteFunc(w.armed, func(_ string, watch <-chan zk.Event) bool { return hasFired(watch) })
+		w.sweeps = len(w.armed)
+	}
+}
+
+func (w *predecessorWatches) remove(path string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.armed, path)
+}
+
+// hasFired takes the event of a watch that has fired. Whoever else waits on
+// the channel finds it closed, and looks what has happened.
+func hasFired(watch <-chan zk.Event) bool {
+	select {
+	case <-watch:
+		return true
+	default:
+		return false
+	}
+}

@@ -1,0 +1,489 @@
+package election
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+)
+
+// SessionOptions are the options of Connect. The zero value, and nil, mean
+// the defaults.
+type SessionOptions struct {
+	// Dialer opens connections, for TLS, proxies and tests. The default is
+	// net.DialTimeout.
+	Dialer zk.Dialer
+	// HostProvider chooses the server for each connection. The default goes
+	// round in random order, and names are resolved anew each time.
+	HostProvider zk.HostProvider
+	// Auth is added to the connection before anything else is asked on it.
+	Auth []Auth
+	// TickTime is the tickTime of the servers. The lease of a leader lasts
+	// longer when it is given, and is wrong when it is given too small. The
+	// default is half the session timeout, which is safe for every server
+	// that keeps ZooKeeper's minimum session timeout of two ticks.
+	TickTime time.Duration
+	// Metrics is told of the lease and of lost sessions. The default is none.
+	Metrics Metrics
+	// Logger gets transitions at Info and Warn, the client's own lines at
+	// Debug. The default is slog.Default().
+	Logger *slog.Logger
+}
+
+// Auth is one credential, as zk.Conn.AddAuth takes it: scheme "digest" with
+// credentials "user:password", for example.
+type Auth struct {
+	Scheme      string
+	Credentials []byte
+}
+
+// maxInFlight bounds the requests that are under way for one Session, so that
+// a heartbeat never waits behind thousands.
+const maxInFlight = 64
+
+// Session is one ZooKeeper connection, shared by any number of candidates and
+// observers. It follows the connection through reconnections and through
+// sessions that end and are followed by new ones, and keeps the lease under
+// which its candidates lead. All methods may be called from any goroutine.
+type Session struct {
+	logger  *slog.Logger
+	metrics Metrics
+	tick    time.Duration
+	base    time.Time
+	owned   bool
+	servers []string // the rest of this group: owned connections only
+	opts    SessionOptions
+	asked   time.Duration
+
+	// The client and its connection, as the client's goroutines and ours see
+	// them; changed only by atomic replacement.
+	conn        atomic.Pointer[zk.Conn]
+	connection  atomic.Pointer[connection]
+	wire        atomic.Pointer[wire]
+	timeout     atomic.Int64
+	answeredAt  atomic.Int64 // instant of the last answer on any connection
+	established atomic.Int64 // counts StateHasSession
+	unanswered  atomic.Int64 // handshakes sent since one was answered
+	helloAt     atomic.Int64 // instant of the first of those
+	awake       atomic.Int64 // instant of the last jump of the clock: times before it are not comparable
+
+	slots   chan struct{}  // one for each request under way
+	helpers sync.WaitGroup // goroutines that make a call of the client
+	loops   sync.WaitGroup // followers
+	watches predecessorWatches
+	inbox   *inbox        // events for the loop
+	done    chan struct{} // closed when the loop has ended
+
+	mu        sync.Mutex
+	view      sessionView
+	changed   chan struct{} // closed, and replaced, when view changes
+	members   map[member]struct{}
+	keepers   map[member]struct{} // members that need the lease
+	followers map[string]*follower
+	hooks     []*connectedHook
+	closing   bool
+}
+
+// member is what hangs on a Session: a candidate, an observer or a follower.
+type member interface {
+	// wake tells the member to look at the Session again. It never blocks.
+	wake()
+	Close() error
+}
+
+// sessionView is what members see of a Session, never changed once published.
+type sessionView struct {
+	// inc is the ZooKeeper session that is ready for use, or nil.
+	inc *incarnation
+	// connected is whether it has a connection now.
+	connected bool
+	// looks counts the reasons to look again at everything: reconnections.
+	looks uint64
+	// err is why the session cannot be used, if the server has said so.
+	err error
+}
+
+// incarnation is one ZooKeeper session: a Session has one after another.
+type incarnation struct {
+	id int64
+	// ctx ends, with the cause ErrSessionLost or ErrClosed, when this is known
+	// to be the Session's no more.
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	// lease is replaced by the Session's loop when one has lapsed and another
+	// begins; nil before the first.
+	lease atomic.Pointer[lease]
+}
+
+// connectedHook is one function given to OnConnected.
+type connectedHook struct {
+	fn      func()
+	queue   callbackQueue
+	pending atomic.Bool
+}
+
+// Connect makes a Session that opens and owns its connection. It returns at
+// once and connects in the background, for ever: see AwaitConnected. timeout is
+// the session timeout to ask for; the server may grant another (Timeout).
+// Close the Session to end it. A nil opts means the defaults.
+func Connect(servers []string, timeout time.Duration, opts *SessionOptions) (*Session, error) {
+	if timeout < time.Millisecond {
+		return nil, fmt.Errorf("election: session timeout %v is less than a millisecond", timeout)
+	}
+	s := newSession(timeout)
+	s.owned = true
+	s.servers = servers
+	if opts != nil {
+		s.opts = *opts
+		s.tick = opts.TickTime
+		s.metrics = orNoMetrics(opts.Metrics)
+		if opts.Logger != nil {
+			s.logger = opts.Logger
+		}
+	}
+	if err := s.open(); err != nil {
+		return nil, fmt.Errorf("election: connect: %w", err)
+	}
+	go s.run()
+	return s, nil
+}
+
+// NewSession makes a Session on a connection that the caller has and goes on
+// owning: it is never closed from here. timeout is the session timeout that
+// was negotiated for it, which the client does not tell; a larger one than
+// the servers granted breaks the guarantee of a single leader. The lease is
+// shorter than with Connect, because only this library's own requests are seen.
+func NewSession(conn *zk.Conn, timeout time.Duration) *Session {
+	s := newSession(timeout)
+	s.conn.Store(conn)
+	go s.run()
+	return s
+}
+
+func newSession(timeout time.Duration) *Session {
+	s := &Session{
+		logger:    slog.Default(),
+		metrics:   noMetrics{},
+		base:      time.Now(),
+		asked:     timeout,
+		slots:     make(chan struct{}, maxInFlight),
+		inbox:     newInbox(),
+		done:      make(chan struct{}),
+		changed:   make(chan struct{}),
+		members:   make(map[member]struct{}),
+		keepers:   make(map[member]struct{}),
+		followers: make(map[string]*follower),
+	}
+	s.timeout.Store(int64(timeout))
+	return s
+}
+
+// Conn returns the client's connection. A Session made by Connect replaces it
+// when the ensemble refuses the old one for ever, so do not keep it.
+func (s *Session) Conn() *zk.Conn { return s.conn.Load() }
+
+// ID returns the id of the present ZooKeeper session, or 0 when there is none.
+func (s *Session) ID() int64 {
+	if conn := s.conn.Load(); conn != nil {
+		return conn.SessionID()
+	}
+	return 0
+}
+
+// Timeout returns the session timeout: the one that the server granted in
+// its last handshake, or before the first one the one that was asked for. With
+// NewSession it is the one that was given.
+func (s *Session) Timeout() time.Duration { return time.Duration(s.timeout.Load()) }
+
+// AwaitConnected waits until there is a session that is ready for use. It
+// returns ErrClosed after Close, zk.ErrAuthFailed when the server refuses
+// the credentials, and the context's error when that ends first.
+func (s *Session) AwaitConnected(ctx context.Context) error {
+	_, err := s.await(ctx, false)
+	if err != nil {
+		return wrapf(err, "await a connection to", fmt.Sprint(s.servers))
+	}
+	return nil
+}
+
+// await returns the session that is ready and connected, and waits for it. It
+// does not wait when the server refuses the credentials. While the Session is
+// closing it still waits for those who clean up, and not for the others.
+func (s *Session) await(ctx context.Context, cleaning bool) (*incarnation, error) {
+	for {
+		s.mu.Lock()
+		view, changed, closing := s.view, s.changed, s.closing
+		s.mu.Unlock()
+		switch {
+		case view.inc != nil && view.connected:
+			return view.inc, nil
+		case closing && !cleaning:
+			return nil, ErrClosed
+		case view.err != nil:
+			return nil, view.err
+		}
+		select {
+		case <-changed:
+		case <-s.done:
+			return nil, ErrClosed
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// OnConnected calls fn now, if there is a session, and again for each new
+// session later; not for a mere reconnection within one. fn runs on a
+// goroutine of its own, never twice at a time, and may block: it is the place
+// to call Vote. A session that ends and is followed by others while fn runs
+// is one more call. cancel ends this.
+func (s *Session) OnConnected(fn func()) (cancel func()) {
+	h := &connectedHook{fn: fn, queue: callbackQueue{logger: s.logger}}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closing {
+		s.hooks = append(s.hooks, h)
+		if s.view.inc != nil {
+			h.fire(s.logger)
+		}
+	}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for i, other := range s.hooks {
+			if other == h {
+				s.hooks = append(s.hooks[:i:i], s.hooks[i+1:]...)
+				return
+			}
+		}
+	}
+}
+
+func (h *connectedHook) fire(logger *slog.Logger) {
+	if h.pending.Swap(true) {
+		return
+	}
+	h.queue.push(func() {
+		h.pending.Store(false)
+		_ = protect(logger, "OnConnected", func() error { h.fn(); return nil })
+	})
+}
+
+// Close steps down and closes the Session's candidates and observers, then
+// the connection, if the Session owns it. It returns the first error of those.
+// After Close no callback runs and, with an owned connection, no goroutine is
+// left. A second Close waits for the first.
+func (s *Session) Close() error {
+	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		<-s.done
+		return nil
+	}
+	s.closing = true
+	s.publish(s.view) // wakes those who wait for a connection
+	members := make([]member, 0, len(s.members))
+	for m := range s.members {
+		members = append(members, m)
+	}
+	hooks := s.hooks
+	s.hooks = nil
+	s.mu.Unlock()
+
+	var errs []error
+	results := make(chan error, len(members))
+	for _, m := range members {
+		go func() { results <- m.Close() }()
+	}
+	for range members {
+		errs = append(errs, <-results)
+	}
+	s.loops.Wait()
+	s.inbox.push(sessionQuit{})
+	<-s.done
+	for _, h := range hooks {
+		if !h.queue.close(s.Timeout()) {
+			errs = append(errs, fmt.Errorf("%w: OnConnected", ErrCallbackRunning))
+		}
+	}
+	if s.owned {
+		s.conn.Load().Close()
+		if w := s.wire.Load(); w != nil {
+			_ = w.Close() // the client may be waiting for a handshake
+		}
+		s.helpers.Wait()
+	}
+	return errors.Join(errs...)
+}
+
+// open makes a new client. Events of a client that was replaced are ignored.
+func (s *Session) open() error {
+	var conn atomic.Pointer[zk.Conn]
+	current := func() bool { c := conn.Load(); return c == nil || s.conn.Load() == c }
+	dial := s.opts.Dialer
+	if dial == nil {
+		dial = net.DialTimeout
+	}
+	provider := s.opts.HostProvider
+	if provider == nil {
+		provider = new(hosts)
+	}
+	c, events, err := zk.Connect(s.servers, s.asked,
+		zk.WithDialer(func(network, address string, timeout time.Duration) (net.Conn, error) {
+			// The client leaves the connection of an expired session open.
+			if former := s.wire.Load(); former != nil && current() {
+				_ = former.Close()
+			}
+			c, err := dial(network, address, timeout)
+			if err != nil {
+				return nil, err
+			}
+			if !current() {
+				_ = c.Close()
+				return nil, net.ErrClosed
+			}
+			w := s.wrap(c)
+			s.connection.Store(nil)
+			s.wire.Store(w)
+			return w, nil
+		}),
+		// Called on the client's own goroutines, so only a hand-off.
+		zk.WithEventCallback(func(event zk.Event) {
+			if event.Type != zk.EventSession || !current() {
+				return
+			}
+			if event.State == zk.StateHasSession {
+				s.established.Add(1)
+			}
+			s.inbox.push(nil)
+		}),
+		zk.WithLogger(clientLogger{s.logger}),
+		zk.WithHostProvider(provider),
+	)
+	if err != nil {
+		return err
+	}
+	conn.Store(c)
+	s.conn.Store(c)
+	s.helpers.Add(1)
+	go func() { // the client closes the channel when its goroutines are done
+		defer s.helpers.Done()
+		for range events {
+		}
+	}()
+	return nil
+}
+
+// handshakeSent and the three after it are called by the wire.
+func (s *Session) handshakeSent(sent instant) {
+	if s.unanswered.Add(1) == 1 {
+		s.helloAt.Store(int64(sent))
+	}
+}
+
+func (s *Session) handshakeAnswered(conn *connection, timeout time.Duration) {
+	s.unanswered.Store(0)
+	if conn == nil {
+		return
+	}
+	s.timeout.Store(int64(timeout))
+	s.connection.Store(conn)
+	s.answered(s.now())
+}
+
+func (s *Session) answered(at instant) { s.answeredAt.Store(int64(at)) }
+func (s *Session) lastAnswer() instant { return instant(s.answeredAt.Load()) }
+
+func (s *Session) now() instant { return time.Since(s.base) }
+
+// join registers a member, unless the Session is closed.
+func (s *Session) join(m member) error {
+	if s == nil {
+		return errors.New("election: nil Session")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return ErrClosed
+	}
+	s.members[m] = struct{}{}
+	return nil
+}
+
+func (s *Session) leave(m member) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.members, m)
+	delete(s.keepers, m)
+}
+
+// keepLease says whether a member needs the lease. While one does, heartbeats
+// keep it; the member is woken when a new one begins.
+func (s *Session) keepLease(m member, need bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, has := s.keepers[m]; has == need {
+		return
+	}
+	if need {
+		s.keepers[m] = struct{}{}
+		s.inbox.push(nil)
+	} else {
+		delete(s.keepers, m)
+	}
+}
+
+func (s *Session) needed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.keepers) > 0
+}
+
+// look returns the present view.
+func (s *Session) look() sessionView {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.view
+}
+
+// publish replaces the view; the caller holds mu.
+func (s *Session) publish(v sessionView) {
+	s.view = v
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// relook returns how long a member waits until it looks again for changes
+// that no watch has told of: about T, less or more by a quarter, so that many
+// do not ask at once; longer when there are so many members that their reads
+// would weigh on the servers.
+func (s *Session) relook() time.Duration {
+	s.mu.Lock()
+	many := len(s.members) / 100
+	s.mu.Unlock()
+	return jitter(s.Timeout() * time.Duration(1+many))
+}
+
+// jitter spreads d by a quarter to both sides.
+func jitter(d time.Duration) time.Duration {
+	return d - d/4 + rand.N(d/2+1)
+}
+
+// clientLogger passes the client's lines on at Debug.
+type clientLogger struct{ logger *slog.Logger }
+
+func (l clientLogger) Printf(format string, args ...any) {
+	if l.logger.Enabled(context.Background(), slog.LevelDebug) {
+		l.logger.Debug("zk: " + fmt.Sprintf(format, args...))
+	}
+}
+
+var _ io.Closer = (*Session)(nil)

@@ -1,0 +1,430 @@
+package election
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+)
+
+// patience is how many session timeouts long servers may take our connections
+// and answer no handshake before the client is replaced by a new one: an
+// ensemble that lost its state refuses a client that has seen a later one for
+// ever. An outage looks the same, and replacing the client gives up its
+// session, hence the patience.
+const patience = 6
+
+// sessionLoop is the state that only the Session's own goroutine touches. What
+// others see of it is published as a sessionView, and as the incarnation's lease.
+type sessionLoop struct {
+	*Session
+
+	inc        *incarnation
+	connected  bool
+	looks      uint64
+	err        error
+	seen       int64 // of Session.established
+	first      bool  // no session has been ready yet
+	preparing  bool  // a helper authenticates and syncs a new session
+	authorized int   // how many of opts.Auth the client knows
+	retryAt    instant
+	lookAt     instant // when to tell members to look again; 0: not due
+	readyAt    instant // when a new session may be prepared
+	freshID    int64   // the session that readyAt is for
+	beating    bool    // a heartbeat is under way
+	triedAt    instant // when the last heartbeat was sent, answered or not
+	failed     bool    // it had no answer that counts
+	lastBeat   instant // when the last answered one was sent
+	lastBeatOn *connection
+	clock      clockReading
+	timer      *time.Timer
+	quit       bool
+}
+
+// Messages to the loop.
+type (
+	sessionQuit struct{}
+	// prepared is the end of a helper's work on a new session.
+	prepared struct {
+		id         int64
+		authorized int
+		err        error
+	}
+	// beat is the end of a heartbeat. The connection is nil unless it was the
+	// same before and after, under the same session.
+	beat struct {
+		sent instant
+		on   *connection
+		err  error
+	}
+)
+
+func (s *Session) run() {
+	defer close(s.done)
+	l := &sessionLoop{Session: s, first: true, clock: s.readClock()}
+	l.timer = time.NewTimer(time.Hour)
+	defer l.timer.Stop()
+	for !l.quit {
+		l.step()
+		select {
+		case <-s.inbox.signal:
+			for _, message := range s.inbox.take() {
+				l.handle(message)
+			}
+		case <-l.timer.C:
+		}
+	}
+	if l.inc != nil {
+		l.lose(ErrClosed)
+	}
+	l.connected = false
+	l.publishView()
+}
+
+func (l *sessionLoop) handle(message any) {
+	switch m := message.(type) {
+	case sessionQuit:
+		l.quit = true
+	case prepared:
+		l.preparing = false
+		l.authorized = m.authorized
+		l.prepared(m)
+	case beat:
+		l.beating = false
+		l.beaten(m)
+	}
+}
+
+// step compares what is with what was last known, and acts on the difference.
+// Events only wake the loop: the client's State and SessionID are the truth.
+func (l *sessionLoop) step() {
+	if l.quit {
+		return
+	}
+	now := l.now()
+	l.watchClock()
+	conn := l.conn.Load()
+	id := conn.SessionID()
+	// In this order: a session that is established between the two reads is
+	// seen as one more at the next step.
+	established := l.sessionsSeen(conn)
+	hasSession := conn.State() == zk.StateHasSession
+
+	if l.inc != nil && id != l.inc.id {
+		l.lose(ErrSessionLost)
+		l.publishView()
+	}
+	if hasSession && id != 0 && l.inc == nil {
+		if l.freshID != id {
+			l.freshID, l.readyAt = id, now
+			if !l.first {
+				l.readyAt += l.spread()
+			}
+		}
+		if !l.preparing && now >= l.readyAt && now >= l.retryAt {
+			l.prepare(conn, id)
+		}
+	}
+	if l.inc != nil {
+		if hasSession && established != l.seen && l.lookAt == 0 {
+			l.lookAt = now + l.spread()
+		}
+		if l.lookAt != 0 && now >= l.lookAt {
+			l.lookAt = 0
+			l.looks++
+			l.publishView()
+		}
+		if l.connected != hasSession {
+			l.connected = hasSession
+			l.publishView()
+		}
+	}
+	l.seen = established
+	l.replaceClient(now)
+	l.keep(now)
+	l.timer.Reset(max(0, l.wakeAt(now)-now))
+}
+
+// sessionsSeen counts the times that the connection had a session. With a
+// connection lent to us there are no events to count: there, every change of
+// what State and SessionID tell begins a new connection, and one that comes
+// and goes between two looks is missed. The lease is safe all the same: a
+// session that moves is heard of by the ensemble's leader in doing so.
+func (l *sessionLoop) sessionsSeen(conn *zk.Conn) int64 {
+	if !l.owned {
+		hasSession := conn.State() == zk.StateHasSession
+		switch current := l.connection.Load(); {
+		case !hasSession && current != nil:
+			l.connection.Store(nil)
+		case hasSession && current == nil:
+			l.connection.Store(newConnection(l.Timeout(), l.tick))
+			l.established.Add(1)
+		}
+	}
+	return l.established.Load()
+}
+
+// spread is a random delay for work after a reconnection, so that many
+// sessions do not come back as a storm. It is no part of a takeover.
+func (l *sessionLoop) spread() time.Duration { return jitter(l.Timeout() / 40) }
+
+// prepare makes a new session ready for use: it is authenticated, and its
+// server has caught up. The client forgets with a session how far it had
+// seen, so a server that lags behind could show a state before this one.
+func (l *sessionLoop) prepare(conn *zk.Conn, id int64) {
+	l.preparing = true
+	auth := l.opts.Auth[l.authorized:]
+	done := l.authorized
+	l.help(func() {
+		var err error
+		for _, a := range auth {
+			if err = conn.AddAuth(a.Scheme, a.Credentials); err != nil {
+				break
+			}
+			done++
+		}
+		if err == nil {
+			_, err = conn.Sync("/")
+		}
+		l.inbox.push(prepared{id, done, err})
+	})
+}
+
+func (l *sessionLoop) prepared(m prepared) {
+	conn := l.conn.Load()
+	if m.err != nil {
+		l.retryAt = l.now() + jitter(l.Timeout()/8)
+		if errors.Is(m.err, zk.ErrAuthFailed) && l.err == nil {
+			l.err = m.err
+			l.logger.Error("election: the server refuses the credentials", "error", m.err)
+			l.publishView()
+		}
+		return
+	}
+	if conn.SessionID() != m.id || l.inc != nil {
+		return
+	}
+	inc := &incarnation{id: m.id}
+	inc.ctx, inc.cancel = context.WithCancelCause(context.Background())
+	l.inc, l.first, l.err = inc, false, nil
+	l.connected = conn.State() == zk.StateHasSession
+	l.lookAt = 0
+	l.looks++
+	l.logger.Info("election: session ready", "session", sessionName(m.id), "timeout", l.Timeout())
+	l.publishView()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, h := range l.hooks {
+		h.fire(l.logger)
+	}
+}
+
+// lose ends the present session, as far as this process is concerned.
+func (l *sessionLoop) lose(cause error) {
+	if cause != ErrClosed {
+		l.logger.Warn("election: session lost", "session", sessionName(l.inc.id))
+		l.metrics.SessionLost()
+	}
+	if lease := l.inc.lease.Load(); lease != nil {
+		lease.revoke(cause)
+	}
+	l.inc.cancel(cause)
+	l.inc, l.connected, l.lookAt = nil, false, 0
+	l.lastBeatOn = nil
+	if !l.owned {
+		l.connection.Store(nil)
+	}
+}
+
+// publishView tells everybody what the loop knows.
+func (l *sessionLoop) publishView() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.publish(sessionView{l.inc, l.connected, l.looks, l.err})
+	for m := range l.members {
+		m.wake()
+	}
+}
+
+// wakeAt returns when the loop has something to do without being told.
+func (l *sessionLoop) wakeAt(now instant) instant {
+	at := now + time.Hour
+	soonest := func(t instant) { at = min(at, t) }
+	if !l.owned {
+		// Nobody tells of the connection's events.
+		soonest(now + min(l.Timeout()/32, 250*time.Millisecond))
+	}
+	if l.inc == nil && l.freshID != 0 && !l.preparing {
+		if next := max(l.readyAt, l.retryAt); next > now {
+			soonest(next)
+		}
+	}
+	if l.lookAt != 0 {
+		soonest(l.lookAt)
+	}
+	if l.inc == nil {
+		return at
+	}
+	if lease := l.inc.lease.Load(); lease != nil {
+		if until := lease.until.Load(); until != 0 {
+			soonest(instant(until))
+		}
+	}
+	if due, ok := l.due(now); ok {
+		soonest(due)
+	}
+	return at
+}
+
+// --- the lease
+
+// due returns when the next heartbeat is to be sent, if one is needed.
+func (l *sessionLoop) due(now instant) (instant, bool) {
+	conn := l.connection.Load()
+	if l.inc == nil || !l.connected || conn == nil || l.beating || !l.needed() {
+		return 0, false
+	}
+	var until instant
+	if lease := l.inc.lease.Load(); lease != nil {
+		until = instant(lease.until.Load())
+	}
+	answered := l.lastBeatOn == conn
+	due := conn.rule.next(conn.heard, l.lastBeat, answered, until, now)
+	if l.failed {
+		due = max(due, l.triedAt+conn.rule.interval()/4)
+	}
+	return due, true
+}
+
+// keep ends a lease whose time is over, and sends a heartbeat if one is due.
+func (l *sessionLoop) keep(now instant) {
+	if l.inc == nil {
+		return
+	}
+	if lease := l.inc.lease.Load(); lease != nil && lease.until.Load() != 0 && !lease.valid() {
+		l.logger.Debug("election: lease lapsed", "session", sessionName(l.inc.id))
+	}
+	if due, ok := l.due(now); ok && due <= now {
+		l.beat(now)
+	}
+}
+
+// beat sends a heartbeat: a write that changes nothing, which nobody but a
+// leader with a quorum can answer, and only for a session that it knows to live.
+func (l *sessionLoop) beat(now instant) {
+	l.beating, l.triedAt = true, now
+	conn, id, on := l.conn.Load(), l.inc.id, l.connection.Load()
+	l.help(func() {
+		sent := l.now()
+		err := heartbeat(conn)
+		if answered := l.now(); l.connection.Load() != on || conn.SessionID() != id {
+			on = nil
+		} else if !l.owned && isAnswer(err) {
+			on.heard.add(sent, answered)
+		}
+		l.inbox.push(beat{sent, on, err})
+	})
+}
+
+// heartbeat is the request itself, unconditional of any node but the root.
+func heartbeat(conn *zk.Conn) error {
+	_, err := conn.Multi(&zk.CheckVersionRequest{Path: "/", Version: -1})
+	return err
+}
+
+// beaten evaluates an answered heartbeat by the rule of the lease.
+func (l *sessionLoop) beaten(m beat) {
+	l.watchClock() // before anything is believed of the time that has passed
+	l.failed = m.on == nil || !isAnswer(m.err) || l.inc == nil || m.on != l.connection.Load()
+	if l.failed {
+		return
+	}
+	previous, ok := l.lastBeat, l.lastBeatOn == m.on
+	l.lastBeat, l.lastBeatOn = m.sent, m.on
+	if !ok {
+		return
+	}
+	until, ok := m.on.rule.end(m.on.heard, previous)
+	if !ok {
+		return
+	}
+	current := l.inc.lease.Load()
+	margin := current.remaining()
+	if current != nil && current.extend(until) {
+		l.metrics.LeaseRenewed(margin)
+		return
+	}
+	if until-l.now() < m.on.rule.worthwhile() {
+		return
+	}
+	l.inc.lease.Store(newLease(l.base, until))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for m := range l.keepers {
+		m.wake()
+	}
+}
+
+// watchClock takes a difference between the two clocks for a lapse.
+func (l *sessionLoop) watchClock() {
+	reading := l.readClock()
+	slept := reading.slept(l.clock, l.Timeout()/12)
+	l.clock = reading
+	if !slept {
+		return
+	}
+	l.logger.Warn("election: the wall clock jumped: the machine may have been suspended")
+	l.awake.Store(int64(reading.monotonic))
+	if conn := l.connection.Load(); conn != nil {
+		conn.heard.forget(reading.monotonic)
+	}
+	l.lastBeatOn = nil
+	if l.inc != nil {
+		if lease := l.inc.lease.Load(); lease != nil {
+			lease.revoke(ErrLeaseLapsed)
+		}
+	}
+}
+
+func (s *Session) readClock() clockReading {
+	now := time.Now()
+	return clockReading{now.Round(0), now.Sub(s.base)}
+}
+
+// --- a client that is refused for ever
+
+func (l *sessionLoop) replaceClient(now instant) {
+	const enough = 3
+	if !l.owned || l.unanswered.Load() < enough || now-instant(l.helloAt.Load()) < patience*l.Timeout() {
+		return
+	}
+	l.logger.Warn("election: no server answers this session's handshake; starting anew", "for", now-instant(l.helloAt.Load()))
+	former := l.conn.Load()
+	if err := l.open(); err != nil {
+		l.logger.Error("election: cannot make a new connection", "error", err)
+		return
+	}
+	l.unanswered.Store(0)
+	l.freshID = 0
+	if l.inc != nil {
+		l.lose(ErrSessionLost)
+		l.publishView()
+	}
+	l.authorized = 0
+	l.help(former.Close)
+}
+
+// help runs fn, which calls the client, on a goroutine of its own. No call of
+// the client is made inline: each can block for several session timeouts.
+func (s *Session) help(fn func()) {
+	s.helpers.Add(1)
+	go func() {
+		defer s.helpers.Done()
+		fn()
+	}()
+}
+
+// sessionName prints a session id as ZooKeeper does.
+func sessionName(id int64) string { return fmt.Sprintf("0x%x", id) }

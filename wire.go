@@ -1,0 +1,191 @@
+package election
+
+import (
+	"encoding/binary"
+	"net"
+	"slices"
+	"sync"
+	"time"
+)
+
+// What the client does not tell, its connection shows: the timeout that a
+// handshake granted, and when each request and ping was sent and answered. The
+// wire reads no more than the first bytes of each frame.
+
+// Numbers of ZooKeeper's wire protocol.
+const (
+	xidWatchEvent = -1
+	xidPing       = -2
+	opAuth        = 100
+	opSASL        = 102
+	codeThrottled = -127
+
+	frameHead = 16 // xid, zxid and error code; of a handshake: version, timeout, session
+)
+
+// connection is one connection of a session, as the lease sees it. With a
+// connection that was lent to us it stands for all that we know of it.
+type connection struct {
+	rule  leaseRule
+	heard *contacts
+}
+
+func newConnection(timeout, tick time.Duration) *connection {
+	return &connection{newLeaseRule(timeout, tick), newContacts(timeout)}
+}
+
+// wire is the net.Conn below the client. Write is called by the client's
+// sending goroutine, Read by its receiving one; mu guards what both touch.
+type wire struct {
+	net.Conn
+	session *Session
+
+	mu       sync.Mutex
+	outgoing []outgoing  // sent and not answered, oldest first
+	deadline *time.Timer // ends a handshake that nobody answers
+	shaken   bool        // the handshake's answer has been seen
+	hello    hello
+	conn     *connection // nil until the handshake's answer
+	blind    bool        // a write was no whole frame: nothing more is believed
+
+	// Owned by the receiving goroutine.
+	head   [4 + frameHead]byte
+	filled int
+	skip   int
+}
+
+type outgoing struct {
+	xid   int32
+	sent  instant
+	heard bool // the server counts this request as a sign of life
+}
+
+// hello is the client's part of the handshake.
+type hello struct {
+	sent      instant
+	sessionID int64
+}
+
+func (s *Session) wrap(conn net.Conn) *wire {
+	return &wire{Conn: conn, session: s}
+}
+
+func (w *wire) Write(p []byte) (int, error) {
+	w.note(p)
+	return w.Conn.Write(p)
+}
+
+// note records a frame before it is sent, so that the time is never too late.
+func (w *wire) note(p []byte) {
+	sent := w.session.now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	// The client writes one whole frame at a time.
+	if len(p) < 12 || int(binary.BigEndian.Uint32(p)) != len(p)-4 {
+		w.blind = true
+		return
+	}
+	if w.deadline == nil {
+		if len(p) >= 28 {
+			w.hello = hello{sent, int64(binary.BigEndian.Uint64(p[20:]))}
+		}
+		// The client gives a handshake many times T, its body no limit at all.
+		w.deadline = time.AfterFunc(w.session.Timeout(), func() { _ = w.Close() })
+		w.session.handshakeSent(sent)
+		return
+	}
+	xid, op := int32(binary.BigEndian.Uint32(p[4:])), int32(binary.BigEndian.Uint32(p[8:]))
+	// Authentication is answered by the connection, before the session is touched.
+	w.outgoing = append(w.outgoing, outgoing{xid, sent, op != opAuth && op != opSASL})
+}
+
+func (w *wire) Read(p []byte) (int, error) {
+	n, err := w.Conn.Read(p)
+	w.feed(p[:n])
+	return n, err
+}
+
+// feed follows the frames through whatever pieces they are read in.
+func (w *wire) feed(p []byte) {
+	for len(p) > 0 {
+		if w.skip > 0 {
+			n := min(w.skip, len(p))
+			w.skip -= n
+			p = p[n:]
+			continue
+		}
+		want := 4
+		if w.filled >= 4 {
+			want = 4 + min(frameHead, w.length())
+		}
+		n := copy(w.head[w.filled:want], p)
+		w.filled += n
+		p = p[n:]
+		if w.filled < 4 || w.filled < 4+min(frameHead, w.length()) {
+			continue
+		}
+		w.skip = max(0, w.length()-frameHead)
+		w.filled = 0
+		if w.length() >= frameHead {
+			w.received(w.head[4:])
+		}
+	}
+}
+
+func (w *wire) length() int { return int(int32(binary.BigEndian.Uint32(w.head[:]))) }
+
+func (w *wire) received(head []byte) {
+	answered := w.session.now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.shaken {
+		w.shaken = true
+		w.answerHandshake(head)
+		return
+	}
+	xid := int32(binary.BigEndian.Uint32(head))
+	if xid == xidWatchEvent || w.conn == nil {
+		return
+	}
+	i := slices.IndexFunc(w.outgoing, func(o outgoing) bool { return o.xid == xid })
+	if i < 0 {
+		return
+	}
+	request := w.outgoing[i]
+	w.outgoing = slices.Delete(w.outgoing, i, i+1)
+	w.session.answered(answered)
+	code := int32(binary.BigEndian.Uint32(head[12:]))
+	if request.heard && code != codeThrottled && !w.blind {
+		w.conn.heard.add(request.sent, answered)
+	}
+}
+
+func (w *wire) answerHandshake(head []byte) {
+	if w.deadline != nil {
+		w.deadline.Stop()
+	}
+	timeout := time.Duration(int32(binary.BigEndian.Uint32(head[4:]))) * time.Millisecond
+	sessionID := int64(binary.BigEndian.Uint64(head[8:]))
+	if sessionID == 0 || timeout <= 0 {
+		w.session.handshakeAnswered(nil, 0)
+		return // expired: there is no session on this connection
+	}
+	w.conn = newConnection(timeout, w.session.tick)
+	created := w.hello.sessionID == 0
+	resumed := w.hello.sessionID == sessionID &&
+		w.hello.sent-w.session.lastAnswer() < timeout/2
+	if (created || resumed) && !w.blind && w.hello.sent >= instant(w.session.awake.Load()) {
+		w.conn.heard.establish(w.hello.sent)
+	}
+	w.session.handshakeAnswered(w.conn, timeout)
+}
+
+// Close also ends the wait for a handshake.
+func (w *wire) Close() error {
+	w.mu.Lock()
+	if w.deadline != nil {
+		w.deadline.Stop()
+	}
+	w.mu.Unlock()
+	return w.Conn.Close()
+}
