@@ -47,12 +47,13 @@ func (c *testClient) stop() {
 
 func newClient(t *testing.T, dialer zk.Dialer, timeout time.Duration, servers ...string) *testClient {
 	t.Helper()
-	opts := zk.WithLogger(quiet{})
-	conn, events, err := zk.Connect(servers, timeout, opts, zk.WithLogInfo(false), func(c *zk.Conn) {
-		if dialer != nil {
-			zk.WithDialer(dialer)(c)
-		}
-	})
+	// Small buffers: the client takes 1.5 MiB for each connection otherwise.
+	conn, events, err := zk.Connect(servers, timeout, zk.WithLogger(quiet{}), zk.WithLogInfo(false),
+		zk.WithMaxBufferSize(64<<10), zk.WithMaxConnBufferSize(64<<10), func(c *zk.Conn) {
+			if dialer != nil {
+				zk.WithDialer(dialer)(c)
+			}
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
