@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/zkelection/election/testutil"
 )
 
 // A backend is a server under comparison. Runs on one backend follow each other, so that nothing but the run's own
@@ -13,7 +15,8 @@ import (
 type backend struct {
 	name   string
 	dial   func() (net.Conn, error)
-	tamper *tampering // nil but in the negative controls
+	server *testutil.Server // nil for a real one
+	tamper *tampering       // nil but in the negative controls
 
 	admin *client // lives as long as the backend, and looks at the tree from outside
 	runs  int
@@ -183,6 +186,9 @@ func (r *run) connect(c *client, timeout int32) {
 		return
 	}
 	a, err := w.handshake(0, timeout, 0, make([]byte, 16), true)
+	if r.tamper != nil && r.tamper.connect != nil {
+		r.tamper.connect(&a)
+	}
 	if err != nil {
 		r.note("  %s: connect: %v", c.name, err)
 		_ = w.conn.Close()

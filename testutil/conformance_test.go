@@ -47,7 +47,7 @@ func inProcessBackend(t *testing.T) *backend {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &backend{name: "the in-process server", dial: tcp(server.Addr())}
+	b := &backend{name: "the in-process server", dial: tcp(server.Addr()), server: server}
 	t.Cleanup(func() {
 		b.close()
 		server.Close()

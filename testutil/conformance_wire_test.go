@@ -58,6 +58,17 @@ func (e *encoder) buffer(v []byte) {
 }
 func (e *encoder) string(v string) { e.buffer([]byte(v)) }
 
+func (e *encoder) data(st step) {
+	switch {
+	case st.Null:
+		e.int(-1)
+	case st.Size > 0:
+		e.buffer(make([]byte, st.Size))
+	default:
+		e.string(st.Data)
+	}
+}
+
 func (e *encoder) bool(v bool) {
 	if v {
 		e.bytes = append(e.bytes, 1)
@@ -276,7 +287,7 @@ func encodeRequest(st step, absolute func(string) string, base int64) []byte {
 	switch st.Op {
 	case "create", "create2", "createContainer", "createTTL":
 		e.string(path)
-		e.buffer(st.data())
+		e.data(st)
 		e.acl(st.ACL)
 		e.int(st.Flags)
 		if st.Op == "createTTL" {
@@ -290,7 +301,7 @@ func encodeRequest(st step, absolute func(string) string, base int64) []byte {
 		e.bool(st.Watch)
 	case "setData":
 		e.string(path)
-		e.buffer(st.data())
+		e.data(st)
 		e.int(st.Version)
 	case "getACL", "sync", "getEphemerals", "getAllChildrenNumber":
 		e.string(path)
