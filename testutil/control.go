@@ -2,6 +2,7 @@ package testutil
 
 import (
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -105,6 +106,22 @@ func (a Action) wait(done <-chan struct{}) bool {
 		return true
 	case <-done:
 		return false
+	}
+}
+
+// Once is a control function that gives the action to the first request that it
+// sees, and lets the others pass.
+func Once(a Action) func(*Request) Action { return Nth(1, a) }
+
+// Nth is a control function that gives the action to the n-th request that it
+// sees, counted from 1, and lets the others pass.
+func Nth(n int64, a Action) func(*Request) Action {
+	var seen atomic.Int64
+	return func(*Request) Action {
+		if seen.Add(1) == n {
+			return a
+		}
+		return Pass
 	}
 }
 

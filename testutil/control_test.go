@@ -4,24 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/go-zookeeper/zk"
 )
-
-// once gives an action for the first request and lets the rest pass.
-func once(a Action) func(*Request) Action {
-	var used atomic.Bool
-	return func(*Request) Action {
-		if used.Swap(true) {
-			return Pass
-		}
-		return a
-	}
-}
 
 func TestControlActions(t *testing.T) {
 	custom := errors.New("custom")
@@ -50,7 +38,7 @@ func TestControlActions(t *testing.T) {
 			inMemory(t, ServerOptions{}, func(t *testing.T, srv *Server) {
 				c, witness := openRaw(t, srv.Member(0), 4*time.Second), openRaw(t, srv.Member(0), 4*time.Second)
 				before := witness.want(codeNoNode, OpExists, watchBody("/a", false)).zxid
-				srv.Control(OpCreate, once(test.action))
+				srv.Control(OpCreate, Once(test.action))
 				c.request(OpCreate, createBody("/a", "", 0))
 				if test.reply {
 					r, err := c.next()
@@ -82,7 +70,7 @@ func TestDelayedRequestArrivesLateAndInOrder(t *testing.T) {
 	inMemory(t, ServerOptions{}, func(t *testing.T, srv *Server) {
 		c, witness := openRaw(t, srv.Member(0), 10*time.Second), openRaw(t, srv.Member(0), 10*time.Second)
 		began := time.Now()
-		srv.Control(OpCreate, once(Delay(3*time.Second)))
+		srv.Control(OpCreate, Once(Delay(3*time.Second)))
 		first, second := c.request(OpCreate, createBody("/a", "", 0)), c.request(OpExists, watchBody("/a", false))
 		witness.want(codeNoNode, OpExists, watchBody("/a", false))
 		for _, xid := range []int32{first, second} {
@@ -99,7 +87,7 @@ func TestDelayedRequestArrivesLateAndInOrder(t *testing.T) {
 func TestDelayedRequestNeverArrivesWhenTheClientGoes(t *testing.T) {
 	inMemory(t, ServerOptions{}, func(t *testing.T, srv *Server) {
 		c, witness := openRaw(t, srv.Member(0), 10*time.Second), openRaw(t, srv.Member(0), 10*time.Second)
-		srv.Control(OpCreate, once(Delay(3*time.Second)))
+		srv.Control(OpCreate, Once(Delay(3*time.Second)))
 		c.request(OpCreate, createBody("/a", "", 0))
 		synctest.Wait()
 		c.close()
@@ -112,7 +100,7 @@ func TestHeldRequestWaitsForItsChannel(t *testing.T) {
 	inMemory(t, ServerOptions{}, func(t *testing.T, srv *Server) {
 		c := openRaw(t, srv.Member(0), 30*time.Second)
 		release := make(chan struct{})
-		srv.Control(OpSync, once(Hold(release)))
+		srv.Control(OpSync, Once(Hold(release)))
 		xid := c.request(OpSync, pathBody("/"))
 		c.wantSilence(7 * time.Second)
 		close(release)
@@ -125,9 +113,9 @@ func TestHeldRequestWaitsForItsChannel(t *testing.T) {
 func TestDelayedReplyIsApplied(t *testing.T) {
 	inMemory(t, ServerOptions{}, func(t *testing.T, srv *Server) {
 		c, witness := openRaw(t, srv.Member(0), 10*time.Second), openRaw(t, srv.Member(0), 10*time.Second)
-		srv.Control(OpCreate, once(DelayReply(3*time.Second)))
+		srv.Control(OpCreate, Once(DelayReply(3*time.Second)))
 		release := make(chan struct{})
-		srv.Control(OpDelete, once(HoldReply(release)))
+		srv.Control(OpDelete, Once(HoldReply(release)))
 		xid := c.request(OpCreate, createBody("/a", "", 0))
 		ping := c.request(OpPing, nil)
 		c.wantSilence(time.Second)
@@ -230,7 +218,7 @@ func TestControlFunctionMayUseTheServer(t *testing.T) {
 func TestFailedHandshakeSaysThatTheSessionIsGone(t *testing.T) {
 	inMemory(t, ServerOptions{}, func(t *testing.T, srv *Server) {
 		c := openRaw(t, srv.Member(0), 4*time.Second)
-		srv.Control(OpConnect, once(Fail(zk.ErrSessionExpired)))
+		srv.Control(OpConnect, Once(Fail(zk.ErrSessionExpired)))
 		next := c.again(srv.Member(0))
 		if next.session != 0 {
 			t.Errorf("session 0x%x", next.session)
@@ -242,7 +230,7 @@ func TestFailedHandshakeSaysThatTheSessionIsGone(t *testing.T) {
 func TestCounts(t *testing.T) {
 	inMemory(t, ServerOptions{}, func(t *testing.T, srv *Server) {
 		c := openRaw(t, srv.Member(0), 4*time.Second)
-		srv.Control(OpExists, once(Fail(zk.ErrNoAuth)))
+		srv.Control(OpExists, Once(Fail(zk.ErrNoAuth)))
 		c.do(OpExists, watchBody("/a", false))
 		c.do(OpExists, watchBody("/a", true))
 		c.do(OpCreate, createBody("/a", "", 0))
@@ -257,4 +245,13 @@ func TestCounts(t *testing.T) {
 			t.Errorf("counts %v after a reset", got)
 		}
 	})
+}
+
+func TestNthCountsFromOne(t *testing.T) {
+	fn := Nth(3, LoseReply)
+	for i := 1; i < 6; i++ {
+		if got := fn(&Request{}); (got == LoseReply) != (i == 3) {
+			t.Errorf("call %d: %+v", i, got)
+		}
+	}
 }

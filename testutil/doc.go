@@ -1,2 +1,73 @@
-// Package testutil is ZooKeeper for tests.
+// Package testutil gives a test a ZooKeeper: one inside the test's own process,
+// in pure Go, and the real one.
+//
+// # The server in the process
+//
+// NewServer starts a server in well under a millisecond. It speaks ZooKeeper's
+// wire protocol, so unmodified clients of any language work on it over TCP:
+//
+//	srv, err := testutil.NewServer(nil)
+//	defer srv.Close()
+//	conn, _, err := zk.Connect([]string{srv.Addr()}, 10*time.Second)
+//
+// It behaves as ZooKeeper 3.8 does, and a conformance test compares the two
+// answer by answer: zxids and every field of a Stat, sequence numbers and the
+// end of their counter, ephemeral nodes, sessions that expire at whole ticks and
+// move between connections, watches and the order of their events, multis that
+// are all or nothing, access rights, size limits. It is for tests, examples and
+// trying things out. It keeps nothing on disk, guards nothing, and is not for
+// production: run a real ensemble there.
+//
+// # Virtual time
+//
+// Dialer connects in memory, without sockets. Inside testing/synctest the server
+// and its clients then live in virtual time: an hour of heartbeats, expiries and
+// failovers takes milliseconds, and a test knows to the tick when what happens.
+//
+//	synctest.Test(t, func(t *testing.T) {
+//		srv, err := testutil.NewServer(&testutil.ServerOptions{NoListen: true})
+//		defer srv.Close()
+//		conn, events, err := zk.Connect([]string{srv.Addr()}, 10*time.Second, zk.WithDialer(srv.Dialer()))
+//		time.Sleep(time.Hour)
+//	})
+//
+// The server must be made inside the bubble and closed before its end. So must
+// the client, whose event channel is to be drained until it closes.
+//
+// # Faults
+//
+// Control sees each request before it is applied and decides its fate: Pass,
+// LoseRequest, LoseReply, CutAfter, Fail, Delay, Hold, DelayReply, HoldReply,
+// ExpireBefore, ExpireAfter. A function can be written for one request among
+// many: it is told the operation, path, session and content.
+//
+//	// The first answer to a create is lost, though the node is created.
+//	srv.Control(testutil.OpCreate, testutil.Once(testutil.LoseReply))
+//
+// ExpireSession ends a session as the ensemble would, Isolate lets nothing pass
+// between a client and the server, DropConnections cuts everybody, Stop and
+// Start are a restart with the data kept. Counts tells how many requests of each
+// kind have come, to hold a program to a budget; Sessions, Watches and Dump show
+// what there is.
+//
+// With Members: 3 the server is an ensemble as its clients see it. Member(i) can
+// be cut off from the others, then it goes on answering reads and pings for 5
+// ticks while its clients' sessions expire elsewhere; or it can lag and show the
+// past. Elections among the members take no time, and no messages: what passes
+// between the servers is not modelled beyond what clients can notice.
+//
+// # What is left out
+//
+// SASL, X.509, TLS and quotas; reconfiguration (answered with ReconfigDisabled);
+// read-only mode and local sessions; request throttling; the admin server, JMX
+// and metrics beyond a short mntr; four-letter words other than ruok, srvr, stat,
+// mntr, cons, wchs, wchp, dump and envi. Operations that are not known are
+// answered with Unimplemented, and the connection closes. Nodes with a time to
+// live work as with zookeeper.extendedTypesEnabled=true. Watch events are kept
+// from clients that may not read the node, as since 3.8.4.
+//
+// # The real one
+//
+// StartZooKeeper starts a real ZooKeeper, a single server or an ensemble, from a
+// local installation, so that the same test can run on both.
 package testutil
