@@ -1,0 +1,335 @@
+package election_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+
+	"github.com/zkelection/election"
+	"github.com/zkelection/election/testutil"
+)
+
+// A scenario is one behaviour of the library. Each runs on the in-process
+// ZooKeeper, in virtual time, and on a real one.
+type scenario struct {
+	name string
+	run  func(t *testing.T, w *world)
+}
+
+// scenarios is filled by the init functions of the files that hold them.
+var scenarios []scenario
+
+func TestInProcess(t *testing.T) {
+	for _, s := range scenarios {
+		t.Run(s.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := inProcess(t, nil)
+				s.run(t, w)
+			})
+		})
+	}
+}
+
+func TestZooKeeper(t *testing.T) {
+	ensemble := testutil.StartZooKeeper(t, 1)
+	t.Run("scenarios", func(t *testing.T) {
+		for _, s := range scenarios {
+			t.Run(s.name, func(t *testing.T) {
+				t.Parallel()
+				s.run(t, &world{t: t, servers: ensemble.Servers(), dial: net.DialTimeout})
+			})
+		}
+	})
+}
+
+// world is the backend that a scenario runs on, and helpers for the clients.
+type world struct {
+	t       *testing.T
+	servers []string
+	dial    zk.Dialer
+	srv     *testutil.Server // nil on a real ZooKeeper
+	log     logBuffer
+}
+
+// inProcess makes a world of an in-process server, without sockets.
+func inProcess(t *testing.T, opts *testutil.ServerOptions) *world {
+	if opts == nil {
+		opts = &testutil.ServerOptions{}
+	}
+	opts.NoListen = true
+	srv, err := testutil.NewServer(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(srv.Close)
+	return &world{t: t, servers: []string{"mem"}, dial: srv.Dialer(), srv: srv}
+}
+
+// virtual reports whether time costs nothing.
+func (w *world) virtual() bool { return w.srv != nil }
+
+// timeout is the session timeout that scenarios ask for.
+func (w *world) timeout() time.Duration { return 4 * time.Second }
+
+// patience is how long something may take that is to happen.
+func (w *world) patience() time.Duration {
+	if w.virtual() {
+		return time.Hour
+	}
+	return 30 * time.Second
+}
+
+func (w *world) context() context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), w.patience())
+	w.t.Cleanup(cancel)
+	return ctx
+}
+
+// name is an election of the test's own.
+func (w *world) name() string { return strings.ReplaceAll(w.t.Name(), "/", ".") }
+
+// node is one session with its network.
+type node struct {
+	*election.Session
+	link *link
+}
+
+func (w *world) session(opts ...func(*election.SessionOptions)) *node {
+	w.t.Helper()
+	n := &node{link: newLink(w.dial)}
+	o := &election.SessionOptions{Dialer: n.link.Dial, Logger: w.logger()}
+	for _, set := range opts {
+		set(o)
+	}
+	s, err := election.Connect(w.servers, w.timeout(), o)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	n.Session = s
+	w.t.Cleanup(func() {
+		n.link.setDown(false)
+		if err := s.Close(); err != nil && !errors.Is(err, election.ErrCallbackRunning) {
+			w.t.Errorf("close session: %v", err)
+		}
+	})
+	if err := s.AwaitConnected(w.context()); err != nil {
+		w.t.Fatal(err)
+	}
+	return n
+}
+
+func (w *world) logger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(&w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// logBuffer keeps what was logged, and prints it if the test fails.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// client is a plain connection, for members that are not this library and to
+// look at the nodes.
+func (w *world) client() *zk.Conn {
+	w.t.Helper()
+	conn, events, err := zk.Connect([]string{"127.0.0.1:1"}, w.timeout(), zk.WithLogger(silent{}),
+		zk.WithDialer(func(network, _ string, timeout time.Duration) (net.Conn, error) {
+			return w.dial(network, w.servers[0], timeout)
+		}))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() {
+		conn.Close()
+		for range events {
+		}
+	})
+	w.until("a client to connect", func() bool { return conn.State() == zk.StateHasSession })
+	return conn
+}
+
+type silent struct{}
+
+func (silent) Printf(string, ...any) {}
+
+// until polls for a condition.
+func (w *world) until(what string, condition func() bool) {
+	w.t.Helper()
+	deadline := time.Now().Add(w.patience())
+	for !condition() {
+		if time.Now().After(deadline) {
+			w.t.Fatalf("waited %v for %s\n%s%s", w.patience(), what, w.log.String(), w.dump())
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+func (w *world) dump() string {
+	if w.srv == nil {
+		return ""
+	}
+	return w.srv.Dump()
+}
+
+// settle lets things happen that should not.
+func (w *world) settle() { time.Sleep(200 * time.Millisecond) }
+
+// member is a candidate that writes a journal.
+type member struct {
+	*election.Candidate
+	w       *world
+	node    *node
+	id      string
+	journal *journal
+	term    atomic.Pointer[election.Term]
+}
+
+// journal is a list of what happened, in order.
+type journal struct {
+	mu     sync.Mutex
+	events []string
+}
+
+func (j *journal) add(format string, args ...any) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.events = append(j.events, fmt.Sprintf(format, args...))
+}
+
+func (j *journal) all() []string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.Clone(j.events)
+}
+
+func (j *journal) has(event string) bool { return slices.Contains(j.all(), event) }
+
+func (j *journal) count(event string) (n int) {
+	for _, e := range j.all() {
+		if e == event {
+			n++
+		}
+	}
+	return n
+}
+
+// member makes a candidate on a session of its own, called id, whose journal
+// reads "id won", "id lost to X", "id stepped down: cause".
+func (w *world) member(id string, j *journal, opts ...func(*election.CandidateOptions)) *member {
+	w.t.Helper()
+	return w.memberOn(w.session(), id, j, opts...)
+}
+
+func (w *world) memberOn(n *node, id string, j *journal, opts ...func(*election.CandidateOptions)) *member {
+	w.t.Helper()
+	o := &election.CandidateOptions{Data: []byte(id)}
+	for _, set := range opts {
+		set(o)
+	}
+	c, err := election.NewCandidate(n.Session, w.name(), o)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	m := &member{Candidate: c, w: w, node: n, id: id, journal: j}
+	c.OnWin(func(_ context.Context, term election.Term) error {
+		m.term.Store(&term)
+		j.add("%s won", id)
+		return nil
+	})
+	c.OnLose(func(_ context.Context, l election.Leader) { j.add("%s lost to %s", id, l.Data) })
+	c.OnStepDown(func(_ context.Context, _ election.Term, cause error) {
+		j.add("%s stepped down: %s", id, causeName(cause))
+	})
+	c.OnTakeoverError(func(election.Term, error) { j.add("%s failed to take over", id) })
+	return m
+}
+
+func causeName(err error) string {
+	for cause, name := range map[error]string{
+		election.ErrResigned: "resigned", election.ErrClosed: "closed", election.ErrLeaseLapsed: "lease lapsed",
+		election.ErrSessionLost: "session lost", election.ErrBallotDeleted: "ballot deleted", election.ErrTakeoverFailed: "takeover failed",
+	} {
+		if errors.Is(err, cause) {
+			return name
+		}
+	}
+	return fmt.Sprint(err)
+}
+
+func (m *member) vote() *member {
+	m.w.t.Helper()
+	if err := m.Vote(m.w.context()); err != nil {
+		m.w.t.Fatal(err)
+	}
+	return m
+}
+
+// lead votes, and waits for the acknowledgement.
+func (m *member) lead() *member {
+	m.w.t.Helper()
+	if _, err := m.Campaign(m.w.context()); err != nil {
+		m.w.t.Fatalf("%s: %v", m.id, err)
+	}
+	return m
+}
+
+func (m *member) resign() {
+	m.w.t.Helper()
+	if err := m.Resign(m.w.context()); err != nil {
+		m.w.t.Fatal(err)
+	}
+}
+
+func (w *world) await(j *journal, event string) {
+	w.t.Helper()
+	deadline := time.Now().Add(w.patience())
+	for !j.has(event) {
+		if time.Now().After(deadline) {
+			w.t.Fatalf("waited %v for %q in %q\n%s%s", w.patience(), event, j.all(), w.log.String(), w.dump())
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// same compares a journal, or anything else.
+func (w *world) same(what string, got, want []string) {
+	w.t.Helper()
+	if !slices.Equal(got, want) {
+		w.t.Fatalf("%s:\n got %q\nwant %q\n%s%s", what, got, want, w.log.String(), w.dump())
+	}
+}
+
+// children lists the election's nodes.
+func (w *world) children(conn *zk.Conn, path string) []string {
+	w.t.Helper()
+	names, _, err := conn.Children(path)
+	if err != nil && !errors.Is(err, zk.ErrNoNode) {
+		w.t.Fatal(err)
+	}
+	slices.Sort(names)
+	return names
+}
