@@ -1,0 +1,131 @@
+// Package examples_test builds the examples and runs each as a process, on the
+// in-process server and on a real ZooKeeper.
+package examples_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/zkelection/election/testutil"
+)
+
+// binaries is the directory of the built examples.
+var binaries string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "examples")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer func() { _ = os.RemoveAll(dir) }()
+		binaries = dir
+		args := []string{"build", "-o", dir + "/"}
+		if raceEnabled() {
+			args = append(args, "-race")
+		}
+		build := exec.Command("go", append(args, "./...")...)
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "go %s: %v\n%s", strings.Join(build.Args[1:], " "), err, out)
+			return 1
+		}
+		defer func() {
+			if zooKeeper.started != nil {
+				zooKeeper.started.Close()
+			}
+		}()
+		return m.Run()
+	}())
+}
+
+// raceEnabled reports whether this test was built with the race detector; the
+// examples then are, too.
+func raceEnabled() bool {
+	info, ok := debug.ReadBuildInfo()
+	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
+}
+
+// zooKeeper is one real server for all examples.
+var zooKeeper struct {
+	once    sync.Once
+	started *testutil.Ensemble
+	err     error
+}
+
+func realServers(t *testing.T) string {
+	t.Helper()
+	zooKeeper.once.Do(func() {
+		zooKeeper.started, zooKeeper.err = testutil.LaunchZooKeeper(binaries, 1, testutil.EnsembleOptions{})
+	})
+	if errors.Is(zooKeeper.err, testutil.ErrNoZooKeeper) && os.Getenv("ELECTION_REQUIRE_ZOOKEEPER") != "1" {
+		t.Skip(zooKeeper.err)
+	}
+	if zooKeeper.err != nil {
+		t.Fatal(zooKeeper.err)
+	}
+	return strings.Join(zooKeeper.started.Servers(), ",")
+}
+
+// onBoth runs an example without flags, and again with -servers on a real
+// ZooKeeper, and gives what it printed to check.
+func onBoth(t *testing.T, name string, check func(output string) error, args ...string) {
+	t.Helper()
+	t.Run("in-process", func(t *testing.T) {
+		t.Parallel()
+		runExample(t, check, name, args...)
+	})
+	t.Run("ZooKeeper", func(t *testing.T) {
+		t.Parallel()
+		runExample(t, check, name, append(args, "-servers", realServers(t))...)
+	})
+}
+
+func runExample(t *testing.T, check func(output string) error, name string, args ...string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, filepath.Join(binaries, name), args...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	began := time.Now()
+	err := cmd.Run()
+	t.Logf("%s %s: %v\n%s%s", name, strings.Join(args, " "), time.Since(began).Round(time.Millisecond), &stdout, &stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stderr.Len() > 0 {
+		t.Error("it wrote to standard error")
+	}
+	if err := check(stdout.String()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestLength keeps the examples short enough to be read.
+func TestLength(t *testing.T) {
+	sources, err := filepath.Glob("*/*.go")
+	if err != nil || len(sources) == 0 {
+		t.Fatalf("no sources found: %v", err)
+	}
+	for _, path := range sources {
+		source, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if lines := bytes.Count(source, []byte("\n")); lines > 150 {
+			t.Errorf("%s has %d lines, more than 150", path, lines)
+		}
+	}
+}
