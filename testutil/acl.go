@@ -3,7 +3,6 @@ package testutil
 import (
 	"crypto/sha1"
 	"encoding/base64"
-	"net/netip"
 	"strconv"
 	"strings"
 )
@@ -79,7 +78,10 @@ func fixACL(list []acl, who []identity) ([]acl, code) {
 			continue
 		}
 		seen[a] = true
+		known := a.id.scheme == "world" || a.id.scheme == "digest" || a.id.scheme == "ip"
 		switch {
+		case a.id.id == nullText && known:
+			return nil, codeMarshallingError
 		case a.id == anyone:
 			fixed = append(fixed, a)
 		case a.id.scheme == "auth":
@@ -112,21 +114,31 @@ func validDigest(id string) bool {
 	return len(parts) == 2
 }
 
-func parseIPRule(rule string) (addr netip.Addr, bits int, ok bool) {
-	host, mask, hasMask := strings.Cut(rule, "/")
-	addr, err := netip.ParseAddr(host)
-	if err != nil || addr.Zone() != "" {
-		return addr, 0, false
-	}
-	bits = addr.BitLen()
-	if hasMask {
-		n, err := strconv.Atoi(mask)
-		if err != nil || n < 0 || n > bits {
-			return addr, 0, false
+// parseIPv4 reads an address as ZooKeeper does, which knows no others than those
+// of four decimal parts.
+func parseIPv4(s string) (addr uint32, ok bool) {
+	parts := strings.Split(s, ".")
+	for _, part := range parts {
+		n, err := strconv.ParseUint(part, 10, 8)
+		if err != nil {
+			return 0, false
 		}
-		bits = n
+		addr = addr<<8 | uint32(n)
 	}
-	return addr, bits, true
+	return addr, len(parts) == 4
+}
+
+// parseIPRule reads an address with the number of bits that count.
+func parseIPRule(rule string) (addr uint32, bits int, ok bool) {
+	host, mask, hasMask := strings.Cut(rule, "/")
+	addr, ok = parseIPv4(host)
+	bits = 32
+	if ok && hasMask {
+		var err error
+		bits, err = strconv.Atoi(mask)
+		ok = err == nil && bits >= 0 && bits <= 32
+	}
+	return addr, bits, ok
 }
 
 func validIP(rule string) bool {
@@ -136,15 +148,8 @@ func validIP(rule string) bool {
 
 func ipMatches(id, rule string) bool {
 	addr, bits, ok := parseIPRule(rule)
-	if !ok {
-		return false
-	}
-	who, err := netip.ParseAddr(id)
-	if err != nil || who.BitLen() != addr.BitLen() {
-		return false
-	}
-	prefix, err := addr.Prefix(bits)
-	return err == nil && prefix.Contains(who)
+	who, known := parseIPv4(id)
+	return ok && known && (addr^who)>>(32-bits) == 0
 }
 
 // digestOf is the identity that a "user:password" pair proves.

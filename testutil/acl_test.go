@@ -28,6 +28,7 @@ func TestAllowed(t *testing.T) {
 		{"network with host bits", []acl{{permAll, identity{"ip", "10.1.9.9/16"}}}, permWrite, true},
 		{"another network", []acl{{permAll, identity{"ip", "10.2.0.0/16"}}}, permWrite, false},
 		{"another family", []acl{{permAll, identity{"ip", "::1/0"}}}, permWrite, false},
+		{"every network", []acl{{permAll, identity{"ip", "0.0.0.0/0"}}}, permWrite, true},
 		{"unknown scheme", []acl{{permAll, identity{"sasl", "me"}}}, permWrite, false},
 		{"second line", []acl{{permRead, anyone}, {permWrite, me}}, permWrite, true},
 	} {
@@ -62,6 +63,11 @@ func TestFixACL(t *testing.T) {
 		{"ip with bad bits", rule("ip", "1.2.3.4/x"), who, nil, codeInvalidACL},
 		{"world but not anyone", rule("world", "me"), who, nil, codeInvalidACL},
 		{"unknown scheme", rule("sasl", "me"), who, nil, codeInvalidACL},
+		{"ip of version 6", rule("ip", "::1"), who, nil, codeInvalidACL},
+		{"ip with negative bits", rule("ip", "1.2.3.4/-1"), who, nil, codeInvalidACL},
+		{"null id", rule("world", nullText), who, nil, codeMarshallingError},
+		{"auth with null id", rule("auth", nullText), who, []acl{{permAll, me}}, codeOK},
+		{"null id of an unknown scheme", rule("", nullText), who, nil, codeInvalidACL},
 	} {
 		got, err := fixACL(test.list, test.who)
 		if err != test.err || fmt.Sprint(got) != fmt.Sprint(test.want) {

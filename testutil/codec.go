@@ -3,6 +3,9 @@ package testutil
 import (
 	"encoding/binary"
 	"errors"
+	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
 )
 
 // The wire format: big-endian integers, strings and buffers behind a 32-bit
@@ -83,12 +86,20 @@ func (d *decoder) string() string {
 	if p == nil {
 		d.fail(errNull)
 	}
-	return string(p)
+	return asText(p)
 }
 
 // nullableString reads a string for which null and empty are the same.
 func (d *decoder) nullableString() string {
-	return string(d.bytes())
+	return asText(d.bytes())
+}
+
+// asText reads what is no UTF-8 as U+FFFD, as Java does.
+func asText(p []byte) string {
+	if utf8.Valid(p) {
+		return string(p)
+	}
+	return string([]rune(string(p)))
 }
 
 // count reads the length of a vector whose elements take at least size bytes
@@ -119,12 +130,20 @@ func (d *decoder) strings() []string {
 	return list
 }
 
+// nullText stands for a null string where it differs from an empty one. It is no
+// UTF-8, so no client can send it.
+const nullText = "\xff"
+
 // acls reads a list of access rights; null is the empty list.
 func (d *decoder) acls() []acl {
 	n := d.count(12)
 	list := make([]acl, 0, n)
 	for range n {
-		list = append(list, acl{perms: d.int32(), id: identity{scheme: d.string(), id: d.string()}})
+		a := acl{perms: d.int32(), id: identity{scheme: d.nullableString(), id: nullText}}
+		if id := d.bytes(); id != nil {
+			a.id.id = asText(id)
+		}
+		list = append(list, a)
 	}
 	return list
 }
@@ -146,8 +165,28 @@ func (e *encoder) int32(v int32) { e.b = binary.BigEndian.AppendUint32(e.b, uint
 func (e *encoder) int64(v int64) { e.b = binary.BigEndian.AppendUint64(e.b, uint64(v)) }
 
 func (e *encoder) string(s string) {
+	s = asJava(s)
 	e.int32(int32(len(s)))
 	e.b = append(e.b, s...)
+}
+
+// asJava writes each character beyond U+FFFF as a pair of surrogates of three
+// bytes each, as ZooKeeper does in what it sends.
+func asJava(s string) string {
+	if !strings.ContainsFunc(s, func(r rune) bool { return r > 0xffff }) {
+		return s
+	}
+	var p []byte
+	for _, r := range s {
+		if r <= 0xffff {
+			p = utf8.AppendRune(p, r)
+			continue
+		}
+		for _, half := range utf16.Encode([]rune{r}) {
+			p = append(p, 0xe0|byte(half>>12), 0x80|byte(half>>6&0x3f), 0x80|byte(half&0x3f))
+		}
+	}
+	return string(p)
 }
 
 func (e *encoder) bytes(p []byte) {

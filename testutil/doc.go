@@ -58,7 +58,8 @@
 //
 // # What is left out
 //
-// SASL, X.509, TLS and quotas; reconfiguration (answered with ReconfigDisabled);
+// SASL (answered as by a ZooKeeper that has none configured), X.509, TLS and
+// quotas; reconfiguration (answered with ReconfigDisabled);
 // read-only mode and local sessions; request throttling; the admin server, JMX
 // and metrics beyond a short mntr; four-letter words other than ruok, srvr, stat,
 // mntr, cons, wchs, wchp, dump and envi. Operations that are not known are

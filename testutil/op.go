@@ -40,6 +40,7 @@ const (
 	OpMultiRead            Op = 22
 	OpAuth                 Op = 100
 	OpSetWatches           Op = 101
+	OpSASL                 Op = 102
 	OpGetEphemerals        Op = 103
 	OpGetAllChildrenNumber Op = 104
 	OpSetWatches2          Op = 105
@@ -79,6 +80,7 @@ var opNames = map[Op]string{
 	OpMultiRead:            "multiRead",
 	OpAuth:                 "auth",
 	OpSetWatches:           "setWatches",
+	OpSASL:                 "sasl",
 	OpGetEphemerals:        "getEphemerals",
 	OpGetAllChildrenNumber: "getAllChildrenNumber",
 	OpSetWatches2:          "setWatches2",

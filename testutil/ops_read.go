@@ -1,6 +1,9 @@
 package testutil
 
-import "strings"
+import (
+	"errors"
+	"strings"
+)
 
 // read answers a request that changes nothing, from the tree of the member that
 // the client is connected to. body writes what follows the header; it is nil
@@ -95,11 +98,11 @@ func (c *conn) read(op Op, d *decoder) (err code, body func(*encoder)) {
 			}
 		}
 	case OpSync:
-		path := d.nullableString()
+		path := d.bytes() // null is given back as null
 		if d.err != nil {
 			break
 		}
-		return codeOK, func(e *encoder) { e.string(path) }
+		return codeOK, func(e *encoder) { e.bytes(path) }
 	case OpMultiRead:
 		return c.multiRead(d)
 	case OpSetWatches, OpSetWatches2, OpAddWatch, OpCheckWatches, OpRemoveWatches:
@@ -131,8 +134,11 @@ func (c *conn) readable(path string, perm int32, d *decoder) (*znode, code) {
 
 func (c *conn) multiRead(d *decoder) (code, func(*encoder)) {
 	ops, reads, ok := decodeMulti(d)
-	if !ok || len(ops) > 0 && !reads {
+	switch {
+	case !ok && !errors.Is(d.err, errNull):
 		return codeMarshallingError, nil
+	case !ok || len(ops) > 0 && !reads:
+		return codeMarshallingError, func(e *encoder) { e.multiResults(nil) }
 	}
 	return codeOK, func(e *encoder) {
 		for _, op := range ops {

@@ -109,7 +109,9 @@ var refusals = []struct {
 	}, codeInvalidACL},
 	{"check missing", OpCheck, versionBody("/x", -1), codeNoNode},
 	{"check wrong version", OpCheck, versionBody("/a", 7), codeBadVersion},
-	{"reconfig", OpReconfig, nil, codeReconfigDisabled},
+	{"createTTL without ttl", OpCreateTTL, func(e *encoder) { createBody("/x", "", 0)(e); e.int64(-1) }, codeBadArguments},
+	{"deleteContainer", OpDeleteContainer, pathBody("/a"), codeBadArguments},
+	{"reconfig", OpReconfig, func(e *encoder) { e.string(""); e.string(""); e.string(""); e.int64(-1) }, codeReconfigDisabled},
 	{"multi of what it cannot hold", OpMulti, multiBody(subOp{OpSync, pathBody("/")}), codeMarshallingError},
 	{"multi of a read", OpMulti, multiBody(subOp{OpGetData, watchBody("/a", false)}), codeMarshallingError},
 	{"multi that does not end", OpMulti, func(e *encoder) { e.multiHeader(OpDelete, false, -1) }, codeMarshallingError},
@@ -451,8 +453,35 @@ func TestContainersAndTTLNodesGoAway(t *testing.T) {
 	})
 }
 
+func TestCheckOutsideAMultiIsAnsweredOnlyWhenRefused(t *testing.T) {
+	withRaw(t, func(t *testing.T, srv *Server, c *rawClient) {
+		zxid := c.do(OpPing, nil).zxid
+		c.request(OpCheck, versionBody("/", 0))
+		if r := c.do(OpPing, nil); r.zxid != zxid+1 {
+			t.Errorf("zxid %d, was %d", r.zxid, zxid)
+		}
+		c.want(codeBadVersion, OpCheck, versionBody("/", 1))
+	})
+}
+
+func TestRareRequests(t *testing.T) {
+	withRaw(t, func(t *testing.T, srv *Server, c *rawClient) {
+		zxid := c.do(OpPing, nil).zxid
+		if r := c.want(codeMarshallingError, OpReconfig, nil); r.zxid != zxid {
+			t.Errorf("zxid %d, was %d", r.zxid, zxid)
+		}
+		null := func(e *encoder) { e.bytes(nil) }
+		if r := c.want(codeOK, OpSync, null); r.body.int32() != -1 {
+			t.Error("the null path of a sync is not given back")
+		}
+		if r := c.want(codeOK, OpSASL, null); r.zxid != 0 || r.body.int32() != -1 {
+			t.Error("sasl is not answered with an empty token")
+		}
+	})
+}
+
 func TestUnknownOperationClosesTheConnection(t *testing.T) {
-	for _, op := range []Op{OpNotification, 10, 99, 102, 4711, -1} {
+	for _, op := range []Op{OpNotification, 10, 99, 4711, -1} {
 		withRaw(t, func(t *testing.T, srv *Server, c *rawClient) {
 			if r := c.do(op, nil); r.err != codeUnimplemented || r.zxid != -1 {
 				t.Errorf("%v: error %d, zxid %d", op, r.err, r.zxid)

@@ -121,8 +121,8 @@ func (p *preparer) prepare(w write) *txn {
 		err = p.setACL(w, x)
 	case OpCheck:
 		err = p.checkVersion(w)
-	case OpReconfig:
-		err = codeReconfigDisabled
+	case OpDeleteContainer:
+		err = codeBadArguments // the servers' own, and laid out otherwise
 	default:
 		err = codeMarshallingError
 	}
@@ -139,6 +139,9 @@ func (p *preparer) create(w write, x *txn) code {
 	}
 	if mode.ttl && (w.ttl <= 0 || w.ttl > maxTTL) || !mode.ttl && w.ttl >= 0 {
 		return codeBadArguments
+	}
+	if w.op == OpCreateTTL && !mode.ttl {
+		return codeBadArguments // ZooKeeper 3.8 takes it, and dies of it
 	}
 	if err := p.check(); err != codeOK {
 		return err
@@ -176,7 +179,7 @@ func (p *preparer) create(w write, x *txn) code {
 	switch {
 	case w.op == OpCreateContainer:
 		x.kind = container
-	case w.op == OpCreateTTL && mode.ttl:
+	case w.op == OpCreateTTL:
 		x.kind, x.ttl = withTTL, w.ttl
 	case mode.ephemeral:
 		x.kind = ephemeral

@@ -56,7 +56,11 @@ func (s *Server) expiry(timeout int32) int64 {
 
 // touch notes that the leader has heard of a session.
 func (s *Server) touch(x *session, timeout int32) {
+	before := x.expireAt
 	x.expireAt = s.expiry(timeout)
+	if x.expireAt < before {
+		s.poke() // it was resumed with a shorter timeout
+	}
 }
 
 // hear notes that a member has heard of a session from its client. It is false

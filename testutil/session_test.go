@@ -43,6 +43,20 @@ func TestExpiryIsRoundedUpToTheNextTick(t *testing.T) {
 	}
 }
 
+func TestResumedWithAShorterTimeout(t *testing.T) {
+	inMemory(t, ServerOptions{}, func(t *testing.T, srv *Server) {
+		began := time.Now()
+		c := openRaw(t, srv.Member(0), 40*time.Second)
+		time.Sleep(time.Second) // the clock sleeps until the end of the timeout
+		c.timeout = 5000
+		next := c.again(srv.Member(0))
+		next.wantClosedWithin(time.Minute)
+		if d := time.Since(began); d != 8*time.Second {
+			t.Errorf("expired after %v", d)
+		}
+	})
+}
+
 // wantClosedWithin is wantClosed with more patience.
 func (c *rawClient) wantClosedWithin(d time.Duration) {
 	c.t.Helper()
