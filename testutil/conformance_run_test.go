@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/zkelection/election/testutil"
 )
 
 // A backend is a server under comparison. Runs on one backend follow each other, so that nothing but the run's own
@@ -15,11 +13,28 @@ import (
 type backend struct {
 	name   string
 	dial   func() (net.Conn, error)
-	server *testutil.Server // nil for a real one
-	tamper *tampering       // nil but in the negative controls
+	tamper *tampering // nil but in the negative controls
 
-	admin *client // lives as long as the backend, and looks at the tree from outside
+	// restart ends the server's process and starts it again with its data.
+	restart func()
+
+	// renew, if not nil, replaces the server by a new one, which happens every renewal.
+	renew func(b *backend)
+	born  time.Time
+
+	admin *client // lives as long as the server, and looks at the tree from outside
 	runs  int
+}
+
+// The in-process server looks once a minute for containers to delete, and its zxid moves then: it does not live so long.
+const renewal = 20 * time.Second
+
+func (b *backend) fresh() {
+	if b.renew != nil && time.Since(b.born) > renewal {
+		b.close()
+		b.admin, b.born = nil, time.Now()
+		b.renew(b)
+	}
 }
 
 // A client is a session of a run, on the connection that it has at the moment. It is used by one goroutine.
@@ -61,8 +76,8 @@ func (r *run) prompt(work func()) {
 // execute runs the script and returns what was seen, one line for each answer and event. It leaves no session behind. Not
 // ok means that it was not run as written, see [run.prompt].
 func (b *backend) execute(script []step) (transcript []string, ok bool) {
-	r := &run{backend: b, describer: describer{root: fmt.Sprintf("/c%07d", b.runs), sessions: map[int64]string{}}}
-	b.runs++
+	b.fresh()
+	r := &run{backend: b, describer: describer{sessions: map[int64]string{}}}
 	if b.admin == nil {
 		b.admin = &client{wire: &wire{}, name: "outside"}
 		r.connect(b.admin, int32(longestTimeout.Milliseconds()))
@@ -70,7 +85,13 @@ func (b *backend) execute(script []step) (transcript []string, ok bool) {
 			r.outside(step{Op: "auth", Scheme: "digest", Auth: auth})
 		}
 	}
-	r.base = r.outside(step{Op: "create", Path: "/", ACL: openACL}).zxid
+	// The run's node has a parent of its own, because a sequential create at the run's node makes a sibling.
+	parent := fmt.Sprintf("/c%07d", b.runs)
+	b.runs++
+	r.outside(step{Op: "create", Path: parent, ACL: openACL})
+	r.base = r.outside(step{Op: "create", Path: parent + "/run", ACL: openACL}).zxid
+	r.root = parent + "/run"
+	r.sessions[b.admin.id] = b.admin.name
 	r.transcript = nil
 	for i := range r.clients {
 		r.clients[i] = &client{wire: &wire{}, name: fmt.Sprintf("session %d", i)}
@@ -151,11 +172,19 @@ func (r *run) outside(st step) packet {
 	return p
 }
 
+// hangUp ends the connection from the client's side. It waits until the server has done the same: ZooKeeper, when it
+// notices the end of a session's old connection only after the session got a new one, forgets the new one.
 func (c *client) hangUp() {
-	if c.open {
-		_ = c.conn.Close()
-		c.open = false
+	if !c.open {
+		return
 	}
+	c.open = false
+	if half, ok := c.conn.(*net.TCPConn); ok && half.CloseWrite() == nil {
+		for err := error(nil); err == nil; {
+			_, err = c.readFrame()
+		}
+	}
+	_ = c.conn.Close()
 }
 
 // lost notes that the connection ended.
@@ -242,6 +271,12 @@ func (r *run) ready(c *client) bool {
 
 func (r *run) do(c *client, st step) {
 	switch st.Op {
+	case "restart":
+		for _, c := range append(r.clients[:], r.admin) {
+			c.hangUp()
+		}
+		r.restart()
+		r.resume(r.admin, int32(longestTimeout.Milliseconds()))
 	case "connectAgain":
 		if c.live {
 			r.ready(c)

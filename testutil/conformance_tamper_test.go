@@ -42,11 +42,7 @@ func TestConformanceSeesPlantedDifferences(t *testing.T) {
 		planted := &plantedDifferences[i]
 		t.Run(strings.ReplaceAll(planted.name, " ", "_"), func(t *testing.T) {
 			t.Parallel()
-			sound, faulty := inProcessBackend(t), inProcessBackend(t)
-			faulty.tamper = planted
-			if planted.server != nil {
-				planted.server(faulty.server)
-			}
+			sound, faulty := inProcessBackend(t), faultyBackend(t, planted)
 			done := 0
 			for seed := range uint64(patience) {
 				// Without the steps that take long: no difference here needs them.
@@ -85,13 +81,13 @@ func TestConformanceSeesNoDifferenceWhereNoneIs(t *testing.T) {
 // at most one that makes the version matter.
 func TestConformanceExplainsADifferenceBriefly(t *testing.T) {
 	t.Parallel()
-	sound, faulty := inProcessBackend(t), inProcessBackend(t)
-	faulty.tamper = &tampering{request: func(st step) step {
+	sound := inProcessBackend(t)
+	faulty := faultyBackend(t, &tampering{request: func(st step) step {
 		if st.Op == "setData" {
 			st.Version = -1
 		}
 		return st
-	}}
+	}})
 	script := []step{{Op: "create", Path: "/a", ACL: openACL}}
 	for _, st := range generate(1, 2*stepsInScript) {
 		if st.Op != "delete" && st.Op != "multi" && st.Op != "burst" && st.Op != "expire" {
@@ -175,8 +171,8 @@ func next(w *wire, p packet, order func(event, next packet) []packet) []packet {
 	return order(p, following)
 }
 
-func plus(n int64) func(int64) int64 { return func(v int64) int64 { return v + n } }
-func zero(int64) int64               { return 0 }
+func oneMore(v int64) int64 { return v + 1 }
+func zero(int64) int64      { return 0 }
 
 // inMulti changes the parts of a multi.
 func inMulti(change func(step) step) func(step) step {
@@ -206,15 +202,15 @@ func every(n int64, op testutil.Op, action testutil.Action) func(*testutil.Serve
 
 var plantedDifferences = []tampering{
 	// Stats.
-	{name: "czxid is one too high", packet: field(0, 8, plus(1))},
-	{name: "mzxid is one too high", packet: field(8, 8, plus(1))},
+	{name: "czxid is one too high", packet: field(0, 8, oneMore)},
+	{name: "mzxid is one too high", packet: field(8, 8, oneMore)},
 	{name: "ctime is missing", packet: field(16, 8, zero)},
 	{name: "mtime is missing", packet: field(24, 8, zero)},
-	{name: "version counts from one", packet: field(32, 4, plus(1))},
+	{name: "version counts from one", packet: field(32, 4, oneMore)},
 	{name: "cversion is not counted", packet: field(36, 4, zero)},
 	{name: "aversion is not counted", packet: field(40, 4, zero)},
 	{name: "ephemerals have no owner", packet: field(44, 8, zero)},
-	{name: "the length is one too high", packet: field(52, 4, plus(1))},
+	{name: "the length is one too high", packet: field(52, 4, oneMore)},
 	{name: "children are not counted", packet: field(56, 4, zero)},
 	{name: "pzxid is not kept", packet: field(60, 8, zero)},
 
