@@ -394,11 +394,6 @@ func (k *call) park() {
 	})
 }
 
-// isolated tells whether nothing passes between client and server.
-func (c *conn) isolated() bool {
-	return c.srv.isolated[c.session] > 0 && c.session != 0 || c.srv.isolated[c.claimed] > 0 && c.claimed != 0
-}
-
 // send queues a frame for the client.
 func (c *conn) send(frame []byte) {
 	if c.dead {
@@ -483,48 +478,6 @@ func (c *conn) write() {
 			return
 		default:
 			<-c.wake
-		}
-	}
-}
-
-// Isolate lets nothing pass either way between the client of a session and the
-// server, until heal is called: no request arrives, no answer and no event
-// leaves, and neither side sees the connection close. New connections of the
-// same session are let in and not answered. Healed, all arrives that was on its
-// way, as TCP would repeat it; a connection that the server has ended meanwhile
-// is found closed.
-func (s *Server) Isolate(id int64) (heal func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.isolated[id]++
-	healed := false
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if healed {
-			return
-		}
-		healed = true
-		if s.isolated[id]--; s.isolated[id] == 0 {
-			delete(s.isolated, id)
-			s.reconnect(id)
-		}
-	}
-}
-
-// reconnect lets the connections of a session go on after an isolation.
-func (s *Server) reconnect(id int64) {
-	for c := range s.conns {
-		if c.session != id && c.claimed != id {
-			continue
-		}
-		if c.dead && !c.closing {
-			_ = c.nc.Close()
-		}
-		c.poke()
-		if !c.busy && !c.dead {
-			c.busy = true
-			s.spawn(c.drain)
 		}
 	}
 }

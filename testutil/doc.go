@@ -45,7 +45,7 @@
 //	srv.Control(testutil.OpCreate, testutil.Once(testutil.LoseReply))
 //
 // ExpireSession ends a session as the ensemble would, Isolate lets nothing pass
-// between a client and the server, DropConnections cuts everybody, Stop and
+// between a client and the server (IsolateAll: anybody), DropConnections cuts everybody, Stop and
 // Start are a restart with the data kept. Counts tells how many requests of each
 // kind have come, to hold a program to a budget; Sessions, Watches and Dump show
 // what there is.

@@ -16,6 +16,9 @@ func (s *Server) Dump() string {
 	defer s.mu.Unlock()
 	var w strings.Builder
 	fmt.Fprintf(&w, "zxid 0x%x, %d nodes, %d sessions\n", s.tree.lastZxid, s.tree.count()-1, len(s.sessions))
+	if s.isolatedAll > 0 {
+		w.WriteString("isolated from all clients\n")
+	}
 	if s.stopped {
 		w.WriteString("stopped\n")
 	}

@@ -278,7 +278,10 @@ func (m *member) accept(ln net.Listener) {
 }
 
 // dial connects in memory.
-func (m *member) dial() (net.Conn, error) {
+func (m *member) dial(timeout time.Duration) (net.Conn, error) {
+	if err := m.srv.reach(m.Addr(), timeout); err != nil {
+		return nil, err
+	}
 	m.srv.mu.Lock()
 	m.dials++
 	client := pipeAddr("127.0.0.1:" + strconv.Itoa(m.dials))
@@ -326,7 +329,7 @@ func (m *member) Addr() string {
 // Dialer connects to this member in memory, whatever the address, see
 // Server.Dialer.
 func (m Member) Dialer() zk.Dialer {
-	return func(_, _ string, _ time.Duration) (net.Conn, error) { return m.m.dial() }
+	return func(_, _ string, timeout time.Duration) (net.Conn, error) { return m.m.dial(timeout) }
 }
 
 // CutOff separates the member from the other members, not from its clients.

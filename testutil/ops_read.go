@@ -98,11 +98,17 @@ func (c *conn) read(op Op, d *decoder) (err code, body func(*encoder)) {
 			}
 		}
 	case OpSync:
-		path := d.bytes() // null is given back as null
+		path := d.bytes()
 		if d.err != nil {
 			break
 		}
-		return codeOK, func(e *encoder) { e.bytes(path) }
+		return codeOK, func(e *encoder) {
+			if path == nil {
+				e.bytes(nil) // null is given back as null
+			} else {
+				e.string(asText(path))
+			}
+		}
 	case OpMultiRead:
 		return c.multiRead(d)
 	case OpSetWatches, OpSetWatches2, OpAddWatch, OpCheckWatches, OpRemoveWatches:

@@ -66,10 +66,12 @@ type Server struct {
 	controls []*control         // replaced, never changed
 	counts   map[Op]int64
 	isolated map[int64]int // by session: how often it is cut off
-	changed  chan struct{} // closed and replaced when a waiting request might go on
-	hanging  int           // writes that wait for the ensemble
-	stopped  bool
-	closed   bool
+	// isolatedAll is how often everybody is.
+	isolatedAll int
+	changed     chan struct{} // closed and replaced when a waiting request might go on
+	hanging     int           // writes that wait for the ensemble
+	stopped     bool
+	closed      bool
 	// noQuorumAt is when writes became impossible, in milliseconds of the
 	// server's clock; -1 while they are possible.
 	noQuorumAt int64
@@ -229,13 +231,13 @@ func (s *Server) Servers() []string {
 // there. The address chooses the member: it is one of Servers, any other means
 // the first. (zk.Connect resolves names; it takes those of Servers.)
 func (s *Server) Dialer() zk.Dialer {
-	return func(_, address string, _ time.Duration) (net.Conn, error) {
+	return func(_, address string, timeout time.Duration) (net.Conn, error) {
 		for _, m := range s.members {
 			if m.Addr() == address {
-				return m.dial()
+				return m.dial(timeout)
 			}
 		}
-		return s.members[0].dial()
+		return s.members[0].dial(timeout)
 	}
 }
 

@@ -1,6 +1,7 @@
 package testutil
 
 import (
+	"os"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -287,6 +288,43 @@ func TestCloseEndsAnIsolation(t *testing.T) {
 		srv.Isolate(c.session)
 		c.request(OpPing, nil)
 		srv.Close()
+		c.wantClosed()
+	})
+}
+
+func TestIsolationOfAll(t *testing.T) {
+	inMemory(t, ServerOptions{}, func(t *testing.T, srv *Server) {
+		c := openRaw(t, srv.Member(0), 40*time.Second)
+		heal := srv.IsolateAll()
+		one := srv.Isolate(c.session)
+		began := time.Now()
+		_, err := srv.Dialer()("tcp", srv.Addr(), 3*time.Second)
+		wantErr(t, err, os.ErrDeadlineExceeded)
+		if d := time.Since(began); d != 3*time.Second {
+			t.Errorf("gave up after %v", d)
+		}
+		dialed := make(chan *rawClient, 1)
+		go func() { dialed <- openRaw(t, srv.Member(0), 40*time.Second) }()
+		xid := c.request(OpCreate, createBody("/a", "", 0))
+		c.wantSilence(time.Second / 2)
+		heal()
+		heal()
+		other := <-dialed
+		other.want(codeNoNode, OpExists, watchBody("/a", false))
+		c.wantSilence(time.Second)
+		one()
+		if r, err := c.next(); err != nil || r.xid != xid {
+			t.Errorf("reply %+v, error %v", r, err)
+		}
+		other.want(codeOK, OpExists, watchBody("/a", false))
+		srv.IsolateAll()
+		go func() {
+			time.Sleep(time.Second)
+			srv.Close()
+		}()
+		if _, err := srv.Dialer()("tcp", srv.Addr(), 0); err == nil {
+			t.Error("a closed server took a connection")
+		}
 		c.wantClosed()
 	})
 }
