@@ -30,8 +30,11 @@ func TestCodecReadsWhatItWrote(t *testing.T) {
 		d.strings(), d.acls(), d.stat(),
 	}
 	want := []any{
-		true, false, int32(-2), int64(-3), "text", []byte(nil), []byte{}, []byte("data"),
-		[]string{"a", ""}, openACL, s,
+		true, false, int32(-2), int64(-3), "text", []byte(nil),
+		[]byte{},
+		[]byte("data"),
+		[]string{"a", ""},
+		openACL, s,
 	}
 	if !reflect.DeepEqual(got, want) || d.err != nil || len(d.b) != 0 {
 		t.Errorf("got %v, error %v, %d bytes left\nwant %v", got, d.err, len(d.b), want)

@@ -292,6 +292,7 @@ func (k *call) run() bool {
 	case actFail:
 		k.fail(codeOf(k.action.err))
 		return true
+	default: // the request is carried out
 	}
 	if !k.handshake && k.op != OpAuth && !c.m.hear(c.session, c.timeout) {
 		return true // no such session: ZooKeeper drops the request
@@ -343,6 +344,7 @@ func (k *call) after() {
 		if s.sessions[c.session] != nil {
 			s.endSession(c.session)
 		}
+	default:
 	}
 }
 

@@ -200,6 +200,7 @@ func describe(op Op, xid int32, body []byte) *Request {
 		for _, w := range ops {
 			r.Ops = append(r.Ops, Request{Op: w.op, Xid: xid, Path: w.path, Data: w.data, Version: w.version})
 		}
+	default: // it is about no node
 	}
 	return r
 }

@@ -97,6 +97,7 @@ func (n *znode) dump(w *strings.Builder, path string) {
 	}
 	fmt.Fprintf(w, "%s version %d, czxid 0x%x, mzxid 0x%x, %q%s", path, n.version, n.czxid, n.mzxid, data, more)
 	switch n.kind {
+	case persistent:
 	case ephemeral:
 		fmt.Fprintf(w, ", ephemeral of 0x%x", n.owner)
 	case container:

@@ -277,6 +277,7 @@ func (k *call) answerWrite(r result) {
 			e.stat(&r.stat)
 		case OpMulti:
 			e.multiResults(r.ops)
+		default: // a delete's answer is its header
 		}
 	})
 }

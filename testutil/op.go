@@ -106,8 +106,9 @@ func (o Op) isWrite() bool {
 	case OpCreate, OpCreate2, OpCreateContainer, OpCreateTTL, OpDelete, OpDeleteContainer,
 		OpSetData, OpSetACL, OpCheck, OpMulti, OpReconfig, OpClose, OpConnect:
 		return true
+	default:
+		return false
 	}
-	return false
 }
 
 // isCreate tells whether the operation is one of the four creates.

@@ -113,6 +113,7 @@ func (c *conn) read(op Op, d *decoder) (err code, body func(*encoder)) {
 		return c.multiRead(d)
 	case OpSetWatches, OpSetWatches2, OpAddWatch, OpCheckWatches, OpRemoveWatches:
 		return c.watchOp(op, d)
+	default: // no other is a read
 	}
 	return codeMarshallingError, nil
 }
@@ -199,6 +200,7 @@ func (c *conn) watchOp(op Op, d *decoder) (code, func(*encoder)) {
 		w.data.add(path, c, lasting)
 		w.child.add(path, c, lasting)
 		return codeOK, func(e *encoder) { e.int32(0) }
+	default: // checkWatches or removeWatches, below
 	}
 	path, which := d.string(), d.int32()
 	if d.err != nil || which < watcherChildren || which > watcherAny {

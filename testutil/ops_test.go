@@ -17,7 +17,7 @@ func withRaw(t *testing.T, f func(t *testing.T, srv *Server, c *rawClient)) {
 }
 
 func TestCreateFillsInTheStat(t *testing.T) {
-	withRaw(t, func(t *testing.T, srv *Server, c *rawClient) {
+	withRaw(t, func(t *testing.T, _ *Server, c *rawClient) {
 		now := time.Now().UnixMilli()
 		r := c.want(codeOK, OpCreate2, createBody("/a", "data", 1))
 		if path := r.body.string(); path != "/a" {
@@ -47,7 +47,7 @@ func TestCreateFillsInTheStat(t *testing.T) {
 }
 
 func TestRootBegins(t *testing.T) {
-	withRaw(t, func(t *testing.T, srv *Server, c *rawClient) {
+	withRaw(t, func(t *testing.T, _ *Server, c *rawClient) {
 		if s := c.stat("/"); s != (stat{cversion: -1, numChildren: 1}) {
 			t.Errorf("root %+v", s)
 		}
@@ -177,7 +177,7 @@ func TestClonedTreeIsEqualAndApart(t *testing.T) {
 }
 
 func TestSequenceNumbersCountCreationsOnly(t *testing.T) {
-	withRaw(t, func(t *testing.T, srv *Server, c *rawClient) {
+	withRaw(t, func(t *testing.T, _ *Server, c *rawClient) {
 		sequence := func(path string) string {
 			return c.want(codeOK, OpCreate, createBody(path, "", 2)).body.string()
 		}
@@ -236,7 +236,7 @@ func TestSequenceCounterSticksAtItsEnd(t *testing.T) {
 }
 
 func TestMultiIsAllOrNothing(t *testing.T) {
-	withRaw(t, func(t *testing.T, srv *Server, c *rawClient) {
+	withRaw(t, func(t *testing.T, _ *Server, c *rawClient) {
 		c.want(codeOK, OpCreate, createBody("/a", "", 0))
 		r := c.want(codeOK, OpMulti, multiBody(
 			subOp{OpCreate, createBody("/b", "", 0)},
@@ -306,7 +306,7 @@ func wantMultiEnd(t *testing.T, d *decoder) {
 }
 
 func TestMultiSeesItsOwnChanges(t *testing.T) {
-	withRaw(t, func(t *testing.T, srv *Server, c *rawClient) {
+	withRaw(t, func(t *testing.T, _ *Server, c *rawClient) {
 		c.want(codeOK, OpCreate, createBody("/a", "", 0))
 		for name, test := range map[string]struct {
 			ops  []subOp
@@ -334,6 +334,7 @@ func TestMultiSeesItsOwnChanges(t *testing.T) {
 					r.body.stat()
 				case opError:
 					r.body.int32()
+				default: // a header alone
 				}
 			}
 			for i, err := range errs {
@@ -379,7 +380,7 @@ func TestMultiRead(t *testing.T) {
 }
 
 func TestReadsOfWhatIsNotThere(t *testing.T) {
-	withRaw(t, func(t *testing.T, srv *Server, c *rawClient) {
+	withRaw(t, func(t *testing.T, _ *Server, c *rawClient) {
 		zxid := c.do(OpPing, nil).zxid
 		for _, op := range []Op{OpExists, OpGetData, OpGetChildren, OpGetChildren2} {
 			c.want(codeNoNode, op, watchBody("/x", false))
@@ -397,7 +398,7 @@ func TestReadsOfWhatIsNotThere(t *testing.T) {
 }
 
 func TestCountsAndLists(t *testing.T) {
-	withRaw(t, func(t *testing.T, srv *Server, c *rawClient) {
+	withRaw(t, func(t *testing.T, _ *Server, c *rawClient) {
 		for _, path := range []string{"/a", "/a/b", "/a/b/c", "/ab"} {
 			c.want(codeOK, OpCreate, createBody(path, "", 0))
 		}
@@ -454,7 +455,7 @@ func TestContainersAndTTLNodesGoAway(t *testing.T) {
 }
 
 func TestCheckOutsideAMultiIsAnsweredOnlyWhenRefused(t *testing.T) {
-	withRaw(t, func(t *testing.T, srv *Server, c *rawClient) {
+	withRaw(t, func(t *testing.T, _ *Server, c *rawClient) {
 		zxid := c.do(OpPing, nil).zxid
 		c.request(OpCheck, versionBody("/", 0))
 		if r := c.do(OpPing, nil); r.zxid != zxid+1 {
@@ -465,7 +466,7 @@ func TestCheckOutsideAMultiIsAnsweredOnlyWhenRefused(t *testing.T) {
 }
 
 func TestRareRequests(t *testing.T) {
-	withRaw(t, func(t *testing.T, srv *Server, c *rawClient) {
+	withRaw(t, func(t *testing.T, _ *Server, c *rawClient) {
 		zxid := c.do(OpPing, nil).zxid
 		if r := c.want(codeMarshallingError, OpReconfig, nil); r.zxid != zxid {
 			t.Errorf("zxid %d, was %d", r.zxid, zxid)
@@ -482,7 +483,7 @@ func TestRareRequests(t *testing.T) {
 
 func TestUnknownOperationClosesTheConnection(t *testing.T) {
 	for _, op := range []Op{OpNotification, 10, 99, 4711, -1} {
-		withRaw(t, func(t *testing.T, srv *Server, c *rawClient) {
+		withRaw(t, func(t *testing.T, _ *Server, c *rawClient) {
 			if r := c.do(op, nil); r.err != codeUnimplemented || r.zxid != -1 {
 				t.Errorf("%v: error %d, zxid %d", op, r.err, r.zxid)
 			}
@@ -492,7 +493,7 @@ func TestUnknownOperationClosesTheConnection(t *testing.T) {
 }
 
 func TestSizeLimits(t *testing.T) {
-	withRaw(t, func(t *testing.T, srv *Server, c *rawClient) {
+	withRaw(t, func(t *testing.T, _ *Server, c *rawClient) {
 		overhead := 8 + 4 + len("/a") + 4 + 4 + 4 + 4 + len("world") + 4 + len("anyone") + 4
 		c.want(codeOK, OpCreate, createBody("/a", strings.Repeat("x", maxFrame-overhead), 0))
 		if n := c.stat("/a").dataLength; int(n) != maxFrame-overhead {

@@ -32,6 +32,7 @@ func decodeWrite(op Op, d *decoder) write {
 		w.version = d.int32()
 	case OpDelete, OpCheck:
 		w.version = d.int32()
+	default: // a read, or nothing but its path counts
 	}
 	return w
 }

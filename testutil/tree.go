@@ -257,6 +257,7 @@ func (t *tree) change(x *txn, fire func(event)) result {
 		for _, sub := range x.ops {
 			r.ops = append(r.ops, t.change(sub, fire))
 		}
+	default: // a check, a session that begins
 	}
 	return r
 }
@@ -277,6 +278,7 @@ func (t *tree) create(x *txn, fire func(event)) stat {
 	parent.addChild(name)
 	t.nodes[x.path] = n
 	switch x.kind {
+	case persistent:
 	case ephemeral:
 		n.owner = x.session
 		if t.ephemerals[x.session] == nil {
@@ -299,6 +301,7 @@ func (t *tree) remove(path string, zxid int64, fire func(event)) {
 	parent.pzxid = max(parent.pzxid, zxid)
 	delete(t.nodes, path)
 	switch n.kind {
+	case persistent:
 	case ephemeral:
 		delete(t.ephemerals[n.owner], path)
 		if len(t.ephemerals[n.owner]) == 0 {

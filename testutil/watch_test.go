@@ -34,50 +34,69 @@ func TestWatchesFire(t *testing.T) {
 		{"children of root", []subOp{children("/")}, []subOp{create("/x")}, []rawEvent{{nodeChildrenChanged, "/"}}},
 		{"children deleted", []subOp{children("/a/b")}, []subOp{remove("/a/b")}, []rawEvent{{nodeDeleted, "/a/b"}}},
 		{
-			"both deleted is told once", []subOp{children("/a/b"), data("/a/b"), exists("/a/b")},
-			[]subOp{remove("/a/b")}, []rawEvent{{nodeDeleted, "/a/b"}},
+			"both deleted is told once",
+			[]subOp{children("/a/b"), data("/a/b"), exists("/a/b")},
+			[]subOp{remove("/a/b")},
+			[]rawEvent{{nodeDeleted, "/a/b"}},
 		},
 		{
-			"node before parent", []subOp{exists("/a/b"), children("/a")},
-			[]subOp{remove("/a/b")}, []rawEvent{{nodeDeleted, "/a/b"}, {nodeChildrenChanged, "/a"}},
+			"node before parent",
+			[]subOp{exists("/a/b"), children("/a")},
+			[]subOp{remove("/a/b")},
+			[]rawEvent{{nodeDeleted, "/a/b"}, {nodeChildrenChanged, "/a"}},
 		},
 		{
-			"persistent", []subOp{add("/a", persistentMode)},
+			"persistent",
+			[]subOp{add("/a", persistentMode)},
 			[]subOp{set("/a"), set("/a"), create("/a/x"), remove("/a/x"), create("/a/b/x")},
 			[]rawEvent{{nodeDataChanged, "/a"}, {nodeDataChanged, "/a"}, {nodeChildrenChanged, "/a"}, {nodeChildrenChanged, "/a"}},
 		},
 		{
-			"persistent survives the node", []subOp{add("/a/b", persistentMode)},
-			[]subOp{remove("/a/b"), create("/a/b")}, []rawEvent{{nodeDeleted, "/a/b"}, {nodeCreated, "/a/b"}},
+			"persistent survives the node",
+			[]subOp{add("/a/b", persistentMode)},
+			[]subOp{remove("/a/b"), create("/a/b")},
+			[]rawEvent{{nodeDeleted, "/a/b"}, {nodeCreated, "/a/b"}},
 		},
 		{
-			"recursive", []subOp{add("/a", recursiveMode)},
+			"recursive",
+			[]subOp{add("/a", recursiveMode)},
 			[]subOp{set("/a"), create("/a/b/x"), set("/a/b/x"), remove("/a/b/x"), create("/ab")},
 			[]rawEvent{{nodeDataChanged, "/a"}, {nodeCreated, "/a/b/x"}, {nodeDataChanged, "/a/b/x"}, {nodeDeleted, "/a/b/x"}},
 		},
 		{"recursive from root", []subOp{add("/", recursiveMode)}, []subOp{create("/x"), remove("/a/b")}, []rawEvent{{nodeCreated, "/x"}, {nodeDeleted, "/a/b"}}},
 		{
-			"recursive above one-shot is told once", []subOp{add("/a", recursiveMode), data("/a/b")},
-			[]subOp{set("/a/b"), set("/a/b")}, []rawEvent{{nodeDataChanged, "/a/b"}, {nodeDataChanged, "/a/b"}},
+			"recursive above one-shot is told once",
+			[]subOp{add("/a", recursiveMode), data("/a/b")},
+			[]subOp{set("/a/b"), set("/a/b")},
+			[]rawEvent{{nodeDataChanged, "/a/b"}, {nodeDataChanged, "/a/b"}},
 		},
 		{
-			"one-shot replaces persistent", []subOp{add("/a", persistentMode), data("/a")},
-			[]subOp{set("/a"), set("/a")}, []rawEvent{{nodeDataChanged, "/a"}},
+			"one-shot replaces persistent",
+			[]subOp{add("/a", persistentMode), data("/a")},
+			[]subOp{set("/a"), set("/a")},
+			[]rawEvent{{nodeDataChanged, "/a"}},
 		},
 		{
-			"removed", []subOp{data("/a"), children("/a"), {OpRemoveWatches, versionBody("/a", watcherData)}},
-			[]subOp{set("/a"), create("/a/x")}, []rawEvent{{nodeChildrenChanged, "/a"}},
+			"removed",
+			[]subOp{data("/a"), children("/a"), {OpRemoveWatches, versionBody("/a", watcherData)}},
+			[]subOp{set("/a"), create("/a/x")},
+			[]rawEvent{{nodeChildrenChanged, "/a"}},
 		},
 		{
-			"all removed", []subOp{data("/a"), children("/a"), {OpRemoveWatches, versionBody("/a", watcherAny)}},
-			[]subOp{set("/a"), create("/a/x")}, nil,
+			"all removed",
+			[]subOp{data("/a"), children("/a"), {OpRemoveWatches, versionBody("/a", watcherAny)}},
+			[]subOp{set("/a"), create("/a/x")},
+			nil,
 		},
 		{
-			"recursive removed", []subOp{add("/a", recursiveMode), {OpRemoveWatches, versionBody("/a", watcherAny)}},
-			[]subOp{set("/a"), create("/a/x")}, nil,
+			"recursive removed",
+			[]subOp{add("/a", recursiveMode), {OpRemoveWatches, versionBody("/a", watcherAny)}},
+			[]subOp{set("/a"), create("/a/x")},
+			nil,
 		},
 		{
-			"a multi's events in order", []subOp{exists("/x"), children("/a"), exists("/x/y")},
+			"a multi's events in order",
+			[]subOp{exists("/x"), children("/a"), exists("/x/y")},
 			[]subOp{{OpMulti, multiBody(create("/x"), create("/a/x"), create("/x/y"))}},
 			[]rawEvent{{nodeCreated, "/x"}, {nodeChildrenChanged, "/a"}, {nodeCreated, "/x/y"}},
 		},
@@ -104,7 +123,7 @@ func TestWatchesFire(t *testing.T) {
 }
 
 func TestEventComesBeforeWhatFollowsTheChange(t *testing.T) {
-	withRaw(t, func(t *testing.T, srv *Server, c *rawClient) {
+	withRaw(t, func(t *testing.T, _ *Server, c *rawClient) {
 		c.want(codeOK, OpCreate, createBody("/a", "0", 0))
 		for range 100 {
 			c.want(codeOK, OpGetData, watchBody("/a", true))
