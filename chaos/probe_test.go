@@ -12,8 +12,8 @@ import (
 
 // probe finds out when the ensemble has a quorum: to create a session is a
 // write, and each node is asked for one a few times a second, on a connection
-// of its own so that no client's reconnecting delays the answer. It ends, and
-// is over, when stop returns.
+// of its own so that no client's reconnecting delays the answer. It is over when
+// stop, which may be called again, returns.
 func probe(f *fleet, servers []string) (stop func()) {
 	done := make(chan struct{})
 	var probes sync.WaitGroup
@@ -33,7 +33,7 @@ func probe(f *fleet, servers []string) (stop func()) {
 			}
 		})
 	}
-	return func() { close(done); probes.Wait() }
+	return sync.OnceFunc(func() { close(done); probes.Wait() })
 }
 
 // commits reports whether a node created a session at once.

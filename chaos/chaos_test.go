@@ -1,0 +1,152 @@
+package chaos
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/zkelection/election/chaos/internal/history"
+	"github.com/zkelection/election/chaos/internal/report"
+)
+
+// TestChaos lets a nemesis loose on an ensemble, five candidates and two
+// observers, and has their histories checked. `make chaos` runs it with a few
+// hundred faults, then restarts the ensemble node by node under a session
+// timeout of 10 s.
+func TestChaos(t *testing.T) {
+	if *flagFaults == 0 && *flagDuration == 0 {
+		t.Skip("it measures time and wants the machine for itself: make chaos, make chaos-short")
+	}
+	seed := *flagSeed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("seed %d", seed)
+	w := newWorld(t, seed)
+	results.seed, results.cutsPossible = seed, w.net != nil
+
+	results.main = w.runNemesis()
+	check(t, results.main, sessionTimeout+2*time.Second)
+	if *flagRolls > 0 {
+		results.rolling = w.runRolling(*flagRolls)
+		check(t, results.rolling, rollingTimeout+2*time.Second)
+	}
+}
+
+// runNemesis injects faults one after the other, and now and then two at a
+// time, waiting each time until the world is as before.
+func (w *world) runNemesis() *report.Phase {
+	w.populate("chaos", sessionTimeout, false)
+	stopProbes := probe(w.fleet, w.zookeeper.Servers())
+	defer stopProbes()
+	w.settle()
+	run := history.Span{From: history.Now()}
+	deadline := time.Now().Add(*flagDuration)
+	allowed := func(f fault) bool { return w.net != nil || !f.cuts }
+	told := 0
+	for !w.t.Failed() && (w.strikes < *flagFaults || time.Now().Before(deadline)) {
+		// Once everybody is in place the candidates are given a moment, so
+		// that the next one in line is not always one that has just come.
+		time.Sleep(w.between(100*time.Millisecond, time.Second))
+		first := w.pick(allowed)
+		under := []underWay{w.begin(first)}
+		if first.node && w.rng.IntN(5) == 0 {
+			time.Sleep(w.between(0, 1500*time.Millisecond))
+			under = append(under, w.begin(w.pick(func(f fault) bool { return allowed(f) && !f.node })))
+		}
+		slices.SortFunc(under, func(a, b underWay) int { return a.until.Compare(b.until) })
+		for _, u := range under {
+			time.Sleep(time.Until(u.until))
+			u.heal()
+		}
+		w.settle()
+		if w.strikes >= told+20 {
+			told = w.strikes
+			w.t.Logf("%d faults after %v", told, time.Duration(history.Now()-run.From).Round(time.Second))
+		}
+	}
+	run.To = history.Now()
+	stopProbes()
+	return w.finish(run, sessionTimeout)
+}
+
+// underWay is a fault that has begun.
+type underWay struct {
+	until time.Time
+	heal  func()
+}
+
+func (w *world) begin(f fault) underWay {
+	hold, heal := f.begin(w)
+	return underWay{time.Now().Add(hold), heal}
+}
+
+// rollingTimeout is long enough for a lease to outlast a node's restart.
+const rollingTimeout = 10 * time.Second
+
+// runRolling restarts the nodes one after the other, as an operator does for
+// an upgrade, the ensemble's leader among them.
+func (w *world) runRolling(rounds int) *report.Phase {
+	w.populate("rolling", rollingTimeout, true)
+	stopProbes := probe(w.fleet, w.zookeeper.Servers())
+	defer stopProbes()
+	w.settle()
+	time.Sleep(time.Second) // let the last ones join
+	run := history.Span{From: history.Now()}
+	for range rounds {
+		for i := range w.zookeeper.Len() {
+			heal := w.strike("restart, node by node", node(i), func() func() {
+				w.zookeeper.Kill(i)
+				return func() { w.zookeeper.Restart(i) }
+			})
+			time.Sleep(w.between(0, 2*time.Second))
+			heal()
+			w.settle()
+			// An operator looks whether all is well before going on.
+			time.Sleep(3 * time.Second)
+		}
+	}
+	w.settle()
+	run.To = history.Now()
+	stopProbes()
+	p := w.finish(run, rollingTimeout)
+	p.StepDowns = history.StepDowns(p.Leaderships, p.Events, run)
+	for _, s := range p.StepDowns {
+		w.t.Errorf("during a rolling restart: %s", s)
+	}
+	return p
+}
+
+// finish ends the processes and reads what they have written.
+func (w *world) finish(run history.Span, timeout time.Duration) *report.Phase {
+	for _, a := range w.fleet.all() {
+		a.kill()
+	}
+	events := w.fleet.history()
+	return &report.Phase{
+		Timeout:     timeout,
+		Run:         run,
+		Events:      events,
+		Leaderships: history.Leaderships(events),
+		Observers:   w.lag,
+	}
+}
+
+// check fails the test for whatever the histories show that must not be.
+func check(t *testing.T, p *report.Phase, bound time.Duration) {
+	t.Helper()
+	p.Overlaps = history.Overlaps(p.Leaderships)
+	for _, o := range p.Overlaps {
+		t.Errorf("two leaders: %v", o)
+	}
+	p.Disorders = history.TokensOutOfOrder(p.Leaderships)
+	for _, d := range p.Disorders {
+		t.Error(d)
+	}
+	p.Bound = bound
+	p.TooLong = history.TooLong(p.Leaderships, p.Events, p.Run, bound)
+	for _, s := range p.TooLong {
+		t.Errorf("no acknowledged leader for %v, from %v on, while a quorum and a candidate lived", s, time.Duration(s.From-p.Run.From))
+	}
+}
