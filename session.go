@@ -223,6 +223,8 @@ func (s *Session) await(ctx context.Context, cleaning bool) (*incarnation, error
 		view, changed, closing := s.view, s.changed, s.closing
 		s.mu.Unlock()
 		switch {
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
 		case view.inc != nil && view.connected:
 			return view.inc, nil
 		case closing && !cleaning:

@@ -18,6 +18,7 @@ const (
 	xidPing       = -2
 	opAuth        = 100
 	opSASL        = 102
+	opSetWatches  = 101
 	codeThrottled = -127
 
 	frameHead = 16 // xid, zxid and error code; of a handshake: version, timeout, session
@@ -39,6 +40,10 @@ func newConnection(timeout, tick time.Duration) *connection {
 type wire struct {
 	net.Conn
 	session *Session
+
+	// gate, once set, holds answers back until it is closed: see hold.
+	gate     chan struct{}
+	openGate func()
 
 	mu       sync.Mutex
 	outgoing []outgoing  // sent and not answered, oldest first
@@ -97,10 +102,28 @@ func (w *wire) note(p []byte) {
 	xid, op := int32(binary.BigEndian.Uint32(p[4:])), int32(binary.BigEndian.Uint32(p[8:]))
 	// Authentication is answered by the connection, before the session is touched.
 	w.outgoing = append(w.outgoing, outgoing{xid, sent, op != opAuth && op != opSASL})
+	if op == opSetWatches && w.openGate != nil {
+		w.openGate()
+	}
+}
+
+// hold keeps the first answers after a handshake from the client until it has
+// sent its watches again, or for a moment if it has none. As of v1.0.4 the
+// client reads how far it has seen, for that request, beside the goroutine that
+// takes answers: one that comes too early is a data race, and can hide a change
+// of data from the watches.
+func (w *wire) hold(moment time.Duration) {
+	gate := make(chan struct{})
+	w.gate, w.openGate = gate, sync.OnceFunc(func() { close(gate) })
+	time.AfterFunc(moment, w.openGate)
 }
 
 func (w *wire) Read(p []byte) (int, error) {
+	gate := w.gate // set by the Read that ended the handshake, on this goroutine or before it began
 	n, err := w.Conn.Read(p)
+	if gate != nil {
+		<-gate
+	}
 	w.feed(p[:n])
 	return n, err
 }
@@ -174,6 +197,11 @@ func (w *wire) answerHandshake(head []byte) {
 	created := w.hello.sessionID == 0
 	resumed := w.hello.sessionID == sessionID &&
 		w.hello.sent-w.session.lastAnswer() < timeout/2
+	if created {
+		w.hold(time.Millisecond)
+	} else {
+		w.hold(20 * time.Millisecond)
+	}
 	if (created || resumed) && !w.blind && w.hello.sent >= instant(w.session.awake.Load()) {
 		w.conn.heard.establish(w.hello.sent)
 	}
@@ -185,6 +213,9 @@ func (w *wire) Close() error {
 	w.mu.Lock()
 	if w.deadline != nil {
 		w.deadline.Stop()
+	}
+	if w.openGate != nil {
+		w.openGate()
 	}
 	w.mu.Unlock()
 	return w.Conn.Close()
