@@ -81,9 +81,7 @@ func (b *backend) execute(script []step) (transcript []string, ok bool) {
 	if b.admin == nil {
 		b.admin = &client{wire: &wire{}, name: "outside"}
 		r.connect(b.admin, int32(longestTimeout.Milliseconds()))
-		for _, auth := range []string{"ann:secret", "bob:secret"} {
-			r.outside(step{Op: "auth", Scheme: "digest", Auth: auth})
-		}
+		r.proveOutside()
 	}
 	// The run's node has a parent of its own, because a sequential create at the run's node makes a sibling.
 	parent := fmt.Sprintf("/c%07d", b.runs)
@@ -170,6 +168,13 @@ func (r *run) outside(st step) packet {
 		panic(fmt.Sprintf("%s: %s outside of the script: %v", r.name, st, err))
 	}
 	return p
+}
+
+// proveOutside gives the connection of the backend's own session the rights of those who appear in scripts.
+func (r *run) proveOutside() {
+	for _, auth := range []string{"ann:secret", "bob:secret"} {
+		r.outside(step{Op: "auth", Scheme: "digest", Auth: auth})
+	}
 }
 
 // hangUp ends the connection from the client's side. It waits until the server has done the same: ZooKeeper, when it
@@ -277,6 +282,7 @@ func (r *run) do(c *client, st step) {
 		}
 		r.restart()
 		r.resume(r.admin, int32(longestTimeout.Milliseconds()))
+		r.proveOutside()
 	case "connectAgain":
 		if c.live {
 			r.ready(c)
@@ -444,23 +450,28 @@ func (r *run) request(c *client, requests ...step) {
 		return
 	}
 	for i, st := range requests {
-		if !r.answer(c, st.Op, xids[i]) {
+		code, ok := r.answer(c, st.Op, xids[i])
+		if !ok {
 			return
 		}
 		if st.Op == "closeSession" {
 			c.live = false
+		}
+		// After these answers the server closes the connection, when it gets round to it.
+		if st.Op == "closeSession" || code == errUnimplemented || code == errAuthFailed {
 			r.drain(c)
+			return
 		}
 	}
 }
 
-// answer reads up to the reply of a request, noting what comes before it.
-func (r *run) answer(c *client, op string, xid int32) bool {
+// answer reads up to the reply of a request, noting what comes before it, and returns the reply's error.
+func (r *run) answer(c *client, op string, xid int32) (code int32, ok bool) {
 	for {
 		p, err := c.receive(op)
 		if err != nil {
 			r.lost(c, err)
-			return false
+			return 0, false
 		}
 		if p.xid == eventXid {
 			r.noteEvent(c, p)
@@ -472,7 +483,7 @@ func (r *run) answer(c *client, op string, xid int32) bool {
 			note = fmt.Sprintf(" xid %d instead of %d", p.xid, xid)
 		}
 		r.note("  %s: %s: %s%s", c.name, op, r.reply(op, p), note)
-		return true
+		return p.err, true
 	}
 }
 

@@ -154,8 +154,9 @@ func (g *generator) request() step {
 		// A check outside of a multi is answered only if it fails: ZooKeeper 3.8 stumbles over its own answer.
 		choice[step]{2, func() step { return step{Op: "check", Path: "/none", Version: g.version()} }},
 		choice[step]{6, func() step { return step{Op: "addWatch", Path: g.path(), Type: pick[int32](g, 0, 0, 1, 1, 1, 2, -1)} }},
-		choice[step]{3, func() step { return step{Op: "checkWatches", Path: g.path(), Type: g.watcherType()} }},
-		choice[step]{3, func() step { return step{Op: "removeWatches", Path: g.path(), Type: g.watcherType()} }},
+		// Whether a path without a slash is refused here depends on what other sessions watch.
+		choice[step]{3, func() step { return step{Op: "checkWatches", Path: g.absolutePath(), Type: g.watcherType()} }},
+		choice[step]{3, func() step { return step{Op: "removeWatches", Path: g.absolutePath(), Type: g.watcherType()} }},
 		choice[step]{2, func() step { return step{Op: "getEphemerals", Path: pick(g, "/", "/", g.path())} }},
 		choice[step]{2, func() step { return step{Op: "getAllChildrenNumber", Path: g.path()} }},
 		choice[step]{1, func() step { return step{Op: "whoAmI"} }},
@@ -180,6 +181,14 @@ func (g *generator) path() string {
 		return "/" + g.name()
 	}
 	return g.known[g.IntN(len(g.known))]
+}
+
+func (g *generator) absolutePath() string {
+	for {
+		if path := g.path(); strings.HasPrefix(path, "/") {
+			return path
+		}
+	}
 }
 
 func (g *generator) badPath() string {

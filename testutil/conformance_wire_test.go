@@ -28,7 +28,11 @@ var opcodes = map[string]int32{
 // xids that are the same for each request of their kind; what is not here gets one of a running count.
 var fixedXids = map[string]int32{"ping": -2, "auth": -4, "setWatches": -8, "setWatches2": -8}
 
-const eventXid = -1
+const (
+	eventXid         = -1
+	errUnimplemented = -6
+	errAuthFailed    = -115
+)
 
 // errorNames are those of KeeperException.Code that a client can be sent.
 var errorNames = map[int32]string{
