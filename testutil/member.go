@@ -3,11 +3,8 @@ package testutil
 import (
 	"fmt"
 	"net"
-	"slices"
 	"strconv"
 	"time"
-
-	"github.com/go-zookeeper/zk"
 )
 
 // A member is one server of the ensemble. Without an ensemble there is one, and
@@ -195,6 +192,7 @@ func (m *member) log(message string) { m.srv.log.Info(message, "member", m.index
 func (m *member) rejoin() {
 	m.refuses = m.cutAt >= 0
 	m.backlog = nil
+	clear(m.heard)
 	m.tree = m.srv.tree
 	if m.lagging {
 		m.tree = m.tree.clone()
@@ -292,101 +290,4 @@ func (m *member) dial(timeout time.Duration) (net.Conn, error) {
 		return nil, refused(addr)
 	}
 	return clientEnd, nil
-}
-
-// A Member is one server of an ensemble, as its clients see it. The first one
-// leads in the beginning.
-//
-// A member that is cut off from the others behaves as ZooKeeper's: it goes on
-// serving reads and pings from its last state, a write hangs, and behind a
-// hanging write so do the reads and pings of the same session; whom it hears
-// from, the leader does not learn. After 5 ticks it closes its connections and
-// refuses new ones until it is healed. When the leader is cut off, or no
-// majority is left, writes hang on all members; after 5 ticks the ensemble
-// drops all clients, and a majority that can talk elects another leader at once.
-type Member struct{ m *member }
-
-// Member gives the i-th member of the ensemble, from 0.
-func (s *Server) Member(i int) Member { return Member{s.members[i]} }
-
-// Leader is the index of the member that leads, -1 while none does.
-func (s *Server) Leader() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Index(s.members, s.leader)
-}
-
-// Addr is the member's host and port, see Server.Addr.
-func (m Member) Addr() string { return m.m.Addr() }
-
-// Addr does not change once the server has been made.
-func (m *member) Addr() string {
-	m.srv.mu.Lock()
-	defer m.srv.mu.Unlock()
-	return m.addr
-}
-
-// Dialer connects to this member in memory, whatever the address, see
-// Server.Dialer.
-func (m Member) Dialer() zk.Dialer {
-	return func(_, _ string, timeout time.Duration) (net.Conn, error) { return m.m.dial(timeout) }
-}
-
-// CutOff separates the member from the other members, not from its clients.
-func (m Member) CutOff() {
-	s := m.m.srv
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if m.m.cutAt >= 0 || s.closed {
-		return
-	}
-	m.m.log("member cut off")
-	m.m.fallBehind()
-	m.m.cutAt = s.now()
-	s.quorumChanged()
-}
-
-// Heal ends CutOff. A member that still serves goes on where it stood: it
-// applies what it missed, and the writes that hung go through.
-func (m Member) Heal() {
-	s := m.m.srv
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if m.m.cutAt < 0 || s.closed {
-		return
-	}
-	m.m.log("member healed")
-	m.m.cutAt = -1
-	if m.m.refuses && s.leader != nil {
-		m.m.rejoin()
-	}
-	m.m.catchUp()
-	s.quorumChanged()
-}
-
-// Lag lets the member fall behind: it does not apply what is committed, so its
-// clients read the past, and the answers to their writes and syncs wait. It
-// stays in touch with the leader. CatchUp ends it.
-func (m Member) Lag() {
-	s := m.m.srv
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed || m.m.lagging {
-		return
-	}
-	m.m.fallBehind()
-	m.m.lagging = true
-}
-
-// CatchUp ends Lag: the member applies what it missed.
-func (m Member) CatchUp() {
-	s := m.m.srv
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed || !m.m.lagging {
-		return
-	}
-	m.m.lagging = false
-	m.m.catchUp()
-	s.broadcast()
 }

@@ -1,0 +1,183 @@
+package testutil
+
+// A call is one request being handled.
+type call struct {
+	c         *conn
+	handshake bool
+	xid       int32
+	op        Op
+	body      []byte
+	action    Action
+}
+
+func (k *call) decode(frame []byte) {
+	if k.handshake {
+		k.op, k.body = OpConnect, frame
+		return
+	}
+	d := &decoder{b: frame}
+	k.xid, k.op = d.int32(), Op(d.int32())
+	k.body = d.b
+}
+
+// handle asks the control functions and does as they say. It is false when the
+// request waits; then another goroutine goes on with it and with the inbox.
+func (k *call) handle(controls []*control, session int64) bool {
+	c := k.c
+	if len(controls) > 0 {
+		r := describe(k.op, k.xid, k.body)
+		r.SessionID, r.Member = session, c.m.index
+		for _, control := range controls {
+			if a := control.fn(r); k.action.kind == actPass {
+				k.action = a
+			}
+		}
+	}
+	s := c.srv
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if k.action.kind == actWait {
+		s.spawn(func() {
+			if k.action.wait(c.done) {
+				k.resume()
+			}
+		})
+		return false
+	}
+	return k.run()
+}
+
+// resume goes on with a request that had to wait, and with what is behind it.
+func (k *call) resume() {
+	k.c.srv.mu.Lock()
+	finished := k.run()
+	k.c.srv.mu.Unlock()
+	if finished {
+		k.c.drain()
+	}
+}
+
+// run carries a request out, or lets it wait for the ensemble. The caller holds
+// the lock.
+func (k *call) run() bool {
+	c, s := k.c, k.c.srv
+	if c.dead {
+		c.busy = false
+		return false
+	}
+	switch k.action.kind {
+	case actLoseRequest:
+		c.kill(false)
+		return true
+	case actExpireBefore:
+		if id := max(c.session, c.claimed); s.sessions[id] != nil {
+			s.endSession(id)
+		}
+		c.kill(false)
+		return true
+	case actFail:
+		k.fail(codeOf(k.action.err))
+		return true
+	default: // the request is carried out
+	}
+	if !k.handshake && k.op != OpAuth && !c.m.hear(c.session, c.timeout) {
+		return true // no such session: ZooKeeper drops the request
+	}
+	c.stats.lastXid, c.stats.lastOp = k.xid, k.op
+	return k.proceed()
+}
+
+// proceed is run once the member has heard of the request.
+func (k *call) proceed() bool {
+	c, s := k.c, k.c.srv
+	if !k.ready() {
+		k.park()
+		return false
+	}
+	if k.action.kind == actWaitReply {
+		c.held++
+		s.spawn(func() {
+			if k.action.wait(c.done) {
+				s.mu.Lock()
+				c.held--
+				s.mu.Unlock()
+				c.poke()
+			}
+		})
+	}
+	answer := k.execute
+	if k.handshake {
+		answer = k.connect
+	}
+	if answer() {
+		k.after()
+		return true
+	}
+	// The member has to catch up before it can answer.
+	c.parked = true
+	return false
+}
+
+// after does what an action wants done behind the answer.
+func (k *call) after() {
+	c, s := k.c, k.c.srv
+	switch k.action.kind {
+	case actLoseReply:
+		c.kill(false)
+	case actCutAfter:
+		c.kill(true)
+	case actExpireAfter:
+		if s.sessions[c.session] != nil {
+			s.endSession(c.session)
+		}
+	default:
+	}
+}
+
+// ready tells whether the ensemble is in a state to answer the request.
+func (k *call) ready() bool {
+	m, s := k.c.m, k.c.srv
+	// What is asked of the leader alone needs a way there; what is to be
+	// committed needs a majority, and a member that lags answers a sync only
+	// once it has caught up.
+	asked := s.leader != nil && (m == s.leader || m.cutAt < 0 && s.leader.cutAt < 0)
+	switch {
+	case k.handshake && k.c.claimed != 0:
+		return asked
+	case k.op == OpSync:
+		return asked && (s.canCommit() || s.hanging == 0) && !m.lagging
+	case k.op.isWrite():
+		return asked && s.canCommit()
+	}
+	return true
+}
+
+// park lets the request wait until the ensemble is ready for it.
+func (k *call) park() {
+	c, s := k.c, k.c.srv
+	c.parked = true
+	if k.op.isWrite() {
+		s.hanging++
+	}
+	s.spawn(func() {
+		s.mu.Lock()
+		for !k.ready() && !c.dead {
+			changed := s.changed
+			s.mu.Unlock()
+			select {
+			case <-changed:
+			case <-c.done:
+			}
+			s.mu.Lock()
+		}
+		if k.op.isWrite() {
+			s.hanging--
+		}
+		c.parked = false
+		finished := c.dead || k.proceed()
+		s.mu.Unlock()
+		if finished {
+			c.drain()
+		}
+	})
+}
