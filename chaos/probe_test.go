@@ -47,15 +47,7 @@ func commits(server string) bool {
 	if conn.SetDeadline(time.Now().Add(limit)) != nil {
 		return false
 	}
-	var hello []byte
-	hello = binary.BigEndian.AppendUint32(hello, 44)
-	hello = binary.BigEndian.AppendUint32(hello, 0)    // protocol version
-	hello = binary.BigEndian.AppendUint64(hello, 0)    // last zxid seen
-	hello = binary.BigEndian.AppendUint32(hello, 1000) // session timeout
-	hello = binary.BigEndian.AppendUint64(hello, 0)    // session
-	hello = binary.BigEndian.AppendUint32(hello, 16)   // password
-	hello = append(hello, make([]byte, 16)...)
-	if _, err := conn.Write(hello); err != nil {
+	if _, err := conn.Write(handshake(0)); err != nil {
 		return false
 	}
 	answer := make([]byte, 4+16)
@@ -70,4 +62,16 @@ func commits(server string) bool {
 		_, _ = io.Copy(io.Discard, conn) // until the node has closed it; the deadline bounds this
 	}
 	return true
+}
+
+// handshake is the first frame of a connection: for a new session when session
+// is 0, and else to go on with one, under a password that is a guess.
+func handshake(session int64) []byte {
+	hello := binary.BigEndian.AppendUint32(nil, 44)
+	hello = binary.BigEndian.AppendUint32(hello, 0)    // protocol version
+	hello = binary.BigEndian.AppendUint64(hello, 0)    // last zxid seen
+	hello = binary.BigEndian.AppendUint32(hello, 1000) // session timeout
+	hello = binary.BigEndian.AppendUint64(hello, uint64(session))
+	hello = binary.BigEndian.AppendUint32(hello, 16) // length of the password
+	return append(hello, make([]byte, 16)...)
 }

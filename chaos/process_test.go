@@ -42,6 +42,12 @@ func TestMain(m *testing.M) {
 	}
 	agentDir = dir
 	code := m.Run()
+	if *flagReport != "" {
+		if err := writeReport(*flagReport); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
 	if err := os.RemoveAll(dir); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}

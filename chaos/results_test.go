@@ -1,6 +1,16 @@
 package chaos
 
-import "github.com/zkelection/election/chaos/internal/report"
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/zkelection/election/chaos/internal/history"
+	"github.com/zkelection/election/chaos/internal/report"
+)
 
 // results is what the tests of this process have measured, for the report.
 // The tests write it one after the other, TestMain reads it after them.
@@ -11,4 +21,85 @@ var results struct {
 	rolling      *report.Phase
 	cuts         []followerCut
 	stops        *stopResult
+}
+
+// writeReport writes chaos.md and chaos.svg.
+func writeReport(dir string) error {
+	if results.main == nil {
+		return nil
+	}
+	p := results.main
+	faults := p.Faults()
+	var svg, md bytes.Buffer
+	title := fmt.Sprintf("Who led when: five candidates, three ZooKeeper nodes, %d faults in %v, session timeout %v",
+		len(faults), p.Run.Length().Round(time.Minute), p.Timeout)
+	if err := p.Picture(&svg, title); err != nil {
+		return err
+	}
+	say := func(format string, args ...any) { fmt.Fprintf(&md, format+"\n", args...) }
+
+	say("# Chaos on a real ensemble\n")
+	say("Written by `make chaos` (seed %d, %s, %d CPUs); do not edit.\n", results.seed, runtime.Version(), runtime.NumCPU())
+	say("Three ZooKeeper nodes, each in a network namespace of its own (tickTime %v, syncLimit %d), five candidates and two",
+		tick, syncTicks)
+	say("observers, each a process of its own. A nemesis kills them (`kill -9`), stops them (`SIGSTOP`, candidates with a watch")
+	say("event unread in their socket) and cuts them off, one or two at a time; each time all must be well again before the next.")
+	say("Every candidate asks `IsLeader` every 3 ms and writes down the answer and the end of its lease, all by CLOCK_MONOTONIC. A")
+	say("candidate that is stopped or killed counts as a leader until its lease ends: it could not know better.\n")
+	if !results.cutsPossible {
+		say("**This run had no network namespaces: nothing was cut off.**\n")
+	}
+	say("| | found | allowed |")
+	say("|---|--:|--:|")
+	say("| faults | %d in %v | |", len(faults), p.Run.Length().Round(time.Second))
+	say("| times that an election was won | %d | |", len(p.Leaderships))
+	say("| times that two candidates led at once | %d | 0 |", len(p.Overlaps))
+	say("| tokens that did not grow | %d | 0 |", len(p.Disorders))
+	say("| elections that took longer than %v with a quorum and a candidate there | %d | 0 |", p.Bound, len(p.TooLong))
+	say("| time with a quorum in which there was an acknowledged leader | %.1f %% | |", 100*p.Led())
+	say("| the longest that an observer took to know the leader once a fault was over | %v | |\n", p.Observers.Round(10*time.Millisecond))
+
+	say("![who led when](chaos.svg)\n")
+	say("Time without an acknowledged leader, by fault, outages of the quorum included. The session timeout, %v, is", p.Timeout)
+	say("what a dead leader costs; a leader that lives keeps leading through whatever is shorter than its lease. Percentiles")
+	say("are over the interruptions; where there are few, the 99th is the longest.\n")
+	p.Table(&md)
+
+	if r := results.rolling; r != nil {
+		say("\n## Rolling restart\n")
+		say("The same processes with a session timeout of %v and the servers' TickTime given. The nodes are killed and started", r.Timeout)
+		say("again one after the other, ZooKeeper's leader among them.\n")
+		say("| node restarts | step-downs (allowed: 0) | two leaders at once (allowed: 0) | longest time without quorum |")
+		say("|--:|--:|--:|--:|")
+		longest := time.Duration(0)
+		for _, o := range history.Outages(r.Events, r.Run) {
+			longest = max(longest, o.Length())
+		}
+		say("| %d | %d | %d | %.2f s |", len(r.Faults()), len(r.StepDowns), len(r.Overlaps), longest.Seconds())
+	}
+	if len(results.cuts) > 0 {
+		say("\n## The leader's follower cut off from its peers\n")
+		say("ZooKeeper's default tickTime of 2 s and syncLimit of 5, session timeout %v. The cut follower goes on answering", sessionTimeout)
+		say("reads and pings for 10 s. Beside the library, on the same nodes, the usual recipe: the lowest ballot leads while the")
+		say("client says that it is connected.\n")
+		say("| | library: stepped down after | next led after | two leaders for | recipe: next led after | two leaders for |")
+		say("|--:|--:|--:|--:|--:|--:|")
+		for i, c := range results.cuts {
+			say("| %d | %.2f s | %.2f s | %.2f s | %.2f s | **%.2f s** |", i+1,
+				c.steppedDown.Seconds(), c.until.Seconds(), c.overlap.Seconds(), c.naiveUntil.Seconds(), c.naiveOverlap.Seconds())
+		}
+	}
+	if s := results.stops; s != nil {
+		say("\n## The leader stopped for about the session timeout, data unread\n")
+		say("Leaders on followers, stopped for 3.9 to 6.5 s with a session timeout of %v, a watch event arriving meanwhile. Beside", sessionTimeout)
+		say("the library a lease that is simpler, and wrong: half the session timeout from any heartbeat that was answered.\n")
+		say("| | stops | times that two led at once | longest |")
+		say("|---|--:|--:|--:|")
+		say("| library | %d | %d | %.2f s |", s.stops, len(s.overlaps), s.longest.Seconds())
+		say("| simpler lease | %d | **%d** | %.2f s |", s.simpleStops, s.simpleOverlaps, s.simpleLongest.Seconds())
+	}
+	if err := os.WriteFile(filepath.Join(dir, "chaos.md"), md.Bytes(), 0o644); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "chaos.svg"), svg.Bytes(), 0o644)
 }

@@ -1,0 +1,135 @@
+package report
+
+import (
+	"bytes"
+	"encoding/xml"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/zkelection/election/chaos/internal/history"
+)
+
+const second = int64(time.Second)
+
+// phase is a minute in which c1 leads, is killed at 10 s, c2 takes over at
+// 15 s, is stopped briefly at 30 s, and the quorum goes from 40 to 44 s, with
+// c2 leading again at 45 s.
+func phase() *Phase {
+	var events []history.Event
+	add := func(e history.Event) { events = append(events, e) }
+	for _, who := range []string{"c1.1", "c2.1"} {
+		add(history.Event{At: 1, Who: who, Kind: history.Start})
+	}
+	for at := int64(1); at <= 60*second; at += second / 4 {
+		if at < 40*second || at > 44*second {
+			add(history.Event{At: at, Who: "probe", Kind: history.Commit})
+		}
+	}
+	fault := func(from, to int64, name, target string) {
+		add(history.Event{At: from, Who: "nemesis", Kind: history.Fault, Text: name, Target: target})
+		add(history.Event{At: to, Who: "nemesis", Kind: history.FaultOver, Text: name, Target: target})
+	}
+	fault(10*second, 12*second, "kill the leader", "c1")
+	fault(30*second, 31*second, "stop the leader briefly", "c2")
+	fault(40*second, 44*second, "cut <the ZooKeeper leader> off", "zk1")
+	return &Phase{
+		Timeout: 4 * time.Second,
+		Run:     history.Span{From: 1, To: 60 * second},
+		Events:  events,
+		Leaderships: []history.Leadership{
+			{Who: "c1.1", Token: 1, From: 1, Last: 10 * second, To: 13 * second, Acked: 1},
+			{Who: "c2.1", Token: 2, From: 14 * second, Last: 40 * second, To: 40 * second, Acked: 15 * second},
+			{Who: "c2.1", Token: 2, From: 45 * second, Last: 60 * second, To: 60 * second, Acked: 45 * second},
+		},
+	}
+}
+
+func TestFaultsAndWhatTheyCost(t *testing.T) {
+	faults := phase().Faults()
+	if len(faults) != 3 {
+		t.Fatalf("%d faults, want 3", len(faults))
+	}
+	kill, stop, cut := faults[0], faults[1], faults[2]
+	if len(kill.Gaps) != 1 || kill.Gaps[0] != 5*time.Second || !kill.Another || kill.Without != 0 || kill.Length() != 2*time.Second {
+		t.Errorf("the kill: %+v", kill)
+	}
+	if len(stop.Gaps) != 0 || stop.Another {
+		t.Errorf("the stop: %+v", stop)
+	}
+	if len(cut.Gaps) != 1 || cut.Gaps[0] != 5*time.Second || cut.Another || cut.Without.Round(time.Second) != 4*time.Second {
+		t.Errorf("the cut: %+v", cut)
+	}
+}
+
+func TestTable(t *testing.T) {
+	var table bytes.Buffer
+	phase().Table(&table)
+	for _, want := range []string{
+		"| kill the leader | 1 | 1 | 1 | 5.00 s | 5.00 s | 5.00 s |\n",
+		"| stop the leader briefly | 1 | 0 | 0 | – | – | – |\n",
+		"| **all** | 3 | 2 | 1 | 5.00 s | 5.00 s | 5.00 s |\n",
+	} {
+		if !strings.Contains(table.String(), want) {
+			t.Errorf("the table lacks %q:\n%s", want, table.String())
+		}
+	}
+	// 10 s of 60 without a leader, of which some 4 s, as of all, without a quorum.
+	if led := phase().Led(); led < 0.88 || led > 0.90 {
+		t.Errorf("led %v of the time", led)
+	}
+}
+
+func TestPercentile(t *testing.T) {
+	var values []time.Duration
+	for i := range 200 {
+		values = append(values, time.Duration(200-i))
+	}
+	for percent, want := range map[int]time.Duration{0: 1, 50: 100, 99: 198, 100: 200} {
+		if got := Percentile(values, percent); got != want {
+			t.Errorf("percentile %d is %d, want %d", percent, got, want)
+		}
+	}
+	if got := Percentile(nil, 50); got != 0 {
+		t.Errorf("of nothing: %d", got)
+	}
+	if got := Percentile([]time.Duration{7}, 99); got != 7 {
+		t.Errorf("of one: %d", got)
+	}
+}
+
+func TestPicture(t *testing.T) {
+	var picture bytes.Buffer
+	if err := phase().Picture(&picture, "A & B"); err != nil {
+		t.Fatal(err)
+	}
+	colours := make(map[string]int)
+	decoder := xml.NewDecoder(bytes.NewReader(picture.Bytes()))
+	for {
+		token, err := decoder.Token()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatalf("not XML: %v", err)
+		}
+		if element, ok := token.(xml.StartElement); ok && element.Name.Local == "rect" {
+			for _, a := range element.Attr {
+				if a.Name.Local == "fill" {
+					colours[a.Value]++
+				}
+			}
+		}
+	}
+	// One of each colour is in the legend.
+	for colour, want := range map[string]int{colourLeads: 4, colourKill: 2, colourStop: 2, colourCut: 2, colourOutage: 2, colourLane: 3} {
+		if colours[colour] != want {
+			t.Errorf("%d of colour %s, want %d", colours[colour], colour, want)
+		}
+	}
+	if !strings.Contains(picture.String(), "A &amp; B") || !strings.Contains(picture.String(), "cut &lt;the ZooKeeper leader&gt; off (zk1) for 4s") {
+		t.Error("a title is missing, or not escaped")
+	}
+}

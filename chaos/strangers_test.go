@@ -1,0 +1,339 @@
+package chaos
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+
+	"github.com/zkelection/election"
+	"github.com/zkelection/election/testutil"
+)
+
+var (
+	quietLogger = slog.New(slog.DiscardHandler)
+	service     = election.Auth{Scheme: "digest", Credentials: []byte("service:secret")}
+)
+
+// attack is what a stranger tries on the election of a candidate that leads.
+type attack struct {
+	name string
+	do   func(conn *zk.Conn, c *election.Candidate) error
+}
+
+// attacks are in an order in which each can succeed on an open election.
+var attacks = []attack{
+	{"list the ballots", func(conn *zk.Conn, c *election.Candidate) error {
+		_, _, err := conn.Children(c.RootVotePath())
+		return err
+	}},
+	{"read a ballot", func(conn *zk.Conn, c *election.Candidate) error {
+		_, _, err := conn.Get(c.VotePath())
+		return err
+	}},
+	{"read the acknowledgement", func(conn *zk.Conn, c *election.Candidate) error {
+		_, _, err := conn.Get(c.LeaderAckPath())
+		return err
+	}},
+	{"read a ballot, watching", func(conn *zk.Conn, c *election.Candidate) error {
+		_, _, _, err := conn.GetW(c.VotePath())
+		return err
+	}},
+	{"change the acknowledgement", func(conn *zk.Conn, c *election.Candidate) error {
+		_, err := conn.Set(c.LeaderAckPath(), []byte("forged"), -1)
+		return err
+	}},
+	{"change a ballot", func(conn *zk.Conn, c *election.Candidate) error {
+		_, err := conn.Set(c.VotePath(), []byte("forged"), -1)
+		return err
+	}},
+	{"replace the acknowledgement", func(conn *zk.Conn, c *election.Candidate) error {
+		_, err := conn.Multi(&zk.DeleteRequest{Path: c.LeaderAckPath(), Version: -1},
+			&zk.CreateRequest{Path: c.LeaderAckPath(), Data: []byte("forged"), Acl: zk.WorldACL(zk.PermAll), Flags: zk.FlagEphemeral})
+		return err
+	}},
+	{"remove the acknowledgement", func(conn *zk.Conn, c *election.Candidate) error {
+		return conn.Delete(c.LeaderAckPath(), -1)
+	}},
+	{"cast a ballot", func(conn *zk.Conn, c *election.Candidate) error {
+		path, err := conn.Create(c.RootVotePath()+"/ballot-", []byte("forged"), zk.FlagEphemeral|zk.FlagSequence, zk.WorldACL(zk.PermAll))
+		if err == nil {
+			err = conn.Delete(path, -1)
+		}
+		return err
+	}},
+	{"take a ballot's rights", func(conn *zk.Conn, c *election.Candidate) error {
+		_, err := conn.SetACL(c.VotePath(), zk.WorldACL(zk.PermAll), -1)
+		return err
+	}},
+	{"take the election's rights", func(conn *zk.Conn, c *election.Candidate) error {
+		_, err := conn.SetACL(c.RootVotePath(), zk.WorldACL(zk.PermAll), -1)
+		return err
+	}},
+	{"remove a ballot", func(conn *zk.Conn, c *election.Candidate) error {
+		return conn.Delete(c.VotePath(), -1)
+	}},
+}
+
+// TestStrangersCanDoNothing attacks an election that has an ACL, without
+// credentials and with others than the service's. The control is an open
+// election, where every one of the attacks succeeds.
+func TestStrangersCanDoNothing(t *testing.T) {
+	zookeeper := testutil.StartZooKeeper(t, 1)
+	strangers := map[string]*zk.Conn{"nobody": connectRaw(t, zookeeper), "somebody else": connectRaw(t, zookeeper)}
+	if err := strangers["somebody else"].AddAuth("digest", []byte("stranger:guess")); err != nil {
+		t.Fatal(err)
+	}
+
+	for name, acl := range map[string][]zk.ACL{
+		"digest": zk.DigestACL(zk.PermAll, "service", "secret"),
+		"auth":   zk.AuthACL(zk.PermAll),
+	} {
+		t.Run(name, func(t *testing.T) {
+			session := connect(t, zookeeper.Servers(), &election.SessionOptions{Auth: []election.Auth{service}, Logger: quietLogger})
+			c := newCandidate(t, session, "guarded-"+name, &election.CandidateOptions{Data: []byte("secret data"), ACL: acl})
+			term := campaign(t, c)
+			for who, conn := range strangers {
+				for _, a := range attacks {
+					if err := a.do(conn, c); !errors.Is(err, zk.ErrNoAuth) {
+						t.Errorf("%s tries to %s: %v, want %v", who, a.name, err, zk.ErrNoAuth)
+					}
+				}
+			}
+			if id, err := resume(zookeeper.Servers()[0], session.ID()); err != nil || id != 0 {
+				t.Errorf("a stranger resumed the session as 0x%x, %v", id, err)
+			}
+
+			// Nothing of it has reached the election.
+			leader, err := c.LeaderSync(t.Context())
+			if err != nil || string(leader.Data) != "secret data" || leader.SessionID != session.ID() {
+				t.Errorf("the leader is %+v, %v", leader, err)
+			}
+			if now, leads := c.Term(); !leads || now != term {
+				t.Errorf("the term is %+v, %v, was %+v", now, leads, term)
+			}
+			if err := c.Resign(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			// With nobody leading, the acknowledgement is there to be forged.
+			for who, conn := range strangers {
+				if _, err := conn.Create(c.LeaderAckPath(), []byte("forged"), zk.FlagEphemeral, zk.WorldACL(zk.PermAll)); !errors.Is(err, zk.ErrNoAuth) {
+					t.Errorf("%s acknowledges: %v", who, err)
+				}
+			}
+			open := connect(t, zookeeper.Servers(), &election.SessionOptions{Logger: quietLogger})
+			if err := newCandidate(t, open, "guarded-"+name, nil).Vote(t.Context()); !errors.Is(err, zk.ErrNoAuth) {
+				t.Errorf("a candidate without credentials votes: %v", err)
+			}
+		})
+	}
+
+	t.Run("control", func(t *testing.T) {
+		session := connect(t, zookeeper.Servers(), &election.SessionOptions{Logger: quietLogger})
+		for _, a := range attacks {
+			c := newCandidate(t, session, "open "+a.name, nil)
+			campaign(t, c)
+			if err := a.do(strangers["nobody"], c); err != nil {
+				t.Errorf("on an open election a stranger cannot %s: %v", a.name, err)
+			}
+		}
+		// An election that was open before is not taken for a guarded one.
+		owner := connect(t, zookeeper.Servers(), &election.SessionOptions{Auth: []election.Auth{service}, Logger: quietLogger})
+		c := newCandidate(t, owner, "open cast a ballot", &election.CandidateOptions{ACL: zk.DigestACL(zk.PermAll, "service", "secret")})
+		if err := c.Vote(t.Context()); !errors.Is(err, election.ErrOpenElection) {
+			t.Errorf("a vote with an ACL in an open election: %v", err)
+		}
+	})
+}
+
+// TestEveryCallWorksUnderAnACL goes through the library's calls with a digest ACL.
+func TestEveryCallWorksUnderAnACL(t *testing.T) {
+	zookeeper := testutil.StartZooKeeper(t, 1)
+	opts := &election.SessionOptions{Auth: []election.Auth{service}, Logger: quietLogger}
+	everyCall(t, func() *election.Session { return connect(t, zookeeper.Servers(), opts) },
+		zk.DigestACL(zk.PermAll, "service", "secret"))
+}
+
+// everyCall goes through the calls of two candidates and an observer, each on
+// a session of its own.
+func everyCall(t *testing.T, session func() *election.Session, acl []zk.ACL) {
+	t.Helper()
+	ctx := t.Context()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	s1 := session()
+	first := newCandidate(t, s1, "every/call", &election.CandidateOptions{Data: []byte("first"), ACL: acl})
+	second := newCandidate(t, session(), "every/call", &election.CandidateOptions{
+		Data: []byte("second"), ACL: acl, Follow: election.FollowLeader, HotStandby: true,
+	})
+	observer, err := election.NewObserver(session(), "every/call", nil)
+	must(err)
+	defer func() { must(observer.Close()) }()
+
+	newLeader, data, death := make(chan string, 4), make(chan string, 4), make(chan string, 4)
+	lost, stepped, acked := make(chan string, 4), make(chan error, 4), make(chan string, 4)
+	observer.OnNewLeader(func(l election.Leader) { newLeader <- string(l.Data) })
+	observer.OnLeaderData(func(l election.Leader) { data <- string(l.Data) })
+	observer.OnLeaderDeath(func(l election.Leader) { death <- string(l.Data) })
+	second.OnLose(func(_ context.Context, l election.Leader) { lost <- string(l.Data) })
+	second.OnLeaderAck(func(l election.Leader) { acked <- string(l.Data) })
+	first.OnStepDown(func(_ context.Context, _ election.Term, cause error) { stepped <- cause })
+
+	must(observer.Observe(ctx))
+	want(t, death, "")
+	if _, err := first.Leader(ctx); !errors.Is(err, election.ErrNoLeader) {
+		t.Errorf("a leader of nothing: %v", err)
+	}
+	term := campaign(t, first)
+	want(t, newLeader, "first")
+	want(t, acked, "first")
+	must(second.Vote(ctx))
+	want(t, lost, "first")
+	if !first.IsLeader() || second.IsLeader() || !second.Voted() || time.Until(first.LeaseUntil()) <= 0 {
+		t.Error("the first does not lead, or the second does")
+	}
+	must(first.Healthy(time.Second))
+	if ok, err := second.LeaderAcked(ctx); err != nil || !ok {
+		t.Errorf("acknowledged: %v, %v", ok, err)
+	}
+	ballots, err := observer.Ballots(ctx)
+	if err != nil || len(ballots) != 2 || string(ballots[0].Data) != "first" || ballots[0].Token != term.Token || ballots[1].Path != second.VotePath() {
+		t.Errorf("ballots %+v, %v", ballots, err)
+	}
+	must(first.Proclaim(ctx, []byte("moved")))
+	want(t, data, "moved")
+	if got, err := second.LeaderData(ctx); err != nil || string(got) != "moved" {
+		t.Errorf("the leader's data: %q, %v", got, err)
+	}
+	if _, err := s1.Conn().Multi(term.Guard(), &zk.CreateRequest{Path: "/guarded-write", Acl: zk.WorldACL(zk.PermAll)}); err != nil {
+		t.Errorf("a guarded write: %v", err)
+	}
+
+	must(first.Resign(ctx))
+	if cause := receive(t, stepped); !errors.Is(cause, election.ErrResigned) {
+		t.Errorf("stepped down: %v", cause)
+	}
+	want(t, death, "moved")
+	want(t, newLeader, "second")
+	if leader, err := first.LeaderSync(ctx); err != nil || string(leader.Data) != "second" {
+		t.Errorf("the leader is %+v, %v", leader, err)
+	}
+	if _, err := s1.Conn().Multi(term.Guard(), &zk.DeleteRequest{Path: "/guarded-write", Version: -1}); !errors.Is(err, zk.ErrNoNode) {
+		t.Errorf("a write of a leader of the past: %v", err)
+	}
+	running := make(chan struct{})
+	ended := make(chan error, 1)
+	go func() {
+		ended <- first.Run(ctx, func(context.Context, election.Term) error { close(running); return nil })
+	}()
+	await(t, 10*time.Second, "ballot of the first", func() string { return "" }, first.Voted)
+	must(second.Close())
+	receive(t, running)
+	must(receive(t, ended))
+	must(first.Close())
+	if ballots, err := observer.Ballots(ctx); err != nil || len(ballots) != 0 {
+		t.Errorf("ballots left: %+v, %v", ballots, err)
+	}
+}
+
+func want(t *testing.T, ch <-chan string, value string) {
+	t.Helper()
+	if got := receive(t, ch); got != value {
+		t.Fatalf("got %q, want %q", got, value)
+	}
+}
+
+func receive[T any](t *testing.T, ch <-chan T) T {
+	t.Helper()
+	select {
+	case value := <-ch:
+		return value
+	case <-time.After(20 * time.Second):
+		t.Fatal("nothing came in 20 s")
+		panic("unreachable")
+	}
+}
+
+func connect(t *testing.T, servers []string, opts *election.SessionOptions) *election.Session {
+	t.Helper()
+	s, err := election.Connect(servers, sessionTimeout, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := s.AwaitConnected(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func newCandidate(t *testing.T, s *election.Session, name string, opts *election.CandidateOptions) *election.Candidate {
+	t.Helper()
+	c, err := election.NewCandidate(s, name, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func campaign(t *testing.T, c *election.Candidate) election.Term {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	term, err := c.Campaign(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return term
+}
+
+func connectRaw(t *testing.T, zookeeper *testutil.Ensemble) *zk.Conn {
+	t.Helper()
+	conn, events, err := zk.Connect(zookeeper.Servers(), 10*time.Second, zk.WithLogger(quiet{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		conn.Close()
+		for range events {
+		}
+	})
+	return conn
+}
+
+// resume tries to take over a session whose password it does not know, and
+// returns the session that it was given: 0 for none.
+func resume(server string, session int64) (int64, error) {
+	conn, err := net.DialTimeout("tcp", server, time.Second)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return 0, err
+	}
+	if _, err := conn.Write(handshake(session)); err != nil {
+		return 0, err
+	}
+	answer := make([]byte, 4+16)
+	if _, err := io.ReadFull(conn, answer); err != nil {
+		return 0, err
+	}
+	return int64(binary.BigEndian.Uint64(answer[12:])), nil
+}

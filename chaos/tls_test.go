@@ -1,0 +1,196 @@
+package chaos
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+
+	"github.com/zkelection/election"
+	"github.com/zkelection/election/testutil"
+)
+
+// TestElectionOverTLS elects on a ZooKeeper that takes TLS with certificates
+// on both sides, through SessionOptions.Dialer, with keys made here.
+func TestElectionOverTLS(t *testing.T) {
+	dir := t.TempDir()
+	ca := newAuthority(t)
+	write := func(name string, blocks ...*pem.Block) string {
+		var file bytes.Buffer
+		for _, b := range blocks {
+			if err := pem.Encode(&file, b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, file.Bytes(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	server, client := ca.issue(t, "server"), ca.issue(t, "client")
+	const granted = 6 * time.Second // though more is asked for below
+	zookeeper := testutil.StartZooKeeperWith(t, 1, testutil.EnsembleOptions{
+		SecurePort:        true,
+		MaxSessionTimeout: granted,
+		Config: []string{
+			"ssl.keyStore.type=PEM",
+			"ssl.keyStore.location=" + write("server.pem", server.blocks(t)...),
+			"ssl.trustStore.type=PEM",
+			"ssl.trustStore.location=" + write("ca.pem", &pem.Block{Type: "CERTIFICATE", Bytes: ca.certificate.Raw}),
+			"ssl.clientAuth=need",
+		},
+	})
+	secure := func(trusts *authority, certificates ...tls.Certificate) zk.Dialer {
+		pool := x509.NewCertPool()
+		pool.AddCert(trusts.certificate)
+		return func(network, address string, timeout time.Duration) (net.Conn, error) {
+			return tls.DialWithDialer(&net.Dialer{Timeout: timeout}, network, address,
+				&tls.Config{RootCAs: pool, Certificates: certificates, MinVersion: tls.VersionTLS12})
+		}
+	}
+	ours := tls.Certificate{Certificate: [][]byte{client.der}, PrivateKey: client.key}
+	session := func() *election.Session {
+		s, err := election.Connect(zookeeper.SecureServers(), 20*time.Second,
+			&election.SessionOptions{Dialer: secure(ca, ours), Logger: quietLogger})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		if err := s.AwaitConnected(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if s.Timeout() != granted {
+			t.Errorf("the session timeout is %v, granted were %v", s.Timeout(), granted)
+		}
+		return s
+	}
+
+	t.Run("every call", func(t *testing.T) { everyCall(t, session, nil) })
+
+	t.Run("a restart of the server", func(t *testing.T) {
+		s := session()
+		c := newCandidate(t, s, "restart", nil)
+		campaign(t, c)
+		id := s.ID()
+		zookeeper.Kill(0)
+		zookeeper.Restart(0)
+		next := newCandidate(t, session(), "restart", nil)
+		if err := next.Vote(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		await(t, 20*time.Second, "leader in the session from before the restart", func() string { return "" }, c.IsLeader)
+		if s.ID() != id || next.IsLeader() {
+			t.Errorf("the session is 0x%x, was 0x%x; the next one leads: %v", s.ID(), id, next.IsLeader())
+		}
+	})
+
+	// What must not connect does not.
+	for name, dialer := range map[string]zk.Dialer{
+		"without TLS":                nil,
+		"without a certificate":      secure(ca),
+		"trusting another authority": secure(newAuthority(t), ours),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, err := election.Connect(zookeeper.SecureServers(), 2*time.Second, &election.SessionOptions{Dialer: dialer, Logger: quietLogger})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+			defer cancel()
+			if err := s.AwaitConnected(ctx); err == nil {
+				t.Error("it connected")
+			}
+		})
+	}
+}
+
+// authority signs certificates for the loopback address.
+type authority struct {
+	certificate *x509.Certificate
+	key         *ecdsa.PrivateKey
+}
+
+type issued struct {
+	der []byte
+	key *ecdsa.PrivateKey
+}
+
+func newAuthority(t *testing.T) *authority {
+	t.Helper()
+	key := newKey(t)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &authority{certificate, key}
+}
+
+func (a *authority) issue(t *testing.T, name string) issued {
+	t.Helper()
+	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := newKey(t)
+	template := &x509.Certificate{
+		SerialNumber: serial, Subject: pkix.Name{CommonName: name},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.certificate, &key.PublicKey, a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return issued{der, key}
+}
+
+// blocks are key and certificate, as ZooKeeper reads them from one PEM file.
+func (i issued) blocks(t *testing.T) []*pem.Block {
+	t.Helper()
+	key, err := x509.MarshalPKCS8PrivateKey(i.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []*pem.Block{{Type: "PRIVATE KEY", Bytes: key}, {Type: "CERTIFICATE", Bytes: i.der}}
+}
+
+func newKey(t *testing.T) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
