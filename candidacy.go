@@ -48,6 +48,7 @@ type (
 	resignCommand  struct {
 		cause error // ErrResigned or ErrClosed
 		reply chan error
+		taken chan struct{} // closed when leadership has been given up
 	}
 	proclaimCommand struct {
 		data  []byte
@@ -205,6 +206,9 @@ func (c *candidacy) handle(message any) {
 		c.abandon(m.campaign)
 	case resignCommand:
 		c.resign(m)
+		if m.taken != nil {
+			close(m.taken)
+		}
 	case *proclaimCommand:
 		c.proclaims = append(c.proclaims, m)
 	case runCommand:
@@ -248,6 +252,7 @@ type situation struct {
 	phase             phase
 	want, closing     bool
 	ready             bool // the Session has a session, connected
+	barred            bool // the servers refuse its credentials
 	busy, held        bool // an errand is under way; none may begin yet
 	draining          bool // callbacks of the last term, or Run's function, go on
 	overdue           bool // and have gone on for too long
@@ -264,6 +269,7 @@ type step int
 const (
 	rest step = iota
 	stepEnd
+	stepRefused
 	stepCast
 	stepLook
 	stepClaim
@@ -287,6 +293,8 @@ func decide(s situation) step {
 		case s.busy || s.draining && !s.overdue:
 		case s.closing:
 			return stepEnd
+		case s.want && s.barred && !s.held:
+			return stepRefused
 		case s.want && s.ready && errand && !s.draining:
 			return stepCast
 		}
@@ -348,7 +356,7 @@ func decide(s situation) step {
 func (c *candidacy) situation(view sessionView, now time.Time) situation {
 	s := situation{
 		phase: c.phase, want: c.want, closing: c.closing,
-		ready: view.inc != nil && view.connected,
+		ready: view.inc != nil && view.connected, barred: view.err != nil,
 		busy:  c.busy, held: now.Before(c.retryAt),
 		draining: c.draining || c.runLead != nil,
 		overdue:  c.stuck.Load(), withdraw: c.withdraw, untold: c.untold,
@@ -369,6 +377,9 @@ func (c *candidacy) advance() {
 	for c.phase != ended {
 		view := c.session.look()
 		c.noticeSession(view)
+		if c.phase == idle && (!c.draining && c.runLead == nil || c.stuck.Load()) {
+			replyAll(&c.resigners, nil)
+		}
 		now := time.Now()
 		next := decide(c.situation(view, now))
 		if next == rest {
@@ -377,9 +388,6 @@ func (c *candidacy) advance() {
 		c.take(next, view)
 	}
 	c.settleProclaims()
-	if c.phase == idle && (!c.draining && c.runLead == nil || c.stuck.Load()) {
-		replyAll(&c.resigners, nil)
-	}
 	c.session.keepLease(c.Candidate, c.needsLease())
 }
 
@@ -388,6 +396,8 @@ func (c *candidacy) take(next step, view sessionView) {
 	case rest:
 	case stepEnd:
 		c.setPhase(ended)
+	case stepRefused:
+		c.refused(view.err)
 	case stepCast:
 		c.beginCast()
 	case stepLook:

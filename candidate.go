@@ -277,12 +277,19 @@ func (c *Candidate) Run(ctx context.Context, lead func(ctx context.Context, term
 // functions and the function given to Run return, or StepDownTimeout passes;
 // then the ballot goes and the next candidate may lead. Resign returns when
 // the server has confirmed that, or the session is gone. If ctx ends first,
-// Resign returns its error and the withdrawal goes on. Vote brings the
+// Resign returns its error and the withdrawal goes on; IsLeader is false then,
+// too. Vote brings the
 // candidate back; so does a hook that votes at the next new session.
 func (c *Candidate) Resign(ctx context.Context) error {
 	inside := inCallbackOf(ctx, c)
 	reply := make(chan error, 1)
-	c.inbox.push(resignCommand{cause: ErrResigned, reply: reply})
+	taken := make(chan struct{})
+	c.inbox.push(resignCommand{cause: ErrResigned, reply: reply, taken: taken})
+	// The loop waits for nobody, so this is at once, whatever ctx is.
+	select {
+	case <-taken:
+	case <-c.done:
+	}
 	if inside && c.running() {
 		return nil
 	}

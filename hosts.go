@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/go-zookeeper/zk"
 )
@@ -15,8 +16,9 @@ import (
 type hosts struct {
 	mu      sync.Mutex
 	servers []string
-	next    int // index of the server to give out next
-	tries   int // how many were given out since the last connection
+	next    int       // index of the server to give out next
+	tries   int       // how many were given out since the last connection
+	since   time.Time // of the last connection
 }
 
 var _ zk.HostProvider = (*hosts)(nil)
@@ -42,7 +44,8 @@ func (h *hosts) Len() int {
 }
 
 // Next returns the next server. retryStart is true when the round is complete
-// since the last connection; the client then pauses for a second. With a single
+// since the last connection, and when a connection has lasted for less than a
+// second; the client then pauses for a second. With a single
 // server it may be asked twice in a row before that: once to hear that the
 // session has expired, and once for a new one.
 func (h *hosts) Next() (server string, retryStart bool) {
@@ -51,12 +54,13 @@ func (h *hosts) Next() (server string, retryStart bool) {
 	server = h.servers[h.next]
 	h.next = (h.next + 1) % len(h.servers)
 	h.tries++
-	return server, h.tries > 2 && (h.tries-1)%len(h.servers) == 0
+	hasty := h.tries == 1 && time.Since(h.since) < time.Second
+	return server, hasty || h.tries > 2 && (h.tries-1)%len(h.servers) == 0
 }
 
 // Connected notes that the server given out last has taken the session.
 func (h *hosts) Connected() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.tries = 0
+	h.tries, h.since = 0, time.Now()
 }

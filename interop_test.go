@@ -1,0 +1,222 @@
+package election_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/go-zookeeper/zk"
+
+	"github.com/zkelection/election"
+)
+
+// Members that are not this library: the Ruby gem casts ballots called
+// ballot%010d and acknowledges with plain creates.
+
+func init() {
+	scenarios = append(
+		scenarios,
+		scenario{"interop/behind the gem", behindTheGem},
+		scenario{"interop/before the gem", beforeTheGem},
+		scenario{"interop/between", betweenGems},
+		scenario{"interop/strange children", strangeChildren},
+	)
+}
+
+// gem is a member of the Ruby gem, played with a plain connection.
+type gem struct {
+	w    *world
+	conn *zk.Conn
+	root string
+	path string
+}
+
+func (w *world) gem() *gem {
+	return &gem{w: w, conn: w.client(), root: "/_zkelection/" + w.name()}
+}
+
+func (g *gem) vote() *gem {
+	g.w.t.Helper()
+	for _, path := range []string{"/_zkelection", g.root} {
+		if _, err := g.conn.Create(path, nil, 0, zk.WorldACL(zk.PermAll)); err != nil && !errors.Is(err, zk.ErrNodeExists) {
+			g.w.t.Fatal(err)
+		}
+	}
+	path, err := g.conn.Create(g.root+"/ballot", []byte("gem"), zk.FlagEphemeral|zk.FlagSequence, zk.WorldACL(zk.PermAll))
+	if err != nil {
+		g.w.t.Fatal(err)
+	}
+	g.path = path
+	return g
+}
+
+func (g *gem) acknowledge() {
+	g.w.t.Helper()
+	if _, err := g.conn.Create(g.root+"/leader_ack", []byte("gem"), zk.FlagEphemeral, zk.WorldACL(zk.PermAll)); err != nil {
+		g.w.t.Fatal(err)
+	}
+}
+
+// isLeader is how the gem decides: the first when sorted by the digits at the end.
+func (g *gem) isLeader() bool {
+	first, lowest := "", "a"
+	for _, name := range ballotNames(g.w.children(g.conn, g.root)) {
+		if digits := name[len(name)-10:]; digits < lowest {
+			first, lowest = name, digits
+		}
+	}
+	return g.path == g.root+"/"+first
+}
+
+func (g *gem) leave() {
+	g.w.t.Helper()
+	for _, path := range []string{g.root + "/leader_ack", g.path} {
+		_, stat, err := g.conn.Exists(path)
+		if err == nil && stat.EphemeralOwner == g.conn.SessionID() {
+			err = g.conn.Delete(path, -1)
+		}
+		if err != nil {
+			g.w.t.Fatal(err)
+		}
+	}
+}
+
+func behindTheGem(t *testing.T, w *world) {
+	j := &journal{}
+	g := w.gem().vote()
+	a := w.member("a", j).vote()
+	o := w.observer(w.session(), j)
+	if err := o.Observe(w.context()); err != nil {
+		t.Fatal(err)
+	}
+	w.settle()
+	w.same("before the gem has acknowledged", j.all(), []string{"dead leader "})
+	g.acknowledge()
+	w.await(j, "a lost to gem")
+	w.await(j, "new leader gem")
+	if a.IsLeader() {
+		t.Fatal("leads beside the gem")
+	}
+	g.leave()
+	w.await(j, "new leader a")
+	if !a.IsLeader() {
+		t.Fatal("does not lead")
+	}
+}
+
+func beforeTheGem(t *testing.T, w *world) {
+	j := &journal{}
+	a := w.member("a", j).lead()
+	g := w.gem().vote()
+	if g.isLeader() {
+		t.Fatal("the gem takes itself for the leader")
+	}
+	data, _, err := g.conn.Get(a.LeaderAckPath())
+	if err != nil || string(data) != "a" {
+		t.Fatalf("the gem reads %q, %v", data, err)
+	}
+	_, _, deleted, err := g.conn.ExistsW(a.LeaderAckPath())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.resign()
+	if e := <-deleted; e.Type != zk.EventNodeDeleted {
+		t.Fatalf("the gem is told %v", e)
+	}
+	if !g.isLeader() {
+		t.Fatal("the gem does not take itself for the leader")
+	}
+	g.acknowledge()
+	a.vote()
+	w.await(j, "a lost to gem")
+}
+
+func betweenGems(t *testing.T, w *world) {
+	j := &journal{}
+	first := w.gem().vote()
+	first.acknowledge()
+	a := w.member("a", j, followLeader).vote()
+	second := w.gem().vote()
+	b := w.member("b", j, followLeader).vote()
+	w.await(j, "a lost to gem")
+	w.await(j, "b lost to gem")
+	first.leave()
+	w.await(j, "a won")
+	w.await(j, "b lost to a")
+	if second.isLeader() {
+		t.Fatal("the second gem leads, too")
+	}
+	a.resign()
+	second.acknowledge()
+	w.until("b to follow the second gem", func() bool { return j.count("b lost to gem") == 2 })
+	second.leave()
+	w.await(j, "b won")
+	if !b.IsLeader() {
+		t.Fatal("b does not lead")
+	}
+}
+
+func strangeChildren(t *testing.T, w *world) {
+	j := &journal{}
+	conn := w.client()
+	a := w.member("a", j)
+	for _, name := range []string{"", "/ballot", "/ballot-x", "/_c_short", "/lock-1", "/ballots", "/leader_ack_2", "/ballot-0000000000x", "/xballot-0000000000"} {
+		if name == "" {
+			if _, err := conn.Create("/_zkelection", nil, 0, zk.WorldACL(zk.PermAll)); err != nil && !errors.Is(err, zk.ErrNodeExists) {
+				t.Fatal(err)
+			}
+		}
+		if _, err := conn.Create(a.RootVotePath()+name, nil, 0, zk.WorldACL(zk.PermAll)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := w.member("b", j)
+	a.lead()
+	b.vote()
+	w.await(j, "b lost to a")
+	if ballots, err := a.Ballots(w.context()); err != nil || len(ballots) != 2 {
+		t.Fatalf("ballots %v, %v", ballots, err)
+	}
+	a.resign()
+	w.await(j, "b won")
+}
+
+// The counter's end: a ballot that cannot be ordered is withdrawn, and the
+// error says what to do.
+func TestSequenceExhausted(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a, b := w.member("a", j), w.member("b", j)
+		a.lead()
+		for _, next := range []int32{1<<31 - 1, -5} {
+			if err := w.srv.SetSequence(a.RootVotePath(), next); err != nil {
+				t.Fatal(err)
+			}
+			err := b.Vote(w.context())
+			if !errors.Is(err, election.ErrSequenceExhausted) || !strings.Contains(err.Error(), "delete") {
+				t.Fatalf("Vote at %d: %v", next, err)
+			}
+			if n := len(ballotNames(w.children(w.client(), a.RootVotePath()))); n != 1 {
+				t.Fatalf("%d ballots", n)
+			}
+		}
+		if !a.IsLeader() {
+			t.Fatal("the leader lost by another's trouble")
+		}
+		// The operator deletes the empty node, and all is well.
+		a.resign()
+		conn := w.client()
+		if err := conn.Delete(a.RootVotePath(), -1); err != nil {
+			t.Fatal(err)
+		}
+		b.lead()
+		a.vote()
+		w.until("a to lose", func() bool { return j.has("a lost to b") })
+	})
+}
+
+// virtually runs a test that needs the in-process server's own faults.
+func virtually(t *testing.T, run func(t *testing.T, w *world)) {
+	t.Helper()
+	bubble(t, func(t *testing.T) { run(t, inProcess(t, nil)) })
+}
