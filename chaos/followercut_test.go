@@ -91,9 +91,9 @@ func TestFollowerCutOff(t *testing.T) {
 		if r.naiveOverlap < time.Second {
 			t.Errorf("the control, which trusts its connection, had two leaders for %v only: the cut proves nothing", r.naiveOverlap)
 		}
-		// It cannot be sooner than the lease of the first one, nor than the expiry of its session.
-		if r.until > sessionTimeout+tick+2*time.Second {
-			t.Errorf("nobody led for %v", r.until)
+		// Both wait for the expiry of a session, which a tick's bucket may set apart; ours then for two heartbeats.
+		if r.until > r.naiveUntil+tick+time.Second {
+			t.Errorf("led again after %v only, the naive one after %v", r.until, r.naiveUntil)
 		}
 		t.Logf("cut %d: the library stepped down after %v, led again after %v, overlap %v; naive led again after %v, overlap %v",
 			round, r.steppedDown, r.until, r.overlap, r.naiveUntil, r.naiveOverlap)

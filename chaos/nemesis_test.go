@@ -38,28 +38,28 @@ var faults = []fault{
 		})
 	}},
 	{name: "kill a ZooKeeper follower", weight: 6, node: true, begin: func(w *world) (time.Duration, func()) {
-		return w.killNode("kill a ZooKeeper follower", (w.zookeeper.Leader()+1+w.rng.IntN(2))%3)
+		return w.killNode("kill a ZooKeeper follower", (w.zkLeader()+1+w.rng.IntN(2))%3)
 	}},
 	{name: "kill the leader's node", weight: 8, node: true, begin: func(w *world) (time.Duration, func()) {
 		return w.killNode("kill the leader's node", max(0, w.nodeOf(w.known)))
 	}},
 	{name: "kill the ZooKeeper leader", weight: 8, node: true, begin: func(w *world) (time.Duration, func()) {
-		return w.killNode("kill the ZooKeeper leader", w.zookeeper.Leader())
+		return w.killNode("kill the ZooKeeper leader", w.zkLeader())
 	}},
 	{name: "stop the leader's node", weight: 8, node: true, begin: func(w *world) (time.Duration, func()) {
 		return w.stopNode("stop the leader's node", max(0, w.nodeOf(w.known)), w.between(500*time.Millisecond, 6*time.Second))
 	}},
 	{name: "stop the ZooKeeper leader briefly", weight: 6, node: true, begin: func(w *world) (time.Duration, func()) {
-		return w.stopNode("stop the ZooKeeper leader briefly", w.zookeeper.Leader(), w.between(500*time.Millisecond, 5*time.Second))
+		return w.stopNode("stop the ZooKeeper leader briefly", w.zkLeader(), w.between(500*time.Millisecond, 5*time.Second))
 	}},
 	{name: "stop the ZooKeeper leader for long", weight: 2, node: true, begin: func(w *world) (time.Duration, func()) {
-		return w.stopNode("stop the ZooKeeper leader for long", w.zookeeper.Leader(), w.between(9*time.Second, 11*time.Second))
+		return w.stopNode("stop the ZooKeeper leader for long", w.zkLeader(), w.between(9*time.Second, 11*time.Second))
 	}},
 	{name: "cut the leader's follower off from its peers", weight: 10, node: true, cuts: true, begin: func(w *world) (time.Duration, func()) {
 		return w.cutNode("cut the leader's follower off from its peers", w.leadersFollower(), w.between(5*time.Second, 9*time.Second))
 	}},
 	{name: "cut the ZooKeeper leader off from its peers", weight: 3, node: true, cuts: true, begin: func(w *world) (time.Duration, func()) {
-		return w.cutNode("cut the ZooKeeper leader off from its peers", w.zookeeper.Leader(), w.between(9*time.Second, 11*time.Second))
+		return w.cutNode("cut the ZooKeeper leader off from its peers", w.zkLeader(), w.between(9*time.Second, 11*time.Second))
 	}},
 }
 
@@ -100,16 +100,26 @@ func (w *world) cutNode(name string, i int, hold time.Duration) (time.Duration, 
 	return hold, w.strike(name, node(i), func() func() { return w.net.cutNode(i) })
 }
 
+// zkLeader is the node that leads the ensemble. There is one when a fault
+// begins, but a busy machine may take a moment to say so.
+func (w *world) zkLeader() (leader int) {
+	await(w.t, time.Minute, "ZooKeeper leader", w.fleet.describe, func() bool {
+		leader = w.zookeeper.Leader()
+		return leader >= 0
+	})
+	return leader
+}
+
 // leadersFollower is the ZooKeeper follower that the leader is connected to.
 // When it is connected to ZooKeeper's leader, that is killed first, which is a
 // fault like another, until it is not.
 func (w *world) leadersFollower() int {
 	for {
 		at := w.nodeOf(w.known)
-		if leads := w.zookeeper.Leader(); at >= 0 && leads >= 0 && at != leads {
+		if leads := w.zkLeader(); at >= 0 && at != leads {
 			return at
 		}
-		_, heal := w.killNode("kill the ZooKeeper leader", w.zookeeper.Leader())
+		_, heal := w.killNode("kill the ZooKeeper leader", w.zkLeader())
 		time.Sleep(time.Second)
 		heal()
 		w.settle()

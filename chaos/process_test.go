@@ -164,15 +164,16 @@ func (a *agent) take(e history.Event) {
 	switch e.Kind {
 	case history.True:
 		s.lastTrue, s.token = e.At, e.Token
-		s.voted = true
 	case history.False:
 		s.lastTrue, s.acked = 0, false
 	case history.StepDown:
-		s.acked, s.voted = false, false
+		s.acked = false
 	case history.Acked:
 		s.acked = true
 	case history.Voted:
 		s.voted = true
+	case history.Unvoted:
+		s.voted = false
 	case history.Server:
 		s.server = e.Text
 	case history.NewLeader:

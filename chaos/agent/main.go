@@ -123,9 +123,11 @@ func sample(c contender, out *history.Writer, every time.Duration) {
 		led = leads
 		if now := c.voted(); now != voted {
 			voted = now
+			kind := history.Unvoted
 			if voted {
-				out.Write(history.Event{Kind: history.Voted})
+				kind = history.Voted
 			}
+			out.Write(history.Event{Kind: kind})
 		}
 		if now := c.server(); now != server {
 			server = now

@@ -103,6 +103,18 @@ func Outages(events []Event, run Span) []Span {
 	return found
 }
 
+// LongestPause is the longest time in a run between two answered writes: about
+// the probes' interval when the quorum was never lost.
+func LongestPause(events []Event, run Span) time.Duration {
+	longest, last := int64(0), run.From
+	for _, e := range events {
+		if e.Kind == Commit && e.At >= run.From && e.At <= run.To {
+			longest, last = max(longest, e.At-last), e.At
+		}
+	}
+	return time.Duration(max(longest, run.To-last))
+}
+
 // without returns what is left of a span when others are taken out.
 func without(run Span, others []Span) []Span {
 	slices.SortFunc(others, func(a, b Span) int { return cmp.Compare(a.From, b.From) })

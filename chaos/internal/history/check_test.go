@@ -207,6 +207,9 @@ func TestOutages(t *testing.T) {
 	if len(found) != len(want) || found[0] != want[0] || found[1] != want[1] {
 		t.Errorf("found %v, want %v", found, want)
 	}
+	if got := LongestPause(events, Span{0, 10_000 * ms}); got != 3*time.Second {
+		t.Errorf("the longest pause is %v, want 3s", got)
+	}
 }
 
 func TestAnAcknowledgementIsOfTheStretchItWasWrittenIn(t *testing.T) {

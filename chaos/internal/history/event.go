@@ -16,6 +16,7 @@ type Kind string
 const (
 	Start    Kind = "start"
 	Voted    Kind = "voted"    // a ballot is live
+	Unvoted  Kind = "unvoted"  // none is any more
 	True     Kind = "true"     // IsLeader was true, with this token and lease
 	False    Kind = "false"    // IsLeader was false
 	Win      Kind = "win"      // OnWin was called

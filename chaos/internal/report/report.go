@@ -34,8 +34,8 @@ type Fault struct {
 	// Gaps is how long there was no acknowledged leader, each time that one
 	// was lost between this strike and the next.
 	Gaps []time.Duration
-	// Without is how much of that was time without a quorum.
-	Without time.Duration
+	// Quorum is the same without the time in which the quorum was lost.
+	Quorum []time.Duration
 	// Another: the acknowledged leader after it is not the one before it.
 	Another bool
 }
@@ -65,12 +65,13 @@ func (p *Phase) Faults() []Fault {
 			continue
 		}
 		f := &all[i-1]
-		f.Gaps = append(f.Gaps, gap.Length())
+		quorum := gap.Length()
 		for _, o := range outages {
 			if from, to := max(o.From, gap.From), min(o.To, gap.To); to > from {
-				f.Without += time.Duration(to - from)
+				quorum -= time.Duration(to - from)
 			}
 		}
+		f.Gaps, f.Quorum = append(f.Gaps, gap.Length()), append(f.Quorum, quorum)
 		f.Another = f.Another || p.leaderAt(gap.From) != p.leaderAt(gap.To)
 	}
 	return all
@@ -98,7 +99,7 @@ func (p *Phase) Table(to io.Writer) {
 	type row struct {
 		name             string
 		times, lost, new int
-		gaps             []time.Duration
+		gaps, quorum     []time.Duration
 	}
 	byName := make(map[string]*row)
 	total := &row{name: "**all**"}
@@ -118,15 +119,15 @@ func (p *Phase) Table(to io.Writer) {
 			if f.Another {
 				r.new++
 			}
-			r.gaps = append(r.gaps, f.Gaps...)
+			r.gaps, r.quorum = append(r.gaps, f.Gaps...), append(r.quorum, f.Quorum...)
 		}
 	}
 	slices.SortFunc(rows, func(a, b *row) int { return cmp.Or(cmp.Compare(b.times, a.times), cmp.Compare(a.name, b.name)) })
-	fmt.Fprintln(to, "| fault | times | leadership interrupted | passed on | without a leader: median | 99th percentile | longest |")
-	fmt.Fprintln(to, "|---|--:|--:|--:|--:|--:|--:|")
+	fmt.Fprintln(to, "| fault | times | leadership interrupted | passed on | without a leader: median | 99th percentile | longest | longest, with a quorum |")
+	fmt.Fprintln(to, "|---|--:|--:|--:|--:|--:|--:|--:|")
 	for _, r := range append(rows, total) {
-		fmt.Fprintf(to, "| %s | %d | %d | %d | %s | %s | %s |\n", r.name, r.times, r.lost, r.new,
-			seconds(Percentile(r.gaps, 50)), seconds(Percentile(r.gaps, 99)), seconds(Percentile(r.gaps, 100)))
+		fmt.Fprintf(to, "| %s | %d | %d | %d | %s | %s | %s | %s |\n", r.name, r.times, r.lost, r.new,
+			seconds(Percentile(r.gaps, 50)), seconds(Percentile(r.gaps, 99)), seconds(Percentile(r.gaps, 100)), seconds(Percentile(r.quorum, 100)))
 	}
 }
 
@@ -152,10 +153,9 @@ func seconds(d time.Duration) string {
 func (p *Phase) Led() float64 {
 	without := time.Duration(0)
 	for _, f := range p.Faults() {
-		for _, g := range f.Gaps {
+		for _, g := range f.Quorum {
 			without += g
 		}
-		without -= f.Without
 	}
 	quorum := p.Run.Length()
 	for _, o := range history.Outages(p.Events, p.Run) {

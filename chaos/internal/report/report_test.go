@@ -53,13 +53,13 @@ func TestFaultsAndWhatTheyCost(t *testing.T) {
 		t.Fatalf("%d faults, want 3", len(faults))
 	}
 	kill, stop, cut := faults[0], faults[1], faults[2]
-	if len(kill.Gaps) != 1 || kill.Gaps[0] != 5*time.Second || !kill.Another || kill.Without != 0 || kill.Length() != 2*time.Second {
+	if len(kill.Gaps) != 1 || kill.Gaps[0] != 5*time.Second || !kill.Another || kill.Quorum[0] != 5*time.Second || kill.Length() != 2*time.Second {
 		t.Errorf("the kill: %+v", kill)
 	}
 	if len(stop.Gaps) != 0 || stop.Another {
 		t.Errorf("the stop: %+v", stop)
 	}
-	if len(cut.Gaps) != 1 || cut.Gaps[0] != 5*time.Second || cut.Another || cut.Without.Round(time.Second) != 4*time.Second {
+	if len(cut.Gaps) != 1 || cut.Gaps[0] != 5*time.Second || cut.Another || cut.Quorum[0].Round(time.Second) != time.Second {
 		t.Errorf("the cut: %+v", cut)
 	}
 }
@@ -68,9 +68,10 @@ func TestTable(t *testing.T) {
 	var table bytes.Buffer
 	phase().Table(&table)
 	for _, want := range []string{
-		"| kill the leader | 1 | 1 | 1 | 5.00 s | 5.00 s | 5.00 s |\n",
-		"| stop the leader briefly | 1 | 0 | 0 | – | – | – |\n",
-		"| **all** | 3 | 2 | 1 | 5.00 s | 5.00 s | 5.00 s |\n",
+		"| kill the leader | 1 | 1 | 1 | 5.00 s | 5.00 s | 5.00 s | 5.00 s |\n",
+		"| stop the leader briefly | 1 | 0 | 0 | – | – | – | – |\n",
+		"| cut <the ZooKeeper leader> off | 1 | 1 | 0 | 5.00 s | 5.00 s | 5.00 s | 1.00 s |\n",
+		"| **all** | 3 | 2 | 1 | 5.00 s | 5.00 s | 5.00 s | 5.00 s |\n",
 	} {
 		if !strings.Contains(table.String(), want) {
 			t.Errorf("the table lacks %q:\n%s", want, table.String())
