@@ -75,9 +75,16 @@ func (s *Session) wrap(conn net.Conn) *wire {
 	return &wire{Conn: conn, session: s}
 }
 
+// Write does not tell of a failure: the connection closes, and the reading side
+// finds it so. As of v1.0.4 the client answers a request that it could not write
+// at once, and once more when the connection has ended, and the second answer
+// blocks it for ever when nobody takes the first.
 func (w *wire) Write(p []byte) (int, error) {
 	w.note(p)
-	return w.Conn.Write(p)
+	if _, err := w.Conn.Write(p); err != nil {
+		_ = w.Close()
+	}
+	return len(p), nil
 }
 
 // note records a frame before it is sent, so that the time is never too late.

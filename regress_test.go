@@ -1,0 +1,70 @@
+package election
+
+import (
+	"errors"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/zkelection/election/testutil"
+)
+
+// Faults that the sweep and the simulation have found, each as small as it
+// could be made.
+
+// The client answers a request whose writing failed at once, and again at the
+// connection's end; the second answer blocks it for ever when nobody takes the
+// first. So it goes when its credentials cannot be sent behind a handshake, and
+// when a request that Close overtook cannot: then Close never returned.
+func TestConnectionBreaksBehindTheHandshake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, err := testutil.NewServer(&testutil.ServerOptions{NoListen: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer srv.Close()
+		dial, breaks := srv.Dialer(), false
+		s, err := Connect([]string{"mem"}, 4*time.Second, &SessionOptions{
+			Auth: []Auth{{"digest", []byte("user:password")}},
+			Dialer: func(network, address string, timeout time.Duration) (net.Conn, error) {
+				conn, err := dial(network, address, timeout)
+				if breaks {
+					breaks, conn = false, &onceWriter{Conn: conn}
+				}
+				return conn, err
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.AwaitConnected(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		breaks = true
+		srv.DropConnections()
+		time.Sleep(time.Minute)
+		if info := srv.Sessions(); len(info) != 1 || !info[0].Connected() {
+			panic("the client has not connected again in a minute") // nor can it be closed
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// onceWriter is a connection that breaks behind the handshake.
+type onceWriter struct {
+	net.Conn
+	written bool
+}
+
+func (w *onceWriter) Write(p []byte) (int, error) {
+	if w.written {
+		_ = w.Close()
+		return 0, errors.New("broken")
+	}
+	w.written = true
+	return w.Conn.Write(p)
+}
