@@ -84,11 +84,11 @@ func (b *backend) execute(script []step) (transcript []string, ok bool) {
 		r.proveOutside()
 	}
 	// The run's node has a parent of its own, because a sequential create at the run's node makes a sibling.
-	parent := fmt.Sprintf("/c%07d", b.runs)
+	r.parent = fmt.Sprintf("/c%07d", b.runs)
 	b.runs++
-	r.outside(step{Op: "create", Path: parent, ACL: openACL})
-	r.base = r.outside(step{Op: "create", Path: parent + "/run", ACL: openACL}).zxid
-	r.root = parent + "/run"
+	r.outside(step{Op: "create", Path: "^", ACL: openACL})
+	r.base = r.outside(step{Op: "create", Path: "^/run", ACL: openACL}).zxid
+	r.root = r.parent + "/run"
 	r.sessions[b.admin.id] = b.admin.name
 	r.transcript = nil
 	for i := range r.clients {
@@ -147,7 +147,11 @@ func (r *run) note(format string, args ...any) {
 	r.transcript = append(r.transcript, fmt.Sprintf(format, args...))
 }
 
+// absolute is the path on the server: "^" stands for the parent of the run's node, which no script touches.
 func (r *run) absolute(path string) string {
+	if within, above := strings.CutPrefix(path, "^"); above {
+		return r.parent + within
+	}
 	switch {
 	case path == "/":
 		return r.root
@@ -355,14 +359,13 @@ func (r *run) strange(zxid, id int64, password []byte) {
 	r.note("  stranger: %v", err)
 }
 
-// expire lets the session end in silence: with its connection open, or cut. A node of its own tells when: nothing else
-// in a script begins with that name.
+// expire lets the session end in silence: with its connection open, or cut. A node of its own tells when.
 func (r *run) expire(c *client, open bool) {
 	r.prompt(func() {
 		if old := r.resume(c, 1); old != nil {
 			_ = old.conn.Close()
 		}
-		r.request(c, step{Op: "create", Path: "/expiring", Flags: 3, ACL: openACL})
+		r.request(c, step{Op: "create", Path: "^/expiring", Flags: 3, ACL: openACL})
 	})
 	if !c.open {
 		return
@@ -398,7 +401,7 @@ func (r *run) awaitNoMarker() bool {
 	const patience = 10 * shortestTimeout
 	deadline := time.Now().Add(patience)
 	for time.Now().Before(deadline) {
-		p := r.outside(step{Op: "getChildren", Path: "/"})
+		p := r.outside(step{Op: "getChildren", Path: "^"})
 		found := false
 		d := &decoder{bytes: p.body}
 		for _, child := range d.strings() {

@@ -363,6 +363,7 @@ func (e *encoder) acl(list []scriptACL) {
 // A describer turns answers into text in which two runs of a script are equal if the servers are: paths and zxids
 // relative to the run's, sessions by number, times only as plausible or not.
 type describer struct {
+	parent   string // of root
 	root     string
 	base     int64
 	sessions map[int64]string
@@ -378,6 +379,8 @@ func (r *describer) zxid(z int64) string {
 func (r *describer) path(p string) string {
 	if rest, within := strings.CutPrefix(p, r.root); within {
 		p = "~" + rest
+	} else if rest, above := strings.CutPrefix(p, r.parent); above {
+		p = "^" + rest
 	}
 	if quoted := strconv.QuoteToASCII(p); quoted != `"`+p+`"` {
 		return quoted
