@@ -390,6 +390,7 @@ func reentrant(t *testing.T, w *world) {
 	b.resign()
 	w.until("a to win again", func() bool { return j.count("a won") == 2 })
 	w.await(j, "b through")
+	w.until("a's acknowledgement", func() bool { data, err := a.LeaderData(w.context()); return err == nil && string(data) == "a2" })
 	// Close from inside: bounded, and says so.
 	closed := make(chan error, 1)
 	a.OnStepDown(func(context.Context, election.Term, error) { closed <- a.Close() })

@@ -1,0 +1,727 @@
+package election_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+
+	"github.com/zkelection/election"
+	"github.com/zkelection/election/testutil"
+)
+
+// What went wrong in the libraries that came before. docs/testing.md lists
+// which test stands for which lesson.
+
+func init() {
+	scenarios = append(
+		scenarios,
+		scenario{"lesson/operator deletes the leader's ballot", ballotDeletedByOperator},
+		scenario{"lesson/operator deletes a waiting ballot", waitingBallotDeleted},
+		scenario{"lesson/every win has one step-down", winsAndStepDowns},
+		scenario{"lesson/leadership passes on after the work is over", passesOnAfterWork},
+		scenario{"lesson/context ends before any request", contextEndsFirst},
+		scenario{"lesson/the election node is deleted", electionNodeDeleted},
+		scenario{"lesson/close races with a vote", closeRacesWithVote},
+		scenario{"lesson/guard and token fence", guardAndToken},
+		scenario{"lesson/wedged leader", wedgedLeader},
+		scenario{"lesson/takeover timeout", takeoverTimeout},
+		scenario{"lesson/short disconnection costs nothing", shortDisconnection},
+		scenario{"lesson/two candidates on one session", twoOnOneSession},
+		scenario{"lesson/a connection lent to us", lentConnection},
+	)
+}
+
+func ballotDeletedByOperator(t *testing.T, w *world) {
+	j := &journal{}
+	a, b := w.member("a", j).lead(), w.member("b", j)
+	b.vote()
+	w.await(j, "b lost to a")
+	operator := w.client()
+	if err := operator.Delete(a.VotePath(), -1); err != nil {
+		t.Fatal(err)
+	}
+	w.await(j, "a stepped down: ballot deleted")
+	w.await(j, "b won")
+	w.await(j, "a lost to b") // it contends again, at the end of the line
+	w.until("b's acknowledgement to stand", func() bool {
+		data, err := b.LeaderData(w.context())
+		return err == nil && string(data) == "b"
+	})
+	if a.IsLeader() || !b.IsLeader() {
+		t.Fatal("the wrong one leads")
+	}
+}
+
+func waitingBallotDeleted(t *testing.T, w *world) {
+	j := &journal{}
+	w.member("a", j).lead()
+	b := w.member("b", j).vote()
+	w.member("c", j).vote()
+	w.await(j, "c lost to a")
+	before := b.VotePath()
+	if err := w.client().Delete(before, -1); err != nil {
+		t.Fatal(err)
+	}
+	w.until("b to vote again", func() bool { return b.Voted() && b.VotePath() != before })
+	w.until("b to lose again", func() bool { return j.count("b lost to a") == 2 })
+	w.until("c to be told of its new predecessor", func() bool { return j.count("c lost to a") == 2 })
+}
+
+func winsAndStepDowns(t *testing.T, w *world) {
+	for _, leave := range []struct {
+		how  string
+		do   func(m *member) error
+		want string
+	}{
+		{"resign", func(m *member) error { return m.Resign(w.context()) }, "resigned"},
+		{"close", func(m *member) error { return m.Close() }, "closed"},
+		{"close session", func(m *member) error { return m.node.Close() }, "closed"},
+		{"expire", func(m *member) error { return m.node.link.expire() }, "session lost"},
+	} {
+		j := &journal{}
+		m := w.member("a", j)
+		m.vote()
+		w.await(j, "a won")
+		if err := leave.do(m); err != nil {
+			t.Fatalf("%s: %v", leave.how, err)
+		}
+		w.await(j, "a stepped down: "+leave.want)
+		if err := m.Close(); err != nil {
+			t.Fatalf("%s: %v", leave.how, err)
+		}
+		wins, downs := 0, 0
+		for _, event := range j.all() {
+			if strings.HasSuffix(event, "won") {
+				wins++
+			} else {
+				downs++
+			}
+			if wins-downs < 0 || wins-downs > 1 {
+				t.Fatalf("%s: %q", leave.how, j.all())
+			}
+		}
+		if wins != downs {
+			t.Fatalf("%s: %q", leave.how, j.all())
+		}
+	}
+}
+
+func passesOnAfterWork(t *testing.T, w *world) {
+	j := &journal{}
+	a, b := w.member("a", j).lead(), w.member("b", j)
+	b.vote()
+	w.await(j, "b lost to a")
+	release := make(chan struct{})
+	a.OnStepDown(func(context.Context, election.Term, error) { <-release; j.add("a is done") })
+	resigned := make(chan error, 1)
+	go func() { resigned <- a.Resign(w.context()) }()
+	w.await(j, "a stepped down: resigned")
+	w.settle()
+	if b.IsLeader() || !a.Voted() || a.IsLeader() {
+		t.Fatal("leadership passed on while the leader's work went on")
+	}
+	close(release)
+	if err := <-resigned; err != nil {
+		t.Fatal(err)
+	}
+	w.await(j, "b won")
+	w.same("journal", j.all(), []string{"a won", "b lost to a", "a stepped down: resigned", "a is done", "b won"})
+	// The same with the function given to Run.
+	b.resign()
+	ctx, cancel := context.WithCancel(w.context())
+	leads := make(chan struct{})
+	done := make(chan error, 1)
+	go func() {
+		done <- a.Run(ctx, func(ctx context.Context, _ election.Term) error {
+			close(leads)
+			<-ctx.Done()
+			time.Sleep(50 * time.Millisecond)
+			j.add("a has run")
+			return nil
+		})
+	}()
+	<-leads
+	b.vote()
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	w.until("b to win", func() bool { return j.count("b won") == 2 })
+	events := j.all()
+	if events[len(events)-1] != "b won" || !j.has("a has run") {
+		t.Fatalf("journal %q", events)
+	}
+}
+
+func contextEndsFirst(t *testing.T, w *world) {
+	j := &journal{}
+	a := w.member("a", j)
+	leader := make(chan context.Context, 1)
+	a.OnWin(func(ctx context.Context, _ election.Term) error { leader <- ctx; return nil })
+	a.lead()
+	ctx := <-leader
+	a.node.link.setDown(true) // no request can be made
+	short, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+	defer cancel()
+	_ = a.Resign(short)
+	if ctx.Err() == nil || !errors.Is(context.Cause(ctx), election.ErrResigned) || a.IsLeader() {
+		t.Fatalf("after Resign: %v, leads %v", context.Cause(ctx), a.IsLeader())
+	}
+}
+
+func electionNodeDeleted(t *testing.T, w *world) {
+	j := &journal{}
+	a := w.member("a", j).lead()
+	conn := w.client()
+	for _, name := range w.children(conn, a.RootVotePath()) {
+		if err := conn.Delete(a.RootVotePath()+"/"+name, -1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Between its ballots the candidate may be quicker than we are.
+	for {
+		err := conn.Delete(a.RootVotePath(), -1)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, zk.ErrNotEmpty) {
+			t.Fatal(err)
+		}
+		for _, name := range w.children(conn, a.RootVotePath()) {
+			_ = conn.Delete(a.RootVotePath()+"/"+name, -1)
+		}
+	}
+	w.until("the election to be back", func() bool {
+		data, err := a.LeaderData(w.context())
+		return err == nil && string(data) == "a" && a.IsLeader()
+	})
+	w.member("b", j).vote()
+	w.await(j, "b lost to a")
+}
+
+func closeRacesWithVote(t *testing.T, w *world) {
+	conn := w.client()
+	root := ""
+	for i := range 20 {
+		a := w.member("a", &journal{})
+		root = a.RootVotePath()
+		if i%4 == 1 {
+			a.node.link.next(loseReply, isBallot)
+		}
+		if i%4 == 2 {
+			a.node.link.next(loseRequest, isBallot)
+		}
+		voted := make(chan error, 1)
+		go func() { voted <- a.Vote(w.context()) }()
+		if i%2 == 0 {
+			w.until("the vote to be under way", func() bool { return a.node.link.count(isBallot) > 0 })
+		}
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-voted; err != nil && !errors.Is(err, election.ErrClosed) {
+			t.Fatal(err)
+		}
+		if left := w.children(conn, root); len(left) != 0 {
+			t.Fatalf("round %d left %q", i, left)
+		}
+	}
+}
+
+func guardAndToken(t *testing.T, w *world) {
+	a, b := w.member("a", &journal{}).lead(), w.member("b", &journal{})
+	b.vote()
+	conn := w.client()
+	store := "/store" + w.name()
+	if _, err := conn.Create(store, nil, 0, zk.WorldACL(zk.PermAll)); err != nil {
+		t.Fatal(err)
+	}
+	write := func(term election.Term) error {
+		_, err := conn.Multi(term.Guard(), &zk.SetDataRequest{Path: store, Data: []byte(term.Ballot), Version: -1})
+		return err
+	}
+	first, ok := a.Term()
+	if !ok {
+		t.Fatal("no term")
+	}
+	if err := write(first); err != nil {
+		t.Fatal(err)
+	}
+	a.resign()
+	next := b.lead()
+	second, _ := next.Term()
+	if err := write(first); !errors.Is(err, zk.ErrNoNode) {
+		t.Fatalf("a leader of the past could write: %v", err)
+	}
+	if err := write(second); err != nil {
+		t.Fatal(err)
+	}
+	if second.Token <= first.Token {
+		t.Fatalf("token %d after %d", second.Token, first.Token)
+	}
+	if _, ok := a.Term(); ok || !a.LeaseUntil().IsZero() {
+		t.Fatal("the old leader has a term")
+	}
+}
+
+func wedgedLeader(t *testing.T, w *world) {
+	j := &journal{}
+	wedge := make(chan struct{})
+	a := w.member("a", j, func(o *election.CandidateOptions) { o.StepDownTimeout = 300 * time.Millisecond })
+	b := w.member("b", j)
+	a.OnStepDown(func(context.Context, election.Term, error) { <-wedge })
+	a.lead()
+	b.vote()
+	if err := a.Healthy(time.Minute); err != nil {
+		t.Fatalf("a healthy leader: %v", err)
+	}
+	time.Sleep(time.Millisecond)
+	if err := a.Healthy(0); err == nil {
+		t.Fatal("no lease is renewed within no time")
+	}
+	a.resign() // returns once the ballot is gone
+	w.await(j, "b won")
+	if err := a.Healthy(time.Minute); !errors.Is(err, election.ErrCallbackRunning) {
+		t.Fatalf("a wedged candidate: %v", err)
+	}
+	if err := a.Vote(w.context()); !errors.Is(err, election.ErrCallbackRunning) {
+		t.Fatalf("Vote while wedged: %v", err)
+	}
+	if a.Voted() {
+		t.Fatal("a wedged candidate holds a ballot")
+	}
+	close(wedge)
+	w.await(j, "a lost to b") // the vote is cast once it is free
+	if err := a.Healthy(time.Minute); err != nil {
+		t.Fatalf("free again: %v", err)
+	}
+}
+
+func takeoverTimeout(t *testing.T, w *world) {
+	j := &journal{}
+	a := w.member("a", j, func(o *election.CandidateOptions) { o.TakeoverTimeout = 100 * time.Millisecond })
+	b := w.member("b", j)
+	a.OnWin(func(ctx context.Context, _ election.Term) error {
+		<-ctx.Done()
+		j.add("a: context ended")
+		return ctx.Err()
+	})
+	a.vote()
+	w.await(j, "a won")
+	b.vote()
+	w.await(j, "b won")
+	w.settle()
+	w.same("journal", j.all(), []string{"a won", "a: context ended", "a failed to take over", "a stepped down: takeover failed", "b won"})
+	if a.Voted() {
+		t.Fatal("it did not stay out")
+	}
+}
+
+func shortDisconnection(t *testing.T, w *world) {
+	j := &journal{}
+	a, b := w.member("a", j).lead(), w.member("b", j)
+	b.vote()
+	w.await(j, "b lost to a")
+	reconnected := func(m *member) {
+		w.until("the connection to be back", func() bool { return m.node.State() == zk.StateHasSession })
+	}
+	for range 3 {
+		time.Sleep(1500 * time.Millisecond) // the client does not hurry after a connection that was short
+		a.node.link.cut()
+		b.node.link.cut()
+		w.until("the connection to break", func() bool { return a.node.State() != zk.StateHasSession || a.IsLeader() })
+		reconnected(a)
+		reconnected(b)
+		if !a.IsLeader() {
+			t.Fatal("a short disconnection cost the leadership")
+		}
+	}
+	w.settle()
+	w.same("journal", j.all(), []string{"a won", "b lost to a"})
+}
+
+func twoOnOneSession(t *testing.T, w *world) {
+	j := &journal{}
+	n := w.session()
+	a, b := w.memberOn(n, "a", j), w.memberOn(n, "b", j, followLeader)
+	for range 3 {
+		a.lead()
+		b.vote()
+		w.until("b to lose", func() bool { return !b.IsLeader() && strings.HasPrefix(last(j), "b lost") })
+		a.resign()
+		w.until("b's acknowledgement", func() bool { data, err := a.LeaderData(w.context()); return err == nil && string(data) == "b" })
+		if a.IsLeader() || !b.IsLeader() {
+			t.Fatal("the wrong one leads")
+		}
+		a.vote()
+		w.until("a to lose", func() bool { return strings.HasPrefix(last(j), "a lost") })
+		b.resign()
+		w.until("a's acknowledgement", func() bool { data, err := a.LeaderData(w.context()); return err == nil && string(data) == "a" })
+		a.resign()
+		if left := w.children(n.Conn(), a.RootVotePath()); len(left) != 0 {
+			t.Fatalf("left behind: %q", left)
+		}
+	}
+}
+
+func last(j *journal) string {
+	events := j.all()
+	if len(events) == 0 {
+		return ""
+	}
+	return events[len(events)-1]
+}
+
+// A Session on a connection that somebody else owns.
+func lentConnection(t *testing.T, w *world) {
+	l := newLink(w.dial)
+	conn, events, err := zk.Connect([]string{"127.0.0.1:1"}, w.timeout(), zk.WithLogger(silent{}),
+		zk.WithDialer(func(network, _ string, timeout time.Duration) (net.Conn, error) {
+			return l.Dial(network, w.servers[0], timeout)
+		}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		conn.Close()
+		for range events {
+		}
+	}()
+	s := election.NewSession(conn, w.timeout())
+	if err := s.AwaitConnected(w.context()); err != nil {
+		t.Fatal(err)
+	}
+	j := &journal{}
+	a, b := w.memberOn(&node{Session: s, link: l}, "a", j), w.member("b", j)
+	a.lead()
+	b.vote()
+	w.await(j, "b lost to a")
+	time.Sleep(2 * w.timeout())
+	if !a.IsLeader() || j.has("b won") {
+		t.Fatalf("the lease was not kept: %q", j.all())
+	}
+	if err := l.expire(); err != nil {
+		t.Fatal(err)
+	}
+	w.await(j, "b won")
+	w.await(j, "a lost to b")
+	if j.count("a stepped down: session lost")+j.count("a stepped down: lease lapsed") != 1 {
+		t.Fatalf("journal %q", j.all())
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if conn.State() != zk.StateHasSession {
+		t.Fatal("a connection that was lent was closed")
+	}
+	if names := ballotNames(w.children(conn, a.RootVotePath())); len(names) != 1 {
+		t.Fatalf("ballots %q", names)
+	}
+}
+
+// --- with the in-process server's own faults
+
+// An isolated leader is the leader no more, by its own clock, before its
+// session ends; then the other one leads.
+func TestIsolatedLeader(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a, b := w.member("a", j).lead(), w.member("b", j)
+		b.vote()
+		w.await(j, "b lost to a")
+		heal := w.srv.Isolate(a.node.ID())
+		for !b.IsLeader() {
+			if a.IsLeader() && b.IsLeader() {
+				t.Fatal("two leaders")
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if a.IsLeader() {
+			t.Fatal("two leaders")
+		}
+		w.await(j, "a stepped down: lease lapsed")
+		heal()
+		w.await(j, "a lost to b")
+	})
+}
+
+// A lapse without the end of the session: the candidate wins again, with the
+// same token, and observers see one leader throughout.
+func TestLapseAndReturn(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j, oj := &journal{}, &journal{}
+		a := w.member("a", j).lead()
+		o := w.observer(w.session(), oj)
+		if err := o.Observe(w.context()); err != nil {
+			t.Fatal(err)
+		}
+		first, _ := a.Term()
+		time.Sleep(10 * w.timeout())
+		// Heartbeats get no answer for a while; pings do.
+		release := make(chan struct{})
+		held := w.srv.Control(testutil.OpMulti, func(r *testutil.Request) testutil.Action {
+			if r.SessionID == a.node.ID() {
+				return testutil.HoldReply(release)
+			}
+			return testutil.Pass
+		})
+		w.await(j, "a stepped down: lease lapsed")
+		held()
+		close(release)
+		w.until("a to win again", func() bool { return j.count("a won") == 2 && a.IsLeader() })
+		second, _ := a.Term()
+		if second.Token != first.Token {
+			t.Fatalf("token %d, then %d with nobody in between", first.Token, second.Token)
+		}
+		w.settle()
+		w.same("observer", oj.all(), []string{"new leader a"})
+	})
+}
+
+// A server that refuses SetWatches leaves the watches silent for ever.
+func TestWatchesLost(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a, b := w.member("a", j).lead(), w.member("b", j)
+		b.vote()
+		oj := &journal{}
+		o := w.observer(w.session(), oj)
+		if err := o.Observe(w.context()); err != nil {
+			t.Fatal(err)
+		}
+		w.await(j, "b lost to a")
+		w.await(oj, "new leader a")
+		time.Sleep(2 * time.Second)
+		var refused atomic.Int64
+		defer w.srv.Control(testutil.OpSetWatches, func(*testutil.Request) testutil.Action {
+			refused.Add(1)
+			return testutil.Fail(zk.ErrNoAuth)
+		})()
+		w.srv.DropConnections()
+		time.Sleep(2 * time.Second)
+		if refused.Load() == 0 {
+			t.Fatal("nothing was refused")
+		}
+		began := time.Now()
+		a.resign()
+		w.await(j, "b won")
+		w.await(oj, "new leader b")
+		if took := time.Since(began); took > 3*w.timeout() {
+			t.Fatalf("found out after %v", took)
+		}
+	})
+}
+
+// A handshake that nobody answers ends after T, where the client waits for
+// many times that.
+func TestSilentHandshake(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a := w.member("a", j).lead()
+		silent := make(chan struct{})
+		var once atomic.Bool
+		defer w.srv.Control(testutil.OpConnect, func(*testutil.Request) testutil.Action {
+			if once.Swap(true) {
+				return testutil.Pass
+			}
+			return testutil.Hold(silent)
+		})()
+		began := time.Now()
+		a.node.link.cut()
+		w.await(j, "a stepped down: lease lapsed")
+		if err := a.node.AwaitConnected(w.context()); err != nil {
+			t.Fatal(err)
+		}
+		w.until("a to lead again", a.IsLeader)
+		if took := time.Since(began); took > 3*w.timeout() {
+			t.Fatalf("it took %v", took)
+		}
+	})
+}
+
+// An ensemble that has lost its state refuses every client that has seen more
+// than it knows. A connection of our own is replaced after a while.
+func TestEnsembleLostItsState(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		var target atomic.Pointer[testutil.Server]
+		target.Store(w.srv)
+		first := w.dial
+		w.dial = func(network, address string, timeout time.Duration) (net.Conn, error) {
+			if srv := target.Load(); srv != w.srv {
+				return srv.Dialer()(network, address, timeout)
+			}
+			return first(network, address, timeout)
+		}
+		j := &journal{}
+		a := w.member("a", j).lead()
+		for range 100 {
+			if err := a.Proclaim(w.context(), []byte("x")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		conn := a.node.Conn()
+		fresh, err := testutil.NewServer(&testutil.ServerOptions{NoListen: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer fresh.Close()
+		target.Store(fresh)
+		w.srv.Stop()
+		w.await(j, "a stepped down: lease lapsed")
+		w.until("a to lead on the new ensemble", a.IsLeader)
+		if a.node.Conn() == conn {
+			t.Skip("the fresh ensemble took the old client")
+		}
+		if err := a.node.Close(); err != nil { // before the fresh server goes
+			t.Fatal(err)
+		}
+	})
+}
+
+// Hundreds of requests at once are sent sixty-four at a time, and heartbeats go
+// ahead of them.
+func TestInFlightBound(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		n := w.session()
+		leader := w.memberOn(n, "leader", j).lead()
+		release := make(chan struct{})
+		var arrived atomic.Int64
+		cancel := w.srv.Control(testutil.OpCreate, func(*testutil.Request) testutil.Action {
+			arrived.Add(1)
+			return testutil.HoldReply(release)
+		})
+		for range 300 {
+			c, err := election.NewCandidate(n.Session, w.name(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			go func() { _ = c.Vote(w.context()) }()
+		}
+		time.Sleep(w.timeout() / 8)
+		if got := arrived.Load(); got != 64 {
+			t.Fatalf("%d requests in flight", got)
+		}
+		cancel()
+		close(release)
+		w.until("all ballots", func() bool { return len(w.children(n.Conn(), leader.RootVotePath())) == 302 })
+	})
+}
+
+// The connection of an expired session is closed, where the client leaves it
+// open.
+func TestExpiredConnectionClosed(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		var open atomic.Int64
+		dial := w.dial
+		w.dial = func(network, address string, timeout time.Duration) (net.Conn, error) {
+			c, err := dial(network, address, timeout)
+			if err != nil {
+				return nil, err
+			}
+			open.Add(1)
+			return &countedConn{Conn: c, open: &open}, nil
+		}
+		n := w.session()
+		for range 5 {
+			id := n.ID()
+			w.srv.ExpireSession(id)
+			w.until("a new session", func() bool { return n.ID() != id && n.State() == zk.StateHasSession })
+		}
+		if got := open.Load(); got != 1 {
+			t.Fatalf("%d connections are open", got)
+		}
+	})
+}
+
+type countedConn struct {
+	net.Conn
+	open *atomic.Int64
+	done atomic.Bool
+}
+
+func (c *countedConn) Close() error {
+	if !c.done.Swap(true) {
+		c.open.Add(-1)
+	}
+	return c.Conn.Close()
+}
+
+// HotStandby: the candidate next in line leads at once.
+func TestHotStandby(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a := w.member("a", j).lead()
+		b := w.member("b", j, func(o *election.CandidateOptions) { o.HotStandby = true }).vote()
+		time.Sleep(10*w.timeout() + w.timeout()/16) // between two heartbeats
+		beats := b.node.link.count(func(r request) bool { return r.op == opMulti })
+		if beats < 8*9 || beats > 8*11 {
+			t.Fatalf("%d heartbeats in ten session timeouts", beats)
+		}
+		if b.IsLeader() || !b.LeaseUntil().IsZero() {
+			t.Fatal("a standby is no leader")
+		}
+		won := make(chan int, 1)
+		b.OnWin(func(context.Context, election.Term) error {
+			won <- b.node.link.count(func(r request) bool { return r.op != opPing })
+			return nil
+		})
+		before := b.node.link.count(func(r request) bool { return r.op != opPing })
+		a.resign()
+		if after := <-won; after != before {
+			t.Fatalf("%d requests between the watch and OnWin: %+v", after-before, b.node.link.requests[len(b.node.link.requests)-3:])
+		}
+	})
+}
+
+func TestMetricsAndLogs(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		m := &metrics{journal: &journal{}}
+		var lines logBuffer
+		logger := slog.New(slog.NewTextHandler(&lines, nil))
+		n := w.session(func(o *election.SessionOptions) { o.Metrics = m })
+		a := w.memberOn(n, "a", &journal{}, func(o *election.CandidateOptions) { o.Metrics, o.Logger = m, logger })
+		a.lead()
+		time.Sleep(w.timeout())
+		if m.renewals.Load() < 7 || time.Duration(m.margin.Load()) < w.timeout()/6 {
+			t.Fatalf("%d renewals, the last with %v left", m.renewals.Load(), time.Duration(m.margin.Load()))
+		}
+		if err := n.link.expire(); err != nil {
+			t.Fatal(err)
+		}
+		w.until("the session to be lost", func() bool { return m.has("session lost") })
+		w.until("a to lead again", a.IsLeader)
+		a.resign()
+		w.same("metrics", m.all(), []string{
+			"leading true", "taken over", "session lost", "leading false", "stepped down: session lost",
+			"leading true", "taken over", "leading false", "stepped down: resigned",
+		})
+		for _, want := range []string{"election: voted", "election: won", "election: leading", "election: stepping down", "ballot withdrawn", "election=" + w.name()} {
+			if !strings.Contains(lines.String(), want) {
+				t.Errorf("the log lacks %q:\n%s", want, lines.String())
+			}
+		}
+	})
+}
+
+type metrics struct {
+	*journal
+	renewals, margin atomic.Int64
+}
+
+func (m *metrics) Leading(_ string, leads bool)      { m.add("leading %v", leads) }
+func (m *metrics) TakenOver(string, time.Duration)   { m.add("taken over") }
+func (m *metrics) SteppedDown(_ string, cause error) { m.add("stepped down: %s", causeName(cause)) }
+func (m *metrics) Lost(string)                       { m.add("lost") }
+func (m *metrics) SessionLost()                      { m.add("session lost") }
+func (m *metrics) LeaseRenewed(margin time.Duration) {
+	m.renewals.Add(1)
+	m.margin.Store(int64(margin))
+}
