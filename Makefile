@@ -1,6 +1,8 @@
 # make test    everything, race detector on, on the in-process server and on a real ZooKeeper
 # make lint    formatting and linters, of pinned versions
 # make fuzz    each fuzz target for FUZZTIME
+# make chaos   CHAOS_FAULTS faults on a real ensemble, half an hour; writes docs/chaos.md and docs/chaos.svg
+# make chaos-short  CHAOS_DURATION of it, for CI
 # make tools   only installs the linters
 
 GO ?= go
@@ -38,6 +40,19 @@ lint: tools
 .PHONY: fuzz
 fuzz:
 	@scripts/fuzz "$(GO)" "$(FUZZTIME)"
+
+CHAOS_FAULTS ?= 220
+CHAOS_DURATION ?= 3m30s
+CHAOS = ELECTION_REQUIRE_ZOOKEEPER=1 $(GO) test -count=1 -v -timeout 90m ./chaos
+
+# These measure time, so they want the machine for themselves.
+.PHONY: chaos
+chaos: deps
+	$(CHAOS) -run 'TestChaos|TestFollowerCutOff|TestStoppedLeader' -chaos.faults=$(CHAOS_FAULTS) -chaos.rolls=5 -chaos.cuts=3 -chaos.stops=20 -chaos.report=$(CURDIR)/docs
+
+.PHONY: chaos-short
+chaos-short: deps
+	$(CHAOS) -run TestChaos -chaos.duration=$(CHAOS_DURATION)
 
 .PHONY: tools
 tools: $(GOLANGCI_LINT) $(STATICCHECK) $(GOFUMPT)
