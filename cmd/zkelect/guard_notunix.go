@@ -1,0 +1,17 @@
+//go:build !unix
+
+package main
+
+import (
+	"errors"
+	"os"
+)
+
+// Process groups and signals are what run is made of.
+var errNotUnix = errors.New("run needs a Unix system")
+
+func executable() (string, error) { return "", errNotUnix }
+
+func guard([]string) int { return exitRunFailed }
+
+func statusOf(state *os.ProcessState) int { return state.ExitCode() }

@@ -1,0 +1,384 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+
+	"github.com/zkelection/election"
+)
+
+func TestRunTellsTheCommand(t *testing.T) {
+	onBoth(t, func(t *testing.T, servers string) {
+		p := start(t, servers, "run", "--election", electionOf(t), "--data", "some data", "--timeout", "4s", "--",
+			"sh", "-c", `echo "$ZKELECT_ELECTION/$ZKELECT_DATA/$ZKELECT_TOKEN"; echo oops >&2; exit 7`)
+		if status := p.wait(); status != 7 {
+			t.Errorf("status %d, want the command's 7", status)
+		}
+		var token int64
+		want := electionOf(t) + "/some data/%d\n"
+		if _, err := fmt.Sscanf(strings.ReplaceAll(p.stdout.String(), " ", "_"), strings.ReplaceAll(want, " ", "_"), &token); err != nil || token <= 0 {
+			t.Errorf("the environment: %q, %v", &p.stdout, err)
+		}
+		if !strings.Contains(p.stderr.String(), "oops\n") {
+			t.Errorf("standard error: %q", &p.stderr)
+		}
+	})
+}
+
+func TestRunPassesStatusOn(t *testing.T) {
+	t.Parallel()
+	servers := inProcess(t)
+	for command, want := range map[string]int{
+		"exit 0": 0, "exit 124": 124, "kill -TERM $$": 143, "kill -KILL $$": 137, "exit 255": 255,
+	} {
+		t.Run(command, func(t *testing.T) {
+			t.Parallel()
+			status, _, _ := zkelect(t, servers, "run", "--election", electionOf(t), "--", "sh", "-c", command)
+			if status != want {
+				t.Errorf("status %d, want %d", status, want)
+			}
+		})
+	}
+	if status, _, _ := zkelect(t, "", "run", "--dev", "--election", "e", "--", "true"); status != 0 {
+		t.Errorf("--dev: status %d", status)
+	}
+}
+
+func TestRunPassesInputOn(t *testing.T) {
+	t.Parallel()
+	p := startWith(t, inProcess(t), strings.NewReader("a line\n"), "run", "--election", "e", "--", "cat")
+	if status := p.wait(); status != 0 || p.stdout.String() != "a line\n" {
+		t.Errorf("status %d, output %q", status, &p.stdout)
+	}
+}
+
+// journal is a file that commands append to: its lines are in the order in
+// which they were written, whoever wrote them.
+type journal struct{ path string }
+
+func newJournal(t *testing.T) journal { return journal{filepath.Join(t.TempDir(), "journal")} }
+
+func (j journal) read() string {
+	text, _ := os.ReadFile(j.path) // there is none before the first line
+	return string(text)
+}
+
+func (j journal) has(t *testing.T, text string) {
+	t.Helper()
+	until(t, "the journal to have "+text, func() bool { return strings.Contains(j.read(), text) })
+}
+
+// beats is a command that writes its name all the time, from a child of its
+// own.
+func (j journal) beats(name string) []string {
+	return []string{"sh", "-c", fmt.Sprintf(`(while :; do echo %s >>%q; sleep 0.01; done) & wait`, name, j.path)}
+}
+
+// overlap returns a name that occurs again after another has begun.
+func overlap(journal string) string {
+	ended := map[string]bool{}
+	var current string
+	for line := range strings.Lines(journal) {
+		name := strings.TrimSpace(line)
+		if name == current {
+			continue
+		}
+		if ended[name] {
+			return name
+		}
+		ended[current] = true
+		current = name
+	}
+	return ""
+}
+
+func TestOverlap(t *testing.T) {
+	for text, want := range map[string]string{"": "", "A\nA\nB\nB\n": "", "A\nB\nA\n": "A", "A\nB\nC\nB\n": "B"} {
+		if got := overlap(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
+
+// pair starts A, which leads, and B, which waits.
+func pair(t *testing.T, servers string, j journal, flags ...string) (a, b *process) {
+	t.Helper()
+	begin := func(name string) *process {
+		args := append([]string{"run", "--election", electionOf(t), "--data", name, "--timeout", "4s"}, flags...)
+		return start(t, servers, append(append(args, "--"), j.beats(name)...)...)
+	}
+	a = begin("A")
+	j.has(t, "A\n")
+	b = begin("B")
+	until(t, "both to be candidates", func() bool {
+		_, stdout, _ := zkelect(t, servers, "status", "--election", electionOf(t))
+		return strings.Contains(stdout, "candidates  2\n")
+	})
+	return a, b
+}
+
+// TestRunSurvivors: however A ends, B's command begins after A's last sign of
+// life, grandchildren included.
+func TestRunSurvivors(t *testing.T) {
+	for name, end := range map[string]struct {
+		signal   syscall.Signal
+		status   int
+		resumes  bool
+		contends bool
+	}{
+		"SIGTERM": {syscall.SIGTERM, 143, false, false},
+		"SIGINT":  {syscall.SIGINT, 143, false, false},
+		"SIGKILL": {syscall.SIGKILL, 137, false, false},
+		"SIGSTOP": {syscall.SIGSTOP, 124, true, false},
+		"keep":    {syscall.SIGSTOP, 0, true, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onBoth(t, func(t *testing.T, servers string) {
+				j := newJournal(t)
+				var flags []string
+				if end.contends {
+					flags = append(flags, "--keep")
+				}
+				a, b := pair(t, servers, j, flags...)
+				a.signal(end.signal)
+				j.has(t, "B\n")
+				if end.resumes {
+					// A's command was killed while zkelect stood still.
+					a.signal(syscall.SIGCONT)
+					a.says(&a.stderr, "is lost")
+				}
+				if end.contends {
+					b.signal(syscall.SIGTERM)
+					b.wait()
+					j.has(t, "B\nA\n") // A leads again
+					text := j.read()
+					if who := overlap(text[:strings.LastIndex(text, "B\n")+2]); who != "" {
+						t.Errorf("%s went on while another led", who)
+					}
+					return
+				}
+				if status := a.wait(); status != end.status {
+					t.Errorf("status %d, want %d", status, end.status)
+				}
+				if who := overlap(j.read()); who != "" {
+					t.Errorf("%s went on while another led", who)
+				}
+			})
+		})
+	}
+}
+
+// TestRunGuardKilled: the command dies with its guard, and leadership passes on.
+func TestRunGuardKilled(t *testing.T) {
+	onBoth(t, func(t *testing.T, servers string) {
+		j := newJournal(t)
+		name := electionOf(t)
+		a := start(t, servers, "run", "--election", name, "--", "sh", "-c",
+			fmt.Sprintf(`echo guard $PPID >>%q; exec sleep 600`, j.path))
+		var guard int
+		until(t, "the guard's number", func() bool {
+			n, _ := fmt.Sscanf(j.read(), "guard %d\n", &guard)
+			return n == 1
+		})
+		if guard == a.cmd.Process.Pid {
+			t.Fatal("the command is zkelect's own child")
+		}
+		if err := syscall.Kill(guard, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		if status := a.wait(); status != 137 {
+			t.Errorf("status %d, want 137", status)
+		}
+		if status, _, _ := zkelect(t, servers, "run", "--election", name, "--", "true"); status != 0 {
+			t.Errorf("the next one: status %d", status)
+		}
+	})
+}
+
+// TestRunGrace: the old leader's command has its time, and the next begins
+// only after it; one that does not end is killed.
+func TestRunGrace(t *testing.T) {
+	onBoth(t, func(t *testing.T, servers string) {
+		j := newJournal(t)
+		run := func(name, script string) *process {
+			return start(t, servers, "run", "--election", electionOf(t), "--timeout", "4s", "--grace", "1s", "--",
+				"sh", "-c", fmt.Sprintf("exec >>%q; echo %s; %s", j.path, name, script))
+		}
+		a := run("A", "trap 'sleep 0.3; echo A ends; exit 5' TERM; while :; do sleep 0.01; done")
+		j.has(t, "A\n")
+		b := run("B", "trap '' TERM; while :; do sleep 0.01; done")
+		a.signal(syscall.SIGTERM)
+		if status := a.wait(); status != 5 {
+			t.Errorf("status %d, want the command's 5", status)
+		}
+		j.has(t, "B\n")
+		told := time.Now()
+		b.signal(syscall.SIGTERM)
+		if status := b.wait(); status != 137 {
+			t.Errorf("status %d, want 137 for SIGKILL", status)
+		}
+		if took := time.Since(told); took < time.Second {
+			t.Errorf("killed after %v, before its grace time was over", took)
+		}
+		if got := j.read(); got != "A\nA ends\nB\n" {
+			t.Errorf("the journal: %q", got)
+		}
+	})
+}
+
+// TestRunStragglers: what the command leaves behind does not outlive the
+// leadership.
+func TestRunStragglers(t *testing.T) {
+	onBoth(t, func(t *testing.T, servers string) {
+		j := newJournal(t)
+		script := fmt.Sprintf(`trap '' TERM; (while :; do echo A >>%q; sleep 0.01; done) & exit 3`, j.path)
+		args := []string{"run", "--election", electionOf(t), "--grace", "300ms", "--", "sh", "-c"}
+		if status, _, _ := zkelect(t, servers, append(args, script)...); status != 3 {
+			t.Errorf("status %d, want the command's 3", status)
+		}
+		if status, _, _ := zkelect(t, servers, append(args, fmt.Sprintf("for i in 1 2 3 4 5 6 7 8 9; do echo B >>%q; sleep 0.02; done", j.path))...); status != 0 {
+			t.Errorf("the next one: status %d", status)
+		}
+		if who := overlap(j.read()); who != "" || !strings.HasPrefix(j.read(), "A\n") {
+			t.Errorf("%s went on while another led: %q", who, j.read())
+		}
+	})
+}
+
+// TestRunLost: an operator deletes the leader's ballot.
+func TestRunLost(t *testing.T) {
+	onBoth(t, func(t *testing.T, servers string) {
+		s, err := election.Connect([]string{servers}, 4*time.Second, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = s.Close() }()
+		o, err := election.NewObserver(s, electionOf(t), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		deleteBallot := func() {
+			t.Helper()
+			ballots, err := o.Ballots(t.Context())
+			if err != nil || len(ballots) != 1 {
+				t.Fatalf("%v, %v", ballots, err)
+			}
+			if err := s.Conn().Delete(ballots[0].Path, -1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		j := newJournal(t)
+		a := start(t, servers, append([]string{"run", "--election", electionOf(t), "--"}, j.beats("A")...)...)
+		j.has(t, "A\n")
+		deleteBallot()
+		if status := a.wait(); status != exitLost {
+			t.Errorf("status %d, want %d", status, exitLost)
+		}
+		a.says(&a.stderr, "ballot deleted")
+
+		b := start(t, servers, append([]string{"run", "--keep", "--election", electionOf(t), "--"}, j.beats("B")...)...)
+		j.has(t, "B\n")
+		deleteBallot()
+		until(t, "B to lead again", func() bool { return strings.Count(b.stderr.String(), "leading ") == 2 })
+		b.signal(syscall.SIGTERM)
+		if status := b.wait(); status != 143 {
+			t.Errorf("status %d, want 143", status)
+		}
+	})
+}
+
+// TestRunKeep: two that contend for ever take turns.
+func TestRunKeep(t *testing.T) {
+	onBoth(t, func(t *testing.T, servers string) {
+		j := newJournal(t)
+		run := func(name string) *process {
+			return start(t, servers, "run", "--keep", "--pause", "100ms", "--election", electionOf(t), "--",
+				"sh", "-c", fmt.Sprintf("echo %s $ZKELECT_TOKEN begins >>%q; sleep 0.02; echo %s $ZKELECT_TOKEN ends >>%q; exit 9", name, j.path, name, j.path))
+		}
+		a, b := run("A"), run("B")
+		until(t, "five turns each", func() bool {
+			return strings.Count(j.read(), "A") >= 10 && strings.Count(j.read(), "B") >= 10
+		})
+		journal := j.read()
+		for _, p := range []*process{a, b} {
+			p.signal(syscall.SIGTERM)
+			if status := p.wait(); status != 9 && status != 143 {
+				t.Errorf("status %d, want that of the last run", status)
+			}
+		}
+		last, open := int64(0), ""
+		for line := range strings.Lines(journal) {
+			var name, what string
+			var token int64
+			if _, err := fmt.Sscanf(line, "%s %d %s", &name, &token, &what); err != nil {
+				t.Fatal(err)
+			}
+			if what == "begins" && (open != "" || token <= last) || what == "ends" && (open != name || token != last) {
+				t.Fatalf("%q after token %d of %q", line, last, open)
+			}
+			last, open = token, name
+			if what == "ends" {
+				open = ""
+			}
+		}
+	})
+}
+
+// TestRunInterruptedEarly: a signal that comes while another leads, and a
+// second one that does not wait for the grace time.
+func TestRunInterruptedEarly(t *testing.T) {
+	onBoth(t, func(t *testing.T, servers string) {
+		j := newJournal(t)
+		a, b := pair(t, servers, j)
+		b.signal(syscall.SIGTERM)
+		if status := b.wait(); status != 143 {
+			t.Errorf("status %d, want 143", status)
+		}
+		a.signal(syscall.SIGINT)
+		a.wait()
+
+		c := start(t, servers, "run", "--election", electionOf(t), "--grace", "10m", "--", "sh", "-c",
+			fmt.Sprintf("trap '' TERM; while :; do echo C >>%q; sleep 0.01; done", j.path))
+		j.has(t, "C\n")
+		c.signal(syscall.SIGTERM)
+		c.says(&c.stderr, "stopping sh")
+		c.signal(syscall.SIGTERM)
+		if status := c.wait(); status != 143 {
+			t.Errorf("status %d, want 143", status)
+		}
+		size := len(j.read())
+		until(t, "the command to be dead", func() bool {
+			before := size
+			time.Sleep(100 * time.Millisecond) // ten of its beats
+			size = len(j.read())
+			return size == before
+		})
+	})
+}
+
+// TestRunPrivate: with --private a stranger sees no data.
+func TestRunPrivate(t *testing.T) {
+	onBoth(t, func(t *testing.T, servers string) {
+		j := newJournal(t)
+		name := electionOf(t)
+		a := start(t, servers, append([]string{"run", "--auth", "digest:me:secret", "--private", "--data", "hidden", "--election", name, "--"}, j.beats("A")...)...)
+		j.has(t, "A\n")
+		status, stdout, stderr := zkelect(t, servers, "status", "--election", name)
+		if status != exitFailed || strings.Contains(stdout, "hidden") || !strings.Contains(stderr, zk.ErrNoAuth.Error()) {
+			t.Errorf("a stranger: status %d, %q, %q", status, stdout, stderr)
+		}
+		status, stdout, _ = zkelect(t, servers, "status", "--auth", "digest:me:secret", "--election", name)
+		if status != exitOK || !strings.Contains(stdout, "hidden") {
+			t.Errorf("with credentials: status %d, %q", status, stdout)
+		}
+		a.signal(syscall.SIGTERM)
+		a.wait()
+	})
+}
