@@ -1,0 +1,447 @@
+package election
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// The cast of a trial: processes, each with a session and a network of its own,
+// candidates and observers that check what they are told as they are told it.
+
+// process is one simulated process: a session behind a gate.
+type process struct {
+	w       *trial
+	name    string
+	session *Session
+	gate    *gate
+	actors  atomic.Pointer[[]*actor]
+}
+
+// roundRobin gives out the servers in order, so that a seed chooses them.
+type roundRobin struct {
+	hosts
+	offset int
+}
+
+func (r *roundRobin) Init(servers []string) error {
+	if err := r.hosts.Init(servers); err != nil {
+		return err
+	}
+	for i := range servers {
+		r.servers[i] = testutilServer(i + r.offset)
+	}
+	return nil
+}
+
+func testutilServer(i int) string { return "127.0.0." + string(rune('1'+i%3)) + ":2181" }
+
+// newProcess connects. tick is SessionOptions.TickTime; member is the server
+// that it tries first.
+func (w *trial) newProcess(name string, tick time.Duration, member int) *process {
+	p := &process{w: w, name: name, gate: newGate(w.srv.Dialer())}
+	p.actors.Store(new([]*actor))
+	s, err := Connect(w.srv.Servers(), w.timeout, &SessionOptions{
+		Dialer: p.gate.Dial, TickTime: tick, HostProvider: p.provider(member),
+		Logger: w.logger.With("as", name), Metrics: processMetrics{p: p},
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	p.session = s
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.processes = append(w.processes, p)
+	return p
+}
+
+func (p *process) provider(member int) *roundRobin {
+	if len(p.w.srv.Servers()) == 1 {
+		member = 0
+	}
+	return &roundRobin{offset: member}
+}
+
+// processMetrics checks the lease at each renewal.
+type processMetrics struct {
+	noMetrics
+	p *process
+}
+
+func (m processMetrics) LeaseRenewed(time.Duration) {
+	m.p.w.sample()
+	for _, a := range *m.p.actors.Load() {
+		m.p.w.checkLease(a)
+	}
+}
+
+// actor is a candidate that checks its callbacks.
+type actor struct {
+	*Candidate
+	w    *trial
+	p    *process
+	name string // its data begins with it
+
+	// What the test adds to the callbacks; set before the first vote.
+	win      func(ctx context.Context) error
+	stepDown func(ctx context.Context)
+
+	mu        sync.Mutex
+	wanted    bool
+	closed    bool // Close has returned nil
+	broken    bool // Close has given up
+	inside    string
+	won       *Term // between OnWin and OnStepDown
+	winCtx    context.Context
+	wins      int
+	stepDowns int
+	leads     int   // calls of Run's function under way
+	lostTo    int64 // Leader.Zxid that OnLose was last told
+}
+
+type actorMetrics struct {
+	noMetrics
+	a *actor
+}
+
+func (m actorMetrics) Leading(_ string, leads bool) {
+	if leads {
+		m.a.w.claimed(m.a)
+	} else {
+		m.a.w.sample()
+	}
+}
+
+// newActor makes a candidate; opts may be nil. Its data is its name.
+func (w *trial) newActor(p *process, name string, opts *CandidateOptions) *actor {
+	if opts == nil {
+		opts = &CandidateOptions{}
+	}
+	a := &actor{w: w, p: p, name: name}
+	o := *opts
+	o.Data, o.Metrics, o.Logger = []byte(name), actorMetrics{a: a}, w.logger.With("as", name)
+	c, err := NewCandidate(p.session, electionName, &o)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	a.Candidate = c
+	c.OnWin(a.onWin)
+	c.OnStepDown(a.onStepDown)
+	c.OnLose(a.onLose)
+	c.OnTakeoverError(a.onTakeoverError)
+	for _, list := range []*atomic.Pointer[[]*actor]{&w.actors, &p.actors} {
+		all := append((*list.Load())[:len(*list.Load()):len(*list.Load())], a)
+		list.Store(&all)
+	}
+	return a
+}
+
+// enter begins a callback: no other runs, and none after Close.
+func (a *actor) enter(what string) (leave func()) {
+	a.w.sample()
+	a.mu.Lock()
+	other, closed := a.inside, a.closed
+	a.inside = what
+	a.mu.Unlock()
+	if other != "" {
+		a.w.violated("callbacks at one time", "%s: %s within %s", a.name, what, other)
+	}
+	if closed {
+		a.w.violated("callback after Close", "%s: %s", a.name, what)
+	}
+	return func() {
+		a.mu.Lock()
+		a.inside = ""
+		a.mu.Unlock()
+		a.w.sample()
+	}
+}
+
+func (a *actor) onWin(ctx context.Context, term Term) error {
+	defer a.enter("OnWin")()
+	a.w.note("%s: OnWin %x", a.name, term.Token)
+	a.mu.Lock()
+	twice := a.won != nil
+	a.won, a.winCtx = &term, ctx
+	a.wins++
+	a.mu.Unlock()
+	if twice {
+		a.w.violated("alternation", "%s won twice without a step-down", a.name)
+	}
+	if a.win != nil {
+		return a.win(ctx)
+	}
+	return nil
+}
+
+func (a *actor) onStepDown(ctx context.Context, term Term, cause error) {
+	defer a.enter("OnStepDown")()
+	a.w.note("%s: OnStepDown %x: %v", a.name, term.Token, cause)
+	a.mu.Lock()
+	won, winCtx := a.won, a.winCtx
+	a.won = nil
+	a.stepDowns++
+	a.mu.Unlock()
+	a.w.mu.Lock()
+	a.w.stepDowns++
+	a.w.mu.Unlock()
+	switch {
+	case won == nil:
+		a.w.violated("alternation", "%s stepped down without a win", a.name)
+		return
+	case *won != term:
+		a.w.violated("alternation", "%s stepped down from %v, had won %v", a.name, term, *won)
+	case winCtx.Err() == nil:
+		a.w.violated("leader's context", "%s steps down and its context is live", a.name)
+	case a.IsLeader():
+		a.w.violated("leads while stepping down", "%s", a.name)
+	case !knownCause(cause):
+		a.w.violated("cause", "%s: %v", a.name, cause)
+	}
+	if a.stepDown != nil {
+		a.stepDown(ctx)
+	}
+}
+
+func knownCause(err error) bool {
+	for _, cause := range []error{ErrResigned, ErrClosed, ErrLeaseLapsed, ErrSessionLost, ErrBallotDeleted, ErrTakeoverFailed} {
+		if errors.Is(err, cause) {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *actor) onTakeoverError(Term, error) {
+	defer a.enter("OnTakeoverError")()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.wanted = false // it stays out
+	if a.won == nil {
+		a.w.violated("alternation", "%s failed to take over without a win", a.name)
+	}
+}
+
+// onLose: nobody is told of a leader that has not acknowledged, nor of one
+// before the last.
+func (a *actor) onLose(_ context.Context, leader Leader) {
+	defer a.enter("OnLose")()
+	a.w.mu.Lock()
+	asked := a.w.asked[string(leader.Data)]
+	a.w.mu.Unlock()
+	a.mu.Lock()
+	last, leads := a.lostTo, a.won != nil
+	a.lostTo = leader.Zxid
+	a.mu.Unlock()
+	switch {
+	case leads:
+		a.w.violated("alternation", "%s lost before it had stepped down", a.name)
+	case !asked:
+		a.w.violated("acknowledgement", "%s lost to %q, who never acknowledged", a.name, leader.Data)
+	case leader.Zxid < last:
+		a.w.violated("leaders out of order", "%s lost to %x after %x", a.name, leader.Zxid, last)
+	}
+}
+
+// stands reports whether this candidate is to lead when its turn comes.
+func (a *actor) stands() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.wanted && !a.closed
+}
+
+// vote casts a ballot, and waits for at most limit.
+func (a *actor) vote(limit time.Duration) error {
+	a.want(true)
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	return a.Vote(ctx)
+}
+
+func (a *actor) want(wanted bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.wanted = wanted
+}
+
+// resign withdraws, and waits for at most limit.
+func (a *actor) resign(limit time.Duration) error {
+	a.want(false)
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	return a.Resign(ctx)
+}
+
+// run is Run with a function that goes on for linger after its context has
+// ended.
+func (a *actor) run(ctx context.Context, linger time.Duration) error {
+	a.want(true)
+	defer a.want(false)
+	return a.Run(ctx, func(ctx context.Context, _ Term) error {
+		a.mu.Lock()
+		a.leads++
+		n := a.leads
+		a.mu.Unlock()
+		if n > 1 {
+			a.w.violated("two leads of Run", "%s", a.name)
+		}
+		<-ctx.Done()
+		time.Sleep(linger)
+		a.mu.Lock()
+		a.leads--
+		a.mu.Unlock()
+		return nil
+	})
+}
+
+// close closes the candidate. In calm, with the servers there, it must succeed,
+// and leave nothing.
+func (a *actor) close(calm bool) {
+	a.want(false)
+	err := a.Close()
+	if err == nil {
+		a.mu.Lock()
+		a.closed = true
+		a.mu.Unlock()
+		a.checkGone()
+		return
+	}
+	a.w.note("%s: Close: %v", a.name, err)
+	if calm {
+		a.w.violated("close", "%s: %v", a.name, err)
+		return
+	}
+	a.mu.Lock()
+	a.broken = true
+	a.mu.Unlock()
+	// The ballot ends with the session, and so that has to end.
+	_ = a.p.session.Close()
+}
+
+func (a *actor) gaveUp() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.broken
+}
+
+// checkGone: after Close there is no ballot. One of a session that this process
+// has given up ends with that session.
+func (a *actor) checkGone() {
+	s, _ := a.w.look()
+	id := a.p.session.ID()
+	for _, b := range s.ballots {
+		a.w.mu.Lock()
+		owner := a.w.tags[b.tag]
+		a.w.mu.Unlock()
+		if owner == a && b.session == id {
+			a.w.violated("orphan", "%s has closed and %s stands", a.name, b.path)
+		}
+	}
+}
+
+// ended: every win has had its step-down.
+func (a *actor) ended() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.won != nil || a.wins != a.stepDowns {
+		a.w.violated("alternation", "%s: %d wins, %d step-downs at the end", a.name, a.wins, a.stepDowns)
+	}
+	if a.IsLeader() {
+		a.w.violated("leads after Close", "%s", a.name)
+	}
+}
+
+// witness is an observer that checks what it is told.
+type witness struct {
+	*Observer
+	w    *trial
+	name string
+
+	// Guarded by trial.mu.
+	current *Leader
+	told    bool
+	last    int64
+	closed  bool
+}
+
+func (w *trial) newWitness(p *process, name string) *witness {
+	o, err := NewObserver(p.session, electionName, &ObserverOptions{Logger: w.logger.With("as", name)})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	v := &witness{Observer: o, w: w, name: name}
+	o.OnNewLeader(v.onNewLeader)
+	o.OnLeaderDeath(v.onLeaderDeath)
+	o.OnLeaderData(v.onLeaderData)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.witnesses = append(w.witnesses, v)
+	return v
+}
+
+// watch begins to observe.
+func (v *witness) watch(limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	return v.Observe(ctx)
+}
+
+func (v *witness) change(what func() (kind string)) {
+	v.w.mu.Lock()
+	kind := what()
+	v.told = true
+	v.w.mu.Unlock()
+	if kind != "" {
+		v.w.violated(kind, "%s", v.name)
+	}
+}
+
+func (v *witness) onNewLeader(l Leader) {
+	v.change(func() string {
+		former, last, asked := v.current, v.last, v.w.asked[string(l.Data)]
+		v.current, v.last = &l, l.Zxid
+		switch {
+		case former != nil:
+			return "observer: two leaders without a death"
+		case l.Zxid <= last:
+			return "observer: a leader of the past"
+		case !asked:
+			return "observer: a leader that never acknowledged"
+		}
+		return ""
+	})
+}
+
+func (v *witness) onLeaderDeath(l Leader) {
+	v.change(func() string {
+		former, told := v.current, v.told
+		v.current = nil
+		switch {
+		case former == nil && told, former == nil && l.Zxid != 0:
+			return "observer: a death without a leader"
+		case former != nil && former.Zxid != l.Zxid:
+			return "observer: the death of another"
+		}
+		return ""
+	})
+}
+
+func (v *witness) onLeaderData(l Leader) {
+	v.change(func() string {
+		former := v.current
+		v.current = &l
+		if former == nil || former.Zxid != l.Zxid {
+			return "observer: data of another leader"
+		}
+		return ""
+	})
+}
+
+// dataOf is the name that an actor's data begins with.
+func dataOf(data []byte) string {
+	name, _, _ := strings.Cut(string(data), "|")
+	return name
+}
