@@ -1,3 +1,5 @@
+//go:build linux
+
 package chaos
 
 import (
@@ -46,7 +48,6 @@ func TestStoppedLeaderWithUnreadData(t *testing.T) {
 		name   string
 		simple bool
 		agents [2]*agent
-		stops  int
 	}
 	var pairs []*pair
 	for i := range elections {
