@@ -1,0 +1,272 @@
+package election
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// server is a follower and the ensemble's leader, as the argument for the
+// lease describes them: requests take time, the follower tells the leader of
+// its clients' signs of life only with its answers to the leader's pings, every
+// half tick, and the leader expires a session T after it last heard of it.
+type server struct {
+	rule  leaseRule
+	heard instant   // newest sign of life that the follower knows
+	told  instant   // newest that the leader knows
+	pings []instant // when the leader's pings were answered; one each half tick
+}
+
+// at moves the server's time on: every half tick the leader learns what the
+// follower has heard.
+func (s *server) at(t instant) {
+	for len(s.pings) == 0 || s.pings[len(s.pings)-1]+s.rule.tick/2 <= t {
+		next := instant(0)
+		if n := len(s.pings); n > 0 {
+			next = s.pings[n-1] + s.rule.tick/2
+		}
+		s.pings = append(s.pings, next)
+		s.told = s.heard
+	}
+}
+
+// expires is when the leader ends the session at the earliest.
+func (s *server) expires() instant { return s.told + s.rule.timeout }
+
+// A process beats every T/8, is stopped for a while with an answer or a watch
+// event unread in its socket, and goes on: a heartbeat is answered within
+// milliseconds. The lease must never reach past the session's end. The simpler
+// rule, valid until s + T/2 after any answered heartbeat, does: it is the
+// negative control.
+func TestLeaseRuleAfterStop(t *testing.T) {
+	const T, tick = 4 * time.Second, 2 * time.Second
+	rule := newLeaseRule(T, tick)
+	broken := 0
+	for stop := 100 * time.Millisecond; stop < 2*T; stop += 50 * time.Millisecond {
+		for phase := time.Duration(0); phase < tick; phase += 100 * time.Millisecond {
+			s := &server{rule: rule, pings: []instant{-phase}}
+			heard := newContacts(T)
+			heard.establish(0)
+			now, previous := instant(0), instant(-1)
+			var until instant
+			beat := func() {
+				sent := now
+				s.at(now)
+				now += 2 * time.Millisecond
+				if now >= s.expires() {
+					return // the session is gone: no answer
+				}
+				s.heard = sent
+				heard.add(sent, now)
+				if previous >= 0 {
+					if end, ok := rule.end(heard, previous); ok {
+						until = max(until, end)
+					}
+				}
+				previous = sent
+				// Whatever comes now, the lease ends before the session can.
+				if until > s.expires() {
+					t.Fatalf("stop %v, phase %v: lease until %v, session until %v", stop, phase, until, s.expires())
+				}
+				if simple := sent + T/2; simple > s.expires() {
+					broken++
+				}
+			}
+			for range 20 {
+				beat()
+				now += rule.interval()
+			}
+			// The session would end at s.expires() if nothing more is heard.
+			now += stop
+			for range 3 {
+				beat()
+				now += time.Millisecond
+			}
+		}
+	}
+	if broken == 0 {
+		t.Fatal("the simpler rule was not caught: the model is too kind")
+	}
+	t.Logf("the simpler rule outlives the session in %d cases", broken)
+}
+
+// The rule by itself.
+func TestLeaseRuleEnd(t *testing.T) {
+	const T = 12 * time.Second
+	rule := newLeaseRule(T, 0)
+	if rule.tick != T/2 || rule.span() != 11*time.Second || rule.interval() != 1500*time.Millisecond {
+		t.Fatalf("%+v, span %v, interval %v", rule, rule.span(), rule.interval())
+	}
+	second := time.Second
+	for _, c := range []struct {
+		name        string
+		contacts    []contact
+		established instant // negative: the handshake does not count
+		previous    instant
+		want        instant // 0: no lease
+	}{
+		{"nothing heard", nil, -1, 10 * second, 0},
+		{"only the handshake", nil, 2 * second, 10 * second, 13 * second},
+		{"answered half a tick before", []contact{{6 * second, 7 * second}}, -1, 10 * second, 17 * second},
+		{"answered a moment too late", []contact{{6 * second, 7*second + 1}}, -1, 10 * second, 0},
+		{"the newest that is old enough", []contact{{1 * second, 2 * second}, {5 * second, 6 * second}, {8 * second, 9 * second}}, -1, 10 * second, 16 * second},
+		{"the handshake is newer", []contact{{1 * second, 2 * second}}, 4 * second, 10 * second, 15 * second},
+	} {
+		heard := newContacts(T)
+		if c.established >= 0 {
+			heard.establish(c.established)
+		}
+		for _, x := range c.contacts {
+			heard.add(x.sent, x.answered)
+		}
+		got, ok := rule.end(heard, c.previous)
+		if ok != (c.want != 0) || ok && got != c.want {
+			t.Errorf("%s: %v, %v; want %v", c.name, got, ok, c.want)
+		}
+	}
+}
+
+func TestLeaseRuleNext(t *testing.T) {
+	const T = 12 * time.Second
+	rule := newLeaseRule(T, 0)
+	second := time.Second
+	for _, c := range []struct {
+		name     string
+		contacts []contact
+		previous instant
+		answered bool
+		until    instant
+		now      instant
+		want     instant
+	}{
+		{"the first", nil, 0, false, 0, 5 * second, 5 * second},
+		{"in good time", nil, 5 * second, true, 15 * second, 6 * second, 6500 * time.Millisecond},
+		{"one more makes it", []contact{{1 * second, 2 * second}, {5 * second, 5 * second}}, 5 * second, true, 0, 5 * second, 5 * second},
+		{"nothing old enough: when the oldest is", []contact{{4 * second, 4 * second}, {5 * second, 5 * second}}, 5 * second, true, 0, 5 * second, 7 * second},
+		{"that is now", []contact{{4 * second, 4 * second}, {5 * second, 5 * second}}, 5 * second, true, 0, 8 * second, 8 * second},
+	} {
+		heard := newContacts(T)
+		for _, x := range c.contacts {
+			heard.add(x.sent, x.answered)
+		}
+		if got := rule.next(heard, c.previous, c.answered, c.until, c.now); got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
+func TestContactsForget(t *testing.T) {
+	heard := newContacts(8 * time.Second)
+	heard.establish(1)
+	heard.add(time.Second, 2*time.Second)
+	heard.forget(3 * time.Second)
+	if _, ok := heard.surelyHeard(time.Hour); ok {
+		t.Fatal("something is left")
+	}
+	heard.add(2*time.Second, 4*time.Second) // sent before the clock stood still
+	if _, ok := heard.surelyHeard(time.Hour); ok {
+		t.Fatal("what was sent before is believed")
+	}
+	heard.add(4*time.Second, 5*time.Second)
+	if sent, ok := heard.surelyHeard(time.Hour); !ok || sent != 4*time.Second {
+		t.Fatal(sent, ok)
+	}
+	for i := range 10_000 {
+		at := 5*time.Second + time.Duration(i)*time.Millisecond
+		heard.add(at, at)
+	}
+	if n := len(heard.log); n > 70 {
+		t.Fatalf("%d contacts are kept", n)
+	}
+}
+
+// A lease that somebody has seen end stays ended, whatever is renewed after.
+func TestLeaseStaysLapsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLease(time.Now(), time.Second)
+		if !l.valid() || !l.extend(2*time.Second) || l.remaining() != 2*time.Second {
+			t.Fatal("a fresh lease is not valid")
+		}
+		if !l.extend(time.Second) || l.remaining() != 2*time.Second {
+			t.Fatal("a lease was shortened")
+		}
+		time.Sleep(2*time.Second - 1)
+		if !l.valid() || l.ctx.Err() != nil {
+			t.Fatal("lapsed too early")
+		}
+		time.Sleep(1)
+		if l.valid() || l.extend(time.Hour) || l.valid() {
+			t.Fatal("a lapsed lease came back")
+		}
+		if !errors.Is(contextCause(l), ErrLeaseLapsed) {
+			t.Fatal(contextCause(l))
+		}
+		l = newLease(time.Now(), time.Hour)
+		l.revoke(ErrSessionLost)
+		if l.valid() || l.extend(2*time.Hour) || !errors.Is(contextCause(l), ErrSessionLost) {
+			t.Fatal("a revoked lease is valid")
+		}
+	})
+}
+
+// Readers and the renewing goroutine never disagree about a lapse: once a
+// reader has seen the lease invalid, no later reader sees it valid.
+func TestLeaseUnderContention(t *testing.T) {
+	for range 200 {
+		l := newLease(time.Now(), 50*time.Microsecond)
+		var readers sync.WaitGroup
+		for range 4 {
+			readers.Go(func() {
+				lapsed := false
+				for range 400 {
+					valid := l.valid()
+					if lapsed && valid {
+						t.Error("a lease came back")
+						return
+					}
+					lapsed = lapsed || !valid
+				}
+			})
+		}
+		for range 20 {
+			if !l.extend(time.Since(l.base) + 50*time.Microsecond) {
+				break
+			}
+		}
+		readers.Wait()
+	}
+}
+
+func TestSlept(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for _, c := range []struct {
+		wall, monotonic time.Duration
+		want            bool
+	}{
+		{time.Second, time.Second, false},
+		{time.Second, 1100 * time.Millisecond, false},
+		{time.Minute, time.Second, true},  // suspended
+		{-time.Minute, time.Second, true}, // somebody set the clock
+	} {
+		before := clockReading{at, time.Hour}
+		after := clockReading{at.Add(c.wall), time.Hour + c.monotonic}
+		if got := after.slept(before, 500*time.Millisecond); got != c.want {
+			t.Errorf("wall %v, monotonic %v: %v", c.wall, c.monotonic, got)
+		}
+	}
+}
+
+func contextCause(l *lease) error {
+	select {
+	case <-l.ctx.Done():
+		return fmt.Errorf("%w", causeOf(l))
+	default:
+		return errors.New("the context has not ended")
+	}
+}
+
+func causeOf(l *lease) error { return context.Cause(l.ctx) }

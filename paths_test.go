@@ -1,0 +1,154 @@
+package election
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/go-zookeeper/zk"
+)
+
+func TestElectionPath(t *testing.T) {
+	for _, c := range []struct{ root, name, want string }{
+		{"", "db", "/_zkelection/db"},
+		{"", "a/b", "/_zkelection/a__b"},
+		{"", "/a/", "/_zkelection/__a__"},
+		{"/x/y", "db", "/x/y/db"},
+		{"", "...", "/_zkelection/..."},
+	} {
+		if got, err := electionPath(c.root, c.name); err != nil || got != c.want {
+			t.Errorf("root %q, name %q: %q, %v; want %q", c.root, c.name, got, err, c.want)
+		}
+	}
+	if got := parents("/a/b/c"); !slices.Equal(got, []string{"/a", "/a/b", "/a/b/c"}) {
+		t.Errorf("parents %q", got)
+	}
+}
+
+func TestParseBallot(t *testing.T) {
+	tag := strings.Repeat("0f", 16)
+	for _, c := range []struct {
+		name string
+		want int64
+		ok   bool
+	}{
+		{"ballot0000000007", 7, true}, // the gem's
+		{"ballot-" + tag + "-0000000007", 7, true},
+		{"ballot-" + tag + "-2147483647", 2147483647, true},
+		{"ballot-" + tag + "--000000005", -5, true}, // beyond the counter's end
+		{"ballot-" + tag + "--2147483648", -2147483648, true},
+		{"ballot-000000005", -5, true},
+		{"ballot-x-0000000012", 12, true},
+		{"ballot", 0, false},
+		{"ballot-x", 0, false},
+		{"ballot000000007", 0, false},  // nine digits
+		{"ballot9999999999", 0, false}, // no 32-bit number
+		{"ballot+000000007", 0, false},
+		{"ballot-00000_0007", 0, false},
+		{"leader_ack", 0, false},
+		{"_c_short", 0, false},
+		{"lock-0000000001", 0, false},
+	} {
+		got, ok := parseBallot(c.name)
+		if ok != c.ok || got.sequence != c.want {
+			t.Errorf("%q: %d, %v; want %d, %v", c.name, got.sequence, ok, c.want, c.ok)
+		}
+	}
+}
+
+func TestOrderIsByNumber(t *testing.T) {
+	got := ballotsOf([]string{"leader_ack", "ballot-z-0000000003", "ballot0000000010", "ballot-a-0000000020", "ballot-b-0000000002", "x"})
+	var names []string
+	for _, b := range got {
+		names = append(names, b.name)
+	}
+	want := []string{"ballot-b-0000000002", "ballot-z-0000000003", "ballot0000000010", "ballot-a-0000000020"}
+	if !slices.Equal(names, want) {
+		t.Fatalf("%q", names)
+	}
+	for i, name := range want {
+		place, ok := standingOf(got, name)
+		if !ok || place.below != i || i > 0 && place.predecessor != want[i-1] {
+			t.Errorf("%s: %+v, %v", name, place, ok)
+		}
+	}
+	if _, ok := standingOf(got, "ballot0000000099"); ok {
+		t.Error("a ballot that is not there has a place")
+	}
+}
+
+// A name that is accepted makes one valid path component, and none that
+// ZooKeeper's rules refuse.
+func FuzzElectionPath(f *testing.F) {
+	for _, seed := range []string{"db", "a/b", ".", "..", "", "\x00", "é", "😀", "a\u0085", "\xff", "\uf8ff", "__"} {
+		f.Add("", seed)
+		f.Add("/"+seed, "x")
+	}
+	f.Fuzz(func(t *testing.T, root, name string) {
+		path, err := electionPath(root, name)
+		if err != nil {
+			if !errors.Is(err, ErrInvalidName) && !errors.Is(err, ErrInvalidPath) {
+				t.Fatalf("root %q, name %q: %v", root, name, err)
+			}
+			return
+		}
+		component := path[strings.LastIndex(path, "/")+1:]
+		if component == "" || component == "." || component == ".." || !utf8.ValidString(path) || strings.Contains(path, "//") || strings.HasSuffix(path, "/") {
+			t.Fatalf("root %q, name %q: %q", root, name, path)
+		}
+		for _, r := range path {
+			if r < 0x20 || r >= 0x7f && r <= 0x9f || r >= 0xd800 && r <= 0xf8ff || r >= 0xfff0 {
+				t.Fatalf("root %q, name %q: %q holds %U", root, name, path, r)
+			}
+		}
+		if strings.ReplaceAll(name, "/", "__") != component {
+			t.Fatalf("name %q became %q", name, component)
+		}
+	})
+}
+
+// Every number that ZooKeeper can append is read back, and order is total.
+func FuzzParseBallot(f *testing.F) {
+	f.Add("ballot-x-", int32(7))
+	f.Add("ballot", int32(-1))
+	f.Add("", int32(0))
+	f.Fuzz(func(t *testing.T, prefix string, sequence int32) {
+		tag := fmt.Sprintf("%032x", uint32(sequence))
+		name := strings.TrimPrefix(ballotStem("", tag), "/") + fmt.Sprintf("%010d", sequence)
+		got, ok := parseBallot(name)
+		if !ok || got.sequence != int64(sequence) {
+			t.Fatalf("%q: %d, %v", name, got.sequence, ok)
+		}
+		if ours := tagged([]child{got}, tag); len(ours) != 1 {
+			t.Fatalf("%q does not carry the tag %q", name, tag)
+		}
+		other, ok := parseBallot(prefix) // must not panic, nor give an impossible number
+		if ok && other.sequence > sequenceEnd {
+			t.Fatalf("%q: %d", prefix, other.sequence)
+		}
+	})
+}
+
+func TestRefusals(t *testing.T) {
+	for err, want := range map[error]bool{
+		zk.ErrNoAuth: true, zk.ErrInvalidACL: true, zk.ErrNoChildrenForEphemerals: true, ErrSequenceExhausted: true,
+		fmt.Errorf("x: %w", ErrOpenElection): true,
+		zk.ErrConnectionClosed:               false, zk.ErrSessionExpired: false, zk.ErrNoServer: false, zk.ErrSessionMoved: false,
+		zk.ErrNoNode: false, errors.New("unknown error: -127"): false,
+	} {
+		if isRefused(err) != want {
+			t.Errorf("%v: %v", err, !want)
+		}
+	}
+	for err, want := range map[error]bool{
+		nil: true, zk.ErrNoNode: true, zk.ErrBadVersion: true, zk.ErrNoAuth: true,
+		zk.ErrSessionMoved: false, zk.ErrSessionExpired: false, zk.ErrConnectionClosed: false, errors.New("unknown error: -127"): false,
+	} {
+		if isAnswer(err) != want {
+			t.Errorf("answer %v: %v", err, !want)
+		}
+	}
+}
