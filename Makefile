@@ -18,6 +18,9 @@ GOLANGCI_LINT = $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION)
 STATICCHECK   = $(BIN)/staticcheck-$(STATICCHECK_VERSION)
 GOFUMPT       = $(BIN)/gofumpt-$(GOFUMPT_VERSION)
 
+# The modules within this one, which ./... leaves out.
+MODULES = $(patsubst %/go.mod,%,$(wildcard contrib/*/go.mod))
+
 .DEFAULT_GOAL = test
 
 .PHONY: deps
@@ -27,6 +30,7 @@ deps:
 .PHONY: test
 test: deps
 	ELECTION_REQUIRE_ZOOKEEPER=1 $(GO) test -race -count=1 -timeout 10m $(TESTFLAGS) ./...
+	@set -e; for module in $(MODULES); do echo "in $$module:"; (cd $$module && $(GO) test -race -count=1 $(TESTFLAGS) ./...); done
 
 .PHONY: lint
 lint: tools
@@ -35,6 +39,7 @@ lint: tools
 	$(GO) vet ./...
 	$(STATICCHECK) ./...
 	$(GOLANGCI_LINT) run ./...
+	@set -e; for module in $(MODULES); do echo "in $$module:"; (cd $$module && $(GO) mod tidy -diff && $(GO) vet ./... && $(STATICCHECK) ./... && $(GOLANGCI_LINT) run ./...); done
 
 # Go runs one fuzz target of one package at a time.
 .PHONY: fuzz
