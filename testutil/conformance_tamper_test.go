@@ -343,8 +343,8 @@ var plantedDifferences = []tampering{
 		return st
 	})},
 	{name: "a create in a multi is never sequential", request: inMulti(func(st step) step {
-		if st.Op == "create" && st.Flags == 2 {
-			st.Flags = 0
+		if strings.HasPrefix(st.Op, "create") && (st.Flags == 2 || st.Flags == 3) {
+			st.Flags -= 2
 		}
 		return st
 	})},
