@@ -183,7 +183,6 @@ func (m *member) giveUp() {
 	m.dropClients()
 	m.refuses = true
 	m.backlog = nil
-	clear(m.heard)
 }
 
 func (m *member) log(message string) { m.srv.log.Info(message, "member", m.index) }

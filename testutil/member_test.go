@@ -184,6 +184,22 @@ func TestFollowerPassesOnWhatItHeardEveryHalfTick(t *testing.T) {
 	})
 }
 
+func TestMemberThatGaveUpForgetsWhomItHeard(t *testing.T) {
+	inMemory(t, three, func(t *testing.T, srv *Server) {
+		began := time.Now()
+		c := openRaw(t, srv.Member(1), 30*time.Second)
+		srv.Member(1).CutOff()
+		time.Sleep(limit - time.Second)
+		c.do(OpPing, nil)
+		c.wantClosedWithin(limit)
+		srv.Member(1).Heal()
+		time.Sleep(2 * tick)
+		if got := time.Since(began) + srv.Sessions()[0].ExpiresIn; got != 32*time.Second {
+			t.Errorf("expires at %v: what the member heard was passed on", got)
+		}
+	})
+}
+
 func TestClientOfAFollowerStaysAliveByPings(t *testing.T) {
 	inMemory(t, three, func(t *testing.T, srv *Server) {
 		c := newClient(t, srv.Member(2).Dialer(), 4*time.Second, srv.Addr())
