@@ -101,7 +101,8 @@ func newContacts(timeout time.Duration) *contacts {
 func (c *contacts) add(sent, answered instant) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if n := len(c.log); n > 0 && answered-c.log[n-1].answered < c.apart {
+	// After a pause many answers come at once: the newest request says the most.
+	if n := len(c.log); n > 0 && answered-c.log[n-1].answered < c.apart && sent-c.log[n-1].sent < c.apart {
 		return
 	}
 	if n := len(c.log); sent < c.since || n > 0 && sent < c.log[n-1].sent {

@@ -68,3 +68,21 @@ func (w *onceWriter) Write(p []byte) (int, error) {
 	w.written = true
 	return w.Conn.Write(p)
 }
+
+// After a pause many answers come at one moment. The lease stood on the oldest
+// request among them, and a candidate that claimed under it lost it at once.
+func TestNewestOfManyAnswersCounts(t *testing.T) {
+	c := newContacts(4 * time.Second)
+	c.add(1*time.Second, 5*time.Second)
+	c.add(3*time.Second, 5*time.Second)
+	if sent, ok := c.surelyHeard(6 * time.Second); !ok || sent != 3*time.Second {
+		t.Errorf("surely heard at %v, %v; want 3s", sent, ok)
+	}
+	// Their number stays bounded all the same.
+	for at := 5 * time.Second; at < 60*time.Second; at += 100 * time.Microsecond {
+		c.add(at-time.Millisecond, at)
+	}
+	if n := len(c.log); n > 2*64+2 {
+		t.Errorf("%d contacts are kept", n)
+	}
+}
