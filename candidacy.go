@@ -349,6 +349,7 @@ func decide(s situation) step {
 		default:
 			return stepDelete
 		}
+	case casting, winning, ended:
 	}
 	return rest
 }
@@ -357,7 +358,7 @@ func (c *candidacy) situation(view sessionView, now time.Time) situation {
 	s := situation{
 		phase: c.phase, want: c.want, closing: c.closing,
 		ready: view.inc != nil && view.connected, barred: view.err != nil,
-		busy:  c.busy, held: now.Before(c.retryAt),
+		busy: c.busy, held: now.Before(c.retryAt),
 		draining: c.draining || c.runLead != nil,
 		overdue:  c.stuck.Load(), withdraw: c.withdraw, untold: c.untold,
 		ballot: c.ballot != nil, uncertain: c.uncertain,
@@ -443,8 +444,9 @@ func (c *candidacy) needsLease() bool {
 		return c.ballot != nil && c.lead != nil
 	case waiting:
 		return c.hotStandby && c.placed && c.place.below == 1
+	default:
+		return false
 	}
-	return false
 }
 
 // setPhase is where every transition passes.
@@ -458,11 +460,12 @@ func (c *candidacy) setPhase(p phase) {
 	case waiting:
 		c.checkAt = time.Now().Add(c.session.relook())
 		c.startLosing()
-	case claiming, leading:
+	case claiming:
 		c.checkAt = time.Now().Add(c.session.relook())
-	}
-	if p == leading {
+	case leading:
+		c.checkAt = time.Now().Add(c.session.relook())
 		c.succeed()
+	default:
 	}
 }
 
@@ -754,7 +757,7 @@ func (c *candidacy) ballotLost(cause error) {
 	c.logger.Warn("election: ballot lost", "ballot", c.ballot.name, "cause", cause)
 	c.live.Store(nil)
 	switch {
-	case c.phase.leads() && cause == ErrBallotDeleted:
+	case c.phase.leads() && errors.Is(cause, ErrBallotDeleted):
 		c.quit(cause)
 		c.untold, c.untoldBy = true, time.Now().Add(c.session.Timeout()/8)
 	case c.phase.leads():
@@ -768,7 +771,7 @@ func (c *candidacy) ballotLost(cause error) {
 		// The errand finds that there is nothing left, and the acknowledgement
 		// may be.
 	default:
-		if cause == ErrBallotDeleted && c.acked {
+		if errors.Is(cause, ErrBallotDeleted) && c.acked {
 			c.withdraw = true // of what we acknowledged
 			return
 		}
@@ -1083,7 +1086,7 @@ func (c *candidacy) endTerm() {
 }
 
 func (c *candidacy) resign(m resignCommand) {
-	if m.cause == ErrClosed {
+	if errors.Is(m.cause, ErrClosed) {
 		if !c.closing {
 			c.quitAt = time.Now().Add(c.patience())
 		}

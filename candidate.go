@@ -16,11 +16,11 @@ import (
 type Follow int
 
 const (
-	// FollowNextNode, the default and the gem's behaviour: OnLose is called
+	// FollowNextNode is the default and the gem's behaviour: OnLose is called
 	// when the candidate loses, and again when its predecessor changes. It
 	// costs nothing when the leader changes far ahead.
 	FollowNextNode Follow = iota
-	// FollowLeader: OnLose is called for each new leader that acknowledges, so
+	// FollowLeader makes OnLose be called for each new leader that acknowledges, so
 	// that replicas can follow the new master. Every such candidate hears of
 	// every change of leader.
 	FollowLeader

@@ -223,7 +223,7 @@ func (l *sessionLoop) prepared(m prepared) {
 
 // lose ends the present session, as far as this process is concerned.
 func (l *sessionLoop) lose(cause error) {
-	if cause != ErrClosed {
+	if !errors.Is(cause, ErrClosed) {
 		l.logger.Warn("election: session lost", "session", sessionName(l.inc.id))
 		l.metrics.SessionLost()
 	}
