@@ -46,10 +46,20 @@ func realBackend(t *testing.T) *backend {
 	return b
 }
 
-func inProcessBackend(t *testing.T) *backend { return faultyBackend(t, nil) }
+func overTCP(server *testutil.Server) func() (net.Conn, error) { return tcp(server.Addr()) }
+
+func inMemory(server *testutil.Server) func() (net.Conn, error) {
+	return func() (net.Conn, error) { return server.Dialer()("tcp", "memory", wireTimeout) }
+}
+
+func inProcessBackend(t *testing.T) *backend { return newBackend(t, overTCP, nil) }
+
+func inMemoryBackend(t *testing.T) *backend { return newBackend(t, inMemory, nil) }
 
 // faultyBackend is an in-process server with a planted difference.
-func faultyBackend(t *testing.T, planted *tampering) *backend {
+func faultyBackend(t *testing.T, planted *tampering) *backend { return newBackend(t, overTCP, planted) }
+
+func newBackend(t *testing.T, dialer func(*testutil.Server) func() (net.Conn, error), planted *tampering) *backend {
 	t.Helper()
 	var server *testutil.Server
 	b := &backend{name: "the in-process server", tamper: planted}
@@ -67,7 +77,7 @@ func faultyBackend(t *testing.T, planted *tampering) *backend {
 		if planted != nil && planted.server != nil {
 			planted.server(server)
 		}
-		b.dial = tcp(server.Addr())
+		b.dial = dialer(server)
 	}
 	b.restart = func() {
 		server.Stop()
