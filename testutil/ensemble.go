@@ -74,6 +74,13 @@ func (m Member) Heal() {
 	if m.m.refuses && s.leader != nil {
 		m.m.rejoin()
 	}
+	if s.canCommit() {
+		// The leader has gone on looking for expired sessions. Its pings were
+		// on their way meanwhile, in front of everything else on the same
+		// stream, and so were the answers to them: they arrive first.
+		s.expire(s.now())
+		s.relay()
+	}
 	m.m.catchUp()
 	s.quorumChanged()
 }

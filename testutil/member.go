@@ -84,6 +84,11 @@ func (s *Server) pulseIfDue(now int64) {
 		return
 	}
 	s.nextPulse = now + s.pulse()
+	s.relay()
+}
+
+// relay lets the followers that the leader reaches pass on whom they heard.
+func (s *Server) relay() {
 	if s.leader == nil || s.leader.cutAt >= 0 {
 		return
 	}

@@ -184,6 +184,26 @@ func TestFollowerPassesOnWhatItHeardEveryHalfTick(t *testing.T) {
 	})
 }
 
+func TestWhatWasHeardArrivesBeforeTheWritesThatHung(t *testing.T) {
+	inMemory(t, three, func(t *testing.T, srv *Server) {
+		c := openRaw(t, srv.Member(1), 6*time.Second)
+		began := time.Now()
+		srv.Member(0).CutOff() // the leader
+		time.Sleep(3500 * time.Millisecond)
+		c.do(OpPing, nil)
+		xid := c.request(OpCreate, createBody("/a", "", 0))
+		time.Sleep(250 * time.Millisecond)
+		srv.Member(0).Heal()
+		if r, err := c.next(); err != nil || r.xid != xid {
+			t.Fatalf("reply %+v, error %v", r, err)
+		}
+		// Heard of by 3.75 s, it lives until a tick after 8 s.
+		if got := time.Since(began) + srv.Sessions()[0].ExpiresIn; got != 10*time.Second {
+			t.Errorf("expires at %v when the write is answered", got)
+		}
+	})
+}
+
 func TestMemberThatGaveUpForgetsWhomItHeard(t *testing.T) {
 	inMemory(t, three, func(t *testing.T, srv *Server) {
 		began := time.Now()
