@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -326,84 +325,6 @@ func (s *Session) Close() error {
 	return errors.Join(errs...)
 }
 
-// open makes a new client. Events of a client that was replaced are ignored.
-func (s *Session) open() error {
-	var conn atomic.Pointer[zk.Conn]
-	current := func() bool { c := conn.Load(); return c == nil || s.conn.Load() == c }
-	dial := s.opts.Dialer
-	if dial == nil {
-		dial = net.DialTimeout
-	}
-	provider := s.opts.HostProvider
-	if provider == nil {
-		provider = new(hosts)
-	}
-	c, events, err := zk.Connect(s.servers, s.asked,
-		zk.WithDialer(func(network, address string, timeout time.Duration) (net.Conn, error) {
-			// The client leaves the connection of an expired session open.
-			if former := s.wire.Load(); former != nil && current() {
-				_ = former.Close()
-			}
-			c, err := dial(network, address, timeout)
-			if err != nil {
-				return nil, err
-			}
-			if !current() {
-				_ = c.Close()
-				return nil, net.ErrClosed
-			}
-			w := s.wrap(c)
-			s.connection.Store(nil)
-			s.wire.Store(w)
-			return w, nil
-		}),
-		// Called on the client's own goroutines, so only a hand-off.
-		zk.WithEventCallback(func(event zk.Event) {
-			if event.Type != zk.EventSession || !current() {
-				return
-			}
-			if event.State == zk.StateHasSession {
-				s.established.Add(1)
-			}
-			s.inbox.push(nil)
-		}),
-		zk.WithLogger(clientLogger{s.logger}),
-		zk.WithHostProvider(provider),
-	)
-	if err != nil {
-		return err
-	}
-	conn.Store(c)
-	s.conn.Store(c)
-	s.helpers.Add(1)
-	go func() { // the client closes the channel when its goroutines are done
-		defer s.helpers.Done()
-		for range events {
-		}
-	}()
-	return nil
-}
-
-// handshakeSent and the three after it are called by the wire.
-func (s *Session) handshakeSent(sent instant) {
-	if s.unanswered.Add(1) == 1 {
-		s.helloAt.Store(int64(sent))
-	}
-}
-
-func (s *Session) handshakeAnswered(conn *connection, timeout time.Duration) {
-	s.unanswered.Store(0)
-	if conn == nil {
-		return
-	}
-	s.timeout.Store(int64(timeout))
-	s.connection.Store(conn)
-	s.answered(s.now())
-}
-
-func (s *Session) answered(at instant) { s.answeredAt.Store(int64(at)) }
-func (s *Session) lastAnswer() instant { return instant(s.answeredAt.Load()) }
-
 func (s *Session) now() instant { return time.Since(s.base) }
 
 // join registers a member, unless the Session is closed.
@@ -477,15 +398,6 @@ func (s *Session) relook() time.Duration {
 // jitter spreads d by a quarter to both sides.
 func jitter(d time.Duration) time.Duration {
 	return d - d/4 + rand.N(d/2+1)
-}
-
-// clientLogger passes the client's lines on at Debug.
-type clientLogger struct{ logger *slog.Logger }
-
-func (l clientLogger) Printf(format string, args ...any) {
-	if l.logger.Enabled(context.Background(), slog.LevelDebug) {
-		l.logger.Debug("zk: " + fmt.Sprintf(format, args...))
-	}
 }
 
 var _ io.Closer = (*Session)(nil)

@@ -1,0 +1,109 @@
+package election
+
+// situation is what the decision about the next step depends on.
+type situation struct {
+	phase             phase
+	want, closing     bool
+	ready             bool // the Session has a session, connected
+	barred            bool // the servers refuse its credentials
+	busy, held        bool // an errand is under way; none may begin yet
+	draining          bool // callbacks of the last term, or Run's function, go on
+	overdue           bool // and have gone on for too long
+	withdraw, untold  bool
+	ballot, uncertain bool
+	placed, first     bool
+	lease             bool // worth claiming under
+	reack, proclaim   bool
+	check, verify     bool // a slow look is due; and comes before a claim
+}
+
+// step is what a candidate does next.
+type step int
+
+const (
+	rest step = iota
+	stepEnd
+	stepRefused
+	stepCast
+	stepLook
+	stepClaim
+	stepWait
+	stepAcknowledge
+	stepProclaim
+	stepCheck
+	stepAskCause
+	stepWithdraw // go on to withdrawing
+	stepDelete   // begin the errand of withdrawing
+	stepContend  // a term is over, the ballot still stands
+	stepIdle     // a term is over, and so is the ballot
+)
+
+// decide is the candidate's policy: what to do in a situation.
+func decide(s situation) step {
+	errand := !s.busy && !s.held
+	switch s.phase {
+	case idle:
+		switch {
+		case s.busy || s.draining && !s.overdue:
+		case s.closing:
+			return stepEnd
+		case s.want && s.barred && !s.held:
+			return stepRefused
+		case s.want && s.ready && errand && !s.draining:
+			return stepCast
+		}
+	case waiting, claiming:
+		switch {
+		case s.withdraw:
+			return stepWithdraw
+		case s.phase == claiming && s.verify:
+			if s.ready && errand {
+				return stepCheck
+			}
+		case s.phase == claiming && s.lease:
+			return stepClaim
+		case s.phase == waiting && s.placed && s.first:
+			return stepWait // no more: it is our turn
+		case !s.placed && s.ready && errand:
+			return stepLook
+		case s.check && s.ready && errand:
+			return stepCheck
+		}
+	case acking:
+		if s.ready && errand {
+			return stepAcknowledge
+		}
+	case leading:
+		switch {
+		case !s.ready || !errand:
+		case s.reack:
+			return stepAcknowledge
+		case s.proclaim:
+			return stepProclaim
+		case s.check:
+			return stepCheck
+		}
+	case leaving:
+		switch {
+		case s.untold && s.ready && errand:
+			return stepAskCause
+		case s.draining && !s.overdue:
+		case s.draining || s.withdraw:
+			return stepWithdraw
+		case !s.ballot:
+			return stepIdle
+		default:
+			return stepContend
+		}
+	case withdrawing:
+		switch {
+		case s.busy:
+		case !s.ballot && !s.uncertain:
+			return stepIdle
+		default:
+			return stepDelete
+		}
+	case casting, winning, ended:
+	}
+	return rest
+}

@@ -1,0 +1,122 @@
+package election
+
+import (
+	"time"
+
+	"github.com/go-zookeeper/zk"
+)
+
+// Heartbeats: when one is sent, and what its answer makes of the lease.
+
+// due returns when the next heartbeat is to be sent, if one is needed.
+func (l *sessionLoop) due(now instant) (instant, bool) {
+	conn := l.connection.Load()
+	if l.inc == nil || !l.connected || conn == nil || l.beating || !l.needed() {
+		return 0, false
+	}
+	var until instant
+	if lease := l.inc.lease.Load(); lease != nil {
+		until = instant(lease.until.Load())
+	}
+	answered := l.lastBeatOn == conn
+	due := conn.rule.next(conn.heard, l.lastBeat, answered, until, now)
+	if l.failed {
+		due = max(due, l.triedAt+conn.rule.interval()/4)
+	}
+	return due, true
+}
+
+// keep ends a lease whose time is over, and sends a heartbeat if one is due.
+func (l *sessionLoop) keep(now instant) {
+	if l.inc == nil {
+		return
+	}
+	if lease := l.inc.lease.Load(); lease != nil && lease.until.Load() != 0 && !lease.valid() {
+		l.logger.Debug("election: lease lapsed", "session", sessionName(l.inc.id))
+	}
+	if due, ok := l.due(now); ok && due <= now {
+		l.beat(now)
+	}
+}
+
+// beat sends a heartbeat: a write that changes nothing, which nobody but a
+// leader with a quorum can answer, and only for a session that it knows to live.
+func (l *sessionLoop) beat(now instant) {
+	l.beating, l.triedAt = true, now
+	conn, id, on := l.conn.Load(), l.inc.id, l.connection.Load()
+	l.help(func() {
+		sent := l.now()
+		err := heartbeat(conn)
+		if answered := l.now(); l.connection.Load() != on || conn.SessionID() != id {
+			on = nil
+		} else if !l.owned && isAnswer(err) {
+			on.heard.add(sent, answered)
+		}
+		l.inbox.push(beat{sent, on, err})
+	})
+}
+
+// heartbeat is the request itself, unconditional of any node but the root.
+func heartbeat(conn *zk.Conn) error {
+	_, err := conn.Multi(&zk.CheckVersionRequest{Path: "/", Version: -1})
+	return err
+}
+
+// beaten evaluates an answered heartbeat by the rule of the lease.
+func (l *sessionLoop) beaten(m beat) {
+	l.watchClock() // before anything is believed of the time that has passed
+	l.failed = m.on == nil || !isAnswer(m.err) || l.inc == nil || m.on != l.connection.Load()
+	if l.failed {
+		return
+	}
+	previous, ok := l.lastBeat, l.lastBeatOn == m.on
+	l.lastBeat, l.lastBeatOn = m.sent, m.on
+	if !ok {
+		return
+	}
+	until, ok := m.on.rule.end(m.on.heard, previous)
+	if !ok {
+		return
+	}
+	current := l.inc.lease.Load()
+	margin := current.remaining()
+	if current != nil && current.extend(until) {
+		l.metrics.LeaseRenewed(margin)
+		return
+	}
+	if until-l.now() < m.on.rule.worthwhile() {
+		return
+	}
+	l.inc.lease.Store(newLease(l.base, until))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for m := range l.keepers {
+		m.wake()
+	}
+}
+
+// watchClock takes a difference between the two clocks for a lapse.
+func (l *sessionLoop) watchClock() {
+	reading := l.readClock()
+	slept := reading.slept(l.clock, l.Timeout()/12)
+	l.clock = reading
+	if !slept {
+		return
+	}
+	l.logger.Warn("election: the wall clock jumped: the machine may have been suspended")
+	l.awake.Store(int64(reading.monotonic))
+	if conn := l.connection.Load(); conn != nil {
+		conn.heard.forget(reading.monotonic)
+	}
+	l.lastBeatOn = nil
+	if l.inc != nil {
+		if lease := l.inc.lease.Load(); lease != nil {
+			lease.revoke(ErrLeaseLapsed)
+		}
+	}
+}
+
+func (s *Session) readClock() clockReading {
+	now := time.Now()
+	return clockReading{now.Round(0), now.Sub(s.base)}
+}

@@ -1,0 +1,144 @@
+package election
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+)
+
+// Leaving: the end of a term, resigning, and withdrawing the ballot.
+
+// leave ends leadership and tells why.
+func (c *candidacy) leave(cause error) {
+	c.quit(cause)
+	c.tellStepDown(cause)
+}
+
+// quit ends leadership: IsLeader is false and the leader's context has ended
+// before anything else is done.
+func (c *candidacy) quit(cause error) {
+	c.leader.Store(nil)
+	c.lead.cancel(cause)
+	c.interrupt(cause)
+	c.metrics.Leading(c.name, false)
+	c.draining, c.overdueAt = true, time.Now().Add(c.stepDown())
+	c.setPhase(leaving)
+}
+
+// beginAskCause finds out why the leader's ballot is gone. When a session
+// expires, the event of its ballot's deletion is the first that its owner hears
+// of it; the end of the connection follows. An answer to the session tells that
+// it was somebody who deleted the ballot.
+func (c *candidacy) beginAskCause() {
+	l := c.lead
+	c.errand(func(ctx context.Context) any {
+		err := c.session.do(ctx, func(conn *zk.Conn) error {
+			err := heartbeat(conn)
+			if isAnswer(err) && conn.SessionID() == l.ballot.inc.id {
+				return nil
+			}
+			return errUncertain
+		})
+		return causeAsked{l, err}
+	})
+}
+
+func (c *candidacy) causeAsked(m causeAsked) {
+	c.errandDone()
+	switch {
+	case m.lead != c.lead || !c.untold:
+	case m.err == nil:
+		c.tellStepDown(ErrBallotDeleted)
+	default:
+		c.hold() // the Session will know more
+	}
+}
+
+// tellStepDown queues what is to be called at the end of a term.
+func (c *candidacy) tellStepDown(cause error) {
+	l := c.lead
+	c.untold = false
+	c.metrics.SteppedDown(c.name, cause)
+	c.logger.Info("election: stepping down", "ballot", l.ballot.name, "cause", cause)
+	limit, now := c.overdueAt, context.WithValue(context.Background(), callbackOwner{}, c.Candidate)
+	c.queue.push(func() {
+		defer c.inbox.push(stepDownDone{})
+		if errors.Is(cause, ErrTakeoverFailed) {
+			for _, fn := range c.onTakeoverError.snapshot() {
+				_ = protect(c.logger, "OnTakeoverError", func() error { (*fn)(l.term, cause); return nil })
+			}
+		}
+		if !l.begun.Load() {
+			return // OnWin was never called
+		}
+		ctx, cancel := context.WithDeadline(now, limit)
+		defer cancel()
+		for _, fn := range c.onStepDown.snapshot() {
+			_ = protect(c.logger, "OnStepDown", func() error { (*fn)(ctx, l.term, cause); return nil })
+		}
+	})
+}
+
+// endTerm: the callbacks of the term have returned, or are not waited for.
+func (c *candidacy) endTerm() {
+	c.lead, c.reack, c.untold = nil, false, false
+}
+
+func (c *candidacy) resign(m resignCommand) {
+	if errors.Is(m.cause, ErrClosed) {
+		if !c.closing {
+			c.quitAt = time.Now().Add(c.patience())
+		}
+		c.closing = true
+	}
+	c.want = false
+	c.fail(m.cause)
+	c.resigners = append(c.resigners, m.reply)
+	switch c.phase {
+	case idle:
+		if c.uncertain {
+			c.setPhase(withdrawing)
+		}
+	case casting:
+		c.interrupt(m.cause)
+	case waiting, claiming, leaving:
+		c.withdraw = true
+	case winning, acking, leading:
+		c.withdraw = true
+		c.leave(m.cause)
+	case withdrawing, ended:
+	}
+}
+
+func (c *candidacy) beginWithdraw() {
+	w := withdrawal{ballot: c.ballot, acked: c.acked, ack: c.ack}
+	if c.uncertain {
+		w.tag = c.tag
+	}
+	c.errand(func(ctx context.Context) any { return withdrawDone{c.Candidate.withdraw(ctx, w)} })
+}
+
+func (c *candidacy) withdrawDone(err error) {
+	c.errandDone()
+	switch {
+	case err == nil:
+		c.uncertain, c.tag = false, ""
+		c.logger.Info("election: ballot withdrawn")
+		c.ballot = nil
+	case isRefused(err):
+		// Nothing but the session's end takes it back now.
+		c.logger.Error("election: cannot withdraw the ballot", "error", err)
+		replyAll(&c.resigners, err)
+		if c.closing {
+			c.closeErr = fmt.Errorf("election: withdraw from %s: %w", c.path, err)
+			c.setPhase(ended)
+			return
+		}
+		c.retryAt = time.Now().Add(c.session.relook())
+	default:
+		c.hold()
+	}
+}

@@ -1,0 +1,184 @@
+package election
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Voting: who asks for it, casting the ballot, and who is told that it came to nothing.
+
+func (c *candidacy) vote(m voteCommand) {
+	if c.closing {
+		m.reply <- ErrClosed
+		return
+	}
+	c.want = true
+	if c.ballot != nil && !c.withdraw && c.phase != withdrawing {
+		m.reply <- nil
+		return
+	}
+	c.voters = append(c.voters, m.reply)
+	if c.stuck.Load() {
+		c.failStuckVoters()
+	}
+}
+
+// failStuckVoters answers those who would wait for callbacks that do not
+// return, and may be called from one. The vote is cast when they have.
+func (c *candidacy) failStuckVoters() {
+	replyAll(&c.voters, fmt.Errorf("%w in %v since leadership was lost; the vote will be cast when it has", ErrCallbackRunning, c.stepDown()))
+}
+
+func (c *candidacy) campaign(m *campaignCommand) {
+	switch {
+	case c.closing:
+		m.reply <- campaignResult{err: ErrClosed}
+		return
+	case c.phase == leading:
+		m.reply <- campaignResult{term: c.lead.term}
+		return
+	}
+	m.voted = !c.want
+	c.want = true
+	c.campaigns = append(c.campaigns, m)
+}
+
+func (c *candidacy) abandon(m *campaignCommand) {
+	for i, other := range c.campaigns {
+		if other == m {
+			c.campaigns = append(c.campaigns[:i:i], c.campaigns[i+1:]...)
+			break
+		}
+	}
+	// Whoever else waits for this candidate to lead keeps it voting.
+	if m.voted && len(c.campaigns) == 0 && c.runner == nil {
+		c.resign(resignCommand{cause: ErrResigned})
+	}
+}
+
+func (c *candidacy) startRun(m runCommand) {
+	switch {
+	case c.closing:
+		m.reply <- ErrClosed
+		return
+	case c.runner != nil:
+		m.reply <- errors.New("election: Run is already running")
+		return
+	}
+	c.runner, c.want = m.runner, true
+	m.reply <- nil
+	if c.phase == leading {
+		c.giveToRunner()
+	}
+}
+
+func (c *candidacy) giveToRunner() {
+	if c.runner != nil && c.runLead == nil {
+		c.runLead = c.lead
+		c.runner.terms <- c.lead
+	}
+}
+
+// fail tells everybody who waits for this candidate to vote or lead that it
+// will not, for now.
+func (c *candidacy) fail(err error) {
+	replyAll(&c.voters, err)
+	for _, m := range c.campaigns {
+		m.reply <- campaignResult{err: err}
+	}
+	c.campaigns = nil
+	if c.runner != nil {
+		select {
+		case c.runner.ended <- err:
+		default:
+		}
+	}
+}
+
+// succeed tells those who wait for this candidate to lead that it does.
+func (c *candidacy) succeed() {
+	for _, m := range c.campaigns {
+		m.reply <- campaignResult{term: c.lead.term}
+	}
+	c.campaigns = nil
+	c.giveToRunner()
+}
+
+func replyAll(waiters *[]chan error, err error) {
+	for _, reply := range *waiters {
+		if reply != nil {
+			reply <- err
+		}
+	}
+	*waiters = nil
+}
+
+func (c *candidacy) beginCast() {
+	if c.tag == "" {
+		c.tag = newTag()
+	}
+	tag, data, uncertain := c.tag, c.data, c.uncertain
+	c.setPhase(casting)
+	c.errand(func(ctx context.Context) any { return c.cast(ctx, tag, data, uncertain) })
+}
+
+func (c *candidacy) castDone(r castResult) {
+	c.errandDone()
+	c.uncertain = r.uncertain
+	if r.ballot != nil {
+		c.tag = "" // the next vote is another
+		c.ballot, c.ownWatch = r.ballot, r.watch
+		c.place, c.placed = r.place, r.place.below == 0
+		c.acked, c.ack, c.ackWatch, c.reack = false, 0, nil, false
+		c.live.Store(c.ballot)
+		c.logger.Info("election: voted", "ballot", c.ballot.name, "in_front", r.place.below)
+	}
+	switch {
+	case !c.want || c.closing:
+		c.withdraw = true
+		c.setPhase(withdrawing)
+	case r.ballot != nil:
+		replyAll(&c.voters, nil)
+		if view := c.session.look(); view.inc != r.ballot.inc {
+			c.phase = waiting
+			c.ballotLost(ErrSessionLost)
+			return
+		}
+		if c.placed {
+			c.setPhase(claiming)
+		} else {
+			c.setPhase(waiting)
+		}
+	case isRefused(r.err):
+		c.refused(r.err)
+	default:
+		c.setPhase(idle)
+	}
+}
+
+// refused: ZooKeeper will not have this ballot. Who called Vote is told and
+// has to do something about it. With nobody to tell, as after a session loss,
+// the only one who can is an operator, so it is tried again at a slow pace.
+func (c *candidacy) refused(err error) {
+	c.logger.Error("election: cannot vote", "error", err)
+	if len(c.voters) > 0 || len(c.campaigns) > 0 || c.runner != nil {
+		c.want = false
+		c.fail(err)
+	}
+	c.retryAt = time.Now().Add(c.session.relook())
+	if c.uncertain {
+		c.withdraw = true
+		c.setPhase(withdrawing)
+		return
+	}
+	c.becomeIdle()
+}
+
+func (c *candidacy) becomeIdle() {
+	c.ballot, c.ownWatch, c.nextWatch, c.ackWatch = nil, nil, nil, nil
+	c.placed, c.withdraw, c.verify, c.acked = false, false, false, false
+	c.live.Store(nil)
+	c.setPhase(idle)
+}

@@ -1,0 +1,164 @@
+package election
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+)
+
+// Waiting behind others: the place in the line, the predecessor, and the slow look
+// at what the watches should have told.
+
+func (c *candidacy) beginLook() {
+	b := c.ballot
+	var known *standing
+	if c.place.predecessor != "" {
+		// From the list that followed the vote; good for one look.
+		place := c.place
+		known, c.place.predecessor = &place, ""
+	}
+	c.errand(func(ctx context.Context) any { return c.look(ctx, b, known) })
+}
+
+func (c *candidacy) lookDone(r lookResult) {
+	c.errandDone()
+	switch {
+	case r.ballot != c.ballot || c.phase != waiting && c.phase != claiming:
+		return
+	case r.err != nil:
+		c.hold()
+		return
+	case r.gone:
+		c.ballotLost(c.goneCause())
+		return
+	}
+	c.placed, c.place, c.nextWatch = true, r.place, r.watch
+	if c.phase == waiting && c.follow == FollowNextNode && c.place.below > 0 && c.place.predecessor != c.losingTo {
+		c.stopLosing()
+		c.startLosing()
+	}
+}
+
+func (c *candidacy) predecessorChanged(event zk.Event) {
+	c.session.watches.remove(c.path + "/" + c.place.predecessor)
+	c.nextWatch = nil
+	if event.Type == zk.EventNodeDeleted {
+		c.predecessorGone()
+		return
+	}
+	c.lookAgain()
+}
+
+// predecessorGone: when it was the only one in front, we are the lowest.
+// Numbers only grow, so nobody can have come in between.
+func (c *candidacy) predecessorGone() {
+	if c.phase == waiting && c.place.below == 1 {
+		c.nextWatch = nil
+		c.place = standing{}
+		return
+	}
+	if c.follow == FollowNextNode {
+		c.endLoss()
+	}
+	c.lookAgain()
+}
+
+func (c *candidacy) lookAgain() {
+	c.nextWatch, c.placed, c.place.predecessor = nil, false, ""
+}
+
+func (c *candidacy) ownChanged(event zk.Event) {
+	c.ownWatch = nil
+	if event.Type == zk.EventNodeDeleted && c.phase != withdrawing {
+		c.ballotLost(ErrBallotDeleted)
+		return
+	}
+	c.checkAll = true // it may have been the session
+}
+
+// ballotLost: our ballot is there no more, though we have not withdrawn it.
+func (c *candidacy) ballotLost(cause error) {
+	c.logger.Warn("election: ballot lost", "ballot", c.ballot.name, "cause", cause)
+	c.live.Store(nil)
+	switch {
+	case c.phase.leads() && errors.Is(cause, ErrBallotDeleted):
+		c.quit(cause)
+		c.untold, c.untoldBy = true, time.Now().Add(c.session.Timeout()/8)
+	case c.phase.leads():
+		c.leave(cause)
+	}
+	switch c.phase {
+	case waiting, claiming:
+		c.stopLosing()
+		c.becomeIdle()
+	case withdrawing:
+		// The errand finds that there is nothing left, and the acknowledgement
+		// may be.
+	default:
+		if errors.Is(cause, ErrBallotDeleted) && c.acked {
+			c.withdraw = true // of what we acknowledged
+			return
+		}
+		c.ballot, c.ownWatch, c.nextWatch, c.placed = nil, nil, nil, false
+	}
+}
+
+// goneCause tells why a ballot is not there: its session may have ended.
+func (c *candidacy) goneCause() error {
+	if c.session.ID() != c.ballot.inc.id {
+		return ErrSessionLost
+	}
+	return ErrBallotDeleted
+}
+
+// beginCheck looks at nodes whose watches should have told of a change, in
+// case one was lost without a word: at one node at the slow pace, in turn, at
+// all of them after a reconnection.
+func (c *candidacy) beginCheck() {
+	what := checks{ballot: c.ballot, own: true}
+	if c.phase == waiting && c.placed {
+		what.predecessor = c.place.predecessor
+	}
+	what.ack = c.phase == leading
+	what.watchAck = c.ackWatch == nil
+	if !c.checkAll {
+		c.turn++
+		switch {
+		case what.ack && (c.ack == 0 || c.turn%2 == 0), what.predecessor != "" && c.turn%2 == 1:
+			what.own = false
+		default:
+			what.ack, what.predecessor = false, ""
+		}
+	}
+	c.checkAll = false
+	c.checkAt = time.Now().Add(c.session.relook())
+	c.errand(func(ctx context.Context) any { return c.check(ctx, what) })
+}
+
+func (c *candidacy) checkDone(r checkResult) {
+	c.errandDone()
+	if r.ballot != c.ballot || c.phase == leaving || c.phase == withdrawing {
+		return
+	}
+	switch {
+	case r.err != nil:
+		c.checkAll = true
+		c.hold()
+		return
+	case r.ownGone:
+		c.ballotLost(c.goneCause())
+		return
+	case r.predecessorGone && c.placed && c.place.predecessor == r.predecessor:
+		// A watch should have told.
+		c.session.watches.remove(c.path + "/" + r.predecessor)
+		c.predecessorGone()
+	}
+	if r.own {
+		c.verify = false
+	}
+	if r.ack && c.phase == leading {
+		c.ackFound(r)
+	}
+}

@@ -1,0 +1,131 @@
+package election
+
+import (
+	"context"
+	"errors"
+
+	"github.com/go-zookeeper/zk"
+)
+
+// withdrawal is what to take back.
+type withdrawal struct {
+	ballot *ballot // nil: none that is known
+	// tag of a ballot that may exist though no reply told of it; "" if none can.
+	tag string
+	// acked: an acknowledgement may have been written; ack is its czxid, 0
+	// when that is not known.
+	acked bool
+	ack   int64
+}
+
+// withdraw deletes the ballot and the acknowledgement that we wrote, and ends
+// when the server has confirmed that both are gone, or the session is.
+func (c *Candidate) withdraw(ctx context.Context, w withdrawal) error {
+	if w.ballot != nil {
+		if err := c.withdrawBallot(ctx, w); err != nil {
+			return err
+		}
+	}
+	if w.tag == "" {
+		return nil
+	}
+	for {
+		inc, err := c.session.barrier(ctx)
+		if err != nil {
+			return err
+		}
+		err = c.session.settled(ctx, func(conn *zk.Conn) error {
+			children, _, err := conn.Children(c.path)
+			if err != nil {
+				return err // NoNode: there is nothing
+			}
+			for _, b := range tagged(ballotsOf(children), w.tag) {
+				path := c.path + "/" + b.name
+				exists, stat, err := conn.Exists(path)
+				// What another session owns ends with that session.
+				if err == nil && exists && stat.EphemeralOwner == inc.id {
+					err = conn.Delete(path, -1)
+				}
+				if err != nil && !errors.Is(err, zk.ErrNoNode) {
+					return err
+				}
+			}
+			return nil
+		})
+		if inc.ctx.Err() != nil && ctx.Err() == nil {
+			continue
+		}
+		if errors.Is(err, zk.ErrNoNode) {
+			return nil
+		}
+		return err
+	}
+}
+
+func (c *Candidate) withdrawBallot(ctx context.Context, w withdrawal) error {
+	// A session's end withdraws everything.
+	under, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(w.ballot.inc.ctx, func() { cancel(errBallotGone) })()
+
+	err := c.deleteBallot(under, w)
+	if err != nil && w.ballot.inc.ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func (c *Candidate) deleteBallot(ctx context.Context, w withdrawal) error {
+	path := c.LeaderAckPath()
+	ballotOp := &zk.DeleteRequest{Path: w.ballot.path, Version: -1}
+	withAck := w.acked
+	for {
+		if withAck && w.ack == 0 {
+			ack, err := c.ownAck(ctx, w)
+			if err != nil {
+				return err
+			}
+			withAck = ack != 0
+		}
+		var results []zk.MultiResponse
+		err := c.session.settled(ctx, func(conn *zk.Conn) (err error) {
+			if !withAck {
+				return conn.Delete(w.ballot.path, -1)
+			}
+			results, err = conn.Multi(&zk.DeleteRequest{Path: path, Version: -1}, ballotOp)
+			return err
+		})
+		switch {
+		case withAck && failedAt(results, 0, zk.ErrNoNode):
+			withAck = false // the ballot remains to be deleted
+			continue
+		case err != nil && !errors.Is(err, zk.ErrNoNode):
+			return err
+		case err == nil || !w.acked:
+			return nil
+		}
+		// Somebody deleted the ballot, or our own deletion's reply was lost
+		// and it took the acknowledgement along: only what we made is deleted.
+		ack, err := c.ownAck(ctx, w)
+		if err == nil && ack != 0 {
+			err = c.remove(ctx, path)
+		}
+		return err
+	}
+}
+
+// ownAck returns the czxid of the acknowledgement if this candidate made it.
+func (c *Candidate) ownAck(ctx context.Context, w withdrawal) (int64, error) {
+	var found *node
+	err := c.session.settled(ctx, func(conn *zk.Conn) (err error) {
+		found, err = readNode(conn, c.LeaderAckPath())
+		return err
+	})
+	if err != nil || found == nil || found.stat.EphemeralOwner != w.ballot.inc.id {
+		return 0, err
+	}
+	if w.ack != 0 && found.stat.Czxid != w.ack {
+		return 0, nil
+	}
+	return found.stat.Czxid, nil
+}
