@@ -19,6 +19,7 @@ type process struct {
 	session *Session
 	gate    *gate
 	actors  atomic.Pointer[[]*actor]
+	closing bool // guarded by trial.mu
 }
 
 // roundRobin gives out the servers in order, so that a seed chooses them.
@@ -311,13 +312,16 @@ func (a *actor) close(calm bool) {
 	}
 	a.w.note("%s: Close: %v", a.name, err)
 	if calm {
-		a.w.violated("close", "%s: %v", a.name, err)
+		if !a.p.isClosing() { // else it is what the first Close came to
+			a.w.violated("close", "%s: %v", a.name, err)
+		}
 		return
 	}
 	a.mu.Lock()
 	a.broken = true
 	a.mu.Unlock()
 	// The ballot ends with the session, and so that has to end.
+	a.p.setClosing()
 	_ = a.p.session.Close()
 }
 

@@ -1,0 +1,330 @@
+package election
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/zkelection/election/testutil"
+)
+
+// What happens in the simulation.
+
+// simFault is one kind of fault, or of use; weight is how often it comes.
+type simFault struct {
+	name   string
+	weight int
+	strike func(s *simulation)
+}
+
+var simFaults = []simFault{
+	{"pause", 6, (*simulation).pause},
+	{"cut off member", 5, (*simulation).cutOff},
+	{"member lags", 2, (*simulation).lag},
+	{"isolate", 3, (*simulation).isolateOne},
+	{"isolate all", 1, (*simulation).isolateEverybody},
+	{"expire", 2, (*simulation).expire},
+	{"drop connections", 2, (*simulation).drop},
+	{"restart", 2, (*simulation).restart},
+	{"flaky", 3, (*simulation).flaky},
+	{"slow callback", 3, (*simulation).slowCallback},
+	{"failing takeover", 1, (*simulation).failTakeover},
+	{"resign", 3, (*simulation).resignAndVote},
+	{"close", 2, (*simulation).closeOne},
+	{"close session", 1, (*simulation).closeSession},
+	{"join", 1, (*simulation).join},
+	{"proclaim", 2, (*simulation).proclaimData},
+	{"campaign", 1, (*simulation).campaignBriefly},
+	{"run", 1, (*simulation).runBriefly},
+	{"look up", 1, (*simulation).lookUp},
+}
+
+func (s *simulation) strike() {
+	total := 0
+	for _, f := range simFaults {
+		total += f.weight
+	}
+	n := s.rng.IntN(total)
+	for _, f := range simFaults {
+		if n -= f.weight; n < 0 {
+			if len(s.cast) > 0 {
+				s.count[f.name]++
+				f.strike(s)
+			}
+			break
+		}
+	}
+	s.sample()
+}
+
+// pause stops a process: its connection holds everything back, and then gives
+// it all at once.
+func (s *simulation) pause() {
+	p := s.someone().p
+	d := s.awhile()
+	s.note("FAULT: %s pauses for %v", p.name, d)
+	p.gate.shut()
+	s.lasts(d, func() {
+		p.gate.open()
+		s.note("%s goes on", p.name)
+	})
+}
+
+func (s *simulation) cutOff() {
+	i := s.rng.IntN(len(s.srv.Servers()))
+	if len(s.srv.Servers()) == 1 {
+		return
+	}
+	d := s.between(0, 8*s.trial.tick)
+	if s.rng.IntN(2) == 0 {
+		d = s.awhile()
+	}
+	s.note("FAULT: member %d is cut off for %v", i, d)
+	s.srv.Member(i).CutOff()
+	s.lasts(d, func() {
+		s.srv.Member(i).Heal()
+		s.note("member %d is healed", i)
+	})
+}
+
+func (s *simulation) lag() {
+	i := s.rng.IntN(len(s.srv.Servers()))
+	if len(s.srv.Servers()) == 1 {
+		return
+	}
+	d := s.between(0, s.timeout)
+	s.note("FAULT: member %d lags for %v", i, d)
+	s.srv.Member(i).Lag()
+	s.lasts(d, func() {
+		s.srv.Member(i).CatchUp()
+		s.note("member %d has caught up", i)
+	})
+}
+
+func (s *simulation) isolateOne() {
+	p := s.someone().p
+	id := p.session.ID()
+	if id == 0 {
+		return
+	}
+	d := s.awhile()
+	s.note("FAULT: %s is isolated for %v", p.name, d)
+	heal := s.srv.Isolate(id)
+	s.lasts(d, func() { heal(); s.note("%s is back", p.name) })
+}
+
+func (s *simulation) isolateEverybody() {
+	d := s.awhile()
+	s.note("FAULT: all are isolated for %v", d)
+	heal := s.srv.IsolateAll()
+	s.lasts(d, func() { heal(); s.note("all are back") })
+}
+
+func (s *simulation) expire() {
+	p := s.someone().p
+	id := p.session.ID()
+	s.excuse(id)
+	s.note("FAULT: session %s of %s expires early", sessionName(id), p.name)
+	s.srv.ExpireSession(id)
+}
+
+func (s *simulation) drop() {
+	s.note("FAULT: all connections are cut")
+	s.srv.DropConnections()
+}
+
+func (s *simulation) restart() {
+	s.mu.Lock()
+	down := s.stopped
+	s.mu.Unlock()
+	if down {
+		return
+	}
+	d := s.awhile()
+	s.note("FAULT: the servers stop for %v", d)
+	s.stop()
+	s.lasts(d, s.start)
+}
+
+// flaky lets some requests meet faults for a while.
+func (s *simulation) flaky() {
+	var mu sync.Mutex
+	rng := rand.New(rand.NewPCG(s.rng.Uint64(), 0))
+	share, d := 3+rng.IntN(20), s.between(0, s.timeout)
+	s.note("FAULT: one request in %d meets a fault for %v", share, d)
+	cancel := s.srv.Control(testutil.AnyOp, func(r *testutil.Request) testutil.Action {
+		mu.Lock()
+		defer mu.Unlock()
+		if rng.IntN(share) > 0 {
+			return testutil.Pass
+		}
+		long := time.Duration(rng.Int64N(int64(s.timeout)))
+		what, action := "", testutil.Pass
+		switch rng.IntN(6) {
+		case 0:
+			what, action = "request lost", testutil.LoseRequest
+		case 1:
+			what, action = "reply lost", testutil.LoseReply
+		case 2:
+			what, action = "connection cut", testutil.CutAfter
+		case 3:
+			what, action = "request delayed", testutil.Delay(long)
+		case 4:
+			what, action = "reply delayed", testutil.DelayReply(long)
+		case 5:
+			s.excuse(r.SessionID)
+			what, action = "expired after", testutil.ExpireAfter
+		}
+		s.note("%s: %v %s of %s", what, r.Op, r.Path, sessionName(r.SessionID))
+		return action
+	})
+	s.lasts(d, cancel)
+	s.lasts(d+s.timeout, func() {}) // the last delay is over by then
+}
+
+func (s *simulation) slowCallback() {
+	a := s.someone()
+	what := a.name + []string{" wins", " steps down"}[s.rng.IntN(2)]
+	d := s.awhile()
+	s.note("FAULT: the next time that %s takes %v", what, d)
+	s.chaosMu.Lock()
+	defer s.chaosMu.Unlock()
+	s.slow[what] = d
+}
+
+func (s *simulation) failTakeover() {
+	a := s.someone()
+	s.note("FAULT: the next takeover of %s fails", a.name)
+	s.chaosMu.Lock()
+	s.fail[a.name] = true
+	s.chaosMu.Unlock()
+	s.lasts(s.awhile(), func() {
+		s.chaosMu.Lock()
+		delete(s.fail, a.name)
+		s.chaosMu.Unlock()
+		s.call(func() { _ = a.vote(s.timeout) })
+	})
+}
+
+func (s *simulation) resignAndVote() {
+	a, patience, d := s.someone(), s.awhile(), s.awhile()
+	s.note("%s resigns", a.name)
+	s.call(func() { s.note("%s has resigned: %v", a.name, a.resign(patience)) })
+	s.lasts(d, func() {
+		s.note("%s votes", a.name)
+		s.call(func() { _ = a.vote(patience) })
+	})
+}
+
+// dismiss takes a candidate out of the cast.
+func (s *simulation) dismiss(a *actor) {
+	s.cast = slices.DeleteFunc(s.cast, func(b *actor) bool { return a == b })
+}
+
+func (s *simulation) closeOne() {
+	a := s.someone()
+	s.dismiss(a)
+	s.note("%s closes", a.name)
+	s.call(func() { a.close(false) })
+	again := a.p
+	if s.rng.IntN(2) == 0 {
+		again = nil
+	}
+	s.lasts(s.awhile(), func() {
+		if again != nil && again.isClosing() {
+			again = nil
+		}
+		s.enlist(again)
+	})
+}
+
+func (s *simulation) closeSession() {
+	p := s.someone().p
+	if p.hasWitness() {
+		return
+	}
+	for _, a := range *p.actors.Load() {
+		a.want(false)
+		s.dismiss(a)
+	}
+	p.setClosing()
+	s.note("%s closes", p.name)
+	s.call(func() { s.note("%s has closed: %v", p.name, p.session.Close()) })
+	s.lasts(s.awhile(), func() { s.enlist(nil) })
+}
+
+func (s *simulation) join() {
+	if len(s.cast) < 6 {
+		s.enlist(nil)
+	}
+}
+
+func (s *simulation) proclaimData() {
+	a := s.someone()
+	data := fmt.Sprintf("%s|%d", a.name, s.rng.IntN(1000))
+	s.mu.Lock()
+	s.asked[data] = true
+	s.mu.Unlock()
+	limit := s.awhile()
+	s.note("%s proclaims %s", a.name, data)
+	s.call(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), limit)
+		defer cancel()
+		s.note("%s has proclaimed: %v", a.name, a.Proclaim(ctx, []byte(data)))
+	})
+}
+
+func (s *simulation) campaignBriefly() {
+	a, limit := s.someone(), s.awhile()
+	s.note("%s campaigns for %v", a.name, limit)
+	s.call(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), limit)
+		defer cancel()
+		_, err := a.Campaign(ctx)
+		s.note("%s has campaigned: %v", a.name, err)
+	})
+	s.lasts(limit, func() {})
+}
+
+func (s *simulation) runBriefly() {
+	a, limit, linger := s.someone(), s.awhile(), s.between(0, s.timeout/2)
+	s.note("%s runs for %v", a.name, limit)
+	s.call(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), limit)
+		defer cancel()
+		s.note("%s has run: %v", a.name, a.run(ctx, linger))
+	})
+	s.lasts(limit+linger+s.timeout, func() {})
+}
+
+func (s *simulation) lookUp() {
+	a, limit := s.someone(), s.awhile()
+	s.call(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), limit)
+		defer cancel()
+		_, _ = a.LeaderSync(ctx)
+		_, _ = a.Ballots(ctx)
+	})
+}
+
+func (p *process) isClosing() bool {
+	p.w.mu.Lock()
+	defer p.w.mu.Unlock()
+	return p.closing
+}
+
+func (p *process) setClosing() {
+	p.w.mu.Lock()
+	defer p.w.mu.Unlock()
+	p.closing = true
+}
+
+// hasWitness reports whether an observer lives in this process.
+func (p *process) hasWitness() bool {
+	p.w.mu.Lock()
+	defer p.w.mu.Unlock()
+	return slices.ContainsFunc(p.w.witnesses, func(v *witness) bool { return v.session == p.session })
+}
