@@ -120,6 +120,7 @@ func (c *candidacy) beginCast() {
 		c.tag = newTag()
 	}
 	tag, data, uncertain := c.tag, c.data, c.uncertain
+	c.checkAll = false // casting looks at all nodes
 	c.setPhase(casting)
 	c.errand(func(ctx context.Context) any { return c.cast(ctx, tag, data, uncertain) })
 }
