@@ -1,0 +1,525 @@
+package election_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/zkelection/election"
+	"github.com/zkelection/election/testutil"
+)
+
+// What the library may ask of ZooKeeper, counted by the server, in virtual time:
+// nothing else happens in between, so every number is exact. Only the slow
+// reconciliation is random, in its pace, and is bounded instead.
+
+// costs are requests that a server has received, and the events it has sent.
+// Pings are the client's own business.
+type costs map[testutil.Op]int64
+
+// spend does something, waits until all that follows from it at once has
+// happened, and tells what it cost everybody together.
+func (w *world) spend(do func()) costs {
+	w.srv.ResetCounts()
+	do()
+	synctest.Wait()
+	c := costs(w.srv.Counts())
+	delete(c, testutil.OpPing)
+	return c
+}
+
+// differs tells how costs are not what they may be; "" if they are.
+func (c costs) differs(want costs) string {
+	if maps.Equal(c, want) {
+		return ""
+	}
+	return fmt.Sprintf("cost %v, want %v", c, want)
+}
+
+// requests is the sum, without the events.
+func (c costs) requests() (sum int64) {
+	for op, n := range c {
+		if op != testutil.OpNotification {
+			sum += n
+		}
+	}
+	return sum
+}
+
+// meter records what one session sends, in order.
+type meter struct {
+	mu   sync.Mutex
+	seen []arrival
+}
+
+type arrival struct {
+	at   time.Time
+	op   testutil.Op
+	path string // of a multi its operations
+}
+
+// meter begins to record; every answer is held up for delay, so that requests
+// that wait for one another's answers arrive at different times.
+func (w *world) meter(session int64, delay time.Duration) *meter {
+	m := &meter{}
+	w.t.Cleanup(w.srv.Control(testutil.AnyOp, func(r *testutil.Request) testutil.Action {
+		if r.SessionID != session || r.Op == testutil.OpPing {
+			return testutil.Pass
+		}
+		path := r.Path
+		for _, op := range r.Ops {
+			path += op.Op.String() + " "
+		}
+		m.mu.Lock()
+		m.seen = append(m.seen, arrival{at: time.Now(), op: r.Op, path: path})
+		m.mu.Unlock()
+		if delay > 0 {
+			return testutil.DelayReply(delay)
+		}
+		return testutil.Pass
+	}))
+	return m
+}
+
+// take returns what has arrived since the last call.
+func (m *meter) take() []arrival {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	seen := m.seen
+	m.seen = nil
+	return seen
+}
+
+func (m *meter) count() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.seen)
+}
+
+// ops names the operations, in order.
+func ops(seen []arrival) (names []string) {
+	for _, a := range seen {
+		name := a.op.String()
+		if a.op == testutil.OpMulti {
+			name += " " + a.path
+		}
+		names = append(names, name)
+	}
+	return names
+}
+
+// offBeat lets time pass to a point where no heartbeat is due.
+func (w *world) offBeat() { time.Sleep(3*w.timeout() + w.timeout()/16) }
+
+func nextNode(o *election.CandidateOptions)   { o.Follow = election.FollowNextNode }
+func hotStandby(o *election.CandidateOptions) { o.HotStandby = true }
+
+var joining = costs{
+	testutil.OpCreate:       1,
+	testutil.OpGetChildren2: 3, // the own ballot's watch, the list, the predecessor's watch
+	testutil.OpGetData:      1, // the acknowledgement
+}
+
+// Joining costs five requests in three round trips, however many are in front.
+func TestBudgetJoin(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		w.member("leader", j).lead()
+		for in := 1; in <= 100; in++ {
+			c := w.member("c", j, nextNode)
+			if in%2 == 0 {
+				c = w.member("c", j, followLeader)
+			}
+			synctest.Wait()
+			if in != 50 {
+				if diff := w.spend(func() { c.vote() }).differs(joining); diff != "" {
+					t.Fatalf("joining behind %d: %s", in, diff)
+				}
+				continue
+			}
+			m := w.meter(c.node.ID(), 100*time.Millisecond)
+			c.vote()
+			time.Sleep(300 * time.Millisecond)
+			var together []int
+			var last time.Time
+			for _, a := range m.take() {
+				if !a.at.Equal(last) {
+					together = append(together, 0)
+				}
+				last = a.at
+				together[len(together)-1]++
+			}
+			if !slices.Equal(together, []int{1, 2, 2}) {
+				t.Fatalf("requests that were sent together: %v", together)
+			}
+		}
+	})
+}
+
+// Waiting costs one read in about every session timeout, whatever happens in
+// front, behind and around.
+func TestBudgetWaiting(t *testing.T) {
+	const rounds = 20
+	for _, test := range []struct {
+		name   string
+		follow func(*election.CandidateOptions)
+		// reads in each T: the candidate's, and of a session that follows the
+		// leader one more for all its candidates, and two for each new leader.
+		slow, changes int
+	}{{"next node", nextNode, 1, 0}, {"leader", followLeader, 2, 2 * rounds}} {
+		t.Run(test.name, func(t *testing.T) {
+			virtually(t, func(t *testing.T, w *world) {
+				j := &journal{}
+				var front []*member
+				for range rounds + 2 {
+					front = append(front, w.member("front", j).vote())
+				}
+				c := w.member("c", j, test.follow).vote()
+				behind := w.member("behind", j)
+				synctest.Wait()
+				m := w.meter(c.node.ID(), 0)
+				began := time.Now()
+				for i := range rounds {
+					front[i].lead() // it does already, or is about to
+					if err := front[i].Proclaim(w.context(), []byte("news")); err != nil {
+						t.Fatal(err)
+					}
+					synctest.Wait()
+					front[i].resign()
+					behind.vote()
+					time.Sleep(w.timeout())
+					behind.resign()
+				}
+				elapsed := time.Since(began)
+				reads := m.take()
+				for _, r := range reads {
+					if r.op != testutil.OpExists && r.op != testutil.OpGetData {
+						t.Errorf("a candidate that waits sent %v %s", r.op, r.path)
+					}
+				}
+				changes := 0
+				if test.changes > 0 {
+					changes = test.changes + rounds // and one for each proclamation
+				}
+				if diff := pace(len(reads)-changes, test.slow, elapsed, w.timeout()); diff != "" {
+					t.Error(diff)
+				}
+			})
+		})
+	}
+}
+
+// pace tells whether n reads in a time are those of so many loops that each
+// read about once in a period, a quarter less or more; "" if they are.
+func pace(n, loops int, elapsed, period time.Duration) string {
+	periods := float64(elapsed) / float64(period)
+	least, most := float64(loops)*(periods/1.25-1), float64(loops)*(periods/0.75+1)
+	if float64(n) >= least && float64(n) <= most {
+		return ""
+	}
+	return fmt.Sprintf("%d reads in %.1f periods, want %.0f to %.0f", n, periods, least, most)
+}
+
+// With many candidates on a session the slow reads become slower for each, so
+// that the session's do not grow beyond a hundred in each session timeout.
+func TestBudgetWaitingMany(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		const many, periods = 500, 24
+		leaders, waiting := w.session(), w.session()
+		for i := range many {
+			name := fmt.Sprintf("e%d", i)
+			w.inElection(leaders, name, nil)
+			w.inElection(waiting, name, nil)
+		}
+		time.Sleep(w.timeout())
+		m := w.meter(waiting.ID(), 0)
+		time.Sleep(periods * w.timeout())
+		if diff := pace(m.count(), many, periods*w.timeout(), w.timeout()*(1+many/100)); diff != "" {
+			t.Error(diff)
+		}
+		if perTimeout := m.count() / periods; perTimeout > 134 {
+			t.Errorf("%d reads in a session timeout", perTimeout)
+		}
+	})
+}
+
+// inElection votes in an election of that name.
+func (w *world) inElection(n *node, name string, opts *election.CandidateOptions) *election.Candidate {
+	w.t.Helper()
+	c, err := election.NewCandidate(n.Session, name, opts)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := c.Vote(w.context()); err != nil {
+		w.t.Fatal(err)
+	}
+	return c
+}
+
+const (
+	heartbeats     = "multi check "
+	acknowledgings = "multi check create "
+)
+
+// A takeover from the leader costs the heartbeats of a lease that is not there
+// yet, and one write for the acknowledgement. Nothing is listed.
+func TestBudgetTakeover(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		opts     []func(*election.CandidateOptions)
+		toWin    []string
+		thenWith []string
+	}{
+		{"hot", []func(*election.CandidateOptions){hotStandby}, nil, []string{acknowledgings}},
+		{"cold", nil, []string{heartbeats, heartbeats}, []string{acknowledgings}},
+		{"hot following the leader", []func(*election.CandidateOptions){hotStandby, followLeader}, nil, []string{acknowledgings}},
+		{"cold following the leader", []func(*election.CandidateOptions){followLeader}, []string{heartbeats, heartbeats}, []string{acknowledgings}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			virtually(t, func(t *testing.T, w *world) {
+				j := &journal{}
+				a := w.member("a", j).lead()
+				b := w.member("b", j, test.opts...).vote()
+				w.member("c", j).vote()
+				m := w.meter(b.node.ID(), 0)
+				var atWin []arrival
+				b.OnWin(func(context.Context, election.Term) error {
+					atWin = m.take()
+					return nil
+				})
+				w.offBeat()
+				m.take()
+				a.resign()
+				synctest.Wait()
+				if !b.IsLeader() {
+					t.Fatal("b does not lead")
+				}
+				// A follower of the leader looks where that has gone, beside the takeover.
+				following := func(a arrival) bool { return a.path == b.LeaderAckPath() && a.op != testutil.OpMulti }
+				afterWin := m.take()
+				reads := len(atWin) + len(afterWin)
+				atWin, afterWin = slices.DeleteFunc(atWin, following), slices.DeleteFunc(afterWin, following)
+				if reads -= len(atWin) + len(afterWin); reads > 0 && (len(test.opts) == 0 || reads > 2) {
+					t.Errorf("%d reads of the acknowledgement", reads)
+				}
+				if got := ops(atWin); !slices.Equal(got, test.toWin) {
+					t.Errorf("from the watch to OnWin %q, want %q", got, test.toWin)
+				}
+				if got := ops(afterWin); !slices.Equal(got, test.thenWith) {
+					t.Errorf("from OnWin on %q, want %q", got, test.thenWith)
+				}
+			})
+		})
+	}
+}
+
+// A failover costs the whole election of next-node followers the same, however
+// many there are: the leader's withdrawal, two heartbeats, one acknowledgement.
+func TestBudgetFailover(t *testing.T) {
+	want := costs{testutil.OpMulti: 4, testutil.OpNotification: 3}
+	sizes := []int{2, 10, 100, 1000}
+	if testing.Short() {
+		sizes = sizes[:3]
+	}
+	for _, n := range sizes {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			virtually(t, func(t *testing.T, w *world) {
+				j := &journal{}
+				leader := w.member("leader", j).lead()
+				next := w.member("next", j).vote()
+				for range n - 2 {
+					w.member("c", j).vote()
+				}
+				w.offBeat() // and the leader's watch on its acknowledgement is armed
+				got := w.spend(func() {
+					if err := leader.Close(); err != nil {
+						t.Fatal(err)
+					}
+				})
+				if diff := got.differs(want); diff != "" {
+					t.Error(diff)
+				}
+				if acked, err := next.LeaderData(w.context()); err != nil || string(acked) != "next" {
+					t.Errorf("the leader is %q, %v", acked, err)
+				}
+			})
+		})
+	}
+}
+
+// Followers of the leader hear of its end and of the next one: two events and
+// two reads for each session, not for each candidate.
+func TestBudgetFollowLeader(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		const sessions, each = 10, 7
+		j := &journal{}
+		leader := w.member("leader", j).lead()
+		taken := make(chan struct{})
+		next := w.member("next", j).vote()
+		next.OnWin(func(context.Context, election.Term) error { <-taken; return nil })
+		for range sessions {
+			n := w.session()
+			for range each {
+				w.memberOn(n, "c", j, followLeader).vote()
+			}
+		}
+		w.offBeat()
+		want := costs{
+			testutil.OpMulti: 4, testutil.OpExists: sessions, testutil.OpGetData: sessions,
+			testutil.OpNotification: 3 + 2*sessions,
+		}
+		// All look where the leader has gone before there is another: who looks
+		// later finds that one, with the same reads, and needs no second event.
+		got := w.spend(func() {
+			leader.resign()
+			synctest.Wait()
+			close(taken)
+		})
+		if diff := got.differs(want); diff != "" {
+			t.Error(diff)
+		}
+		if n := j.count("c lost to next"); n != sessions*each {
+			t.Errorf("%d were told of the next leader", n)
+		}
+	})
+}
+
+// A leader at rest: a heartbeat in each eighth of the session timeout for the
+// session, and the slow reads.
+func TestBudgetLeading(t *testing.T) {
+	const periods = 16
+	for _, elections := range []int{1, 10, 300} {
+		t.Run(fmt.Sprint(elections), func(t *testing.T) {
+			virtually(t, func(t *testing.T, w *world) {
+				n := w.session()
+				var leading atomic.Int64
+				for i := range elections {
+					c, err := election.NewCandidate(n.Session, fmt.Sprintf("e%d", i), nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					c.OnWin(func(context.Context, election.Term) error { leading.Add(1); return nil })
+					if err := c.Vote(w.context()); err != nil {
+						t.Fatal(err)
+					}
+				}
+				w.offBeat()
+				if int(leading.Load()) != elections {
+					t.Fatalf("%d lead", leading.Load())
+				}
+				got := w.spend(func() { time.Sleep(periods * w.timeout()) })
+				if beats := got[testutil.OpMulti]; beats != 8*periods {
+					t.Errorf("%d heartbeats in %d session timeouts, want %d", beats, periods, 8*periods)
+				}
+				reads := int(got.requests() - got[testutil.OpMulti])
+				slow := w.timeout() * time.Duration(1+elections/100)
+				if diff := pace(reads, elections, periods*w.timeout(), slow); diff != "" {
+					t.Error(diff)
+				}
+			})
+		})
+	}
+}
+
+// A thousand observers of an election on one session: one watch, and one read
+// for each change.
+func TestBudgetObservers(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		const observers = 1000
+		j := &journal{}
+		leader := w.member("leader", j).lead()
+		w.offBeat()
+		watches := w.srv.Watches()
+		n := w.session()
+		var news, deaths, data atomic.Int64
+		for range observers {
+			o, err := election.NewObserver(n.Session, w.name(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o.OnNewLeader(func(election.Leader) { news.Add(1) })
+			o.OnLeaderDeath(func(election.Leader) { deaths.Add(1) })
+			o.OnLeaderData(func(election.Leader) { data.Add(1) })
+			if err := o.Observe(w.context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if more := w.srv.Watches() - watches; more != 1 {
+			t.Fatalf("%d watches for %d observers", more, observers)
+		}
+		m := w.meter(n.ID(), 0)
+		for _, step := range []struct {
+			name string
+			do   func()
+			told *atomic.Int64
+			cost []string
+		}{
+			{"new data", func() {
+				if err := leader.Proclaim(w.context(), []byte("news")); err != nil {
+					t.Fatal(err)
+				}
+			}, &data, []string{"getData"}},
+			{"death", leader.resign, &deaths, []string{"exists"}},
+			{"new leader", func() { leader.lead() }, &news, []string{"getData"}},
+		} {
+			synctest.Wait()
+			m.take()
+			before := step.told.Load()
+			step.do()
+			synctest.Wait()
+			if told := step.told.Load() - before; told != observers {
+				t.Errorf("%s: %d observers were told", step.name, told)
+			}
+			if got := ops(m.take()); !slices.Equal(got, step.cost) {
+				t.Errorf("%s cost %q, want %q", step.name, got, step.cost)
+			}
+		}
+		w.offBeat() // and the new leader watches its acknowledgement, too
+		if more := w.srv.Watches() - watches; more != 1 {
+			t.Errorf("%d watches for %d observers in the end", more, observers)
+		}
+	})
+}
+
+// What the checks above rest on notices one request too many, and one too few.
+func TestBudgetNotices(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		w.member("leader", j).lead()
+		c := w.member("c", j)
+		stranger := w.client()
+		synctest.Wait()
+		m := w.meter(c.node.ID(), 0)
+		got := w.spend(func() {
+			c.vote()
+			if _, _, err := stranger.Exists("/"); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if got.differs(joining) == "" {
+			t.Errorf("one more than a join was not noticed: %v", got)
+		}
+		if n := int64(m.count()); n != got.requests()-1 {
+			t.Errorf("the session sent %d of %v", n, got)
+		}
+		delete(got, testutil.OpExists)
+		if diff := got.differs(joining); diff != "" {
+			t.Error(diff)
+		}
+		got[testutil.OpGetChildren2]--
+		if got.differs(joining) == "" {
+			t.Errorf("one less than a join was not noticed: %v", got)
+		}
+	})
+	for _, n := range []int{15, 16, 20, 27, 28} {
+		if inside := pace(n, 1, 20*time.Second, time.Second) == ""; inside != (n >= 15 && n <= 27) {
+			t.Errorf("%d reads in 20 periods: inside %v", n, inside)
+		}
+	}
+}
