@@ -80,14 +80,15 @@ func (l *sessionLoop) beaten(m beat) {
 	}
 	current := l.inc.lease.Load()
 	margin := current.remaining()
+	worthwhile := m.on.rule.worthwhile()
 	if current != nil && current.extend(until) {
 		l.metrics.LeaseRenewed(margin)
-		return
+		if margin >= worthwhile {
+			return // nobody has been waiting for it
+		}
+	} else if until-l.now() >= worthwhile {
+		l.inc.lease.Store(newLease(l.base, until))
 	}
-	if until-l.now() < m.on.rule.worthwhile() {
-		return
-	}
-	l.inc.lease.Store(newLease(l.base, until))
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for m := range l.keepers {

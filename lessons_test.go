@@ -725,3 +725,20 @@ func (m *metrics) LeaseRenewed(margin time.Duration) {
 	m.renewals.Add(1)
 	m.margin.Store(int64(margin))
 }
+
+// A lease that nobody needed for a while is renewed, not begun: whoever has
+// waited for it claims at once all the same.
+func TestClaimUnderRenewedLease(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		a := w.member("a", &journal{}).lead()
+		for idle := w.timeout() / 16; idle < 2*w.timeout(); idle += w.timeout() / 16 {
+			a.resign()
+			time.Sleep(idle)
+			began := time.Now()
+			a.lead()
+			if took := time.Since(began); took > w.timeout()/8 {
+				t.Fatalf("after %v without a need for the lease it took %v to lead", idle, took)
+			}
+		}
+	})
+}

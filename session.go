@@ -74,12 +74,14 @@ type Session struct {
 	helloAt     atomic.Int64 // instant of the first of those
 	awake       atomic.Int64 // instant of the last jump of the clock: times before it are not comparable
 
-	slots   chan struct{}  // one for each request under way
-	helpers sync.WaitGroup // goroutines that make a call of the client
-	loops   sync.WaitGroup // followers
-	watches predecessorWatches
-	inbox   *inbox        // events for the loop
-	done    chan struct{} // closed when the loop has ended
+	slots    chan struct{}  // one for each request under way
+	helpers  sync.WaitGroup // goroutines that make a call of the client
+	loops    sync.WaitGroup // followers
+	watches  predecessorWatches
+	inbox    *inbox        // events for the loop
+	done     chan struct{} // closed when the loop has ended
+	closed   chan struct{} // closed when Close is through
+	closeErr error         // its result, written before
 
 	mu        sync.Mutex
 	view      sessionView
@@ -176,6 +178,7 @@ func newSession(timeout time.Duration) *Session {
 		slots:     make(chan struct{}, maxInFlight),
 		inbox:     newInbox(),
 		done:      make(chan struct{}),
+		closed:    make(chan struct{}),
 		changed:   make(chan struct{}),
 		members:   make(map[member]struct{}),
 		keepers:   make(map[member]struct{}),
@@ -281,15 +284,16 @@ func (h *connectedHook) fire(logger *slog.Logger) {
 // Close steps down and closes the Session's candidates and observers, then
 // the connection, if the Session owns it. It returns the first error of those.
 // After Close no callback runs and, with an owned connection, no goroutine is
-// left. A second Close waits for the first.
+// left. A second Close waits for the first and returns the same.
 func (s *Session) Close() error {
 	s.mu.Lock()
 	if s.closing {
 		s.mu.Unlock()
-		<-s.done
-		return nil
+		<-s.closed
+		return s.closeErr
 	}
 	s.closing = true
+	defer close(s.closed)
 	s.publish(s.view) // wakes those who wait for a connection
 	members := make([]member, 0, len(s.members))
 	for m := range s.members {
@@ -322,7 +326,8 @@ func (s *Session) Close() error {
 		}
 		s.helpers.Wait()
 	}
-	return errors.Join(errs...)
+	s.closeErr = errors.Join(errs...)
+	return s.closeErr
 }
 
 func (s *Session) now() instant { return time.Since(s.base) }
