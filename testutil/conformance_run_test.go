@@ -3,7 +3,6 @@ package testutil_test
 import (
 	"fmt"
 	"net"
-	"slices"
 	"strings"
 	"time"
 )
@@ -124,17 +123,7 @@ var endsSession = map[string]bool{"closeSession": true, "connectAgain": true, "e
 
 // sortEvents sorts the events that stand together. The end of a session deletes its nodes in the order of a Java hash
 // set, which is nobody's to rely on; in any other step the order counts.
-func sortEvents(lines []string) {
-	isEvent := func(line string) bool { return strings.Contains(line, ": event ") }
-	for begin := 0; begin < len(lines); begin++ {
-		end := begin
-		for end < len(lines) && isEvent(lines[end]) {
-			end++
-		}
-		slices.Sort(lines[begin:end])
-		begin = end
-	}
-}
+func sortEvents(lines []string) { sortRuns(lines, ": event ") }
 
 // close ends what the backend's own session holds; the server is its maker's to end.
 func (b *backend) close() {

@@ -429,7 +429,21 @@ func (r *describer) acl(d *decoder) string {
 		perms, scheme, id := d.int(), d.string(), d.string()
 		list = append(list, fmt.Sprintf("%d:%s:%s", perms, scheme, id))
 	}
+	// Those that stand for "auth" come in the order of a Java hash set.
+	sortRuns(list, ":digest:")
 	return fmt.Sprint(list)
+}
+
+// sortRuns sorts the lines that contain a text, where they stand together.
+func sortRuns(lines []string, containing string) {
+	for begin := 0; begin < len(lines); begin++ {
+		end := begin
+		for end < len(lines) && strings.Contains(lines[end], containing) {
+			end++
+		}
+		slices.Sort(lines[begin:end])
+		begin = end
+	}
 }
 
 // quoteData keeps long data out of the transcript.
