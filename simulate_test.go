@@ -61,7 +61,7 @@ func TestSimulate(t *testing.T) {
 	var workers sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		workers.Go(func() {
-			for failures.Load() < 3 && time.Since(start) < limit {
+			for int(failures.Load()) < *failLimit && time.Since(start) < limit {
 				n := next.Add(1) - 1
 				if *simCount > 0 && n >= *simCount {
 					return

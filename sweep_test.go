@@ -29,6 +29,8 @@ import (
 
 var (
 	sweepPairs = flag.Int("sweep.pairs", 1500, "how many cases with two faults TestSweep samples; -1 for all there are")
+	failLimit  = flag.Int("proof.failures", 3, "after how many failing cases TestSweep and TestSimulate stop")
+	patient    = flag.Duration("proof.patience", 2*time.Minute, "how long one case of TestSweep or TestSimulate may take")
 	sweepCase  = flag.String("sweep.case", "", "run one case of TestSweep only, as its failure names it")
 )
 
@@ -440,9 +442,8 @@ func TestSweep(t *testing.T) {
 // guard names the case when its bubble deadlocks, or does not end: in virtual
 // time a wait without end is an endless run.
 func guard(name string) (done func()) {
-	const limit = 2 * time.Minute
-	dog := time.AfterFunc(limit, func() {
-		panic(fmt.Sprintf("no end in %v: go test -run %s", limit, name))
+	dog := time.AfterFunc(*patient, func() {
+		panic(fmt.Sprintf("no end in %v: go test -run %s", *patient, name))
 	})
 	return func() {
 		dog.Stop()
@@ -496,7 +497,7 @@ func (p *pairSpace) at(i int) sweepRun {
 // second fault is tried on.
 const sweepRecovery = 8
 
-// playAll runs cases on all processors, until three have failed, and returns how
+// playAll runs cases on all processors, until a few have failed, and returns how
 // many did not come to all their faults.
 func playAll(t *testing.T, n int, at func(int) sweepRun) (missed int) {
 	var mu sync.Mutex
@@ -506,7 +507,7 @@ func playAll(t *testing.T, n int, at func(int) sweepRun) (missed int) {
 		workers.Go(func() {
 			for {
 				mu.Lock()
-				if failures >= 3 || next >= n {
+				if failures >= *failLimit || next >= n {
 					mu.Unlock()
 					return
 				}

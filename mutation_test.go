@@ -1,0 +1,302 @@
+package election
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Mutations: what was learnt is un-learnt, one lesson at a time, and something
+// has to notice. Each file of mutations/ is one small change to the library's
+// files: which lesson or section it un-learns, which of the proofs catches it (the
+// sweep, the simulation, or a test by name), and lines to take out (-), to put in
+// (+) and around them (blank). A change must fit exactly one place.
+
+var (
+	mutate         = flag.String("mutations", "", "run these mutations in TestMutations: all, ci, or one by its name")
+	mutationsTable = flag.String("mutations.table", "", "with -mutations=all: write the table of who catches what to this file")
+)
+
+type mutation struct {
+	name, title, unlearns string
+	by                    string // sweep, simulation, a test's name, or nobody
+	ci                    bool
+	changes               []change
+}
+
+type change struct{ file, before, after string }
+
+func readMutations(t *testing.T) []*mutation {
+	files, err := filepath.Glob("mutations/*.txt")
+	if err != nil || len(files) < 25 {
+		t.Fatalf("%d mutations, error %v", len(files), err)
+	}
+	var all []*mutation
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := parseMutation(strings.TrimSuffix(filepath.Base(file), ".txt"), string(text))
+		if err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		all = append(all, m)
+	}
+	return all
+}
+
+func parseMutation(name, text string) (*mutation, error) {
+	m := &mutation{name: name}
+	for line := range strings.Lines(text) {
+		line = strings.TrimSuffix(line, "\n")
+		if file, ok := strings.CutPrefix(line, "== "); ok {
+			m.changes = append(m.changes, change{file: file})
+			continue
+		}
+		if len(m.changes) == 0 {
+			key, value, _ := strings.Cut(line, ": ")
+			switch strings.TrimSuffix(key, ":") {
+			case "title":
+				m.title = value
+			case "unlearns":
+				m.unlearns = value
+			case "caught by":
+				m.by = value
+			case "ci":
+				m.ci = value == "yes"
+			case "":
+			default:
+				return nil, fmt.Errorf("what is %q?", line)
+			}
+			continue
+		}
+		c := &m.changes[len(m.changes)-1]
+		switch {
+		case line == "":
+		case line[0] == ' ':
+			c.before += line[1:] + "\n"
+			c.after += line[1:] + "\n"
+		case line[0] == '-':
+			c.before += line[1:] + "\n"
+		case line[0] == '+':
+			c.after += line[1:] + "\n"
+		default:
+			return nil, fmt.Errorf("what is %q?", line)
+		}
+	}
+	if m.title == "" || m.by == "" || len(m.changes) == 0 {
+		return nil, errors.New("title, catcher or changes are missing")
+	}
+	return m, nil
+}
+
+// apply returns the mutated files by name.
+func (m *mutation) apply() (map[string]string, error) {
+	files := make(map[string]string)
+	for _, c := range m.changes {
+		text, ok := files[c.file]
+		if !ok {
+			b, err := os.ReadFile(c.file)
+			if err != nil {
+				return nil, err
+			}
+			text = string(b)
+		}
+		if n := strings.Count(text, c.before); n != 1 || c.before == c.after {
+			return nil, fmt.Errorf("fits %d places of %s:\n%s", n, c.file, c.before)
+		}
+		files[c.file] = strings.Replace(text, c.before, c.after, 1)
+	}
+	return files, nil
+}
+
+// TestMutationsApply keeps the mutations from rotting.
+func TestMutationsApply(t *testing.T) {
+	for _, m := range readMutations(t) {
+		if _, err := m.apply(); err != nil {
+			t.Errorf("%s: %v", m.name, err)
+		}
+	}
+}
+
+// catchers are the proofs that are tried on every mutation.
+var catchers = []string{"sweep", "simulation"}
+
+// arguments are what the mutated test binary is run with.
+func arguments(catcher string) []string {
+	args := []string{"-test.timeout=3m", "-proof.failures=1", "-proof.patience=40s"}
+	switch catcher {
+	case "sweep":
+		return append(args, "-test.run=^TestSweep$", "-sweep.pairs=300")
+	case "simulation":
+		return append(args, "-test.run=^TestSimulate$", "-simulate.n=600", "-simulate.for=2m")
+	}
+	return append(args, "-test.run=^"+strings.ReplaceAll(catcher, "/", "$/^")+"$")
+}
+
+func TestMutations(t *testing.T) {
+	if *mutate == "" {
+		t.Skip("run by make mutations; here with -mutations=all, ci or a name")
+	}
+	var picked []*mutation
+	for _, m := range readMutations(t) {
+		if *mutate == "all" || *mutate == m.name || *mutate == "ci" && m.ci {
+			picked = append(picked, m)
+		}
+	}
+	if len(picked) == 0 {
+		t.Fatalf("no mutation %q", *mutate)
+	}
+	start := time.Now()
+	rows := make([]map[string]string, len(picked))
+	var workers sync.WaitGroup
+	slots := make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))
+	for i, m := range picked {
+		workers.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			tried := []string{m.by}
+			if *mutate != "ci" || m.by == "nobody" {
+				tried = slices.Clone(catchers)
+				if m.by != "nobody" && !slices.Contains(tried, m.by) {
+					tried = append(tried, m.by)
+				}
+			}
+			rows[i] = m.tryOn(t, tried)
+		})
+	}
+	workers.Wait()
+	t.Logf("%d mutations in %v", len(picked), time.Since(start).Round(time.Second))
+	if *mutationsTable != "" {
+		if err := os.WriteFile(*mutationsTable, mutationTable(picked, rows), 0o644); err != nil { //nolint:gosec // a document
+			t.Fatal(err)
+		}
+	}
+}
+
+// tryOn builds the mutated tests, runs catchers on them, and returns what each
+// has found.
+func (m *mutation) tryOn(t *testing.T, tried []string) map[string]string {
+	found := make(map[string]string)
+	binary, err := m.build(t)
+	if err != nil {
+		t.Errorf("%s: %v", m.name, err)
+		return found
+	}
+	for _, catcher := range tried {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+		cmd := exec.CommandContext(ctx, binary, arguments(catcher)...) //nolint:gosec // what was built above
+		output, err := cmd.CombinedOutput()
+		cancel()
+		if err != nil {
+			found[catcher] = complaint(output)
+		}
+	}
+	caught := len(found) > 0
+	switch {
+	case m.by == "nobody" && caught:
+		t.Errorf("%s changes nothing, and is caught: %v", m.name, found)
+	case m.by != "nobody" && found[m.by] == "":
+		t.Errorf("%s is not caught by %s (but by %v): %s", m.name, m.by, found, m.title)
+	default:
+		t.Logf("%s: %s: %v", m.name, m.title, found)
+	}
+	return found
+}
+
+// build compiles the package's tests with the mutated files in place of ours.
+func (m *mutation) build(t *testing.T) (binary string, err error) {
+	files, err := m.apply()
+	if err != nil {
+		return "", err
+	}
+	dir := t.TempDir()
+	here, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	overlay := struct{ Replace map[string]string }{make(map[string]string)}
+	for name, text := range files {
+		replaced := filepath.Join(dir, name)
+		if err := os.WriteFile(replaced, []byte(text), 0o600); err != nil {
+			return "", err
+		}
+		overlay.Replace[filepath.Join(here, name)] = replaced
+	}
+	b, err := json.Marshal(overlay)
+	if err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "overlay.json"), b, 0o600); err != nil {
+		return "", err
+	}
+	binary = filepath.Join(dir, "mutated.test")
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", filepath.Join(dir, "overlay.json"), "-o", binary, ".") //nolint:gosec // our own files
+	if output, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("does not compile: %w\n%s", err, output)
+	}
+	return binary, nil
+}
+
+var (
+	violationLine = regexp.MustCompile(`VIOLATION: ([^:]+):`)
+	failureLine   = regexp.MustCompile(`(?m)^\s*--- FAIL: (\S+)`)
+	panicLine     = regexp.MustCompile(`(?m)^panic: (.*)$`)
+)
+
+// complaint is what a failed run complained of, in a few words.
+func complaint(output []byte) string {
+	if found := violationLine.FindSubmatch(output); found != nil {
+		return string(found[1])
+	}
+	if found := panicLine.FindSubmatch(output); found != nil {
+		return "panic: " + strings.SplitN(string(found[1]), ": go test", 2)[0]
+	}
+	if found := failureLine.FindAllSubmatch(output, -1); found != nil {
+		return string(found[len(found)-1][1])
+	}
+	return "fails"
+}
+
+func mutationTable(all []*mutation, rows []map[string]string) []byte {
+	var b bytes.Buffer
+	b.WriteString(`# Mutations: who catches what
+
+Made by ` + "`make mutations`" + `. Each line is a change to the library that un-learns one thing (mutations/NAME.txt), and what the
+fault sweep (TestSweep), the simulation (TestSimulate) and a test of its own said to it. The numbers of the lessons are
+those of the tests that teach them; sections are those of docs/protocol.md. ` + "`-`" + `: not caught there.
+
+| mutation | it un-learns | sweep | simulation | test |
+|---|---|---|---|---|
+`)
+	for i, m := range all {
+		named := ""
+		if m.by != "nobody" && !slices.Contains(catchers, m.by) {
+			named = m.by + ": " + orDash(rows[i][m.by])
+		}
+		fmt.Fprintf(&b, "| %s: %s | %s | %s | %s | %s |\n", m.name, m.title, m.unlearns,
+			orDash(rows[i]["sweep"]), orDash(rows[i]["simulation"]), orDash(named))
+	}
+	return b.Bytes()
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return strings.ReplaceAll(s, "|", "/")
+}
