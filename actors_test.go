@@ -362,13 +362,13 @@ func (a *actor) ended() {
 type witness struct {
 	*Observer
 	w    *trial
+	p    *process
 	name string
 
 	// Guarded by trial.mu.
 	current *Leader
 	told    bool
 	last    int64
-	closed  bool
 }
 
 func (w *trial) newWitness(p *process, name string) *witness {
@@ -376,7 +376,7 @@ func (w *trial) newWitness(p *process, name string) *witness {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	v := &witness{Observer: o, w: w, name: name}
+	v := &witness{Observer: o, w: w, p: p, name: name}
 	o.OnNewLeader(v.onNewLeader)
 	o.OnLeaderDeath(v.onLeaderDeath)
 	o.OnLeaderData(v.onLeaderData)

@@ -383,7 +383,7 @@ func (w *trial) settled() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, o := range w.witnesses {
-		if alive, known := o.LeaderAlive(); o.closed || known && alive && o.current != nil && o.current.SessionID == s.ack {
+		if alive, known := o.LeaderAlive(); o.p.closing || known && alive && o.current != nil && o.current.SessionID == s.ack {
 			continue
 		}
 		return o.name + " does not know of the leader"
@@ -442,7 +442,7 @@ func (w *trial) finish() {
 		w.violated("left after Close", "ballots %v, acknowledgement of %x", s.ballots, s.ack)
 	}
 	for _, p := range processes {
-		if err := p.session.Close(); err != nil {
+		if err := p.session.Close(); err != nil && !p.isClosing() { // else it is what the first came to
 			w.violated("close of a session", "%s: %v", p.name, err)
 		}
 	}

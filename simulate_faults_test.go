@@ -326,5 +326,5 @@ func (p *process) setClosing() {
 func (p *process) hasWitness() bool {
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
-	return slices.ContainsFunc(p.w.witnesses, func(v *witness) bool { return v.session == p.session })
+	return slices.ContainsFunc(p.w.witnesses, func(v *witness) bool { return v.p == p })
 }

@@ -324,7 +324,9 @@ func (s *simulation) play() time.Duration {
 	took := s.awaitLeader(s.limit, nil)
 	// A lease that still holds may yet lapse before its owner has come back.
 	time.Sleep(s.limit - time.Since(ended))
-	s.awaitLeader(0, nil)
+	if missing := s.settled(); missing != "" {
+		s.violated("no leader", "%v after the faults, though there was one: %s", s.limit, missing)
+	}
 	if !s.hasFailed() {
 		s.calm()
 	}
