@@ -33,8 +33,8 @@ func writeReport(dir string) error {
 	p := results.main
 	faults := p.Faults()
 	var svg, md bytes.Buffer
-	title := fmt.Sprintf("Who led when: five candidates, three ZooKeeper nodes, %d faults in %v, session timeout %v",
-		len(faults), p.Run.Length().Round(time.Minute), p.Timeout)
+	title := fmt.Sprintf("Who led when: five candidates, three ZooKeeper nodes, %d faults in %.0f minutes, session timeout %v",
+		len(faults), p.Run.Length().Minutes(), p.Timeout)
 	if err := p.Picture(&svg, title); err != nil {
 		return err
 	}
@@ -58,7 +58,8 @@ func writeReport(dir string) error {
 	say("| times that two candidates led at once | %d | 0 |", len(p.Overlaps))
 	say("| tokens that did not grow | %d | 0 |", len(p.Disorders))
 	say("| elections that took longer than %v with a quorum and a candidate there | %d | 0 |", p.Bound, len(p.TooLong))
-	say("| time with a quorum in which there was an acknowledged leader | %.1f %% | |", 100*p.Led())
+	say("| time with a quorum in which there was an acknowledged leader, with a fault every %.1f s | %.1f %% | |",
+		p.Run.Length().Seconds()/float64(len(faults)), 100*p.Led())
 	say("| the longest that an observer took to know the leader once a fault was over | %v | |\n", p.Observers.Round(10*time.Millisecond))
 
 	say("![who led when](chaos.svg)\n")

@@ -31,6 +31,8 @@ type Phase struct {
 type Fault struct {
 	history.Span
 	Name, Target string
+	// Paired: another one was under way meanwhile.
+	Paired bool
 	// Gaps is how long there was no acknowledged leader, each time that one
 	// was lost between this strike and the next.
 	Gaps []time.Duration
@@ -55,6 +57,13 @@ func (p *Phase) Faults() []Fault {
 		}
 	}
 	slices.SortFunc(all, func(a, b Fault) int { return cmp.Compare(a.From, b.From) })
+	for i := range all {
+		for j := range all[:i] {
+			if all[j].To > all[i].From {
+				all[i].Paired, all[j].Paired = true, true
+			}
+		}
+	}
 	outages := history.Outages(p.Events, p.Run)
 	for _, gap := range history.Leaderless(p.Leaderships, p.Run) {
 		// It belongs to the last fault that had struck when it began. A sample
@@ -105,10 +114,15 @@ func (p *Phase) Table(to io.Writer) {
 	total := &row{name: "**all**"}
 	var rows []*row
 	for _, f := range p.Faults() {
-		r := byName[f.Name]
+		name := f.Name
+		if f.Paired {
+			// Which of them cost the leadership cannot be told.
+			name = "(two of these at once)"
+		}
+		r := byName[name]
 		if r == nil {
-			r = &row{name: f.Name}
-			byName[f.Name] = r
+			r = &row{name: name}
+			byName[name] = r
 			rows = append(rows, r)
 		}
 		for _, r := range []*row{r, total} {

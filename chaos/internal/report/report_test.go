@@ -83,6 +83,23 @@ func TestTable(t *testing.T) {
 	}
 }
 
+func TestTwoFaultsAtOnceHaveARowOfTheirOwn(t *testing.T) {
+	p := phase()
+	for i, e := range p.Events {
+		if e.Kind == history.FaultOver && e.Target == "c2" {
+			p.Events[i].At = 41 * second
+		}
+	}
+	var table bytes.Buffer
+	p.Table(&table)
+	if want := "| (two of these at once) | 2 | 1 | 0 | 5.00 s |"; !strings.Contains(table.String(), want) {
+		t.Errorf("the table lacks %q:\n%s", want, table.String())
+	}
+	if want := "| kill the leader | 1 | 1 | 1 |"; !strings.Contains(table.String(), want) {
+		t.Errorf("the table lacks %q:\n%s", want, table.String())
+	}
+}
+
 func TestPercentile(t *testing.T) {
 	var values []time.Duration
 	for i := range 200 {

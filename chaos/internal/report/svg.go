@@ -69,7 +69,7 @@ func (p *Phase) Picture(to io.Writer, title string) error {
 	for s := range strips {
 		from := p.Run.From + int64(s)*int64(strip)
 		y := top + s*stripHeight
-		view := window{from, from + int64(length), y}
+		view := window{from, min(from+int64(length), p.Run.To), float64(width) / float64(length), y}
 		for i, name := range lanes {
 			d.rect(left, float64(y+i*lane), width, bar, colourLane, "")
 			d.f(`<text x="%d" y="%d" text-anchor="end">%s</text>`, left-6, y+i*lane+bar-2, name)
@@ -101,7 +101,7 @@ func (p *Phase) Picture(to io.Writer, title string) error {
 			to := max(f.To, f.From+2*int64(length)/width)
 			d.span(view, f.From, to, y, h, colourOf(f.Name), fmt.Sprintf("%s (%s) for %v", f.Name, f.Target, f.Span))
 		}
-		d.axis(view, p.Run.From, y+len(lanes)*lane)
+		d.axis(view, p.Run.From, length, y+len(lanes)*lane)
 	}
 	d.f(`</svg>`)
 	_, err := io.WriteString(to, d.String())
@@ -137,6 +137,7 @@ func lanesOf(p *Phase) []string {
 // window is the part of a run that a strip shows, and where.
 type window struct {
 	from, to int64
+	scale    float64 // pixels a nanosecond
 	y        int
 }
 
@@ -150,8 +151,7 @@ func (d *drawing) span(w window, from, to int64, y, height int, colour, title st
 	if from >= to {
 		return
 	}
-	scale := float64(width) / float64(w.to-w.from)
-	d.rect(left+float64(from-w.from)*scale, float64(w.y+y), float64(to-from)*scale, float64(height), colour, title)
+	d.rect(left+float64(from-w.from)*w.scale, float64(w.y+y), float64(to-from)*w.scale, float64(height), colour, title)
 }
 
 func (d *drawing) rect(x, y, w, h float64, colour, title string) {
@@ -162,8 +162,7 @@ func (d *drawing) rect(x, y, w, h float64, colour, title string) {
 	d.f(`<rect x="%.1f" y="%.1f" width="%.1f" height="%.1f" fill="%s"><title>%s</title></rect>`, x, y, w, h, colour, html.EscapeString(title))
 }
 
-func (d *drawing) axis(w window, start int64, y int) {
-	length := time.Duration(w.to - w.from)
+func (d *drawing) axis(w window, start int64, length time.Duration, y int) {
 	step := 30 * time.Second
 	if length < 2*time.Minute {
 		step = 10 * time.Second
