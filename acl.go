@@ -28,10 +28,11 @@ func (c *Candidate) checkOpen(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	allowed := c.acl
+	allowed, asCreator := c.acl, false
 	for _, entry := range c.acl {
 		if entry.Scheme == "auth" {
 			// The server stores the credentials of the connection instead.
+			asCreator = true
 			for _, a := range c.session.opts.Auth {
 				allowed = append(slices.Clip(allowed), zk.ACL{Perms: entry.Perms, Scheme: a.Scheme, ID: authID(a)})
 			}
@@ -39,7 +40,14 @@ func (c *Candidate) checkOpen(ctx context.Context) error {
 	}
 	for _, entry := range existing {
 		const dangerous = zk.PermCreate | zk.PermDelete | zk.PermAdmin
-		mine := slices.ContainsFunc(allowed, func(a zk.ACL) bool { return a.Scheme == entry.Scheme && a.ID == entry.ID })
+		mine := slices.ContainsFunc(allowed, func(a zk.ACL) bool {
+			// Whoever may not administer the node is not shown the digests.
+			user, _, _ := strings.Cut(a.ID, ":")
+			return a.Scheme == entry.Scheme && (a.ID == entry.ID || a.Scheme == "digest" && entry.ID == user+":x")
+		})
+		if asCreator && !c.session.owned && entry.Scheme != "world" && entry.Scheme != "ip" {
+			mine = true // the credentials of a connection lent to us are not known here
+		}
 		if entry.Perms&dangerous != 0 && !mine {
 			return fmt.Errorf("%w: %s lets %s:%s in", ErrOpenElection, c.path, entry.Scheme, entry.ID)
 		}

@@ -92,12 +92,14 @@ func (q *callbackQueue) drain() {
 	}
 }
 
-// close drops what has not begun, and waits for what has, for at most limit.
-// It reports whether nothing runs any more.
-func (q *callbackQueue) close(limit time.Duration) bool {
+// close takes nothing more, drops what has not begun if it is told to, and
+// waits for the rest, for at most limit. It reports whether nothing runs any more.
+func (q *callbackQueue) close(limit time.Duration, drop bool) bool {
 	q.mu.Lock()
 	q.closed = true
-	q.pending = nil
+	if drop {
+		q.pending = nil
+	}
 	if !q.running {
 		q.mu.Unlock()
 		return true

@@ -55,19 +55,19 @@ func TestCallbackQueue(t *testing.T) {
 		q.push(func() { time.Sleep(time.Second); ran++ })
 		q.push(func() { ran += 100 })
 		synctest.Wait()
-		if !q.close(2*time.Second) || ran != 1 {
+		if !q.close(2*time.Second, true) || ran != 1 {
 			t.Fatalf("ran %d", ran)
 		}
 		q.push(func() { ran += 100 })
 		synctest.Wait()
-		if ran != 1 || !q.close(0) {
+		if ran != 1 || !q.close(0, true) {
 			t.Fatalf("ran %d after close", ran)
 		}
 		stuck := &callbackQueue{logger: q.logger}
 		release := make(chan struct{})
 		stuck.push(func() { <-release })
 		synctest.Wait() // until it has begun
-		if stuck.close(time.Second) {
+		if stuck.close(time.Second, false) {
 			t.Fatal("a running callback was not waited for")
 		}
 		close(release)

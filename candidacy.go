@@ -155,6 +155,7 @@ type candidacy struct {
 	retryAt   time.Time // no errand before
 	claimedAt time.Time // the present term began
 	overdueAt time.Time // the callbacks of a lost term are late
+	voteAt    time.Time // no vote before, since one was refused
 	quitAt    time.Time // Close gives up
 	timer     *time.Timer
 
@@ -165,7 +166,6 @@ type candidacy struct {
 
 func (c *candidacy) run() {
 	defer close(c.done)
-	c.queue.logger = c.logger
 	c.timer = time.NewTimer(time.Hour)
 	defer c.timer.Stop()
 	for c.advance(); c.phase != ended; c.advance() {
@@ -215,10 +215,12 @@ func (c *candidacy) handle(message any) {
 	case unrunCommand:
 		if c.runner == m.runner {
 			c.runner, c.runLead = nil, nil
+			c.drained()
 		}
 	case runDone:
 		if c.runner == m.runner && c.runLead == m.lead {
 			c.runLead = nil
+			c.drained()
 		}
 	case castResult:
 		c.castDone(m)
@@ -236,7 +238,7 @@ func (c *candidacy) handle(message any) {
 		c.causeAsked(m)
 	case stepDownDone:
 		c.draining = false
-		c.stuck.Store(false)
+		c.drained()
 	case withdrawDone:
 		c.withdrawDone(m.err)
 	case leaderSeen:
@@ -248,7 +250,7 @@ func (c *candidacy) situation(view sessionView, now time.Time) situation {
 	s := situation{
 		phase: c.phase, want: c.want, closing: c.closing,
 		ready: view.inc != nil && view.connected, barred: view.err != nil,
-		busy: c.busy, held: now.Before(c.retryAt),
+		busy: c.busy, held: now.Before(c.retryAt), refused: now.Before(c.voteAt),
 		draining: c.draining || c.runLead != nil,
 		overdue:  c.stuck.Load(), withdraw: c.withdraw, untold: c.untold,
 		ballot: c.ballot != nil, uncertain: c.uncertain,
@@ -406,7 +408,7 @@ func (c *candidacy) hold() {
 
 // deadlines returns the points in time at which timeout has something to do.
 func (c *candidacy) deadlines() []time.Time {
-	at := []time.Time{c.retryAt}
+	at := []time.Time{c.retryAt, c.voteAt}
 	switch c.phase {
 	case waiting, claiming, leading:
 		at = append(at, c.checkAt)
@@ -438,7 +440,7 @@ func (c *candidacy) setTimer() {
 	for _, at := range c.deadlines() {
 		if at.After(now) {
 			wait = min(wait, at.Sub(now))
-		} else if !at.IsZero() && at != c.retryAt && at != c.checkAt {
+		} else if !at.IsZero() && at != c.retryAt && at != c.voteAt && at != c.checkAt {
 			wait = 0
 		}
 	}
@@ -452,8 +454,7 @@ func (c *candidacy) timeout(now time.Time) {
 		case c.takeoverTimeout > 0 && !now.Before(c.claimedAt.Add(c.takeoverTimeout)):
 			c.takeoverFailed(fmt.Errorf("OnWin has not returned in %v", c.takeoverTimeout))
 		case !c.lead.begun.Load() && !now.Before(c.claimedAt.Add(c.stepDown())):
-			// The callback before it hangs. Others may do better.
-			c.takeoverFailed(fmt.Errorf("%w in %v, so OnWin could not be called", ErrCallbackRunning, c.stepDown()))
+			c.stalled()
 		}
 	case leaving:
 		if c.untold && !now.Before(c.untoldBy) {

@@ -12,7 +12,7 @@ func TestDecide(t *testing.T) {
 		{"a vote", situation{phase: idle, want: true, ready: true}, stepCast},
 		{"not connected", situation{phase: idle, want: true}, rest},
 		{"credentials refused", situation{phase: idle, want: true, barred: true}, stepRefused},
-		{"refused a moment ago", situation{phase: idle, want: true, barred: true, held: true}, rest},
+		{"refused a moment ago", situation{phase: idle, want: true, barred: true, refused: true}, rest},
 		{"an errand is under way", situation{phase: idle, want: true, ready: true, busy: true}, rest},
 		{"callbacks of the last term go on", situation{phase: idle, want: true, ready: true, draining: true}, rest},
 		{"and for too long", situation{phase: idle, want: true, ready: true, draining: true, overdue: true}, rest},
@@ -44,6 +44,7 @@ func TestDecide(t *testing.T) {
 		{"new data, not connected", situation{phase: leading, ballot: true, proclaim: true}, rest},
 
 		{"why is the ballot gone", situation{phase: leaving, ready: true, untold: true, draining: true}, stepAskCause},
+		{"why is the ballot gone, not connected", situation{phase: leaving, untold: true, draining: true, overdue: true, withdraw: true}, rest},
 		{"OnStepDown runs", situation{phase: leaving, ready: true, ballot: true, draining: true, withdraw: true}, rest},
 		{"OnStepDown hangs", situation{phase: leaving, ready: true, ballot: true, draining: true, overdue: true}, stepWithdraw},
 		{"resigned", situation{phase: leaving, ready: true, ballot: true, withdraw: true}, stepWithdraw},
@@ -51,6 +52,7 @@ func TestDecide(t *testing.T) {
 		{"the lease lapsed, the ballot stands", situation{phase: leaving, ballot: true}, stepContend},
 
 		{"withdrawing", situation{phase: withdrawing, ballot: true}, stepDelete},
+		{"a deletion failed a moment ago", situation{phase: withdrawing, ballot: true, held: true}, rest},
 		{"a ballot may exist", situation{phase: withdrawing, uncertain: true}, stepDelete},
 		{"under way", situation{phase: withdrawing, ballot: true, busy: true}, rest},
 		{"withdrawn", situation{phase: withdrawing}, stepIdle},

@@ -76,7 +76,6 @@ type Candidate struct {
 	stepDownTimeout time.Duration
 
 	inbox    *inbox
-	queue    callbackQueue
 	done     chan struct{} // closed when the loop has ended
 	closeErr error         // written before done is closed
 
@@ -181,6 +180,9 @@ func (c *Candidate) OnTakeoverError(fn func(term Term, err error)) (cancel func(
 // error that ZooKeeper answered (zk.ErrNoAuth), ErrSequenceExhausted or
 // ErrOpenElection means that there is no ballot and none will be cast.
 func (c *Candidate) Vote(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return c.explain(err, "vote in")
+	}
 	inside := inCallbackOf(ctx, c)
 	reply := make(chan error, 1)
 	c.inbox.push(voteCommand{reply: reply})
@@ -194,12 +196,15 @@ func (c *Candidate) Vote(ctx context.Context) error {
 // Campaign votes and blocks until this candidate leads: its OnWin functions
 // have succeeded and the acknowledgement is written. It returns the term, or
 // ErrTakeoverFailed, ErrResigned, ErrClosed, or what Vote returns. If ctx ends
-// first Campaign returns its error and, if it was Campaign that voted,
+// first Campaign returns its error and, if nothing else has asked for the vote,
 // withdraws the ballot in the background. From inside a callback it returns
 // ErrCallbackRunning, since it would wait for that callback.
 func (c *Candidate) Campaign(ctx context.Context) (Term, error) {
 	if inCallbackOf(ctx, c) {
 		return Term{}, fmt.Errorf("%w: Campaign was called from it", ErrCallbackRunning)
+	}
+	if err := ctx.Err(); err != nil {
+		return Term{}, c.explain(err, "campaign in")
 	}
 	reply := make(chan campaignResult, 1)
 	command := &campaignCommand{reply: reply}
@@ -212,63 +217,6 @@ func (c *Candidate) Campaign(ctx context.Context) (Term, error) {
 		return Term{}, c.explain(ctx.Err(), "campaign in")
 	case <-c.done:
 		return Term{}, ErrClosed
-	}
-}
-
-// Run campaigns and calls lead each time that this candidate leads, its
-// acknowledgement written, with a context that ends when leadership is lost
-// or ctx ends. When lead returns after such a loss, the candidate contends
-// again; when lead returns while leading, Run resigns and returns lead's
-// error; a panic is one. When ctx ends Run resigns and returns its error. Two
-// leads never overlap, and leadership passes on only after lead has returned,
-// or StepDownTimeout later. The context has the values of ctx.
-//
-// lead runs on the goroutine that called Run. One Run at a time.
-func (c *Candidate) Run(ctx context.Context, lead func(ctx context.Context, term Term) error) error {
-	if inCallbackOf(ctx, c) {
-		return fmt.Errorf("%w: Run was called from it", ErrCallbackRunning)
-	}
-	r := &runner{terms: make(chan *leadership, 1), ended: make(chan error, 1)}
-	reply := make(chan error, 1)
-	c.inbox.push(runCommand{r, reply})
-	if err := c.wait(ctx, reply); err != nil {
-		c.inbox.push(unrunCommand{r})
-		return c.explain(err, "run in")
-	}
-	// However Run ends, the candidate resigns, and is given the time for it
-	// that an unreachable ensemble may take.
-	finish := func(err error) error {
-		c.inbox.push(unrunCommand{r})
-		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.patience())
-		defer cancel()
-		if resignErr := c.Resign(limit); resignErr != nil && !errors.Is(resignErr, ErrClosed) {
-			c.logger.Warn("election: resignation goes on in the background", "error", resignErr)
-		}
-		return err
-	}
-	for {
-		select {
-		case l := <-r.terms:
-			stop := context.AfterFunc(ctx, func() { c.inbox.push(resignCommand{cause: ErrResigned}) })
-			err := protect(c.logger, "Run", func() error {
-				return lead(valuesFrom{l.ctx, ctx}, l.term)
-			})
-			stop()
-			still := c.leader.Load() == l && l.ctx.Err() == nil && ctx.Err() == nil
-			c.inbox.push(runDone{r, l})
-			if still {
-				return finish(err)
-			}
-		case err := <-r.ended:
-			if ctx.Err() != nil {
-				return finish(c.explain(ctx.Err(), "run in"))
-			}
-			return c.explain(err, "run in")
-		case <-ctx.Done():
-			return finish(c.explain(ctx.Err(), "run in"))
-		case <-c.done:
-			return ErrClosed
-		}
 	}
 }
 
@@ -311,7 +259,8 @@ func (c *Candidate) Close() error {
 	if c.stuck.Load() {
 		limit = 0 // that long it has been waited for already
 	}
-	if !c.queue.close(limit) {
+	// What a win still owes its OnStepDown is not dropped.
+	if !c.queue.close(limit, false) {
 		return errors.Join(c.closeErr, fmt.Errorf("%w in %v", ErrCallbackRunning, c.stepDown()))
 	}
 	return c.closeErr

@@ -36,7 +36,7 @@ func (s *Session) open() error {
 			if err != nil {
 				return nil, err
 			}
-			if !current() {
+			if !current() || s.quitting.Load() {
 				_ = c.Close()
 				return nil, net.ErrClosed
 			}
@@ -79,14 +79,20 @@ func (s *Session) handshakeSent(sent instant) {
 	}
 }
 
-func (s *Session) handshakeAnswered(conn *connection, timeout time.Duration) {
+func (s *Session) handshakeAnswered(conn *connection, sent instant) {
 	s.unanswered.Store(0)
 	if conn == nil {
 		return
 	}
-	s.timeout.Store(int64(timeout))
+	s.timeout.Store(int64(conn.rule.timeout))
 	s.connection.Store(conn)
 	s.answered(s.now())
+	// A server may grant less than the one before it, and has told the leader so.
+	if inc := s.look().inc; inc != nil {
+		if lease := inc.lease.Load(); lease != nil {
+			lease.shorten(sent + conn.rule.span())
+		}
+	}
 }
 
 func (s *Session) answered(at instant) { s.answeredAt.Store(int64(at)) }

@@ -7,6 +7,7 @@ type situation struct {
 	ready             bool // the Session has a session, connected
 	barred            bool // the servers refuse its credentials
 	busy, held        bool // an errand is under way; none may begin yet
+	refused           bool // a vote was refused a moment ago
 	draining          bool // callbacks of the last term, or Run's function, go on
 	overdue           bool // and have gone on for too long
 	withdraw, untold  bool
@@ -47,7 +48,8 @@ func decide(s situation) step {
 		case s.busy || s.draining && !s.overdue:
 		case s.closing:
 			return stepEnd
-		case s.want && s.barred && !s.held:
+		case s.refused:
+		case s.want && s.barred:
 			return stepRefused
 		case s.want && s.ready && errand && !s.draining:
 			return stepCast
@@ -85,8 +87,10 @@ func decide(s situation) step {
 		}
 	case leaving:
 		switch {
-		case s.untold && s.ready && errand:
-			return stepAskCause
+		case s.untold:
+			if s.ready && errand {
+				return stepAskCause
+			}
 		case s.draining && !s.overdue:
 		case s.draining || s.withdraw:
 			return stepWithdraw
@@ -97,7 +101,7 @@ func decide(s situation) step {
 		}
 	case withdrawing:
 		switch {
-		case s.busy:
+		case !errand:
 		case !s.ballot && !s.uncertain:
 			return stepIdle
 		default:

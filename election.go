@@ -62,6 +62,7 @@ type Base struct {
 	logger  *slog.Logger
 	name    string
 	path    string
+	queue   callbackQueue
 
 	ctx  context.Context // ends, with the cause ErrClosed, on Close
 	stop context.CancelCauseFunc
@@ -72,13 +73,14 @@ func newBase(s *Session, name, root string, logger *slog.Logger) (*Base, error) 
 	if err != nil {
 		return nil, err
 	}
-	if s == nil || s.conn.Load() == nil {
+	if s == nil {
 		return nil, errors.New("election: nil Session")
 	}
 	if logger == nil {
 		logger = s.logger
 	}
 	b := &Base{session: s, logger: logger.With("election", name), name: name, path: path}
+	b.queue.logger = b.logger
 	b.ctx, b.stop = context.WithCancelCause(context.Background())
 	return b, nil
 }
@@ -187,7 +189,7 @@ func (b *Base) Ballots(ctx context.Context) ([]Ballot, error) {
 	return ballots, b.fail(ctx, err, "list the ballots of", b.path)
 }
 
-// OnLeaderAck calls fn once, on a goroutine of its own: now if a leader has
+// OnLeaderAck calls fn once, as a callback like the others: now if a leader has
 // acknowledged, else when one does. It needs neither a vote nor an Observe.
 // cancel, or closing the candidate or observer, ends the wait.
 func (b *Base) OnLeaderAck(fn func(Leader)) (cancel func()) {
@@ -199,12 +201,11 @@ func (b *Base) OnLeaderAck(fn func(Leader)) (cancel func()) {
 		}
 		cancel() // once
 		leader := view.leader.leader()
-		go func() {
-			sub.end()
+		b.queue.push(func() {
 			if b.ctx.Err() == nil {
 				_ = protect(b.logger, "OnLeaderAck", func() error { fn(leader); return nil })
 			}
-		}()
+		})
 	}
 	b.session.subscribe(b.LeaderAckPath(), sub)
 	context.AfterFunc(ctx, sub.end)

@@ -139,6 +139,11 @@ func (f *follower) run() {
 	defer f.timer.Stop()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	defer func() {
+		if f.watch != nil {
+			f.session.watches.add(f.inc, f.path, f.watch)
+		}
+	}()
 	for f.step(ctx) {
 		select {
 		case <-f.inbox.signal:
@@ -237,7 +242,18 @@ func (f *follower) inform() (lasting, waiting, gone bool) {
 func (f *follower) ask(ctx context.Context, inc *incarnation, count int, arm, lasting, expect bool) (result ackRead) {
 	result.inc, result.count = inc, count
 	result.err = f.session.do(ctx, func(conn *zk.Conn) (err error) {
-		result.node, result.watch, err = readAck(conn, f.path, arm, lasting, expect)
+		if arm {
+			// A follower before this one may have left its watch.
+			if watch := f.session.watches.reuse(inc, f.path); watch != nil {
+				f.session.watches.remove(f.path)
+				result.watch, arm = watch, false
+			}
+		}
+		var armed <-chan zk.Event
+		result.node, armed, err = readAck(conn, f.path, arm, lasting, expect)
+		if armed != nil {
+			result.watch = armed
+		}
 		if err == nil && result.node != nil && result.node.stat.Czxid < f.newest {
 			// A server that lags behind: the node has been replaced since.
 			if _, err := conn.Sync(f.path); err != nil {

@@ -74,6 +74,20 @@ func (c *candidacy) takeoverFailed(err error) {
 	c.fail(err)
 }
 
+// stalled: OnWin could not be called, because the callback before it hangs.
+// Others may do better meanwhile; this candidate votes again when it is free.
+func (c *candidacy) stalled() {
+	err := fmt.Errorf("%w: %w in %v, so OnWin could not be called", ErrTakeoverFailed, ErrCallbackRunning, c.stepDown())
+	c.logger.Error("election: takeover failed", "ballot", c.ballot.name, "error", err)
+	c.stuck.Store(true)
+	c.withdraw = true
+	c.leave(err)
+	for _, m := range c.campaigns { // it may be Campaign that hangs
+		m.reply <- campaignResult{err: err}
+	}
+	c.campaigns = nil
+}
+
 func (c *candidacy) beginAck() {
 	l, data, ack, acked := c.lead, c.data, c.ack, c.acked
 	c.acked = true // from now on there may be one

@@ -212,6 +212,16 @@ func (l *lease) extend(until instant) bool {
 	}
 }
 
+// shorten moves the end to until, if that is sooner.
+func (l *lease) shorten(until instant) {
+	for {
+		current := l.until.Load()
+		if current <= int64(until) || l.until.CompareAndSwap(current, max(1, int64(until))) {
+			return
+		}
+	}
+}
+
 // revoke ends the lease before its time.
 func (l *lease) revoke(cause error) {
 	l.until.Store(0)

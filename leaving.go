@@ -82,6 +82,14 @@ func (c *candidacy) tellStepDown(cause error) {
 	})
 }
 
+// drained notes that a callback of the last term, or the function given to
+// Run, has returned.
+func (c *candidacy) drained() {
+	if !c.draining && c.runLead == nil {
+		c.stuck.Store(false)
+	}
+}
+
 // endTerm: the callbacks of the term have returned, or are not waited for.
 func (c *candidacy) endTerm() {
 	c.lead, c.reack, c.untold = nil, false, false

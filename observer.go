@@ -27,7 +27,6 @@ type ObserverOptions struct {
 // OnNewLeader and OnLeaderDeath strictly alternate.
 type Observer struct {
 	*Base
-	queue callbackQueue
 
 	onNewLeader   hooks[func(Leader)]
 	onLeaderDeath hooks[func(Leader)]
@@ -59,7 +58,6 @@ func NewObserver(s *Session, name string, opts *ObserverOptions) (*Observer, err
 		return nil, err
 	}
 	o := &Observer{Base: base, known: make(chan struct{})}
-	o.queue.logger = base.logger
 	if err := s.join(o); err != nil {
 		return nil, err
 	}
@@ -123,7 +121,7 @@ func (o *Observer) Close() error {
 		}
 		o.mu.Unlock()
 		o.session.leave(o)
-		if limit := o.session.Timeout(); !o.queue.close(limit) {
+		if limit := o.session.Timeout(); !o.queue.close(limit, true) {
 			o.closeErr = fmt.Errorf("%w in %v", ErrCallbackRunning, limit)
 		}
 	})

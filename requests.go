@@ -87,10 +87,12 @@ func outside[T any](ctx context.Context, s *Session, call func() (T, error)) (T,
 		return none, err
 	}
 	done := make(chan result, 1)
-	s.help(func() {
+	if !s.help(func() {
 		value, err := call()
 		done <- result{value, err}
-	})
+	}) {
+		return none, ErrClosed
+	}
 	select {
 	case r := <-done:
 		return r.value, r.err

@@ -77,7 +77,11 @@ type Session struct {
 	slots    chan struct{}  // one for each request under way
 	helpers  sync.WaitGroup // goroutines that make a call of the client
 	loops    sync.WaitGroup // followers
-	watches  predecessorWatches
+	quitting atomic.Bool    // Close is closing the connection
+	unusable error          // why NewSession could make nothing of its arguments
+	helpMu   sync.Mutex     // guards helpless, and helpers against a beginning during the end
+	helpless bool           // no helper begins any more
+	watches  spareWatches
 	inbox    *inbox        // events for the loop
 	done     chan struct{} // closed when the loop has ended
 	closed   chan struct{} // closed when Close is through
@@ -160,10 +164,18 @@ func Connect(servers []string, timeout time.Duration, opts *SessionOptions) (*Se
 // NewSession makes a Session on a connection that the caller has and goes on
 // owning: it is never closed from here. timeout is the session timeout that
 // was negotiated for it, which the client does not tell; a larger one than
-// the servers granted breaks the guarantee of a single leader. The lease is
+// the servers granted breaks the guarantee of a single leader. With a nil conn
+// or a timeout of less than a millisecond the Session is of no use: candidates,
+// observers and AwaitConnected give the error. The lease is
 // shorter than with Connect, because only this library's own requests are seen.
 func NewSession(conn *zk.Conn, timeout time.Duration) *Session {
 	s := newSession(timeout)
+	if conn == nil || timeout < time.Millisecond {
+		// There is no lease without a timeout, and nothing without a connection.
+		s.unusable = fmt.Errorf("election: a Session cannot be made of connection %v with timeout %v", conn, timeout)
+		close(s.done)
+		return s
+	}
 	s.conn.Store(conn)
 	go s.run()
 	return s
@@ -229,6 +241,8 @@ func (s *Session) await(ctx context.Context, cleaning bool) (*incarnation, error
 			return nil, context.Cause(ctx)
 		case view.inc != nil && view.connected:
 			return view.inc, nil
+		case s.unusable != nil:
+			return nil, s.unusable
 		case closing && !cleaning:
 			return nil, ErrClosed
 		case view.err != nil:
@@ -315,15 +329,19 @@ func (s *Session) Close() error {
 	s.inbox.push(sessionQuit{})
 	<-s.done
 	for _, h := range hooks {
-		if !h.queue.close(s.Timeout()) {
+		if !h.queue.close(s.Timeout(), true) {
 			errs = append(errs, fmt.Errorf("%w: OnConnected", ErrCallbackRunning))
 		}
 	}
 	if s.owned {
+		s.quitting.Store(true) // whatever connection comes now comes too late
 		s.conn.Load().Close()
 		if w := s.wire.Load(); w != nil {
 			_ = w.Close() // the client may be waiting for a handshake
 		}
+		s.helpMu.Lock()
+		s.helpless = true
+		s.helpMu.Unlock()
 		s.helpers.Wait()
 	}
 	s.closeErr = errors.Join(errs...)
@@ -339,7 +357,10 @@ func (s *Session) join(m member) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closing {
+	switch {
+	case s.unusable != nil:
+		return s.unusable
+	case s.closing:
 		return ErrClosed
 	}
 	s.members[m] = struct{}{}

@@ -301,12 +301,15 @@ func (l *sessionLoop) replaceClient(now instant) {
 
 // help runs fn, which calls the client, on a goroutine of its own. No call of
 // the client is made inline: each can block for several session timeouts.
-func (s *Session) help(fn func()) {
-	s.helpers.Add(1)
-	go func() {
-		defer s.helpers.Done()
-		fn()
-	}()
+// It reports false when the Session is at its end, and fn is not called.
+func (s *Session) help(fn func()) bool {
+	s.helpMu.Lock()
+	defer s.helpMu.Unlock()
+	if s.helpless {
+		return false
+	}
+	s.helpers.Go(fn)
+	return true
 }
 
 // sessionName prints a session id as ZooKeeper does.

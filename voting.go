@@ -14,7 +14,10 @@ func (c *candidacy) vote(m voteCommand) {
 		m.reply <- ErrClosed
 		return
 	}
-	c.want = true
+	c.want, c.voteAt = true, time.Time{}
+	for _, other := range c.campaigns {
+		other.voted = false // its end does not end the candidacy now
+	}
 	if c.ballot != nil && !c.withdraw && c.phase != withdrawing {
 		m.reply <- nil
 		return
@@ -41,7 +44,7 @@ func (c *candidacy) campaign(m *campaignCommand) {
 		return
 	}
 	m.voted = !c.want
-	c.want = true
+	c.want, c.voteAt = true, time.Time{}
 	c.campaigns = append(c.campaigns, m)
 }
 
@@ -67,7 +70,7 @@ func (c *candidacy) startRun(m runCommand) {
 		m.reply <- errors.New("election: Run is already running")
 		return
 	}
-	c.runner, c.want = m.runner, true
+	c.runner, c.want, c.voteAt = m.runner, true, time.Time{}
 	m.reply <- nil
 	if c.phase == leading {
 		c.giveToRunner()
@@ -168,7 +171,7 @@ func (c *candidacy) refused(err error) {
 		c.want = false
 		c.fail(err)
 	}
-	c.retryAt = time.Now().Add(c.session.relook())
+	c.voteAt = time.Now().Add(c.session.relook())
 	if c.uncertain {
 		c.withdraw = true
 		c.setPhase(withdrawing)

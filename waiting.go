@@ -85,7 +85,8 @@ func (c *candidacy) ballotLost(cause error) {
 	switch {
 	case c.phase.leads() && errors.Is(cause, ErrBallotDeleted):
 		c.quit(cause)
-		c.untold, c.untoldBy = true, time.Now().Add(c.session.Timeout()/8)
+		// The callbacks still have most of their time then.
+		c.untold, c.untoldBy = true, time.Now().Add(min(c.session.Timeout()/8, c.stepDown()/4))
 	case c.phase.leads():
 		c.leave(cause)
 	}
@@ -126,6 +127,10 @@ func (c *candidacy) beginCheck() {
 	if !c.checkAll {
 		c.turn++
 		switch {
+		case what.predecessor != "" && c.place.below > 1 && c.turn%(1+c.place.below/16) == 0:
+			// Who learns in time that nobody but the leader is in front can stand
+			// by, and takes over without a list. Far back that is less urgent.
+			what.own, what.list = false, true
 		case what.ack && (c.ack == 0 || c.turn%2 == 0), what.predecessor != "" && c.turn%2 == 1:
 			what.own = false
 		default:
@@ -154,6 +159,8 @@ func (c *candidacy) checkDone(r checkResult) {
 		// A watch should have told.
 		c.session.watches.remove(c.path + "/" + r.predecessor)
 		c.predecessorGone()
+	case r.list && c.placed && c.place.predecessor == r.predecessor:
+		c.place.below = min(r.below, c.place.below) // it only shrinks: an old list is safe, too
 	}
 	if r.own {
 		c.verify = false

@@ -29,11 +29,12 @@ func watchDeletion(conn *zk.Conn, path string) (*zk.Stat, <-chan zk.Event, error
 	return stat, watch, err
 }
 
-// predecessorWatches remembers the watches on other candidates' ballots. The
+// spareWatches remembers watches on other candidates' ballots and on
+// acknowledgements. The
 // client cannot give a watch back, so one that is no longer waited for stays
 // until its node goes; a candidate that votes again behind the same predecessor
 // uses it again, or they would pile up.
-type predecessorWatches struct {
+type spareWatches struct {
 	mu     sync.Mutex
 	inc    *incarnation
 	armed  map[string]<-chan zk.Event
@@ -41,7 +42,7 @@ type predecessorWatches struct {
 }
 
 // reuse returns a watch on path that is there and has not fired.
-func (w *predecessorWatches) reuse(inc *incarnation, path string) <-chan zk.Event {
+func (w *spareWatches) reuse(inc *incarnation, path string) <-chan zk.Event {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.inc != inc {
@@ -55,7 +56,7 @@ func (w *predecessorWatches) reuse(inc *incarnation, path string) <-chan zk.Even
 	return watch
 }
 
-func (w *predecessorWatches) add(inc *incarnation, path string, watch <-chan zk.Event) {
+func (w *spareWatches) add(inc *incarnation, path string, watch <-chan zk.Event) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.inc != inc {
@@ -68,7 +69,7 @@ func (w *predecessorWatches) add(inc *incarnation, path string, watch <-chan zk.
 	}
 }
 
-func (w *predecessorWatches) remove(path string) {
+func (w *spareWatches) remove(path string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.armed, path)

@@ -48,7 +48,6 @@ type wire struct {
 	mu       sync.Mutex
 	outgoing []outgoing  // sent and not answered, oldest first
 	deadline *time.Timer // ends a handshake that nobody answers
-	shaken   bool        // the handshake's answer has been seen
 	hello    hello
 	conn     *connection // nil until the handshake's answer
 	blind    bool        // a write was no whole frame: nothing more is believed
@@ -57,6 +56,8 @@ type wire struct {
 	head   [4 + frameHead]byte
 	filled int
 	skip   int
+	whole  bool // head is a frame's
+	shaken bool // the handshake's answer has been seen
 }
 
 type outgoing struct {
@@ -142,6 +143,7 @@ func (w *wire) feed(p []byte) {
 			n := min(w.skip, len(p))
 			w.skip -= n
 			p = p[n:]
+			w.finishHandshake()
 			continue
 		}
 		want := 4
@@ -156,10 +158,24 @@ func (w *wire) feed(p []byte) {
 		}
 		w.skip = max(0, w.length()-frameHead)
 		w.filled = 0
-		if w.length() >= frameHead {
+		w.whole = w.length() >= frameHead
+		if w.whole && w.shaken {
 			w.received(w.head[4:])
 		}
+		w.finishHandshake()
 	}
+}
+
+// finishHandshake takes the answer to the handshake, once all of it is there:
+// the client would wait for the rest without a limit.
+func (w *wire) finishHandshake() {
+	if w.shaken || !w.whole || w.skip > 0 {
+		return
+	}
+	w.shaken = true
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.answerHandshake(w.head[4:])
 }
 
 func (w *wire) length() int { return int(int32(binary.BigEndian.Uint32(w.head[:]))) }
@@ -168,11 +184,6 @@ func (w *wire) received(head []byte) {
 	answered := w.session.now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.shaken {
-		w.shaken = true
-		w.answerHandshake(head)
-		return
-	}
 	xid := int32(binary.BigEndian.Uint32(head))
 	if xid == xidWatchEvent || w.conn == nil {
 		return
@@ -212,7 +223,7 @@ func (w *wire) answerHandshake(head []byte) {
 	if (created || resumed) && !w.blind && w.hello.sent >= instant(w.session.awake.Load()) {
 		w.conn.heard.establish(w.hello.sent)
 	}
-	w.session.handshakeAnswered(w.conn, timeout)
+	w.session.handshakeAnswered(w.conn, w.hello.sent)
 }
 
 // Close also ends the wait for a handshake.
