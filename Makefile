@@ -46,6 +46,31 @@ lint: tools
 fuzz:
 	@scripts/fuzz "$(GO)" "$(FUZZTIME)"
 
+SWEEP_PAIRS ?= -1
+SCHEDULES ?= 100000
+SIMULATE_FOR ?= 2m
+
+.PHONY: sweep
+sweep:
+	$(GO) test -count=1 -v -timeout 24h -run '^TestSweep$$' . -sweep.pairs=$(SWEEP_PAIRS)
+
+.PHONY: simulate
+simulate:
+	$(GO) test -count=1 -v -timeout 24h -run '^TestSimulate$$' . -simulate.n=$(SCHEDULES)
+
+# New seeds each time: what fails prints its seed, and that replays.
+.PHONY: simulate-short
+simulate-short:
+	$(GO) test -count=1 -v -run '^TestSimulate$$' . -simulate.for=$(SIMULATE_FOR) -simulate.first=$$(date +%s)00000
+
+.PHONY: mutations
+mutations:
+	$(GO) test -count=1 -v -timeout 6h -run '^TestMutations$$' . -mutations=all -mutations.table=$(CURDIR)/docs/mutations.md
+
+.PHONY: mutations-short
+mutations-short:
+	$(GO) test -count=1 -v -timeout 30m -run '^TestMutations$$' . -mutations=ci
+
 CHAOS_FAULTS ?= 220
 CHAOS_DURATION ?= 3m30s
 CHAOS = ELECTION_REQUIRE_ZOOKEEPER=1 $(GO) test -count=1 -v -timeout 90m ./chaos
