@@ -141,9 +141,9 @@ func arguments(catcher string) []string {
 	args := []string{"-test.timeout=3m", "-proof.failures=1", "-proof.patience=40s"}
 	switch catcher {
 	case "sweep":
-		return append(args, "-test.run=^TestSweep$", "-sweep.pairs=300")
+		return append(args, "-test.run=^TestSweep$", "-sweep.pairs=100")
 	case "simulation":
-		return append(args, "-test.run=^TestSimulate$", "-simulate.n=600", "-simulate.for=2m")
+		return append(args, "-test.run=^TestSimulate$", "-simulate.n=600", "-simulate.for=45s")
 	}
 	return append(args, "-test.run=^"+strings.ReplaceAll(catcher, "/", "$/^")+"$")
 }
@@ -164,7 +164,7 @@ func TestMutations(t *testing.T) {
 	start := time.Now()
 	rows := make([]map[string]string, len(picked))
 	var workers sync.WaitGroup
-	slots := make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))
+	slots := make(chan struct{}, runtime.GOMAXPROCS(0))
 	for i, m := range picked {
 		workers.Go(func() {
 			slots <- struct{}{}
