@@ -67,6 +67,7 @@ type checks struct {
 	ballot      *ballot
 	own         bool   // the ballot itself
 	predecessor string // its name; "" for none
+	list        bool   // all ballots: it shows both of these, and how many are in front
 	ack         bool   // our acknowledgement
 	watchAck    bool   // and arm a watch on its deletion
 }
@@ -76,6 +77,7 @@ type checkResult struct {
 	checks
 	ownGone         bool
 	predecessorGone bool
+	below           int      // ballots in front, from the list
 	ackStat         *zk.Stat // nil: it is not there
 	ackWatch        <-chan zk.Event
 	err             error
@@ -91,6 +93,15 @@ func (c *Candidate) check(ctx context.Context, what checks) (r checkResult) {
 				return err
 			}
 			r.ownGone = !exists || stat.EphemeralOwner != what.ballot.inc.id
+		}
+		if what.list {
+			children, _, err := conn.Children(c.path)
+			if err != nil && !errors.Is(err, zk.ErrNoNode) {
+				return err
+			}
+			place, ok := standingOf(ballotsOf(children), what.ballot.name)
+			r.ownGone, r.predecessorGone, r.below = !ok, place.predecessor != what.predecessor, place.below
+			return nil
 		}
 		if what.predecessor != "" {
 			exists, _, err := conn.Exists(c.path + "/" + what.predecessor)
