@@ -80,15 +80,15 @@ func realServers(t *testing.T) string {
 
 // onBoth runs an example without flags, and again with -servers on a real
 // ZooKeeper, and gives what it printed to check.
-func onBoth(t *testing.T, name string, check func(output string) error, args ...string) {
+func onBoth(t *testing.T, name string, check func(output string) error) {
 	t.Helper()
 	t.Run("in-process", func(t *testing.T) {
 		t.Parallel()
-		runExample(t, check, name, args...)
+		runExample(t, check, name)
 	})
 	t.Run("ZooKeeper", func(t *testing.T) {
 		t.Parallel()
-		runExample(t, check, name, append(args, "-servers", realServers(t))...)
+		runExample(t, check, name, "-servers", realServers(t))
 	})
 }
 

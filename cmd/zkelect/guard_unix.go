@@ -138,7 +138,7 @@ func (w *watched) stragglers() {
 }
 
 // signal reaches every process of the group, and reports whether there is one.
-func (w *watched) signal(s syscall.Signal) (any bool) {
+func (w *watched) signal(s syscall.Signal) (reached bool) {
 	return syscall.Kill(-w.command.Process.Pid, s) == nil
 }
 

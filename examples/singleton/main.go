@@ -72,7 +72,7 @@ func worker(servers []string, name string, w *work) error {
 	}
 	// Run calls the function only while this worker leads, and ends its context
 	// when it leads no more. It has returned before another worker begins.
-	return candidate.Run(context.Background(), func(ctx context.Context, term election.Term) error {
+	return candidate.Run(context.Background(), func(ctx context.Context, _ election.Term) error {
 		fmt.Printf("%s leads\n", name)
 		return w.do(ctx, name)
 	})
