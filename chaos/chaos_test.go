@@ -3,7 +3,9 @@
 package chaos
 
 import (
+	"encoding/json"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -30,9 +32,11 @@ func TestChaos(t *testing.T) {
 
 	results.main = w.runNemesis()
 	check(t, results.main, sessionTimeout+2*time.Second)
+	keepHistory(t, results.main)
 	if *flagRolls > 0 {
 		results.rolling = w.runRolling(*flagRolls)
 		check(t, results.rolling, rollingTimeout+2*time.Second)
+		keepHistory(t, results.rolling)
 	}
 }
 
@@ -151,4 +155,26 @@ func check(t *testing.T, p *report.Phase, bound time.Duration) {
 	for _, s := range p.TooLong {
 		t.Errorf("no acknowledged leader for %v, from %v on, while a quorum and a candidate lived", s, time.Duration(s.From-p.Run.From))
 	}
+}
+
+// keepHistory keeps what a failed test's processes have written, to be read.
+func keepHistory(t *testing.T, p *report.Phase) {
+	t.Helper()
+	if !t.Failed() {
+		return
+	}
+	file, err := os.CreateTemp("", "chaos-history-*.jsonl")
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer file.Close()
+	lines := json.NewEncoder(file)
+	for _, e := range p.Events {
+		if err := lines.Encode(e); err != nil {
+			t.Error(err)
+			return
+		}
+	}
+	t.Logf("the history is in %s; the run began at %d", file.Name(), p.Run.From)
 }
