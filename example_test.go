@@ -326,8 +326,9 @@ func ExampleBase() {
 	defer session.Close()
 	o, err := election.NewObserver(session, "jobs/nightly", &election.ObserverOptions{Root: "/my/elections"})
 	check(err)
-	var look *election.Base = o.Base // a Candidate has one, too
-	fmt.Println(look.Name(), look.RootVotePath(), look.LeaderAckPath())
+	look := o.Base // a Candidate has one, too
+	where := func(b *election.Base) { fmt.Println(b.Name(), b.RootVotePath(), b.LeaderAckPath()) }
+	where(look)
 	_, err = look.Leader(ctx)
 	fmt.Println(errors.Is(err, election.ErrNoLeader))
 
