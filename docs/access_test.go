@@ -1,0 +1,122 @@
+package docs_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+
+	"github.com/zkelection/election"
+	"github.com/zkelection/election/testutil"
+)
+
+// private joins an election that nobody else can touch or read.
+func private(servers []string, user, password string, opts election.SessionOptions) (*election.Session, *election.Candidate, error) {
+	opts.Auth = []election.Auth{{Scheme: "digest", Credentials: []byte(user + ":" + password)}}
+	session, err := election.Connect(servers, 10*time.Second, &opts)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := election.NewCandidate(session, "database_election", &election.CandidateOptions{
+		ACL: zk.DigestACL(zk.PermAll, user, password),
+	})
+	return session, c, err
+}
+
+// secureDialer is for SessionOptions.Dialer.
+func secureDialer(config *tls.Config) zk.Dialer {
+	return func(network, address string, timeout time.Duration) (net.Conn, error) {
+		return tls.DialWithDialer(&net.Dialer{Timeout: timeout}, network, address, config)
+	}
+}
+
+var _ = election.SessionOptions{Dialer: secureDialer(nil)}
+
+// inMemory runs a test in virtual time, on a server with ZooKeeper's default
+// tick of 2 s.
+func inMemory(t *testing.T, test func(t *testing.T, srv *testutil.Server)) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, err := testutil.NewServer(&testutil.ServerOptions{NoListen: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer srv.Close()
+		test(t, srv)
+	})
+}
+
+func TestPrivate(t *testing.T) {
+	inMemory(t, func(t *testing.T, srv *testutil.Server) {
+		session, c, err := private([]string{"mem"}, "member", "secret", election.SessionOptions{Dialer: srv.Dialer()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer session.Close()
+		term, err := c.Campaign(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		stranger, err := election.Connect([]string{"mem"}, 10*time.Second, &election.SessionOptions{Dialer: srv.Dialer()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer stranger.Close()
+		if err := stranger.AwaitConnected(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := stranger.Conn().Delete(term.Ballot, -1); !errors.Is(err, zk.ErrNoAuth) {
+			t.Errorf("a stranger deletes the ballot: %v", err)
+		}
+	})
+}
+
+// TestLeaseFigures measures what operations.md says of the lease: how much of
+// it is always left while nothing is wrong, in parts of the session timeout.
+func TestLeaseFigures(t *testing.T) {
+	for _, row := range []struct {
+		timeout, tickTime time.Duration
+		least             float64
+	}{
+		{4 * time.Second, 0, 0.27},
+		{4 * time.Second, 2 * time.Second, 0.27},
+		{10 * time.Second, 0, 0.27},
+		{10 * time.Second, 2 * time.Second, 0.52},
+		{30 * time.Second, 2 * time.Second, 0.52},
+	} {
+		inMemory(t, func(t *testing.T, srv *testutil.Server) {
+			session, err := election.Connect([]string{"mem"}, row.timeout,
+				&election.SessionOptions{Dialer: srv.Dialer(), TickTime: row.tickTime})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer session.Close()
+			c, err := election.NewCandidate(session, "lease", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := c.Campaign(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			// No network is without delay, and a rule that asks for what was
+			// answered by a certain time may miss an answer by a millisecond.
+			defer srv.Control(testutil.AnyOp, func(*testutil.Request) testutil.Action { return testutil.Delay(2 * time.Millisecond) })()
+			time.Sleep(3 * row.timeout) // until heartbeats and pings have settled
+			left := row.timeout
+			for range 20_000 {
+				left = min(left, time.Until(c.LeaseUntil()))
+				time.Sleep(row.timeout / 200)
+			}
+			part := left.Seconds() / row.timeout.Seconds()
+			t.Logf("T %v, TickTime %v: %.3f T", row.timeout, row.tickTime, part)
+			if part < row.least || part > row.least+0.05 {
+				t.Errorf("T %v, TickTime %v: %.3f T of the lease are always left, operations.md says %.2f",
+					row.timeout, row.tickTime, part, row.least)
+			}
+		})
+	}
+}

@@ -1,0 +1,159 @@
+// Package docs_test keeps the documents true where a program can tell: the code
+// that they show is compiled and run, the log lines, tests and files that they
+// name exist, and what they must list is listed.
+package docs_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// documents are the files that are checked, by their path from the root.
+var documents = []string{
+	"README.md", "CHANGELOG.md", "docs/protocol.md", "docs/operations.md", "docs/testing.md", "docs/from-ruby.md",
+}
+
+func read(t *testing.T, patterns ...string) string {
+	t.Helper()
+	var all strings.Builder
+	for _, pattern := range patterns {
+		paths, err := filepath.Glob(filepath.Join("..", pattern))
+		if err != nil || len(paths) == 0 {
+			t.Fatalf("no file %s: %v", pattern, err)
+		}
+		for _, path := range paths {
+			content, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all.Write(content)
+		}
+	}
+	return all.String()
+}
+
+// report fails the test for what a check found; the check must also have found
+// what is planted for it.
+func report(t *testing.T, found, control []string) {
+	t.Helper()
+	for _, fault := range found {
+		t.Error(fault)
+	}
+	if len(control) == 0 {
+		t.Error("the check sees nothing: what was planted for it went unseen")
+	}
+}
+
+var goBlock = regexp.MustCompile("(?s)```go\n(.*?)```")
+
+// codeNotIn returns the blocks of Go in a document that do not stand in source.
+func codeNotIn(name, document, source string) (missing []string) {
+	for _, block := range goBlock.FindAllStringSubmatch(document, -1) {
+		if !strings.Contains(source, strings.TrimSpace(block[1])+"\n") {
+			missing = append(missing, fmt.Sprintf("%s shows what no test compiles:\n%s", name, block[1]))
+		}
+	}
+	return missing
+}
+
+func TestCode(t *testing.T) {
+	source := read(t, "docs/*_test.go")
+	var missing []string
+	blocks := 0
+	for _, name := range documents {
+		document := read(t, name)
+		blocks += len(goBlock.FindAllString(document, -1))
+		missing = append(missing, codeNotIn(name, document, source)...)
+	}
+	if blocks < 6 {
+		t.Errorf("%d blocks of Go found", blocks)
+	}
+	report(t, missing, codeNotIn("control", "```go\nfunc "+"serve(mistake int) {\n```", source))
+}
+
+var logCall = regexp.MustCompile(`(?s)\.(Info|Warn|Error)\("(election: [^"]*)"`)
+
+// logLinesNotIn returns the log lines of source that a document does not list
+// with their level.
+func logLinesNotIn(document, source string) (missing []string) {
+	for _, call := range logCall.FindAllStringSubmatch(source, -1) {
+		if !strings.Contains(document, fmt.Sprintf("| %s | `%s` |", call[1], call[2])) {
+			missing = append(missing, fmt.Sprintf("operations.md does not list %s %q", call[1], call[2]))
+		}
+	}
+	return missing
+}
+
+var logRow = regexp.MustCompile("\\| (Info|Warn|Error) \\| `(election: [^`]*)` \\|")
+
+func TestLogLines(t *testing.T) {
+	paths, err := filepath.Glob("../*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var source strings.Builder
+	for _, path := range paths {
+		if !strings.HasSuffix(path, "_test.go") {
+			content, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			source.Write(content)
+		}
+	}
+	document := read(t, "docs/operations.md")
+	found := logLinesNotIn(document, source.String())
+	rows := logRow.FindAllStringSubmatch(document, -1)
+	for _, row := range rows {
+		if !strings.Contains(source.String(), fmt.Sprintf(".%s(%q", row[1], row[2])) {
+			found = append(found, fmt.Sprintf("operations.md lists %s %q, which is not logged", row[1], row[2]))
+		}
+	}
+	if len(rows) < 20 {
+		t.Errorf("%d rows found", len(rows))
+	}
+	report(t, found, logLinesNotIn(document, `.Warn("election: planted", "key", value)`))
+}
+
+var (
+	testName     = regexp.MustCompile("`(Test[A-Z]\\w*)")
+	scenarioName = regexp.MustCompile("`((?:gem|defect|lesson|input|interop)/[^`]*)`")
+)
+
+// testsNotIn returns the tests and scenarios that a document names and source
+// does not have.
+func testsNotIn(document, source string) (missing []string) {
+	for _, m := range testName.FindAllStringSubmatch(document, -1) {
+		if !strings.Contains(source, "func "+m[1]+"(") {
+			missing = append(missing, "there is no test "+m[1])
+		}
+	}
+	for _, m := range scenarioName.FindAllStringSubmatch(document, -1) {
+		if !strings.Contains(source, fmt.Sprintf("scenario{%q,", m[1])) {
+			missing = append(missing, "there is no scenario "+m[1])
+		}
+	}
+	return missing
+}
+
+func TestTests(t *testing.T) {
+	source := read(t, "*_test.go", "*/*_test.go")
+	var missing []string
+	for _, name := range documents {
+		missing = append(missing, testsNotIn(read(t, name), source)...)
+	}
+	lessons := regexp.MustCompile(`(?m)^\| \d+ \|`).FindAllString(read(t, "docs/testing.md"), -1)
+	for i, lesson := range lessons {
+		if lesson != fmt.Sprintf("| %d |", i+1) {
+			t.Errorf("lesson %d is numbered %s", i+1, lesson)
+		}
+	}
+	if len(lessons) != 44 {
+		t.Errorf("%d lessons", len(lessons))
+	}
+	report(t, missing, testsNotIn("`TestOfNothing` and `lesson/planted`", source))
+}
