@@ -189,8 +189,8 @@ func ExampleCandidate_Run() {
 	defer session.Close()
 	c := stand(session, nil)
 
-	err := c.Run(ctx, func(ctx context.Context, term election.Term) error {
-		fmt.Println("leads:", c.IsLeader())
+	err := c.Run(ctx, func(ctx context.Context, _ election.Term) error {
+		fmt.Println("leads:", c.IsLeader() && ctx.Err() == nil)
 		// ctx ends when leadership does: then return, Run contends again.
 		// Returning while leading ends Run.
 		return errors.New("the work went wrong")
