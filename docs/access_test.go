@@ -72,6 +72,35 @@ func TestPrivate(t *testing.T) {
 		if err := stranger.Conn().Delete(term.Ballot, -1); !errors.Is(err, zk.ErrNoAuth) {
 			t.Errorf("a stranger deletes the ballot: %v", err)
 		}
+
+		// What operations.md says of an open parent, and what to do about it.
+		if err := c.Resign(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := stranger.Conn().Delete(c.RootVotePath(), -1); err != nil {
+			t.Fatalf("a stranger deletes the empty election node: %v", err)
+		}
+		if _, err := stranger.Conn().Create(c.RootVotePath(), nil, 0, zk.WorldACL(zk.PermAll)); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Vote(t.Context()); !errors.Is(err, election.ErrOpenElection) {
+			t.Errorf("a vote in the stranger's election: %v", err)
+		}
+		if err := stranger.Conn().Delete(c.RootVotePath(), -1); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := session.Conn().SetACL(election.DefaultRoot, zk.DigestACL(zk.PermAll, "member", "secret"), -1); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Campaign(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Resign(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := stranger.Conn().Delete(c.RootVotePath(), -1); !errors.Is(err, zk.ErrNoAuth) {
+			t.Errorf("a stranger deletes an election node whose parent has an ACL: %v", err)
+		}
 	})
 }
 
