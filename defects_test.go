@@ -215,7 +215,7 @@ func foreignAckReplaced(t *testing.T, w *world) {
 	}
 }
 
-func losingToldOnce(t *testing.T, w *world) {
+func losingToldOnce(_ *testing.T, w *world) {
 	j := &journal{}
 	a, b := w.member("a", j), w.member("b", j)
 	for i := range 3 {

@@ -120,13 +120,9 @@ func takeOver(t *testing.T, w *world) {
 	}
 }
 
-func (w *world) observer(n *node, j *journal, opts ...func(*election.ObserverOptions)) *election.Observer {
+func (w *world) observer(n *node, j *journal) *election.Observer {
 	w.t.Helper()
-	o := &election.ObserverOptions{}
-	for _, set := range opts {
-		set(o)
-	}
-	ob, err := election.NewObserver(n.Session, w.name(), o)
+	ob, err := election.NewObserver(n.Session, w.name(), nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -325,8 +321,7 @@ func campaignAndRun(t *testing.T, w *world) {
 				return err
 			case <-ctx.Done():
 				j.add("a: context ended: %s", causeName(context.Cause(ctx)))
-				<-finish // cleaning up takes its time
-				return nil
+				return <-finish // cleaning up takes its time
 			}
 		})
 	}()

@@ -247,6 +247,8 @@ func contextsEnd(t *testing.T, w *world) {
 	a := w.memberOn(n, "a", j)
 	o := w.observer(n, j)
 	n.link.setDown(true)
+	w.until("the connection to break", func() bool { return n.State() != zk.StateHasSession })
+	w.settle()
 	for what, call := range map[string]func(ctx context.Context) error{
 		"Vote":     a.Vote,
 		"Campaign": func(ctx context.Context) error { return second(a.Campaign(ctx)) },

@@ -208,10 +208,9 @@ func electionNodeDeleted(t *testing.T, w *world) {
 
 func closeRacesWithVote(t *testing.T, w *world) {
 	conn := w.client()
-	root := ""
 	for i := range 20 {
 		a := w.member("a", &journal{})
-		root = a.RootVotePath()
+		root := a.RootVotePath()
 		if i%4 == 1 {
 			a.node.link.next(loseReply, isBallot)
 		}

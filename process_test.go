@@ -108,7 +108,8 @@ func TestStoppedProcess(t *testing.T) {
 			return ""
 		}
 	}
-	for next() != "leading" {
+	for line := next(); line != "leading"; {
+		line = next()
 	}
 	s, err := Connect([]string{server}, stoppedTimeout, nil)
 	if err != nil {

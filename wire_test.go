@@ -102,14 +102,14 @@ func TestWireHandshakeDeadline(t *testing.T) {
 		w.note(hello)
 		w.feed(answer)
 		time.Sleep(time.Minute)
-		if err := w.Conn.SetDeadline(time.Time{}); err != nil {
+		if err := w.SetDeadline(time.Time{}); err != nil {
 			t.Fatal("an answered handshake was ended")
 		}
 		w = newWired(t)
 		w.note(hello)
 		time.Sleep(8*time.Second + 1)
 		synctest.Wait()
-		if err := w.Conn.SetDeadline(time.Time{}); err == nil {
+		if err := w.SetDeadline(time.Time{}); err == nil {
 			t.Fatal("a handshake without an answer goes on")
 		}
 	})
