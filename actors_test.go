@@ -116,7 +116,8 @@ func (m actorMetrics) Leading(_ string, leads bool) {
 	}
 }
 
-// newActor makes a candidate; opts may be nil. Its data is its name.
+// newActor makes a candidate; opts may be nil. Its data is its name. It is nil
+// when the process has ended meanwhile.
 func (w *trial) newActor(p *process, name string, opts *CandidateOptions) *actor {
 	if opts == nil {
 		opts = &CandidateOptions{}
@@ -125,6 +126,9 @@ func (w *trial) newActor(p *process, name string, opts *CandidateOptions) *actor
 	o := *opts
 	o.Data, o.Metrics, o.Logger = []byte(name), actorMetrics{a: a}, w.logger.With("as", name)
 	c, err := NewCandidate(p.session, electionName, &o)
+	if errors.Is(err, ErrClosed) && p.isClosing() {
+		return nil
+	}
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -249,9 +253,10 @@ func (a *actor) onLose(_ context.Context, leader Leader) {
 
 // stands reports whether this candidate is to lead when its turn comes.
 func (a *actor) stands() bool {
+	gone := a.p.isClosing()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.wanted && !a.closed
+	return a.wanted && !a.closed && !gone
 }
 
 // vote casts a ballot, and waits for at most limit.

@@ -349,23 +349,27 @@ func (w *trial) claimed(a *actor) {
 
 // checkBallots: a candidate has one ballot at most.
 func (w *trial) checkBallots(s seen, a *actor) {
-	var own []string
+	if own := w.ballotsOf(s, a); len(own) > 1 {
+		w.violated("two ballots", "of %s: %v", a.name, own)
+	}
+}
+
+func (w *trial) ballotsOf(s seen, a *actor) (own []string) {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	for _, b := range s.ballots {
 		if w.tags[b.tag] == a {
 			own = append(own, b.path)
 		}
 	}
-	w.mu.Unlock()
-	if len(own) > 1 {
-		w.violated("two ballots", "of %s: %v", a.name, own)
-	}
+	return own
 }
 
 // --- calm
 
 // settled says what is missing for the election to be as it should: somebody
-// leads, has acknowledged, and every observer knows it.
+// leads, has acknowledged, every observer knows it, and whoever stands has a
+// ballot, and one.
 func (w *trial) settled() string {
 	s, _ := w.look()
 	if s.ack == 0 {
@@ -379,6 +383,11 @@ func (w *trial) settled() string {
 	}
 	if leader == nil {
 		return "an acknowledgement, and nobody leads"
+	}
+	for _, a := range *w.actors.Load() {
+		if n := len(w.ballotsOf(s, a)); n != 1 && a.stands() {
+			return fmt.Sprintf("%s stands with %d ballots", a.name, n)
+		}
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -10,8 +10,8 @@ import (
 	"github.com/zkelection/election/testutil"
 )
 
-// Faults that the sweep and the simulation have found, each as small as it
-// could be made.
+// What the sweep and the simulation have found, each case as small as it could
+// be made, and what they cannot see.
 
 // The client answers a request whose writing failed at once, and again at the
 // connection's end; the second answer blocks it for ever when nobody takes the
@@ -85,4 +85,21 @@ func TestNewestOfManyAnswersCounts(t *testing.T) {
 	if n := len(c.log); n > 2*64+2 {
 		t.Errorf("%d contacts are kept", n)
 	}
+}
+
+// In virtual time the loop that ends a lease is never late, so no simulation
+// tells whether IsLeader needs it. Here there is no loop.
+func TestIsLeaderComparesTheClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &Candidate{}
+		c.leader.Store(&leadership{lease: newLease(time.Now(), time.Second)})
+		time.Sleep(time.Second - time.Nanosecond)
+		if !c.IsLeader() {
+			t.Error("does not lead before the end of its lease")
+		}
+		time.Sleep(time.Nanosecond)
+		if c.IsLeader() {
+			t.Error("leads at the end of its lease")
+		}
+	})
 }

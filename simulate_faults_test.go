@@ -60,6 +60,10 @@ func (s *simulation) strike() {
 	s.sample()
 }
 
+// throttled is the answer of a server that has too much to do, which comes
+// before anything else is looked at.
+var throttled = testutil.Fail(testutil.ErrorCode(-127))
+
 // pause stops a process: its connection holds everything back, and then gives
 // it all at once.
 func (s *simulation) pause() {
@@ -82,9 +86,20 @@ func (s *simulation) cutOff() {
 	if s.rng.IntN(2) == 0 {
 		d = s.awhile()
 	}
-	s.note("FAULT: member %d is cut off for %v", i, d)
+	throttles := s.rng.IntN(3) == 0
+	s.note("FAULT: member %d is cut off for %v, throttles: %v", i, d, throttles)
 	s.srv.Member(i).CutOff()
+	cancel := func() {}
+	if throttles {
+		cancel = s.srv.Control(testutil.AnyOp, func(r *testutil.Request) testutil.Action {
+			if r.Member != i || r.Op == testutil.OpConnect || r.Op == testutil.OpPing || r.Op == testutil.OpClose {
+				return testutil.Pass
+			}
+			return throttled
+		})
+	}
 	s.lasts(d, func() {
+		cancel()
 		s.srv.Member(i).Heal()
 		s.note("member %d is healed", i)
 	})
@@ -163,7 +178,7 @@ func (s *simulation) flaky() {
 		}
 		long := time.Duration(rng.Int64N(int64(s.timeout)))
 		what, action := "", testutil.Pass
-		switch rng.IntN(6) {
+		switch rng.IntN(7) {
 		case 0:
 			what, action = "request lost", testutil.LoseRequest
 		case 1:
@@ -177,6 +192,11 @@ func (s *simulation) flaky() {
 		case 5:
 			s.excuse(r.SessionID)
 			what, action = "expired after", testutil.ExpireAfter
+		case 6:
+			if r.Op == testutil.OpConnect {
+				return testutil.Pass // it would say that the session has expired
+			}
+			what, action = "throttled", throttled
 		}
 		s.note("%s: %v %s of %s", what, r.Op, r.Path, sessionName(r.SessionID))
 		return action

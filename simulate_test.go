@@ -222,6 +222,9 @@ func (s *simulation) enlist(p *process) {
 		opts.TakeoverTimeout = s.between(s.timeout/4, 2*s.timeout)
 	}
 	a := s.newActor(p, name, opts)
+	if a == nil {
+		a = s.newActor(s.newProcess(name+"'s session", s.tick, s.rng.IntN(3)), name, opts)
+	}
 	a.win = func(ctx context.Context) error {
 		if d := s.dally(name + " wins"); d > 0 {
 			select {
@@ -314,6 +317,7 @@ func (s *simulation) play() time.Duration {
 	s.note("the faults have ended")
 	close(s.ending)
 	synctest.Wait()
+	s.cast = slices.DeleteFunc(s.cast, func(a *actor) bool { return a.p.isClosing() })
 	if len(s.cast) == 0 {
 		s.enlist(nil)
 	}

@@ -289,6 +289,12 @@ var sweepFaults = []sweepFault{
 		s.excuse(r.SessionID)
 		return testutil.ExpireAfter
 	}},
+	{"throttled", 0, func(_ *stage, r *testutil.Request) testutil.Action {
+		if r.Op == testutil.OpConnect {
+			return testutil.Pass // it would say that the session has expired
+		}
+		return throttled
+	}},
 	{"request delayed", beyondLease, always(testutil.Delay(beyondLease))},
 	{"reply delayed", beyondLease, always(testutil.DelayReply(beyondLease))},
 	{"server restarted", 300 * time.Millisecond, restart(300 * time.Millisecond)},
