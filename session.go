@@ -171,8 +171,8 @@ func Connect(servers []string, timeout time.Duration, opts *SessionOptions) (*Se
 func NewSession(conn *zk.Conn, timeout time.Duration) *Session {
 	s := newSession(timeout)
 	if conn == nil || timeout < time.Millisecond {
-		// There is no lease without a timeout, and nothing without a connection.
-		s.unusable = fmt.Errorf("election: a Session cannot be made of connection %v with timeout %v", conn, timeout)
+		// Without a timeout there is no lease, without a connection nothing.
+		s.unusable = fmt.Errorf("election: NewSession needs a connection and its session timeout, not %v", timeout)
 		close(s.done)
 		return s
 	}

@@ -1,0 +1,518 @@
+package election_test
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"net"
+	"reflect"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+	"unsafe"
+
+	"github.com/go-zookeeper/zk"
+
+	"github.com/zkelection/election"
+	"github.com/zkelection/election/testutil"
+)
+
+// Edges of the public methods, each found by looking for one.
+
+func TestRunAgainAfterResign(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		a := w.member("a", &journal{})
+		leads := make(chan struct{}, 1)
+		until := func(ctx context.Context, _ election.Term) error { leads <- struct{}{}; <-ctx.Done(); return nil }
+		result := make(chan error, 1)
+		for range 3 {
+			go func() { result <- a.Run(w.context(), until) }()
+			<-leads
+			if err := a.Run(w.context(), until); err == nil || errors.Is(err, election.ErrResigned) {
+				t.Fatalf("two at a time: %v", err)
+			}
+			a.resign()
+			if err := <-result; !errors.Is(err, election.ErrResigned) {
+				t.Fatalf("Run ended with %v", err)
+			}
+		}
+		a.lead() // and it is free for everything else
+		if err := a.Healthy(time.Minute); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// A context that has ended before the call does nothing at all.
+func TestEndedContextDoesNothing(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		a := w.member("a", &journal{})
+		ended, cancel := context.WithCancel(context.Background())
+		cancel()
+		for range 20 {
+			for _, err := range []error{
+				a.Vote(ended), second(a.Campaign(ended)),
+				a.Run(ended, func(context.Context, election.Term) error { return nil }),
+			} {
+				if !errors.Is(err, context.Canceled) {
+					t.Fatal(err)
+				}
+			}
+		}
+		w.settle()
+		if a.Voted() || a.IsLeader() {
+			t.Fatal("it has voted")
+		}
+	})
+}
+
+// However Run ends, nobody leads without it.
+func TestRunEndsWithItsGoroutine(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		a := w.member("a", &journal{})
+		go func() {
+			_ = a.Run(w.context(), func(context.Context, election.Term) error { runtime.Goexit(); return nil })
+		}()
+		time.Sleep(time.Minute)
+		if a.IsLeader() || a.Voted() {
+			t.Fatal("it leads for nobody")
+		}
+	})
+}
+
+// A function given to Run that overran once is given its time again.
+func TestRunOverrunsOnce(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a, b := w.member("a", j), w.member("b", j)
+		overrun := atomic.Bool{}
+		overrun.Store(true)
+		leads := make(chan struct{}, 1)
+		go func() {
+			_ = a.Run(w.context(), func(ctx context.Context, _ election.Term) error {
+				leads <- struct{}{}
+				<-ctx.Done()
+				if overrun.Swap(false) {
+					time.Sleep(10 * w.timeout())
+				} else {
+					time.Sleep(w.timeout() / 2)
+				}
+				j.add("a has run")
+				return nil
+			})
+		}()
+		<-leads
+		if err := a.node.link.expire(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * w.timeout())
+		if err := a.Healthy(time.Hour); !errors.Is(err, election.ErrCallbackRunning) {
+			t.Fatalf("while it overruns: %v", err)
+		}
+		<-leads
+		if err := a.Healthy(w.timeout()); err != nil {
+			t.Fatalf("after it has returned: %v", err)
+		}
+		b.vote()
+		ctx, cancel := context.WithCancel(w.context())
+		defer cancel()
+		go func() { _ = a.Resign(ctx) }()
+		w.await(j, "b won")
+		if n := j.count("a has run"); n != 2 {
+			t.Fatalf("leadership passed on before the function returned: %q", j.all())
+		}
+	})
+}
+
+// A withdrawal that is refused is not asked for without end.
+func TestRefusedWithdrawal(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		a := w.member("a", &journal{})
+		w.member("b", &journal{}).lead()
+		a.vote()
+		var asked atomic.Int64
+		cancel := w.srv.Control(testutil.OpDelete, func(*testutil.Request) testutil.Action {
+			asked.Add(1)
+			return testutil.Fail(zk.ErrNoAuth)
+		})
+		if err := a.Resign(w.context()); !errors.Is(err, zk.ErrNoAuth) {
+			t.Fatalf("Resign: %v", err)
+		}
+		time.Sleep(10 * w.timeout())
+		if n := asked.Load(); n > 15 {
+			t.Fatalf("%d requests", n)
+		}
+		cancel()
+		w.until("the withdrawal", func() bool { return !a.Voted() })
+	})
+}
+
+// The leader's ballot is deleted, and StepDownTimeout is short: OnStepDown is
+// called all the same, and the candidate contends again.
+func TestBallotDeletedShortStepDown(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a := w.member("a", j, func(o *election.CandidateOptions) { o.StepDownTimeout = 100 * time.Millisecond }).lead()
+		operator := w.client()
+		path := a.VotePath()
+		release := make(chan struct{})
+		held := w.srv.Control(testutil.OpMulti, func(r *testutil.Request) testutil.Action {
+			if r.SessionID == a.node.ID() {
+				return testutil.HoldReply(release) // nobody tells why
+			}
+			return testutil.Pass
+		})
+		if err := operator.Delete(path, -1); err != nil {
+			t.Fatal(err)
+		}
+		w.await(j, "a stepped down: ballot deleted")
+		held()
+		close(release)
+		w.until("a to win again", func() bool { return j.count("a won") == 2 })
+	})
+}
+
+// The answer to a handshake that stops halfway does not stop the client.
+func TestHandshakeStopsHalfway(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := inProcess(t, nil)
+		dial, first := w.dial, true
+		w.dial = func(network, address string, timeout time.Duration) (net.Conn, error) {
+			conn, err := dial(network, address, timeout)
+			if err == nil && first {
+				first, conn = false, &halfConn{Conn: conn, left: 24}
+			}
+			return conn, err
+		}
+		s, err := election.Connect(w.servers, w.timeout(), &election.SessionOptions{Dialer: w.dial, Logger: w.logger()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		began := time.Now()
+		if err := s.AwaitConnected(w.context()); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took > 2*w.timeout() {
+			t.Fatalf("it took %v", took)
+		}
+	})
+}
+
+// halfConn delivers so many bytes, and then nothing.
+type halfConn struct {
+	net.Conn
+	left int
+}
+
+func (c *halfConn) Read(p []byte) (int, error) {
+	if c.left == 0 {
+		var rest [1]byte
+		for {
+			if _, err := c.Conn.Read(rest[:]); err != nil {
+				return 0, err
+			}
+		}
+	}
+	n, err := c.Conn.Read(p[:min(len(p), c.left)])
+	c.left -= n
+	return n, err
+}
+
+// Close does not wait for ever when a connection comes up behind it.
+func TestCloseDuringDial(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := inProcess(t, nil)
+		gate := make(chan struct{})
+		var dials atomic.Int64
+		s, err := election.Connect(w.servers, w.timeout(), &election.SessionOptions{
+			Logger: w.logger(),
+			Dialer: func(network, address string, timeout time.Duration) (net.Conn, error) {
+				if dials.Add(1) > 1 {
+					<-gate
+				}
+				return w.dial(network, address, timeout)
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.AwaitConnected(w.context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second)
+		w.srv.DropConnections()
+		synctest.Wait()
+		var calls sync.WaitGroup
+		for range 20 { // more than the client's queue takes
+			calls.Go(func() { _, _, _ = s.Conn().Get("/") })
+		}
+		synctest.Wait()
+		closed := make(chan error, 1)
+		go func() { closed <- s.Close() }()
+		time.Sleep(3500 * time.Millisecond)
+		close(gate)
+		select {
+		case err := <-closed:
+			if err != nil {
+				t.Fatal(err)
+			}
+		case <-time.After(time.Minute):
+			t.Fatal("Close has not returned")
+		}
+		calls.Wait()
+	})
+}
+
+// A server grants a resumed session less than the one before it did: the lease
+// shrinks with it.
+func TestTimeoutShrinks(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := inProcess(t, nil)
+		dials := 0
+		s, err := election.Connect(w.servers, 20*time.Second, &election.SessionOptions{
+			Logger: w.logger(), TickTime: 2 * time.Second,
+			Dialer: func(network, address string, timeout time.Duration) (net.Conn, error) {
+				conn, err := w.dial(network, address, timeout)
+				if dials++; err == nil && dials == 2 {
+					conn = &shrinkingConn{Conn: conn, timeout: 4 * time.Second}
+				}
+				return conn, err
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		a := w.memberOn(&node{Session: s}, "a", &journal{}).lead()
+		b := w.member("b", &journal{}, func(o *election.CandidateOptions) { o.HotStandby = true }).vote()
+		time.Sleep(30 * time.Second)
+		w.srv.DropConnections()
+		w.until("the smaller timeout", func() bool { return s.Timeout() == 4*time.Second })
+		defer w.srv.Isolate(s.ID())()
+		for range 3000 {
+			if a.IsLeader() && b.IsLeader() {
+				t.Fatal("two leaders")
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if !b.IsLeader() {
+			t.Fatal("b never led")
+		}
+	})
+}
+
+// shrinkingConn asks for less than its client does, as a server with a smaller
+// maximum would answer.
+type shrinkingConn struct {
+	net.Conn
+	timeout time.Duration
+	done    bool
+}
+
+func (c *shrinkingConn) Write(p []byte) (int, error) {
+	if !c.done {
+		c.done = true
+		p = append([]byte(nil), p...)
+		binary.BigEndian.PutUint32(p[16:], uint32(c.timeout.Milliseconds()))
+	}
+	return c.Conn.Write(p)
+}
+
+// Observers and candidates that come and go leave no watch in the client,
+// which cannot give one back.
+func TestWatchesDoNotPileUp(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		n := w.session()
+		cycle := func() {
+			o := w.observer(n, &journal{})
+			if err := o.Observe(w.context()); err != nil {
+				t.Fatal(err)
+			}
+			c := w.memberOn(n, "x", &journal{}, followLeader).vote()
+			synctest.Wait()
+			if err := errors.Join(o.Close(), c.Close()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, leader := range []bool{false, true} {
+			if leader {
+				w.member("leader", &journal{}).lead()
+			}
+			cycle()
+			before := clientWatches(n.Conn())
+			for range 50 {
+				cycle()
+			}
+			if after := clientWatches(n.Conn()); after > before {
+				t.Fatalf("with a leader %v: %d watches, then %d", leader, before, after)
+			}
+		}
+	})
+}
+
+// clientWatches counts the channels that the client keeps, which it tells nobody.
+func clientWatches(conn *zk.Conn) (n int) {
+	v := reflect.ValueOf(conn).Elem()
+	mu := (*sync.Mutex)(unsafe.Pointer(v.FieldByName("watchersLock").UnsafeAddr()))
+	mu.Lock()
+	defer mu.Unlock()
+	watchers := v.FieldByName("watchers")
+	for _, key := range watchers.MapKeys() {
+		n += watchers.MapIndex(key).Len()
+	}
+	return n
+}
+
+// After Close no callback runs, OnLeaderAck's included; and what a win owes its
+// OnStepDown is called, however late OnWin returns.
+func TestCloseAndCallbacks(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a := w.member("a", j)
+		inside := make(chan struct{})
+		release := make(chan struct{})
+		a.OnLeaderAck(func(election.Leader) { close(inside); <-release; j.add("acked") })
+		a.lead()
+		<-inside
+		if err := a.Close(); !errors.Is(err, election.ErrCallbackRunning) {
+			t.Fatalf("Close while a callback runs: %v", err)
+		}
+		close(release)
+		w.await(j, "acked")
+		w.await(j, "a stepped down: closed")
+
+		b := w.member("b", j)
+		slow := make(chan struct{})
+		b.OnWin(func(context.Context, election.Term) error { <-slow; return nil })
+		b.vote()
+		w.await(j, "b won")
+		if err := b.Close(); !errors.Is(err, election.ErrCallbackRunning) {
+			t.Fatalf("Close while OnWin runs: %v", err)
+		}
+		close(slow)
+		w.await(j, "b stepped down: closed")
+	})
+}
+
+// A slow OnLose gives the next in line its turn, and the candidate comes back
+// by itself.
+func TestSlowOnLose(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a, b := w.member("a", j).lead(), w.member("b", j)
+		b.OnLose(func(context.Context, election.Leader) { time.Sleep(10 * w.timeout()) })
+		b.vote()
+		w.await(j, "b lost to a")
+		c := w.member("c", j).vote()
+		w.await(j, "c lost to a")
+		a.resign()
+		w.await(j, "c won")
+		if j.has("b won") || b.IsLeader() {
+			t.Fatalf("journal %q", j.all())
+		}
+		w.until("b to stand again", b.Voted)
+		c.resign()
+		w.await(j, "b won")
+	})
+}
+
+// A Vote outlasts a Campaign whose context ends.
+func TestVoteOutlastsCampaign(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		w.member("a", &journal{}).lead()
+		for _, voted := range []bool{false, true} {
+			b := w.member("b", &journal{})
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			done := make(chan error, 1)
+			go func() { done <- second(b.Campaign(ctx)) }()
+			w.until("the ballot", b.Voted)
+			if voted {
+				b.vote()
+			}
+			if err := <-done; !errors.Is(err, context.DeadlineExceeded) {
+				t.Fatal(err)
+			}
+			cancel()
+			time.Sleep(10 * time.Second)
+			if b.Voted() != voted {
+				t.Fatalf("voted %v, ballot %v", voted, b.Voted())
+			}
+		}
+	})
+}
+
+// NewSession on nothing, or without a timeout, is an error and nothing more.
+func TestUnusableSession(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := inProcess(t, nil)
+		for _, s := range []*election.Session{election.NewSession(nil, time.Second), election.NewSession(w.client(), 0)} {
+			if err := s.AwaitConnected(w.context()); err == nil {
+				t.Fatal("connected")
+			}
+			if _, err := election.NewCandidate(s, "x", nil); err == nil {
+				t.Fatal("a candidate")
+			}
+			if _, err := election.NewObserver(s, "x", nil); err == nil {
+				t.Fatal("an observer")
+			}
+			_ = s.ID()
+			if err := errors.Join(s.Close(), s.Close()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+// Lookups while the session closes end, and harm nothing.
+func TestLookupsDuringClose(t *testing.T) {
+	for range 20 {
+		virtually(t, func(t *testing.T, w *world) {
+			n := w.session()
+			a := w.memberOn(n, "a", &journal{})
+			stop := make(chan struct{})
+			var lookups sync.WaitGroup
+			for range 4 {
+				lookups.Go(func() {
+					for {
+						select {
+						case <-stop:
+							return
+						default:
+							_, _ = a.Leader(context.Background())
+							_, _ = a.Ballots(context.Background())
+						}
+					}
+				})
+			}
+			if err := n.Close(); err != nil {
+				t.Error(err)
+			}
+			close(stop)
+			lookups.Wait()
+			if _, err := a.Leader(context.Background()); !errors.Is(err, election.ErrClosed) {
+				t.Errorf("after Close: %v", err)
+			}
+		})
+	}
+}
+
+// The scheme auth on a connection whose credentials only its owner knows.
+func TestAuthACLOnLentConnection(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		conn := w.client()
+		if err := conn.AddAuth("digest", []byte("user:password")); err != nil {
+			t.Fatal(err)
+		}
+		s := election.NewSession(conn, w.timeout())
+		defer s.Close()
+		a := w.memberOn(&node{Session: s}, "a", &journal{}, func(o *election.CandidateOptions) { o.ACL = zk.AuthACL(zk.PermAll) })
+		for range 2 {
+			a.lead()
+			a.resign()
+		}
+	})
+}
