@@ -36,6 +36,9 @@ func (c *candidacy) leaderSeen(m leaderSeen) {
 		c.told = 0
 		return
 	}
+	if !m.sub.lasting {
+		m.sub.end() // it has told all that it ever will: no follower need live for it
+	}
 	leader := m.view.leader.leader()
 	if leader.Zxid == c.told {
 		return
