@@ -121,6 +121,18 @@ func (l *floorLine) await(m *floorMember) {
 	}()
 }
 
+// write is how long one write takes that changes nothing: the second of two, for
+// a connection that is awake.
+func (l *floorLine) write() (took time.Duration) {
+	for range 2 {
+		began := time.Now()
+		_, err := l.line[0].conn.Multi(&zk.CheckVersionRequest{Path: "/", Version: -1})
+		l.must(err)
+		took = time.Since(began)
+	}
+	return took
+}
+
 func (l *floorLine) failover() (began time.Time, m moments) {
 	leader, next := l.line[0], l.line[1]
 	l.line = l.line[1:]
@@ -163,7 +175,7 @@ func (l *floorLine) observe(conn *zk.Conn, path string) {
 }
 
 // newFloorJoin joins until the last one watches the one in front.
-func newFloorJoin(f *field, n int) func(together bool) time.Duration {
+func newFloorJoin(f *field, n int) func(atOnce int) time.Duration {
 	path := f.floorPath()
 	leader := &floorMember{conn: f.client(), path: path, acked: make(chan time.Time, 1)}
 	f.must(leader.join())
@@ -172,10 +184,10 @@ func newFloorJoin(f *field, n int) func(together bool) time.Duration {
 	for range sharing(n) {
 		conns = append(conns, f.client())
 	}
-	return func(together bool) time.Duration {
+	return func(atOnce int) time.Duration {
 		members := make([]*floorMember, n)
 		began := time.Now()
-		each(n, together, func(i int) {
+		each(n, atOnce, func(i int) {
 			members[i] = &floorMember{conn: conns[i%len(conns)], path: path}
 			if err := members[i].join(); err != nil {
 				f.b.Error(err)
