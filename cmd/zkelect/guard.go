@@ -64,14 +64,18 @@ func startGuard(argv []string, grace time.Duration, environment []string) (*guar
 	return g, nil
 }
 
-// allow lets the command go on until the lease ends.
-func (g *guarded) allow(until time.Time) {
+// allow lets the command begin, and go on, until the lease ends. It is false
+// when there is no lease.
+func (g *guarded) allow(until time.Time) bool {
 	// In this order: were this process to be stopped in between, the guard sees
 	// how old the message is.
 	sent := time.Now()
-	if left := until.Sub(sent); !until.IsZero() && left > 0 {
-		g.order("lease %d %d\n", sent.UnixNano(), left)
+	left := until.Sub(sent)
+	if until.IsZero() || left <= 0 {
+		return false
 	}
+	g.order("lease %d %d\n", sent.UnixNano(), left)
+	return true
 }
 
 // stop ends the command, and returns when that is done.

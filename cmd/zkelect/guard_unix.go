@@ -48,9 +48,9 @@ func guard(args []string) int {
 		}
 	}()
 	first, ok := <-orders
-	left, _, err := parseOrder(first, time.Now())
-	if !ok || err != nil || left <= 0 {
-		return exitLost // zkelect was gone, or the lease was, before the command began
+	left, stop, err := parseOrder(first, time.Now())
+	if !ok || err != nil || stop || left <= 0 {
+		return exitLost // zkelect or its lease was gone before the command began
 	}
 	cmd := exec.Command(args[1], args[2:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr

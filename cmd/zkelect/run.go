@@ -128,7 +128,7 @@ func (j *job) run(parent context.Context, pause time.Duration) (int, error) {
 		ended, failure := false, error(nil)
 		err := j.candidate.Run(ctx, func(ctx context.Context, term election.Term) error {
 			failure = j.lead(ctx, term)
-			if failure != nil || !j.keep {
+			if failure != nil || j.ran && !j.keep {
 				ended = true
 				cancel() // also when leadership was lost: one term is enough
 			}
@@ -160,11 +160,14 @@ func (j *job) lead(ctx context.Context, term election.Term) error {
 	if err != nil {
 		return fmt.Errorf("start %s: %w", j.argv[0], err)
 	}
+	if !g.allow(j.candidate.LeaseUntil()) {
+		g.stop(0) // leadership has ended meanwhile; the command was not begun
+		return nil
+	}
 	j.ran = true
 	// The lease is renewed every eighth of the timeout.
 	ticker := time.NewTicker(j.session.Timeout() / 16)
 	defer ticker.Stop()
-	g.allow(j.candidate.LeaseUntil())
 	for {
 		select {
 		case <-g.exited:

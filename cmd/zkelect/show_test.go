@@ -225,7 +225,7 @@ func TestStatusTakingOver(t *testing.T) {
 
 func TestList(t *testing.T) {
 	onBoth(t, func(t *testing.T, servers string) {
-		root := "/root-of-" + electionOf(t)
+		root := fmt.Sprintf("/root-%d", time.Now().UnixNano()) // a new one in each run
 		status, stdout, stderr := zkelect(t, servers, "list", "--root", root)
 		if status != 0 || stdout != "" {
 			t.Errorf("nothing there: status %d, %q, %q", status, stdout, stderr)
