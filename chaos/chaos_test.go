@@ -163,7 +163,7 @@ func keepHistory(t *testing.T, p *report.Phase) {
 	if !t.Failed() {
 		return
 	}
-	file, err := os.CreateTemp("", "chaos-history-*.jsonl")
+	file, err := os.CreateTemp("", "chaos-history-*.jsonl") //nolint:usetesting // it is to outlive the test
 	if err != nil {
 		t.Error(err)
 		return
