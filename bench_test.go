@@ -429,6 +429,7 @@ func manyElections(f *field, elections int) {
 	leading := f.session(func(o *election.SessionOptions) { o.Metrics, o.Dialer = r, network.Dial })
 	waiting := f.session(func(o *election.SessionOptions) { o.Metrics = r })
 
+	ctx := f.ctx()
 	var steppedDown sync.WaitGroup
 	var last atomic.Int64
 	steppedDown.Add(elections)
@@ -443,7 +444,7 @@ func manyElections(f *field, elections int) {
 			c.OnStepDown(func(context.Context, election.Term, error) {
 				once.Do(func() { last.Store(time.Now().UnixNano()); steppedDown.Done() })
 			})
-			_, err = c.Campaign(f.ctx())
+			_, err = c.Campaign(ctx)
 		}
 		if err != nil {
 			b.Error(err)
@@ -473,7 +474,7 @@ func manyElections(f *field, elections int) {
 		c, err := election.NewCandidate(waiting, fmt.Sprintf("e%d", i), &election.CandidateOptions{Root: f.root})
 		if err == nil {
 			candidates[elections+i] = c
-			err = c.Vote(f.ctx())
+			err = c.Vote(ctx)
 		}
 		if err != nil {
 			b.Error(err)
