@@ -149,6 +149,7 @@ type candidacy struct {
 	runner    *runner
 	runLead   *leadership // that the runner was given and has not returned from
 	closing   bool
+	refusal   error // why the last withdrawal was refused
 
 	// Timers, as points in time; zero means not set.
 	checkAt   time.Time // the next slow look at one node
@@ -469,7 +470,11 @@ func (c *candidacy) timeout(now time.Time) {
 	default:
 	}
 	if c.closing && c.phase != leaving && !now.Before(c.quitAt) {
-		if c.ballot != nil || c.uncertain || c.phase == casting {
+		switch {
+		case c.ballot == nil && !c.uncertain && c.phase != casting:
+		case c.refusal != nil:
+			c.closeErr = fmt.Errorf("election: withdraw from %s: %w", c.path, c.refusal)
+		default:
 			c.closeErr = fmt.Errorf("election: close %s: no server answered in %v: the ballot ends with the session", c.path, c.patience())
 		}
 		c.interrupt(ErrClosed)

@@ -85,12 +85,13 @@ func (s *Session) handshakeAnswered(conn *connection, sent instant) {
 		return
 	}
 	s.timeout.Store(int64(conn.rule.timeout))
+	conn.atMost = sent + conn.rule.span()
 	s.connection.Store(conn)
-	s.answered(s.now())
+	s.answered(sent)
 	// A server may grant less than the one before it, and has told the leader so.
 	if inc := s.look().inc; inc != nil {
 		if lease := inc.lease.Load(); lease != nil {
-			lease.shorten(sent + conn.rule.span())
+			lease.shorten(conn.atMost)
 		}
 	}
 }

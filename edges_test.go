@@ -516,3 +516,61 @@ func TestAuthACLOnLentConnection(t *testing.T) {
 		}
 	})
 }
+
+// A withdrawal whose reply was lost does not take along what another candidate
+// on the same session has acknowledged since.
+func TestSiblingsAcknowledgement(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		oj := &journal{}
+		n := w.session()
+		a, b := w.memberOn(n, "a", &journal{}), w.memberOn(n, "b", &journal{})
+		if err := w.observer(w.session(), oj).Observe(w.context()); err != nil {
+			t.Fatal(err)
+		}
+		a.lead()
+		b.vote()
+		synctest.Wait()
+		var tries atomic.Int64
+		w.srv.Control(testutil.OpMulti, func(r *testutil.Request) testutil.Action {
+			if len(r.Ops) != 2 || r.Ops[1].Op != testutil.OpDelete {
+				return testutil.Pass
+			}
+			switch tries := tries.Add(1); {
+			case tries == 1:
+				return testutil.LoseReply
+			case tries < 9:
+				return testutil.Fail(errors.New("system error"))
+			default:
+				return testutil.Pass
+			}
+		})
+		a.resign()
+		time.Sleep(5 * w.timeout())
+		events := oj.all()
+		if n := oj.count("new leader b"); n != 1 || oj.has("dead leader b") {
+			t.Fatalf("the observer was told %q", events)
+		}
+	})
+}
+
+// A candidate without OnWin functions wins, too, and its OnStepDown is called.
+func TestStepDownWithoutOnWin(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		c, err := election.NewCandidate(w.session().Session, w.name(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		downs := make(chan election.Term, 2)
+		c.OnStepDown(func(_ context.Context, term election.Term, _ error) { downs <- term })
+		term, err := c.Campaign(w.context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Resign(w.context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := <-downs; got != term {
+			t.Fatalf("%v, want %v", got, term)
+		}
+	})
+}

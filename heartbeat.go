@@ -82,6 +82,9 @@ func (l *sessionLoop) beaten(m beat) {
 	margin := current.remaining()
 	worthwhile := m.on.rule.worthwhile()
 	if current != nil && current.extend(until) {
+		if newer := l.connection.Load(); newer != m.on && newer != nil && newer.atMost > 0 {
+			current.shorten(newer.atMost) // a handshake has come in between
+		}
 		l.metrics.LeaseRenewed(margin)
 		if margin >= worthwhile {
 			return // nobody has been waiting for it
@@ -96,14 +99,19 @@ func (l *sessionLoop) beaten(m beat) {
 	}
 }
 
-// watchClock takes a difference between the two clocks for a lapse.
-func (l *sessionLoop) watchClock() {
-	reading := l.readClock()
-	slept := reading.slept(l.clock, l.Timeout()/12)
-	l.clock = reading
-	if !slept {
+// watchClock takes a difference between the two clocks for a lapse. It looks
+// back for one session timeout or two, so that short stops add up: nothing older
+// bears on a lease.
+func (l *sessionLoop) watchClock() { l.noteClock(l.readClock()) }
+
+func (l *sessionLoop) noteClock(reading clockReading) {
+	if !reading.slept(l.clocks[0], l.Timeout()/12) {
+		if reading.monotonic-l.clocks[1].monotonic > l.Timeout() {
+			l.clocks = [2]clockReading{l.clocks[1], reading}
+		}
 		return
 	}
+	l.clocks = [2]clockReading{reading, reading}
 	l.logger.Warn("election: the wall clock jumped: the machine may have been suspended")
 	l.awake.Store(int64(reading.monotonic))
 	if conn := l.connection.Load(); conn != nil {

@@ -29,12 +29,13 @@ func (c *candidacy) claim(under *lease) {
 func (c *candidacy) callWin(l *leadership) {
 	err := errors.New("election: OnWin ended its goroutine")
 	defer func() { c.inbox.push(winDone{l, err}) }()
-	if l.ctx.Err() == nil {
-		l.begun.Store(true)
+	if !l.lease.valid() || l.ctx.Err() != nil {
+		return // lost already: there is nothing to take over
 	}
-	for _, fn := range c.onWin.snapshot() {
-		if l.ctx.Err() != nil {
-			break // lost already: there is nothing to take over
+	l.begun.Store(true) // from here on OnStepDown follows, so the first is called
+	for i, fn := range c.onWin.snapshot() {
+		if i > 0 && l.ctx.Err() != nil {
+			break // lost meanwhile
 		}
 		if failure := protect(c.logger, "OnWin", func() error { return (*fn)(l.ctx, l.term) }); failure != nil {
 			err = failure

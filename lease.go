@@ -44,6 +44,12 @@ func (r leaseRule) interval() time.Duration { return r.timeout / 8 }
 // under it. Less would end before the second next heartbeat had a chance.
 func (r leaseRule) worthwhile() time.Duration { return r.timeout / 6 }
 
+// feasible tells whether heartbeats at their interval can keep a lease that is
+// worth claiming under: not when the servers' tick is as long as the timeout.
+func (r leaseRule) feasible() bool {
+	return r.span()-r.tick/2-2*r.interval() >= r.worthwhile()
+}
+
 // end returns until when the lease is valid once a heartbeat has been
 // answered whose forerunner, answered too, was sent at previous: T, less the
 // margin, after the sending of the newest request that had been answered half

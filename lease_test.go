@@ -260,6 +260,43 @@ func TestSlept(t *testing.T) {
 	}
 }
 
+// Stops too short to be noticed one by one add up.
+func TestShortSuspensionsAddUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSession(12 * time.Second)
+		s.owned = true
+		l := &sessionLoop{Session: s, inc: &incarnation{}}
+		wall := time.Now().Round(0)
+		start := clockReading{wall, 0}
+		l.clocks = [2]clockReading{start, start}
+		lease := newLease(s.base, time.Hour)
+		l.inc.lease.Store(lease)
+		for i := range 100 {
+			time.Sleep(time.Second)
+			l.noteClock(clockReading{wall.Add(s.now() + time.Duration(i)*time.Millisecond), s.now()})
+		}
+		if !lease.valid() {
+			t.Fatal("a slow drift was taken for a suspension")
+		}
+		for i := range 10 {
+			time.Sleep(time.Second)
+			l.noteClock(clockReading{wall.Add(s.now() + 100*time.Millisecond + time.Duration(i)*300*time.Millisecond), s.now()})
+		}
+		if lease.valid() {
+			t.Fatal("suspensions of three seconds together went unnoticed")
+		}
+	})
+}
+
+func TestFeasible(t *testing.T) {
+	const T = 12 * time.Second
+	for tick, want := range map[time.Duration]bool{0: true, time.Second: true, T / 2: true, T: true, T + time.Second: false} {
+		if got := newLeaseRule(T, tick).feasible(); got != want {
+			t.Errorf("tick %v: %v", tick, got)
+		}
+	}
+}
+
 func contextCause(l *lease) error {
 	select {
 	case <-l.ctx.Done():

@@ -133,12 +133,13 @@ func (c *candidacy) withdrawDone(err error) {
 	c.errandDone()
 	switch {
 	case err == nil:
-		c.uncertain, c.tag = false, ""
+		c.uncertain, c.tag, c.refusal = false, "", nil
 		c.logger.Info("election: ballot withdrawn")
 		c.ballot = nil
 	case isRefused(err):
 		// Nothing but the session's end takes it back now.
 		c.logger.Error("election: cannot withdraw the ballot", "error", err)
+		c.refusal = err
 		replyAll(&c.resigners, err)
 		if c.closing {
 			c.closeErr = fmt.Errorf("election: withdraw from %s: %w", c.path, err)

@@ -22,6 +22,12 @@ type lookResult struct {
 // is: numbers only grow. Otherwise it lists again.
 func (c *Candidate) look(ctx context.Context, b *ballot, known *standing) (r lookResult) {
 	r.ballot = b
+	if known != nil && known.below > 0 {
+		if watch := c.session.watches.reuse(b.inc, c.path+"/"+known.predecessor); watch != nil {
+			r.place, r.watch = *known, watch
+			return r // without a request, which would count as a sign of life
+		}
+	}
 	r.err = c.session.do(ctx, func(conn *zk.Conn) error {
 		for ; ; known = nil {
 			if known != nil {

@@ -21,7 +21,9 @@ type SessionOptions struct {
 	// net.DialTimeout.
 	Dialer zk.Dialer
 	// HostProvider chooses the server for each connection. The default goes
-	// round in random order, and names are resolved anew each time.
+	// round in random order, and names are resolved anew each time. One of
+	// your own must say retryStart once in each round, or Close cannot end a
+	// client that finds no server.
 	HostProvider zk.HostProvider
 	// Auth is added to the connection before anything else is asked on it.
 	Auth []Auth

@@ -38,9 +38,10 @@ type sessionLoop struct {
 	failed     bool    // it had no answer that counts
 	lastBeat   instant // when the last answered one was sent
 	lastBeatOn *connection
-	clock      clockReading
+	clocks     [2]clockReading // an older reading and a newer one
 	timer      *time.Timer
 	quit       bool
+	goneSince  instant // since when a connection lent to us has had no session; 0: it has one
 }
 
 // Messages to the loop.
@@ -48,6 +49,7 @@ type (
 	sessionQuit struct{}
 	// prepared is the end of a helper's work on a new session.
 	prepared struct {
+		conn       *zk.Conn
 		id         int64
 		authorized int
 		err        error
@@ -63,7 +65,8 @@ type (
 
 func (s *Session) run() {
 	defer close(s.done)
-	l := &sessionLoop{Session: s, first: true, clock: s.readClock()}
+	now := s.readClock()
+	l := &sessionLoop{Session: s, first: true, clocks: [2]clockReading{now, now}}
 	l.timer = time.NewTimer(time.Hour)
 	defer l.timer.Stop()
 	for !l.quit {
@@ -89,8 +92,10 @@ func (l *sessionLoop) handle(message any) {
 		l.quit = true
 	case prepared:
 		l.preparing = false
-		l.authorized = m.authorized
-		l.prepared(m)
+		if m.conn == l.conn.Load() {
+			l.authorized = m.authorized
+			l.prepared(m)
+		}
 	case beat:
 		l.beating = false
 		l.beaten(m)
@@ -143,6 +148,7 @@ func (l *sessionLoop) step() {
 	}
 	l.seen = established
 	l.replaceClient(now)
+	l.reportLent(now, hasSession)
 	l.keep(now)
 	l.timer.Reset(max(0, l.wakeAt(now)-now))
 }
@@ -188,7 +194,7 @@ func (l *sessionLoop) prepare(conn *zk.Conn, id int64) {
 		if err == nil {
 			_, err = conn.Sync("/")
 		}
-		l.inbox.push(prepared{id, done, err})
+		l.inbox.push(prepared{conn, id, done, err})
 	})
 }
 
@@ -213,9 +219,14 @@ func (l *sessionLoop) prepared(m prepared) {
 	l.lookAt = 0
 	l.looks++
 	l.logger.Info("election: session ready", "session", sessionName(m.id), "timeout", l.Timeout())
-	l.publishView()
+	if rule := newLeaseRule(l.Timeout(), l.tick); !rule.feasible() {
+		l.logger.Error("election: TickTime is too long for the session timeout: nobody can lead on this session",
+			"tick", rule.tick, "timeout", rule.timeout)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	// In one step with the view, or a hook registered in between is called twice.
+	l.publishLocked()
 	for _, h := range l.hooks {
 		h.fire(l.logger)
 	}
@@ -242,6 +253,10 @@ func (l *sessionLoop) lose(cause error) {
 func (l *sessionLoop) publishView() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.publishLocked()
+}
+
+func (l *sessionLoop) publishLocked() {
 	l.publish(sessionView{l.inc, l.connected, l.looks, l.err})
 	for m := range l.members {
 		m.wake()
@@ -276,6 +291,22 @@ func (l *sessionLoop) wakeAt(now instant) instant {
 		soonest(due)
 	}
 	return at
+}
+
+// reportLent says so when a connection lent to us gets no session: unlike one
+// of our own it is not ours to replace.
+func (l *sessionLoop) reportLent(now instant, hasSession bool) {
+	switch {
+	case l.owned:
+	case hasSession:
+		l.goneSince = 0
+	case l.goneSince == 0:
+		l.goneSince = now
+	case l.goneSince > 0 && now-l.goneSince > patience*l.Timeout():
+		l.goneSince = -1 // once
+		l.logger.Error("election: the connection that was lent has had no session for long; its owner may have to replace it",
+			"for", patience*l.Timeout())
+	}
 }
 
 func (l *sessionLoop) replaceClient(now instant) {

@@ -59,6 +59,9 @@ func (w *spareWatches) reuse(inc *incarnation, path string) <-chan zk.Event {
 func (w *spareWatches) add(inc *incarnation, path string, watch <-chan zk.Event) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if inc.ctx.Err() != nil {
+		return // it has gone with its session
+	}
 	if w.inc != inc {
 		w.inc, w.armed, w.sweeps = inc, make(map[string]<-chan zk.Event), 0
 	}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -29,10 +30,13 @@ const (
 type connection struct {
 	rule  leaseRule
 	heard *contacts
+	// atMost is the end of every lease from before this connection: its
+	// handshake may have granted a shorter timeout. 0 when that is not known.
+	atMost instant
 }
 
 func newConnection(timeout, tick time.Duration) *connection {
-	return &connection{newLeaseRule(timeout, tick), newContacts(timeout)}
+	return &connection{rule: newLeaseRule(timeout, tick), heard: newContacts(timeout)}
 }
 
 // wire is the net.Conn below the client. Write is called by the client's
@@ -40,6 +44,8 @@ func newConnection(timeout, tick time.Duration) *connection {
 type wire struct {
 	net.Conn
 	session *Session
+
+	rewatched atomic.Bool // the watches have been sent again
 
 	// gate, once set, holds answers back until it is closed: see hold.
 	gate     chan struct{}
@@ -111,6 +117,7 @@ func (w *wire) note(p []byte) {
 	// Authentication is answered by the connection, before the session is touched.
 	w.outgoing = append(w.outgoing, outgoing{xid, sent, op != opAuth && op != opSASL})
 	if op == opSetWatches && w.openGate != nil {
+		w.rewatched.Store(true)
 		w.openGate()
 	}
 }
@@ -131,6 +138,13 @@ func (w *wire) Read(p []byte) (int, error) {
 	n, err := w.Conn.Read(p)
 	if gate != nil {
 		<-gate
+		w.gate = nil
+		if w.session.quitting.Load() && !w.rewatched.Load() {
+			// Close has overtaken the watches: they are not sent any more, and
+			// the client may be about to read what this answer would change.
+			_ = w.Close()
+			return 0, net.ErrClosed
+		}
 	}
 	w.feed(p[:n])
 	return n, err
@@ -194,7 +208,7 @@ func (w *wire) received(head []byte) {
 	}
 	request := w.outgoing[i]
 	w.outgoing = slices.Delete(w.outgoing, i, i+1)
-	w.session.answered(answered)
+	w.session.answered(request.sent)
 	code := int32(binary.BigEndian.Uint32(head[12:]))
 	if request.heard && code != codeThrottled && !w.blind {
 		w.conn.heard.add(request.sent, answered)
@@ -204,6 +218,9 @@ func (w *wire) received(head []byte) {
 func (w *wire) answerHandshake(head []byte) {
 	if w.deadline != nil {
 		w.deadline.Stop()
+	}
+	if w.session.wire.Load() != w {
+		return // of a client that has been replaced
 	}
 	timeout := time.Duration(int32(binary.BigEndian.Uint32(head[4:]))) * time.Millisecond
 	sessionID := int64(binary.BigEndian.Uint64(head[8:]))

@@ -37,7 +37,9 @@ func newWired(t *testing.T) *wired {
 	s.owned = true
 	client, server := net.Pipe()
 	t.Cleanup(func() { _ = client.Close(); _ = server.Close() })
-	return &wired{s.wrap(client), s}
+	w := s.wrap(client)
+	s.wire.Store(w)
+	return &wired{w, s}
 }
 
 func TestWireHandshake(t *testing.T) {
@@ -180,6 +182,7 @@ func FuzzWire(f *testing.F) {
 		s := newSession(time.Second)
 		s.owned = true
 		w := s.wrap(nil)
+		s.wire.Store(w)
 		w.note(hello)
 		defer w.deadline.Stop()
 		w.note(frame(0, xidPing, 11))

@@ -85,7 +85,8 @@ func (c *Candidate) deleteBallot(ctx context.Context, w withdrawal) error {
 			if err != nil {
 				return err
 			}
-			withAck = ack != 0
+			// What is found later may be of another candidate on this session.
+			withAck, w.acked, w.ack = ack != 0, ack != 0, ack
 		}
 		var results []zk.MultiResponse
 		err := c.session.settled(ctx, func(conn *zk.Conn) (err error) {
