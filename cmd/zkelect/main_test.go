@@ -250,7 +250,7 @@ func TestUsage(t *testing.T) {
 	}
 }
 
-// TestHelpTellsEveryFlag also keeps the help within 80 columns.
+// TestHelpTellsEveryFlag also keeps the help narrow.
 func TestHelpTellsEveryFlag(t *testing.T) {
 	for _, c := range commands() {
 		e := &env{command: c, stdout: &lines{}, getenv: func(string) string { return "" }}
