@@ -1,6 +1,7 @@
 package election
 
 import (
+	"context"
 	"errors"
 	"net"
 	"testing"
@@ -102,4 +103,33 @@ func TestIsLeaderComparesTheClock(t *testing.T) {
 			t.Error("leads at the end of its lease")
 		}
 	})
+}
+
+// Leadership that was lost just before the first OnWin function was called: it
+// was not called, and OnStepDown was.
+func TestNoStepDownWithoutAWin(t *testing.T) {
+	for looks := range 4 {
+		c := &candidacy{Candidate: &Candidate{Base: &Base{}, inbox: newInbox()}}
+		won := false
+		c.onWin.add(func(context.Context, Term) error { won = true; return nil })
+		l := &leadership{ctx: &endsAfter{t.Context(), looks}, lease: newLease(time.Now(), time.Hour)}
+		c.callWin(l)
+		if l.begun.Load() != won {
+			t.Errorf("ended after %d looks: OnStepDown is called: %v, OnWin was: %v", looks, l.begun.Load(), won)
+		}
+	}
+}
+
+// endsAfter is a context that ends when it has been looked at a few times.
+type endsAfter struct {
+	context.Context
+	looks int
+}
+
+func (c *endsAfter) Err() error {
+	if c.looks == 0 {
+		return context.Canceled
+	}
+	c.looks--
+	return nil
 }
