@@ -67,10 +67,13 @@ type follower struct {
 	newest  int64           // czxid of the last acknowledgement seen
 	timer   *time.Timer
 
+	former <-chan struct{} // closes when the follower before this one has ended; or nil
+	done   chan struct{}   // closed when this one has
+
 	mu    sync.Mutex
 	subs  map[*subscription]struct{}
-	begun int // reads begun
-	gone  bool
+	begun int  // reads begun
+	gone  bool // guarded by session.mu as well: it takes both to change it
 }
 
 // ackRead is the end of a read.
@@ -87,8 +90,12 @@ func (s *Session) subscribe(path string, sub *subscription) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f := s.followers[path]
-	if f == nil {
-		f = &follower{session: s, path: path, inbox: newInbox(), subs: make(map[*subscription]struct{})}
+	if f == nil || f.gone {
+		former := f
+		f = &follower{session: s, path: path, inbox: newInbox(), done: make(chan struct{}), subs: make(map[*subscription]struct{})}
+		if former != nil {
+			f.former = former.done
+		}
 		if !s.closing {
 			s.followers[path] = f
 			s.members[f] = struct{}{}
@@ -104,7 +111,7 @@ func (s *Session) subscribe(path string, sub *subscription) {
 }
 
 func (f *follower) unsubscribe(sub *subscription) {
-	// In the order of subscribe, so that a follower that is ending is not found.
+	// In the order of subscribe, so that nobody joins a follower that is ending.
 	f.session.mu.Lock()
 	defer f.session.mu.Unlock()
 	f.mu.Lock()
@@ -112,9 +119,6 @@ func (f *follower) unsubscribe(sub *subscription) {
 	delete(f.subs, sub)
 	if len(f.subs) == 0 {
 		f.gone = true
-		if f.session.followers[f.path] == f {
-			delete(f.session.followers, f.path)
-		}
 		delete(f.session.members, f)
 	}
 	f.wake()
@@ -135,15 +139,14 @@ func (f *follower) Close() error {
 }
 
 func (f *follower) run() {
+	defer f.end()
+	if f.former != nil {
+		<-f.former // or its watch would be armed a second time
+	}
 	f.timer = time.NewTimer(f.session.relook())
 	defer f.timer.Stop()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	defer func() {
-		if f.watch != nil {
-			f.session.watches.add(f.inc, f.path, f.watch)
-		}
-	}()
 	for f.step(ctx) {
 		select {
 		case <-f.inbox.signal:
@@ -160,6 +163,19 @@ func (f *follower) run() {
 			f.timer.Reset(f.session.relook())
 		}
 	}
+}
+
+// end leaves the watch to whoever follows next.
+func (f *follower) end() {
+	if f.watch != nil {
+		f.session.watches.add(f.inc, f.path, f.watch)
+	}
+	f.session.mu.Lock()
+	defer f.session.mu.Unlock()
+	if f.session.followers[f.path] == f {
+		delete(f.session.followers, f.path)
+	}
+	close(f.done)
 }
 
 func (f *follower) fired(event zk.Event) {
