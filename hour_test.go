@@ -1,0 +1,63 @@
+package election_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// An hour with three candidates, an observer and a failover a minute, on the
+// in-process server: it takes well under a second.
+func TestHour(t *testing.T) {
+	began := time.Now()
+	events := 0
+	virtually(t, func(t *testing.T, w *world) {
+		j, oj := &journal{}, &journal{}
+		members := make(map[string]*member)
+		for i := range 3 {
+			id := fmt.Sprint("db", i)
+			members[id] = w.member(id, j, followLeader).vote()
+		}
+		o := w.observer(w.session(), oj)
+		if err := o.Observe(w.context()); err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		for minute := range 60 {
+			time.Sleep(time.Until(start.Add(time.Duration(minute+1) * time.Minute)))
+			var leader *member
+			for _, m := range members {
+				if m.IsLeader() {
+					if leader != nil {
+						t.Fatal("two leaders")
+					}
+					leader = m
+				}
+			}
+			if leader == nil {
+				t.Fatalf("minute %d: nobody leads", minute)
+			}
+			switch minute % 3 {
+			case 0:
+				leader.resign()
+				leader.vote()
+			case 1:
+				w.srv.ExpireSession(leader.node.ID())
+			case 2:
+				heal := w.srv.Isolate(leader.node.ID())
+				time.Sleep(2 * w.timeout())
+				heal()
+			}
+		}
+		time.Sleep(time.Minute)
+		events = len(oj.all())
+	})
+	took := time.Since(began)
+	t.Logf("an hour took %v; the observer was told of %d events", took, events)
+	if events < 2*60+1 {
+		t.Fatalf("the observer was told of %d events in 60 failovers", events)
+	}
+	if limit := time.Second * raceFactor; took > limit {
+		t.Errorf("an hour took %v, more than %v", took, limit)
+	}
+}
