@@ -97,6 +97,7 @@ type actor struct {
 	inside    string
 	won       *Term // between OnWin and OnStepDown
 	winCtx    context.Context
+	failing   bool // the last OnWin has returned an error
 	wins      int
 	stepDowns int
 	leads     int   // calls of Run's function under way
@@ -176,10 +177,14 @@ func (a *actor) onWin(ctx context.Context, term Term) error {
 	if twice {
 		a.w.violated("alternation", "%s won twice without a step-down", a.name)
 	}
-	if a.win != nil {
-		return a.win(ctx)
+	if a.win == nil {
+		return nil
 	}
-	return nil
+	err := a.win(ctx)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.failing = err != nil
+	return err
 }
 
 func (a *actor) onStepDown(ctx context.Context, term Term, cause error) {

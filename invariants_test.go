@@ -384,6 +384,12 @@ func (w *trial) settled() string {
 	if leader == nil {
 		return "an acknowledgement, and nobody leads"
 	}
+	leader.mu.Lock()
+	failing := leader.failing && leader.won != nil
+	leader.mu.Unlock()
+	if failing {
+		return leader.name + " leads though its takeover has failed"
+	}
 	for _, a := range *w.actors.Load() {
 		if n := len(w.ballotsOf(s, a)); n != 1 && a.stands() {
 			return fmt.Sprintf("%s stands with %d ballots", a.name, n)

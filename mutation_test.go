@@ -26,7 +26,7 @@ import (
 // (+) and around them (blank). A change must fit exactly one place.
 
 var (
-	mutate         = flag.String("mutations", "", "run these mutations in TestMutations: all, ci, or one by its name")
+	mutate         = flag.String("mutations", "", "run these mutations in TestMutations: all, ci, or some by their names, with commas")
 	mutationsTable = flag.String("mutations.table", "", "with -mutations=all: write the table of who catches what to this file")
 )
 
@@ -150,11 +150,11 @@ func arguments(catcher string) []string {
 
 func TestMutations(t *testing.T) {
 	if *mutate == "" {
-		t.Skip("run by make mutations; here with -mutations=all, ci or a name")
+		t.Skip("run by make mutations; here with -mutations=all, ci or names")
 	}
 	var picked []*mutation
 	for _, m := range readMutations(t) {
-		if *mutate == "all" || *mutate == m.name || *mutate == "ci" && m.ci {
+		if *mutate == "all" || slices.Contains(strings.Split(*mutate, ","), m.name) || *mutate == "ci" && m.ci {
 			picked = append(picked, m)
 		}
 	}

@@ -24,6 +24,7 @@ var simFaults = []simFault{
 	{"pause", 6, (*simulation).pause},
 	{"cut off member", 5, (*simulation).cutOff},
 	{"member lags", 2, (*simulation).lag},
+	{"lost vote amid lag", 1, (*simulation).loseVote},
 	{"isolate", 3, (*simulation).isolateOne},
 	{"isolate all", 1, (*simulation).isolateEverybody},
 	{"expire", 2, (*simulation).expire},
@@ -116,6 +117,46 @@ func (s *simulation) lag() {
 	s.lasts(d, func() {
 		s.srv.Member(i).CatchUp()
 		s.note("member %d has caught up", i)
+	})
+}
+
+// loseVote lets a candidate vote, and loses the reply to that while the other
+// members lag: the list that it reads after it has connected again may be from
+// before its own ballot.
+func (s *simulation) loseVote() {
+	if len(s.srv.Servers()) == 1 {
+		return
+	}
+	a, d := s.someone(), s.between(0, s.timeout)
+	s.note("FAULT: %s is to lose the reply to its vote, and members lag for %v", a.name, d)
+	var lagging []int
+	for i := range s.srv.Servers() {
+		if i != s.srv.Leader() {
+			lagging = append(lagging, i)
+		}
+	}
+	var once sync.Once
+	cancel := s.srv.Control(testutil.OpCreate, func(r *testutil.Request) (action testutil.Action) {
+		if dataOf(r.Data) == a.name {
+			once.Do(func() {
+				for _, i := range lagging {
+					s.srv.Member(i).Lag()
+				}
+				action = testutil.LoseReply
+			})
+		}
+		return action
+	})
+	s.call(func() {
+		_ = a.resign(s.timeout)
+		_ = a.vote(s.timeout)
+	})
+	s.lasts(d, func() {
+		cancel()
+		for _, i := range lagging {
+			s.srv.Member(i).CatchUp()
+		}
+		s.note("members have caught up")
 	})
 }
 

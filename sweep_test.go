@@ -153,6 +153,15 @@ var sweepScenarios = []sweepScenario{
 		s.a.close(false)
 		<-voted
 	}},
+	{"close amid a vote", func(s *stage) { s.b = s.leader("b", nil); s.a = s.candidate("a", nil) }, func(s *stage) {
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		voted := make(chan struct{})
+		go func() { defer close(voted); _ = s.a.Vote(ctx) }()
+		time.Sleep(sweepTimeout / 8) // a fault may hold the vote up until then
+		s.a.close(false)
+		<-voted
+	}},
 	{"proclaim", func(s *stage) { s.a, s.b = s.leader("a", nil), s.follower("b", nil) }, func(s *stage) {
 		ctx, cancel := context.WithTimeout(context.Background(), enough)
 		defer cancel()
