@@ -139,7 +139,10 @@ func ballotsOf(children []string) []child {
 		}
 	}
 	slices.SortFunc(ballots, func(a, b child) int {
-		return cmp.Or(cmp.Compare(a.sequence, b.sequence), cmp.Compare(a.name, b.name))
+		if order := cmp.Compare(a.sequence, b.sequence); order != 0 {
+			return order
+		}
+		return strings.Compare(a.name, b.name)
 	})
 	return ballots
 }
@@ -147,8 +150,9 @@ func ballotsOf(children []string) []child {
 // tagged returns the ballots that carry our tag.
 func tagged(ballots []child, tag string) []child {
 	var ours []child
+	prefix := ballotPrefix + "-" + tag + "-"
 	for _, b := range ballots {
-		if strings.HasPrefix(b.name, ballotPrefix+"-"+tag+"-") {
+		if strings.HasPrefix(b.name, prefix) {
 			ours = append(ours, b)
 		}
 	}
