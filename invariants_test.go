@@ -453,6 +453,9 @@ func (w *trial) finish() {
 	w.mu.Lock()
 	processes := w.processes
 	w.mu.Unlock()
+	if slices.ContainsFunc(processes, (*process).isClosing) {
+		time.Sleep(w.timeout + 2*w.tick) // what Close could not withdraw ends with its session
+	}
 	if s, _ := w.look(); len(s.ballots) > 0 || s.ack != 0 {
 		w.violated("left after Close", "ballots %v, acknowledgement of %x", s.ballots, s.ack)
 	}
