@@ -1,6 +1,7 @@
 # make test    everything, race detector on, on the in-process server and on a real ZooKeeper
 # make lint    formatting and linters, of pinned versions
 # make fuzz    each fuzz target for FUZZTIME
+# make bench   benchmarks against the barest recipe, and the long soak; prints tables (docs/performance.md)
 # make chaos   CHAOS_FAULTS faults on a real ensemble, half an hour; writes docs/chaos.md and docs/chaos.svg
 # make chaos-short  CHAOS_DURATION of it, for CI
 # make tools   only installs the linters
@@ -70,6 +71,11 @@ mutations:
 .PHONY: mutations-short
 mutations-short:
 	$(GO) test -count=1 -v -timeout 30m -run '^TestMutations$$' . -mutations=ci
+
+# Half an hour; the times want the machine for themselves.
+.PHONY: bench
+bench: deps
+	@scripts/bench "$(GO)"
 
 CHAOS_FAULTS ?= 220
 CHAOS_DURATION ?= 3m30s
