@@ -66,9 +66,10 @@ func (p *Phase) Faults() []Fault {
 	}
 	outages := history.Outages(p.Events, p.Run)
 	for _, gap := range history.Leaderless(p.Leaderships, p.Run) {
-		// It belongs to the last fault that had struck when it began. A sample
-		// may be a little older than the strike that ended it.
-		const slack = int64(20 * time.Millisecond)
+		// It belongs to the last fault that had struck when it began. On a busy
+		// machine the last sample may be older than the strike that ended it,
+		// and no strike comes sooner than that after another fault's end.
+		const slack = int64(100 * time.Millisecond)
 		i, _ := slices.BinarySearchFunc(all, gap.From+slack, func(f Fault, at int64) int { return cmp.Compare(f.From, at) })
 		if i == 0 {
 			continue
