@@ -64,15 +64,16 @@ func (s *soak) clientWatches() (n int) {
 }
 
 // grown tells what is more than it was; "" if nothing is. The heap may move a
-// little: caches fill, and maps do not shrink.
-func (h holdings) grown(before holdings) (what string) {
+// little: caches fill, and maps do not shrink. stray is how many more of the
+// client's watches are no leak.
+func (h holdings) grown(before holdings, stray int) (what string) {
 	more := func(name string, now, then, allowed int64) {
 		if now-then > allowed {
 			what += fmt.Sprintf("%s grew from %d to %d; ", name, then, now)
 		}
 	}
 	more("goroutines", int64(h.goroutines), int64(before.goroutines), 0)
-	more("the client's watches", int64(h.clientWatches), int64(before.clientWatches), 0)
+	more("the client's watches", int64(h.clientWatches), int64(before.clientWatches), int64(stray))
 	more("the server's watches", int64(h.serverWatches), int64(before.serverWatches), 0)
 	more("ephemeral nodes", int64(h.nodes), int64(before.nodes), 0)
 	more("the heap", h.heap, before.heap, 128<<10)
@@ -138,10 +139,14 @@ func (s *soak) leader(name string) *election.Candidate {
 }
 
 var soaks = []struct {
-	name  string
+	name string
+	// stray: a request that was on its way when its session ended can arm a
+	// second watch on the next one, of its own ballot or an acknowledgement, and
+	// that goes with that session.
+	stray int
 	cycle func(s *soak) func(i int)
 }{
-	{"vote and resign", func(s *soak) func(int) {
+	{"vote and resign", 0, func(s *soak) func(int) {
 		c := s.candidate(s.s, "vote", nil)
 		return func(int) {
 			s.must(c.Vote(s.ctx))
@@ -152,7 +157,7 @@ var soaks = []struct {
 			s.must(c.Resign(s.ctx))
 		}
 	}},
-	{"vote and resign behind a leader", func(s *soak) func(int) {
+	{"vote and resign behind a leader", 0, func(s *soak) func(int) {
 		s.leader("behind")
 		c := s.candidate(s.s, "behind", nil)
 		return func(int) {
@@ -161,7 +166,7 @@ var soaks = []struct {
 			s.must(c.Resign(s.ctx))
 		}
 	}},
-	{"follow the leader and close", func(s *soak) func(int) {
+	{"follow the leader and close", 0, func(s *soak) func(int) {
 		s.leader("follow")
 		return func(int) {
 			c := s.candidate(s.s, "follow", &election.CandidateOptions{Follow: election.FollowLeader})
@@ -170,7 +175,7 @@ var soaks = []struct {
 			s.must(c.Close())
 		}
 	}},
-	{"a failover and back", func(s *soak) func(int) {
+	{"a failover and back", 0, func(s *soak) func(int) {
 		a, b := s.candidate(s.s, "failover", nil), s.candidate(s.session(), "failover", nil)
 		s.must(a.Vote(s.ctx))
 		return func(int) {
@@ -184,14 +189,14 @@ var soaks = []struct {
 			a, b = b, a
 		}
 	}},
-	{"observe and close", func(s *soak) func(int) {
+	{"observe and close", 0, func(s *soak) func(int) {
 		s.leader("observe")
 		return func(int) { s.observe("observe") }
 	}},
-	{"observe nobody and close", func(s *soak) func(int) {
+	{"observe nobody and close", 0, func(s *soak) func(int) {
 		return func(int) { s.observe("nobody") }
 	}},
-	{"wait for an acknowledgement and give up", func(s *soak) func(int) {
+	{"wait for an acknowledgement and give up", 0, func(s *soak) func(int) {
 		o, err := election.NewObserver(s.s, "ack", nil)
 		s.must(err)
 		return func(int) {
@@ -201,7 +206,7 @@ var soaks = []struct {
 			synctest.Wait()
 		}
 	}},
-	{"session lost and renewed", func(s *soak) func(int) {
+	{"session lost and renewed", 2, func(s *soak) func(int) {
 		s.leader("waits")
 		leads, waits := s.candidate(s.s, "leads", nil), s.candidate(s.s, "waits", nil)
 		s.must(leads.Vote(s.ctx))
@@ -235,7 +240,7 @@ func TestSoak(t *testing.T) {
 			soaking(t, func(s *soak) {
 				began := time.Now()
 				before, after := s.run(*soakCycles, test.cycle(s))
-				if grown := after.grown(before); grown != "" {
+				if grown := after.grown(before, test.stray); grown != "" {
 					t.Errorf("after %d cycles: %s", *soakCycles, grown)
 				}
 				t.Logf("%d cycles in %v of virtual time: goroutines %d, then %d; heap %d KiB, then %d; client's watches %d, then %d; server's watches %d, then %d",
@@ -283,7 +288,7 @@ func TestSoakNotices(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			soaking(t, func(s *soak) {
 				before, after := s.run(200, test.cycle(s))
-				if after.grown(before) == "" {
+				if after.grown(before, 0) == "" {
 					t.Error("a leak was not noticed")
 				}
 			})
