@@ -148,7 +148,8 @@ func TestRunSurvivors(t *testing.T) {
 				}
 				a, b := pair(t, servers, j, flags...)
 				a.signal(end.signal)
-				j.has(t, "B\n")
+				// Long enough for a sign of life of A's.
+				until(t, "B to lead", func() bool { return strings.Count(j.read(), "B\n") >= 30 })
 				if end.resumes {
 					// A's command was killed while zkelect stood still.
 					a.signal(syscall.SIGCONT)
