@@ -85,10 +85,11 @@ func (f *field) session(set ...func(*election.SessionOptions)) *election.Session
 	return s
 }
 
-// client is a connection for the floor.
+// client is a connection for the floor, which does not survive the loss of one,
+// so it is given the time that a busy machine may take.
 func (f *field) client() *zk.Conn {
 	f.b.Helper()
-	conn, events, err := zk.Connect([]string{"127.0.0.1:1"}, f.timeout, zk.WithLogger(silent{}),
+	conn, events, err := zk.Connect([]string{"127.0.0.1:1"}, 5*f.timeout, zk.WithLogger(silent{}),
 		zk.WithDialer(func(network, _ string, timeout time.Duration) (net.Conn, error) {
 			return f.dial(network, f.servers[0], timeout)
 		}))
