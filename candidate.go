@@ -38,7 +38,9 @@ type CandidateOptions struct {
 	Follow Follow
 	// ACL is for the election's node, if this candidate creates it, for its
 	// ballots and its acknowledgement. The default is open to everybody. With
-	// an ACL an existing election node that is open to others is an error.
+	// an ACL an existing election node that is open to others is an error. The
+	// root, and what is above it, is created open: give it an ACL of its own
+	// where strangers could otherwise replace an empty election node.
 	ACL []zk.ACL
 	// HotStandby makes the candidate that is next in line keep the lease warm,
 	// at the cost of eight small writes in each session timeout: it then
@@ -195,7 +197,8 @@ func (c *Candidate) Vote(ctx context.Context) error {
 
 // Campaign votes and blocks until this candidate leads: its OnWin functions
 // have succeeded and the acknowledgement is written. It returns the term, or
-// ErrTakeoverFailed, ErrResigned, ErrClosed, or what Vote returns. If ctx ends
+// ErrTakeoverFailed (OnTakeoverError and OnStepDown follow, and then the
+// ballot's withdrawal), ErrResigned, ErrClosed, or what Vote returns. If ctx ends
 // first Campaign returns its error and, if nothing else has asked for the vote,
 // withdraws the ballot in the background. From inside a callback it returns
 // ErrCallbackRunning, since it would wait for that callback.

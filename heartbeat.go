@@ -19,7 +19,7 @@ func (l *sessionLoop) due(now instant) (instant, bool) {
 		until = instant(lease.until.Load())
 	}
 	answered := l.lastBeatOn == conn
-	due := conn.rule.next(conn.heard, l.lastBeat, answered, until, now)
+	due := conn.rule.next(conn.heard, l.lastBeat, l.lastBeatAnswered, answered, until, now)
 	if l.failed {
 		due = max(due, l.triedAt+conn.rule.interval()/4)
 	}
@@ -47,12 +47,13 @@ func (l *sessionLoop) beat(now instant) {
 	l.help(func() {
 		sent := l.now()
 		err := heartbeat(conn)
-		if answered := l.now(); l.connection.Load() != on || conn.SessionID() != id {
+		answered := l.now()
+		if l.connection.Load() != on || conn.SessionID() != id {
 			on = nil
 		} else if !l.owned && isAnswer(err) {
 			on.heard.add(sent, answered)
 		}
-		l.inbox.push(beat{sent, on, err})
+		l.inbox.push(beat{sent, answered, on, err})
 	})
 }
 
@@ -70,7 +71,7 @@ func (l *sessionLoop) beaten(m beat) {
 		return
 	}
 	previous, ok := l.lastBeat, l.lastBeatOn == m.on
-	l.lastBeat, l.lastBeatOn = m.sent, m.on
+	l.lastBeat, l.lastBeatAnswered, l.lastBeatOn = m.sent, m.answered, m.on
 	if !ok {
 		return
 	}

@@ -61,14 +61,16 @@ func (r leaseRule) end(heard *contacts, previous instant) (until instant, ok boo
 }
 
 // next returns when the next heartbeat is due, given when the last answered
-// one was sent (previous; ok is false when there is none on this connection)
-// and until when the lease is valid.
-func (r leaseRule) next(heard *contacts, previous instant, ok bool, until, now instant) instant {
+// one was sent (previous) and answered (ok is false when there is none on this
+// connection) and until when the lease is valid.
+func (r leaseRule) next(heard *contacts, previous, answered instant, ok bool, until, now instant) instant {
 	if !ok {
 		return now
 	}
 	if until-now >= r.worthwhile() {
-		return previous + r.interval()
+		// Counted from the answer: with the default tick, half of it is two
+		// intervals, and an answer would miss being old enough by its delay.
+		return answered + r.interval()
 	}
 	if end, ok := r.end(heard, previous); ok && end-now >= r.worthwhile() {
 		return now // one more answer makes the lease

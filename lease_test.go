@@ -137,14 +137,14 @@ func TestLeaseRuleNext(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		contacts []contact
-		previous instant
+		previous instant // answered a tenth of a second later
 		answered bool
 		until    instant
 		now      instant
 		want     instant
 	}{
 		{"the first", nil, 0, false, 0, 5 * second, 5 * second},
-		{"in good time", nil, 5 * second, true, 15 * second, 6 * second, 6500 * time.Millisecond},
+		{"in good time", nil, 5 * second, true, 15 * second, 6 * second, 6600 * time.Millisecond},
 		{"one more makes it", []contact{{1 * second, 2 * second}, {5 * second, 5 * second}}, 5 * second, true, 0, 5 * second, 5 * second},
 		{"nothing old enough: when the oldest is", []contact{{4 * second, 4 * second}, {5 * second, 5 * second}}, 5 * second, true, 0, 5 * second, 7 * second},
 		{"that is now", []contact{{4 * second, 4 * second}, {5 * second, 5 * second}}, 5 * second, true, 0, 8 * second, 8 * second},
@@ -153,7 +153,7 @@ func TestLeaseRuleNext(t *testing.T) {
 		for _, x := range c.contacts {
 			heard.add(x.sent, x.answered)
 		}
-		if got := rule.next(heard, c.previous, c.answered, c.until, c.now); got != c.want {
+		if got := rule.next(heard, c.previous, c.previous+100*time.Millisecond, c.answered, c.until, c.now); got != c.want {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
 	}

@@ -21,27 +21,28 @@ const patience = 6
 type sessionLoop struct {
 	*Session
 
-	inc        *incarnation
-	connected  bool
-	looks      uint64
-	err        error
-	seen       int64 // of Session.established
-	first      bool  // no session has been ready yet
-	preparing  bool  // a helper authenticates and syncs a new session
-	authorized int   // how many of opts.Auth the client knows
-	retryAt    instant
-	lookAt     instant // when to tell members to look again; 0: not due
-	readyAt    instant // when a new session may be prepared
-	freshID    int64   // the session that readyAt is for
-	beating    bool    // a heartbeat is under way
-	triedAt    instant // when the last heartbeat was sent, answered or not
-	failed     bool    // it had no answer that counts
-	lastBeat   instant // when the last answered one was sent
-	lastBeatOn *connection
-	clocks     [2]clockReading // an older reading and a newer one
-	timer      *time.Timer
-	quit       bool
-	goneSince  instant // since when a connection lent to us has had no session; 0: it has one
+	inc              *incarnation
+	connected        bool
+	looks            uint64
+	err              error
+	seen             int64 // of Session.established
+	first            bool  // no session has been ready yet
+	preparing        bool  // a helper authenticates and syncs a new session
+	authorized       int   // how many of opts.Auth the client knows
+	retryAt          instant
+	lookAt           instant // when to tell members to look again; 0: not due
+	readyAt          instant // when a new session may be prepared
+	freshID          int64   // the session that readyAt is for
+	beating          bool    // a heartbeat is under way
+	triedAt          instant // when the last heartbeat was sent, answered or not
+	failed           bool    // it had no answer that counts
+	lastBeat         instant // when the last answered one was sent
+	lastBeatAnswered instant
+	lastBeatOn       *connection
+	clocks           [2]clockReading // an older reading and a newer one
+	timer            *time.Timer
+	quit             bool
+	goneSince        instant // since when a connection lent to us has had no session; 0: it has one
 }
 
 // Messages to the loop.
@@ -57,9 +58,10 @@ type (
 	// beat is the end of a heartbeat. The connection is nil unless it was the
 	// same before and after, under the same session.
 	beat struct {
-		sent instant
-		on   *connection
-		err  error
+		sent     instant
+		answered instant
+		on       *connection
+		err      error
 	}
 )
 
