@@ -30,7 +30,12 @@ func TestFollowerCutOff(t *testing.T) {
 	zookeeper := testutil.StartZooKeeperWith(t, 3, testutil.EnsembleOptions{
 		TickTime: tick, Hosts: net.hosts, Namespaces: net.namespaces,
 	})
-	for round := range *flagCuts {
+	// How long the control has two leaders depends on when in its ticks the
+	// ensemble is cut: from most of a second to six. It must show what the cut
+	// can do, the library must pass each.
+	const most = 6
+	worst := time.Duration(0)
+	for round := 0; round < *flagCuts || worst < time.Second && round < most; round++ {
 		if err := zookeeper.AwaitServing(time.Minute); err != nil {
 			t.Fatal(err)
 		}
@@ -94,9 +99,7 @@ func TestFollowerCutOff(t *testing.T) {
 		for _, d := range history.TokensOutOfOrder(ours) {
 			t.Error(d)
 		}
-		if r.naiveOverlap < time.Second {
-			t.Errorf("the control, which trusts its connection, had two leaders for %v only: the cut proves nothing", r.naiveOverlap)
-		}
+		worst = max(worst, r.naiveOverlap)
 		// Both wait for the expiry of a session, which a tick's bucket may set apart; ours then for two heartbeats.
 		if r.until > r.naiveUntil+tick+time.Second {
 			t.Errorf("led again after %v only, the naive one after %v", r.until, r.naiveUntil)
@@ -104,6 +107,9 @@ func TestFollowerCutOff(t *testing.T) {
 		t.Logf("cut %d: the library stepped down after %v, led again after %v, overlap %v; naive led again after %v, overlap %v",
 			round, r.steppedDown, r.until, r.overlap, r.naiveUntil, r.naiveOverlap)
 		results.cuts = append(results.cuts, r)
+	}
+	if worst < time.Second {
+		t.Errorf("the control, which trusts its connection, had two leaders for %v at most: the cuts prove nothing", worst)
 	}
 }
 
