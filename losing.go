@@ -38,6 +38,7 @@ func (c *candidacy) leaderSeen(m leaderSeen) {
 	}
 	if !m.sub.lasting {
 		m.sub.end() // it has told all that it ever will: no follower need live for it
+		c.sub = nil
 	}
 	leader := m.view.leader.leader()
 	if leader.Zxid == c.told {
