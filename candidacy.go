@@ -477,7 +477,7 @@ func (c *candidacy) timeout(now time.Time) {
 		default:
 			c.closeErr = fmt.Errorf("election: close %s: no server answered in %v: the ballot ends with the session", c.path, c.patience())
 		}
-		c.interrupt(ErrClosed)
+		c.abandonBallot()
 		c.setPhase(ended)
 	}
 }

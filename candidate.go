@@ -250,7 +250,8 @@ func (c *Candidate) Resign(ctx context.Context) error {
 // Close resigns, for good, and releases everything: afterwards no callback
 // runs, no goroutine is left, and every method returns ErrClosed. When no
 // server answers for two session timeouts Close gives up with an error; the
-// ballot then ends with the session. ErrCallbackRunning tells that a callback
+// ballot then ends with the session, or when a server answers while the Session
+// still lives. ErrCallbackRunning tells that a callback
 // has not returned in StepDownTimeout, as it cannot when Close is called from
 // inside of it. A second Close waits for the first and returns the same.
 func (c *Candidate) Close() error {

@@ -322,6 +322,10 @@ func closeUnreachable(t *testing.T, w *world) {
 	if again := a.Close(); again == nil || again.Error() != err.Error() {
 		t.Fatalf("a second Close: %v", again)
 	}
+	// The ballot does not wait for the session's end once a server answers.
+	n.link.setDown(false)
+	conn := w.client()
+	w.until("the withdrawal", func() bool { return len(w.children(conn, a.RootVotePath())) == 0 })
 	// The whole session, too.
 	b := w.memberOn(w.session(), "b", j)
 	b.node.link.setDown(true)

@@ -121,11 +121,29 @@ func (c *candidacy) resign(m resignCommand) {
 	}
 }
 
-func (c *candidacy) beginWithdraw() {
+func (c *candidacy) withdrawal() withdrawal {
 	w := withdrawal{ballot: c.ballot, acked: c.acked, ack: c.ack}
-	if c.uncertain {
+	if c.uncertain || c.phase == casting {
 		w.tag = c.tag
 	}
+	return w
+}
+
+// abandonBallot is for a Close that gives up: should a server answer while the
+// Session lives, the ballot is withdrawn then, or it would block the others
+// until the Session ends.
+func (c *candidacy) abandonBallot() {
+	if c.phase == withdrawing && c.busy {
+		return // that errand goes on
+	}
+	c.interrupt(ErrClosed)
+	if w := c.withdrawal(); w.ballot != nil || w.tag != "" {
+		c.session.help(func() { _ = c.Candidate.withdraw(context.Background(), w) })
+	}
+}
+
+func (c *candidacy) beginWithdraw() {
+	w := c.withdrawal()
 	c.errand(func(ctx context.Context) any { return withdrawDone{c.Candidate.withdraw(ctx, w)} })
 }
 
