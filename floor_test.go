@@ -1,6 +1,7 @@
 package election_test
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -115,7 +116,7 @@ func newFloorLine(f *field, n int) *floorLine {
 // await lets the next in line wait to lead.
 func (l *floorLine) await(m *floorMember) {
 	go func() {
-		if err := m.lead(); err != nil && err != zk.ErrClosing && err != zk.ErrConnectionClosed {
+		if err := m.lead(); err != nil && !errors.Is(err, zk.ErrClosing) && !errors.Is(err, zk.ErrConnectionClosed) {
 			l.b.Error(err)
 		}
 	}()
@@ -164,7 +165,7 @@ func (l *floorLine) observe(conn *zk.Conn, path string) {
 					l.told <- time.Now()
 				}
 				watch = changed
-			} else if err != zk.ErrNoNode {
+			} else if !errors.Is(err, zk.ErrNoNode) {
 				return
 			}
 		}

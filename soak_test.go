@@ -130,12 +130,11 @@ func (s *soak) candidate(on *election.Session, name string, opts *election.Candi
 }
 
 // leader leads an election of that name, on another session.
-func (s *soak) leader(name string) *election.Candidate {
+func (s *soak) leader(name string) {
 	c := s.candidate(s.session(), name, nil)
 	_, err := c.Campaign(s.ctx)
 	s.must(err)
 	time.Sleep(20 * time.Second) // its slow look has armed what it arms
-	return c
 }
 
 var soaks = []struct {
