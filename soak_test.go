@@ -39,7 +39,7 @@ type holdings struct {
 }
 
 func (s *soak) weigh() holdings {
-	time.Sleep(2 * time.Hour) // the runtime keeps stopped timers until their time would have come
+	time.Sleep(61 * time.Minute) // the runtime keeps stopped timers until their time would have come
 	synctest.Wait()
 	runtime.GC()
 	runtime.GC()
