@@ -364,12 +364,12 @@ func (c *candidacy) setPhase(p phase) {
 
 // noticeSession notices what has become of the Session.
 func (c *candidacy) noticeSession(view sessionView) {
+	if c.untold && (view.inc != c.lead.ballot.inc || !view.connected) {
+		c.tellStepDown(ErrSessionLost)
+	}
 	if view.inc != c.inc {
 		c.inc = view.inc
 		c.retryAt = time.Time{}
-		if c.untold {
-			c.tellStepDown(ErrSessionLost)
-		}
 		if c.ballot != nil && c.ballot.inc != view.inc {
 			c.ballotLost(ErrSessionLost)
 		}

@@ -158,7 +158,8 @@ func (c *Candidate) OnLose(fn func(ctx context.Context, leader Leader)) (cancel 
 }
 
 // OnStepDown registers fn for the loss of leadership: it is called exactly
-// once for each OnWin, after that has returned. The cause is, for errors.Is,
+// once for each OnWin, after that has returned. Let work stop by OnWin's
+// context: that ends at once, and fn may have to wait for its turn. The cause is, for errors.Is,
 // ErrResigned, ErrClosed, ErrLeaseLapsed, ErrSessionLost, ErrBallotDeleted or
 // ErrTakeoverFailed. fn's context ends StepDownTimeout after the loss.
 func (c *Candidate) OnStepDown(fn func(ctx context.Context, term Term, cause error)) (cancel func()) {
@@ -174,8 +175,8 @@ func (c *Candidate) OnTakeoverError(fn func(term Term, err error)) (cancel func(
 // Vote casts a ballot, and returns once it is cast; the callbacks follow on
 // their own goroutine. While a ballot is live Vote does nothing, so it may be
 // called any number of times, from an OnConnected hook for one; during a
-// withdrawal it waits for its end and casts a new one. After a session loss
-// the candidate votes again by itself.
+// withdrawal it waits for its end and casts a new one. When its session or its
+// ballot is lost the candidate votes again by itself.
 //
 // If ctx ends first, Vote returns its error, and the candidate goes on
 // voting: there is then no ballot, or one that is served. Resign ends that. An
@@ -381,7 +382,7 @@ func (c *Candidate) explain(err error, operation string) error {
 			return err
 		}
 	}
-	return wrapf(err, operation, c.path)
+	return wrapf(c.session.unreached(err), operation, c.path)
 }
 
 // wake makes the candidate a member of its Session.

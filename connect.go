@@ -2,6 +2,7 @@ package election
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -34,8 +35,10 @@ func (s *Session) open() error {
 			}
 			c, err := dial(network, address, timeout)
 			if err != nil {
+				s.dialError.Store(&err)
 				return nil, err
 			}
+			s.dialError.Store(nil)
 			if !current() || s.quitting.Load() {
 				_ = c.Close()
 				return nil, net.ErrClosed
@@ -107,4 +110,14 @@ func (l clientLogger) Printf(format string, args ...any) {
 	if l.logger.Enabled(context.Background(), slog.LevelDebug) {
 		l.logger.Debug("zk: " + fmt.Sprintf(format, args...))
 	}
+}
+
+// unreached adds to the error of a wait that was given up why the last attempt
+// to reach a server failed, if it did.
+func (s *Session) unreached(err error) error {
+	cause := s.dialError.Load()
+	if cause == nil || !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return fmt.Errorf("%w (no server of %q reached: %w)", err, s.servers, *cause)
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"log/slog"
 	"net"
 	"reflect"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -571,6 +573,41 @@ func TestStepDownWithoutOnWin(t *testing.T) {
 		}
 		if got := <-downs; got != term {
 			t.Fatalf("%v, want %v", got, term)
+		}
+	})
+}
+
+// Where no server is reached, the log and the errors say why.
+func TestUnreachableServer(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		refused := errors.New("connection refused by the test")
+		var log logBuffer
+		s, err := election.Connect([]string{"nowhere"}, 4*time.Second, &election.SessionOptions{
+			Logger: slog.New(slog.NewTextHandler(&log, nil)),
+			Dialer: func(string, string, time.Duration) (net.Conn, error) { return nil, refused },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		c, err := election.NewCandidate(s, "x", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		for _, err := range []error{s.AwaitConnected(ctx), c.Vote(ctx), second(c.Leader(ctx))} {
+			if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, refused) || !strings.Contains(err.Error(), "nowhere") {
+				t.Errorf("%v", err)
+			}
+		}
+		if n := strings.Count(log.String(), "no server reached"); n != 1 || !strings.Contains(log.String(), refused.Error()) {
+			t.Errorf("said %d times:\n%s", n, log.String())
+		}
+		for _, servers := range [][]string{{""}, {"a:1", ""}} {
+			if _, err := election.Connect(servers, time.Second, nil); err == nil {
+				t.Errorf("servers %q were taken", servers)
+			}
 		}
 	})
 }

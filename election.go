@@ -225,7 +225,7 @@ func (b *Base) fail(ctx context.Context, err error, operation, path string) erro
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	return wrapf(err, operation, path)
+	return wrapf(b.session.unreached(err), operation, path)
 }
 
 // checkData refuses what ZooKeeper could not take.

@@ -26,11 +26,11 @@ var (
 	ErrLeaseLapsed = errors.New("election: lease lapsed")
 
 	// ErrSessionLost is the cause of a step-down when the ZooKeeper session
-	// has ended.
+	// has ended, or the leader's ballot has gone and its connection with it.
 	ErrSessionLost = errors.New("election: session lost")
 
 	// ErrBallotDeleted is the cause of a step-down when somebody else deleted
-	// the leader's ballot.
+	// the leader's ballot. The candidate votes again by itself.
 	ErrBallotDeleted = errors.New("election: ballot deleted")
 
 	// ErrTakeoverFailed is the cause of a step-down when an OnWin callback

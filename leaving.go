@@ -30,8 +30,8 @@ func (c *candidacy) quit(cause error) {
 
 // beginAskCause finds out why the leader's ballot is gone. When a session
 // expires, the event of its ballot's deletion is the first that its owner hears
-// of it; the end of the connection follows. An answer to the session tells that
-// it was somebody who deleted the ballot.
+// of it; the end of the connection follows, and is taken for it. An answer to
+// the session tells that it was somebody who deleted the ballot.
 func (c *candidacy) beginAskCause() {
 	l := c.lead
 	c.errand(func(ctx context.Context) any {
@@ -53,7 +53,7 @@ func (c *candidacy) causeAsked(m causeAsked) {
 	case m.err == nil:
 		c.tellStepDown(ErrBallotDeleted)
 	default:
-		c.hold() // the Session will know more
+		c.tellStepDown(ErrSessionLost)
 	}
 }
 

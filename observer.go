@@ -96,7 +96,7 @@ func (o *Observer) Observe(ctx context.Context) error {
 	case <-o.ctx.Done():
 		return ErrClosed
 	case <-ctx.Done():
-		return wrapf(ctx.Err(), "observe", o.path)
+		return wrapf(o.session.unreached(ctx.Err()), "observe", o.path)
 	}
 }
 

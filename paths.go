@@ -43,8 +43,13 @@ func electionPath(root, name string) (string, error) {
 }
 
 func checkRoot(root string) error {
-	if !strings.HasPrefix(root, "/") {
+	switch {
+	case !strings.HasPrefix(root, "/"):
 		return fmt.Errorf("%w: root %q is not absolute", ErrInvalidPath, root)
+	case root == "/":
+		return fmt.Errorf("%w: root %q: give a path below it", ErrInvalidPath, root)
+	case strings.HasSuffix(root, "/"):
+		return fmt.Errorf("%w: root %q ends with a slash", ErrInvalidPath, root)
 	}
 	for component := range strings.SplitSeq(root[1:], "/") {
 		if why := componentFault(component); why != "" {

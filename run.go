@@ -67,7 +67,7 @@ func (c *Candidate) lead(ctx context.Context, r *runner, l *leadership, fn func(
 	stop := context.AfterFunc(ctx, func() { c.inbox.push(resignCommand{cause: ErrResigned}) })
 	defer stop()
 	defer c.inbox.push(runDone{r, l})
-	err = protect(c.logger, "Run", func() error {
+	err = protect(c.logger, "the function given to Run", func() error {
 		return fn(valuesFrom{l.ctx, ctx}, l.term)
 	})
 	return c.leader.Load() == l && l.lease.valid() && l.ctx.Err() == nil && ctx.Err() == nil, err

@@ -76,18 +76,19 @@ type Session struct {
 	helloAt     atomic.Int64 // instant of the first of those
 	awake       atomic.Int64 // instant of the last jump of the clock: times before it are not comparable
 
-	slots    chan struct{}  // one for each request under way
-	helpers  sync.WaitGroup // goroutines that make a call of the client
-	loops    sync.WaitGroup // followers
-	quitting atomic.Bool    // Close is closing the connection
-	unusable error          // why NewSession could make nothing of its arguments
-	helpMu   sync.Mutex     // guards helpless, and helpers against a beginning during the end
-	helpless bool           // no helper begins any more
-	watches  spareWatches
-	inbox    *inbox        // events for the loop
-	done     chan struct{} // closed when the loop has ended
-	closed   chan struct{} // closed when Close is through
-	closeErr error         // its result, written before
+	slots     chan struct{}         // one for each request under way
+	helpers   sync.WaitGroup        // goroutines that make a call of the client
+	loops     sync.WaitGroup        // followers
+	dialError atomic.Pointer[error] // of the last attempt to reach a server; nil when it was reached
+	quitting  atomic.Bool           // Close is closing the connection
+	unusable  error                 // why NewSession could make nothing of its arguments
+	helpMu    sync.Mutex            // guards helpless, and helpers against a beginning during the end
+	helpless  bool                  // no helper begins any more
+	watches   spareWatches
+	inbox     *inbox        // events for the loop
+	done      chan struct{} // closed when the loop has ended
+	closed    chan struct{} // closed when Close is through
+	closeErr  error         // its result, written before
 
 	mu        sync.Mutex
 	view      sessionView
@@ -138,12 +139,18 @@ type connectedHook struct {
 }
 
 // Connect makes a Session that opens and owns its connection. It returns at
-// once and connects in the background, for ever: see AwaitConnected. timeout is
+// once and connects in the background, for ever: while no server answers, Vote
+// and the like wait, so give them a deadline or call AwaitConnected first. timeout is
 // the session timeout to ask for; the server may grant another (Timeout).
 // Close the Session to end it. A nil opts means the defaults.
 func Connect(servers []string, timeout time.Duration, opts *SessionOptions) (*Session, error) {
 	if timeout < time.Millisecond {
 		return nil, fmt.Errorf("election: session timeout %v is less than a millisecond", timeout)
+	}
+	for i, server := range servers {
+		if server == "" {
+			return nil, fmt.Errorf("election: connect: server %d of %d is empty: %q", i+1, len(servers), servers)
+		}
 	}
 	s := newSession(timeout)
 	s.owned = true
@@ -225,7 +232,7 @@ func (s *Session) Timeout() time.Duration { return time.Duration(s.timeout.Load(
 func (s *Session) AwaitConnected(ctx context.Context) error {
 	_, err := s.await(ctx, false)
 	if err != nil {
-		return wrapf(err, "await a connection to", fmt.Sprint(s.servers))
+		return wrapf(s.unreached(err), "await a connection to", fmt.Sprintf("%q", s.servers))
 	}
 	return nil
 }

@@ -42,6 +42,7 @@ type sessionLoop struct {
 	clocks           [2]clockReading // an older reading and a newer one
 	timer            *time.Timer
 	quit             bool
+	awaySince        instant // since when an own client has had no session; 0: it has one; -1: that was said
 	goneSince        instant // since when a connection lent to us has had no session; 0: it has one
 }
 
@@ -151,6 +152,7 @@ func (l *sessionLoop) step() {
 	l.seen = established
 	l.replaceClient(now)
 	l.reportLent(now, hasSession)
+	l.reportUnreached(now, hasSession)
 	l.keep(now)
 	l.timer.Reset(max(0, l.wakeAt(now)-now))
 }
@@ -293,6 +295,21 @@ func (l *sessionLoop) wakeAt(now instant) instant {
 		soonest(due)
 	}
 	return at
+}
+
+// reportUnreached says so, once, when no server has been reached for as long as
+// a session lasts.
+func (l *sessionLoop) reportUnreached(now instant, hasSession bool) {
+	cause := l.dialError.Load()
+	switch {
+	case hasSession || cause == nil:
+		l.awaySince = 0
+	case l.awaySince == 0:
+		l.awaySince = max(now, 1)
+	case l.awaySince > 0 && now-l.awaySince >= l.Timeout():
+		l.awaySince = -1
+		l.logger.Warn("election: no server reached", "servers", l.servers, "for", l.Timeout(), "error", *cause)
+	}
 }
 
 // reportLent says so when a connection lent to us gets no session: unlike one

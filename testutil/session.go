@@ -119,7 +119,10 @@ func (s *Server) endSession(id int64) {
 
 // ExpireSession ends a session as the ensemble does when it has not heard of the
 // client for too long: its ephemeral nodes are deleted in one transaction and
-// its connection is closed. It is false when there is no such session.
+// its connection is closed. It is false when there is no such session. An
+// ensemble would not do it so early, and a guarantee that rests on the session
+// timeout need not hold until the client has heard of it: for an expiry as it
+// really happens see Isolate.
 func (s *Server) ExpireSession(id int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
