@@ -28,7 +28,7 @@ func TestRunAgainAfterResign(t *testing.T) {
 	virtually(t, func(t *testing.T, w *world) {
 		a := w.member("a", &journal{})
 		leads := make(chan struct{}, 1)
-		until := func(ctx context.Context, _ election.Term) error { leads <- struct{}{}; <-ctx.Done(); return nil }
+		until := func(ctx context.Context, _ election.Term) error { leads <- struct{}{}; <-ctx.Done(); return ctx.Err() }
 		result := make(chan error, 1)
 		for range 3 {
 			go func() { result <- a.Run(w.context(), until) }()

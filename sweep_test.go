@@ -62,8 +62,8 @@ func (s *stage) candidate(name string, opts *CandidateOptions) *actor {
 }
 
 // leader makes a candidate that leads.
-func (s *stage) leader(name string, opts *CandidateOptions) *actor {
-	a := s.candidate(name, opts)
+func (s *stage) leader(name string) *actor {
+	a := s.candidate(name, nil)
 	if err := a.vote(sweepTimeout); err != nil {
 		s.t.Fatal(err)
 	}
@@ -89,28 +89,28 @@ var sweepScenarios = []sweepScenario{
 		s.a = s.candidate("a", nil)
 		_ = s.a.vote(enough)
 	}},
-	{"join behind", func(s *stage) { s.a = s.leader("a", nil) }, func(s *stage) {
+	{"join behind", func(s *stage) { s.a = s.leader("a") }, func(s *stage) {
 		s.b = s.candidate("b", nil)
 		_ = s.b.vote(enough)
 	}},
-	{"join behind two", func(s *stage) { s.a, s.b = s.leader("a", nil), s.follower("b", nil) }, func(s *stage) {
+	{"join behind two", func(s *stage) { s.a, s.b = s.leader("a"), s.follower("b", nil) }, func(s *stage) {
 		s.c = s.candidate("c", &CandidateOptions{Follow: FollowLeader})
 		_ = s.c.vote(enough)
 		_ = s.b.resign(enough) // c's predecessor, not the leader
 	}},
 	{"take over", func(s *stage) {
-		s.a, s.b, s.c = s.leader("a", nil), s.follower("b", nil), s.follower("c", &CandidateOptions{Follow: FollowLeader})
+		s.a, s.b, s.c = s.leader("a"), s.follower("b", nil), s.follower("c", &CandidateOptions{Follow: FollowLeader})
 	}, func(s *stage) {
 		// The process stops for longer than its session lasts.
 		s.a.p.gate.shut()
 		time.Sleep(sweepTimeout + sweepTimeout/2)
 		s.a.p.gate.open()
 	}},
-	{"take over from the dead", func(s *stage) { s.a, s.b = s.leader("a", nil), s.follower("b", nil) }, func(s *stage) {
+	{"take over from the dead", func(s *stage) { s.a, s.b = s.leader("a"), s.follower("b", nil) }, func(s *stage) {
 		s.expire(s.a.p.session.ID())
 	}},
 	{"stand by hot", func(s *stage) {
-		s.a, s.b = s.leader("a", nil), s.follower("b", &CandidateOptions{HotStandby: true})
+		s.a, s.b = s.leader("a"), s.follower("b", &CandidateOptions{HotStandby: true})
 		time.Sleep(2 * sweepTimeout)
 	}, func(s *stage) {
 		_ = s.a.resign(enough)
@@ -134,18 +134,18 @@ var sweepScenarios = []sweepScenario{
 		_ = s.a.vote(enough)
 		_ = s.b.vote(enough)
 	}},
-	{"resign", func(s *stage) { s.a, s.b = s.leader("a", nil), s.follower("b", nil) }, func(s *stage) {
+	{"resign", func(s *stage) { s.a, s.b = s.leader("a"), s.follower("b", nil) }, func(s *stage) {
 		_ = s.a.resign(enough)
 	}},
-	{"resign and vote", func(s *stage) { s.a, s.b = s.leader("a", nil), s.follower("b", nil) }, func(s *stage) {
+	{"resign and vote", func(s *stage) { s.a, s.b = s.leader("a"), s.follower("b", nil) }, func(s *stage) {
 		_ = s.a.resign(enough)
 		_ = s.a.vote(enough)
 		_ = s.b.resign(enough)
 	}},
-	{"close", func(s *stage) { s.a, s.b = s.leader("a", nil), s.follower("b", nil) }, func(s *stage) {
+	{"close", func(s *stage) { s.a, s.b = s.leader("a"), s.follower("b", nil) }, func(s *stage) {
 		s.a.close(false)
 	}},
-	{"close while voting", func(s *stage) { s.b = s.leader("b", nil); s.a = s.candidate("a", nil) }, func(s *stage) {
+	{"close while voting", func(s *stage) { s.b = s.leader("b"); s.a = s.candidate("a", nil) }, func(s *stage) {
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
 		voted := make(chan struct{})
@@ -153,7 +153,7 @@ var sweepScenarios = []sweepScenario{
 		s.a.close(false)
 		<-voted
 	}},
-	{"close amid a vote", func(s *stage) { s.b = s.leader("b", nil); s.a = s.candidate("a", nil) }, func(s *stage) {
+	{"close amid a vote", func(s *stage) { s.b = s.leader("b"); s.a = s.candidate("a", nil) }, func(s *stage) {
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
 		voted := make(chan struct{})
@@ -162,7 +162,7 @@ var sweepScenarios = []sweepScenario{
 		s.a.close(false)
 		<-voted
 	}},
-	{"proclaim", func(s *stage) { s.a, s.b = s.leader("a", nil), s.follower("b", nil) }, func(s *stage) {
+	{"proclaim", func(s *stage) { s.a, s.b = s.leader("a"), s.follower("b", nil) }, func(s *stage) {
 		ctx, cancel := context.WithTimeout(context.Background(), enough)
 		defer cancel()
 		s.mu.Lock()
@@ -172,7 +172,7 @@ var sweepScenarios = []sweepScenario{
 			s.proclaimed("a|new")
 		}
 	}},
-	{"observe", func(s *stage) { s.a = s.leader("a", nil) }, func(s *stage) {
+	{"observe", func(s *stage) { s.a = s.leader("a") }, func(s *stage) {
 		p := s.newProcess("o's session", 0, 0)
 		s.o = s.newWitness(p, "o")
 		heard := make(chan struct{})
@@ -189,12 +189,12 @@ var sweepScenarios = []sweepScenario{
 			s.violated("OnLeaderAck", "was not told in %v", enough)
 		}
 	}},
-	{"session of the leader renewed", func(s *stage) { s.a, s.b = s.leader("a", nil), s.follower("b", nil) }, func(s *stage) {
+	{"session of the leader renewed", func(s *stage) { s.a, s.b = s.leader("a"), s.follower("b", nil) }, func(s *stage) {
 		s.expire(s.a.p.session.ID())
 		time.Sleep(2 * sweepTimeout)
 	}},
 	{"session of the loser renewed", func(s *stage) {
-		s.a, s.b, s.c = s.leader("a", nil), s.follower("b", nil), s.follower("c", nil)
+		s.a, s.b, s.c = s.leader("a"), s.follower("b", nil), s.follower("c", nil)
 	}, func(s *stage) {
 		s.expire(s.b.p.session.ID())
 		time.Sleep(sweepTimeout)
@@ -208,11 +208,11 @@ var sweepScenarios = []sweepScenario{
 		_ = s.a.resign(enough)
 		_ = s.a.vote(enough)
 	}},
-	{"ballot deleted by hand", func(s *stage) { s.a, s.b = s.leader("a", nil), s.follower("b", nil) }, func(s *stage) {
+	{"ballot deleted by hand", func(s *stage) { s.a, s.b = s.leader("a"), s.follower("b", nil) }, func(s *stage) {
 		s.deleteBallot(s.b)
 		time.Sleep(sweepTimeout)
 	}},
-	{"lead", func(s *stage) { s.a, s.b = s.leader("a", nil), s.follower("b", nil) }, func(*stage) {
+	{"lead", func(s *stage) { s.a, s.b = s.leader("a"), s.follower("b", nil) }, func(*stage) {
 		time.Sleep(sweepTimeout)
 	}},
 	{"run", func(s *stage) { s.b = s.candidate("b", nil) }, func(s *stage) {
