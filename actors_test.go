@@ -311,6 +311,8 @@ func (a *actor) run(ctx context.Context, linger time.Duration) error {
 // close closes the candidate. In calm, with the servers there, it must succeed,
 // and leave nothing.
 func (a *actor) close(calm bool) {
+	a.w.closing.Add(1)
+	defer a.w.closing.Add(-1)
 	a.want(false)
 	err := a.Close()
 	if err == nil {

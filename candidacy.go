@@ -134,6 +134,7 @@ type candidacy struct {
 	ack       int64       // its czxid; 0 when not known
 	ackWatch  <-chan zk.Event
 	reack     bool // it has to be written again
+	ackUnsure bool // it has been asked for, and no reply has come
 	proclaims []*proclaimCommand
 
 	// Losing.

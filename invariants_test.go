@@ -25,6 +25,7 @@ import (
 // on whatever goroutine brings the event: the candidates' loops (through
 // Metrics), their callbacks, the server's connections (through Control).
 type trial struct {
+	closing atomic.Int64 // Closes of candidates under way
 	t       *testing.T
 	srv     *testutil.Server
 	timeout time.Duration

@@ -91,7 +91,7 @@ func (c *candidacy) stalled() {
 
 func (c *candidacy) beginAck() {
 	l, data, ack, acked := c.lead, c.data, c.ack, c.acked
-	c.acked = true // from now on there may be one
+	c.acked, c.ackUnsure = true, true // from now on there may be one
 	c.errand(func(ctx context.Context) any {
 		return ackDone{l, c.acknowledge(ctx, l.ballot, data, ack, acked)}
 	})
@@ -101,6 +101,7 @@ func (c *candidacy) ackDone(m ackDone) {
 	c.errandDone()
 	switch {
 	case m.lead != c.lead || c.phase != acking && c.phase != leading:
+		c.ackUnsure = m.err != nil
 		return
 	case errors.Is(m.err, errBallotGone):
 		c.ballotLost(c.goneCause())
@@ -109,7 +110,7 @@ func (c *candidacy) ackDone(m ackDone) {
 	case m.err != nil:
 		c.hold()
 	default:
-		c.reack, c.ack, c.ackWatch = false, 0, nil
+		c.reack, c.ack, c.ackWatch, c.ackUnsure = false, 0, nil, false
 		if c.phase == acking {
 			took := time.Since(c.claimedAt)
 			c.metrics.TakenOver(c.name, took)

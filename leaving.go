@@ -122,7 +122,7 @@ func (c *candidacy) resign(m resignCommand) {
 }
 
 func (c *candidacy) withdrawal() withdrawal {
-	w := withdrawal{ballot: c.ballot, acked: c.acked, ack: c.ack}
+	w := withdrawal{ballot: c.ballot, acked: c.acked, ack: c.ack, unsure: c.ackUnsure}
 	if c.uncertain || c.phase == casting {
 		w.tag = c.tag
 	}

@@ -317,6 +317,11 @@ func (s *simulation) play() time.Duration {
 	s.note("the faults have ended")
 	close(s.ending)
 	synctest.Wait()
+	// One that is closing may give up yet, and end its session with all on it.
+	for s.closing.Load() > 0 {
+		time.Sleep(10 * time.Millisecond)
+	}
+	synctest.Wait()
 	s.cast = slices.DeleteFunc(s.cast, func(a *actor) bool { return a.p.isClosing() })
 	if len(s.cast) == 0 {
 		s.enlist(nil)

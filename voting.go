@@ -135,7 +135,7 @@ func (c *candidacy) castDone(r castResult) {
 		c.tag = "" // the next vote is another
 		c.ballot, c.ownWatch = r.ballot, r.watch
 		c.place, c.placed = r.place, r.place.below == 0
-		c.acked, c.ack, c.ackWatch, c.reack = false, 0, nil, false
+		c.acked, c.ack, c.ackWatch, c.reack, c.ackUnsure = false, 0, nil, false, false
 		c.live.Store(c.ballot)
 		c.logger.Info("election: voted", "ballot", c.ballot.name, "in_front", r.place.below)
 	}

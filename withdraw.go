@@ -16,6 +16,8 @@ type withdrawal struct {
 	// when that is not known.
 	acked bool
 	ack   int64
+	// unsure: the reply to the acknowledgement's creation was lost.
+	unsure bool
 }
 
 // withdraw deletes the ballot and the acknowledgement that we wrote, and ends
@@ -81,6 +83,12 @@ func (c *Candidate) deleteBallot(ctx context.Context, w withdrawal) error {
 	withAck := w.acked
 	for {
 		if withAck && w.ack == 0 {
+			if w.unsure {
+				// A server that lags would not show it yet.
+				if _, err := c.session.barrier(ctx); err != nil {
+					return err
+				}
+			}
 			ack, err := c.ownAck(ctx, w)
 			if err != nil {
 				return err
@@ -107,6 +115,9 @@ func (c *Candidate) deleteBallot(ctx context.Context, w withdrawal) error {
 		}
 		// Somebody deleted the ballot, or our own deletion's reply was lost
 		// and it took the acknowledgement along: only what we made is deleted.
+		if _, err := c.session.barrier(ctx); err != nil {
+			return err
+		}
 		ack, err := c.ownAck(ctx, w)
 		if err == nil && ack != 0 {
 			err = c.remove(ctx, path)
