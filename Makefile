@@ -50,6 +50,7 @@ fuzz:
 SWEEP_PAIRS ?= -1
 SCHEDULES ?= 100000
 SIMULATE_FOR ?= 2m
+SIMULATE_FIRST ?= $(shell date +%s)00000
 
 .PHONY: sweep
 sweep:
@@ -62,7 +63,7 @@ simulate:
 # New seeds each time: what fails prints its seed, and that replays.
 .PHONY: simulate-short
 simulate-short:
-	$(GO) test -count=1 -v -run '^TestSimulate$$' . -simulate.for=$(SIMULATE_FOR) -simulate.first=$$(date +%s)00000
+	$(GO) test -count=1 -v -run '^TestSimulate$$' . -simulate.for=$(SIMULATE_FOR) -simulate.first=$(SIMULATE_FIRST)
 
 .PHONY: mutations
 mutations:
