@@ -269,6 +269,18 @@ func (c *candidacy) situation(view sessionView, now time.Time) situation {
 
 // advance takes steps until there is nothing to do but wait.
 func (c *candidacy) advance() {
+	for {
+		c.takeSteps()
+		c.settleProclaims()
+		if !c.session.keepLease(c.Candidate, c.needsLease()) {
+			return
+		}
+		// From here on this candidate is told of a lease that begins. One that
+		// began since it was looked for has told nobody.
+	}
+}
+
+func (c *candidacy) takeSteps() {
 	for c.phase != ended {
 		view := c.session.look()
 		c.noticeSession(view)
@@ -282,8 +294,6 @@ func (c *candidacy) advance() {
 		}
 		c.take(next, view)
 	}
-	c.settleProclaims()
-	c.session.keepLease(c.Candidate, c.needsLease())
 }
 
 func (c *candidacy) take(next step, view sessionView) {

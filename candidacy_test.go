@@ -1,6 +1,11 @@
 package election
 
-import "testing"
+import (
+	"log/slog"
+	"testing"
+	"testing/synctest"
+	"time"
+)
 
 func TestDecide(t *testing.T) {
 	for _, c := range []struct {
@@ -62,4 +67,40 @@ func TestDecide(t *testing.T) {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
 	}
+}
+
+// TestLeaseBeginsUnseen: a lease begins after a candidate has looked for one,
+// and before the Session knows whom to tell of it.
+func TestLeaseBeginsUnseen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSession(time.Minute)
+		inc := &incarnation{id: 1, ctx: t.Context()}
+		s.view = sessionView{inc: inc, connected: true}
+		base, err := newBase(s, "e", "", slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		reply := make(chan error) // without room, so that the loop waits between the two
+		c := &candidacy{
+			Candidate: &Candidate{Base: base, metrics: noMetrics{}, inbox: newInbox()},
+			phase:     claiming, want: true, placed: true, ballot: &ballot{inc: inc}, inc: inc,
+			checkAt: time.Now().Add(time.Hour), proclaims: []*proclaimCommand{{reply: reply}},
+		}
+		advanced := make(chan struct{})
+		go func() {
+			defer close(advanced)
+			c.advance()
+		}()
+		synctest.Wait()
+		if c.phase != claiming || s.needed() {
+			t.Fatalf("%v, known to the Session: %v; want claiming, not known", c.phase, s.needed())
+		}
+		inc.lease.Store(newLease(s.base, s.now()+30*time.Second))
+		<-reply
+		<-advanced
+		if c.phase != winning {
+			t.Errorf("%v under a lease, want winning", c.phase)
+		}
+		inc.lease.Load().revoke(ErrLeaseLapsed)
+	})
 }

@@ -384,12 +384,13 @@ func (s *Session) leave(m member) {
 }
 
 // keepLease says whether a member needs the lease. While one does, heartbeats
-// keep it; the member is woken when a new one begins.
-func (s *Session) keepLease(m member, need bool) {
+// keep it; the member is woken when a new one begins. It reports whether that
+// holds from this call on, and did not before.
+func (s *Session) keepLease(m member, need bool) (begins bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, has := s.keepers[m]; has == need {
-		return
+		return false
 	}
 	if need {
 		s.keepers[m] = struct{}{}
@@ -397,6 +398,7 @@ func (s *Session) keepLease(m member, need bool) {
 	} else {
 		delete(s.keepers, m)
 	}
+	return need
 }
 
 func (s *Session) needed() bool {
