@@ -129,3 +129,22 @@ func TestLength(t *testing.T) {
 		}
 	}
 }
+
+// TestFailure: an example that cannot go on says why.
+func TestFailure(t *testing.T) {
+	t.Parallel()
+	sources, err := filepath.Glob("*/main.go")
+	if err != nil || len(sources) == 0 {
+		t.Fatalf("no examples found: %v", err)
+	}
+	for _, source := range sources {
+		name := filepath.Dir(source)
+		out, err := exec.CommandContext(t.Context(), filepath.Join(binaries, name), "-servers", ",").CombinedOutput()
+		if code := (&exec.ExitError{}); !errors.As(err, &code) || code.ExitCode() != 1 {
+			t.Errorf("%s with an empty address: %v, want exit status 1", name, err)
+		}
+		if !strings.Contains(string(out), "server 1 of 2 is empty") {
+			t.Errorf("%s with an empty address printed %q", name, out)
+		}
+	}
+}

@@ -90,7 +90,7 @@ var acts = []struct {
 
 func main() {
 	flag.Parse()
-	slog.SetDefault(slog.New(slog.DiscardHandler)) // the timeline says it all
+	slog.SetLogLoggerLevel(slog.LevelError + 1) // the timeline says it all
 	time.AfterFunc(time.Minute+10**timeout, func() { log.Fatal("dbfailover: no master in all this time") })
 	if *servers == "" {
 		srv, err := testutil.NewServer(&testutil.ServerOptions{TickTime: 500 * time.Millisecond})

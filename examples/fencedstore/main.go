@@ -73,7 +73,7 @@ func main() {
 	list := flag.String("servers", "", "ZooKeeper servers, `HOST:PORT,...` (default: an in-process one)")
 	timeout := flag.Duration("timeout", 4*time.Second, "session timeout")
 	flag.Parse()
-	slog.SetDefault(slog.New(slog.DiscardHandler)) // what the library logs
+	slog.SetLogLoggerLevel(slog.LevelError + 1) // what the library logs
 	servers := strings.Split(*list, ",")
 	if *list == "" {
 		srv, err := testutil.NewServer(&testutil.ServerOptions{TickTime: 500 * time.Millisecond})

@@ -88,7 +88,7 @@ func fetch(url string) (code int, body string, err error) {
 func main() {
 	list := flag.String("servers", "", "ZooKeeper servers, `HOST:PORT,...` (default: an in-process one)")
 	flag.Parse()
-	slog.SetDefault(slog.New(slog.DiscardHandler)) // what the library logs
+	slog.SetLogLoggerLevel(slog.LevelError + 1) // what the library logs
 	servers := strings.Split(*list, ",")
 	if *list == "" {
 		srv, err := testutil.NewServer(nil)

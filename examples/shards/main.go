@@ -104,7 +104,7 @@ func show(what string, began time.Time, fleet []*member) {
 func main() {
 	list := flag.String("servers", "", "ZooKeeper servers, `HOST:PORT,...` (default: an in-process one)")
 	flag.Parse()
-	slog.SetDefault(slog.New(slog.DiscardHandler)) // what the library logs
+	slog.SetLogLoggerLevel(slog.LevelError + 1) // what the library logs
 	servers := strings.Split(*list, ",")
 	if *list == "" {
 		srv, err := testutil.NewServer(nil)

@@ -26,8 +26,9 @@ const items, failAfter = 30, 10
 
 // work is the job. Two of it at the same time would do an item twice.
 type work struct {
-	running atomic.Int32
-	done    atomic.Int32
+	standing sync.WaitGroup // it begins when all workers stand ready
+	running  atomic.Int32
+	done     atomic.Int32
 }
 
 var (
@@ -60,7 +61,7 @@ func (w *work) do(ctx context.Context, name string) error {
 }
 
 // worker is one process: it stands in the election until the work is done.
-func worker(servers []string, name string, w *work) error {
+func worker(servers []string, name string, w *work, stands func()) error {
 	session, err := election.Connect(servers, 10*time.Second, nil)
 	if err != nil {
 		return err
@@ -70,9 +71,14 @@ func worker(servers []string, name string, w *work) error {
 	if err != nil {
 		return err
 	}
+	if err := candidate.Vote(context.Background()); err != nil { // Run would, too
+		return err
+	}
+	stands()
 	// Run calls the function only while this worker leads, and ends its context
 	// when it leads no more. It has returned before another worker begins.
 	return candidate.Run(context.Background(), func(ctx context.Context, _ election.Term) error {
+		w.standing.Wait()
 		fmt.Printf("%s leads\n", name)
 		return w.do(ctx, name)
 	})
@@ -81,7 +87,7 @@ func worker(servers []string, name string, w *work) error {
 func main() {
 	list := flag.String("servers", "", "ZooKeeper servers, `HOST:PORT,...` (default: an in-process one)")
 	flag.Parse()
-	slog.SetDefault(slog.New(slog.DiscardHandler)) // what the library logs
+	slog.SetLogLoggerLevel(slog.LevelError + 1) // what the library logs
 	servers := strings.Split(*list, ",")
 	if *list == "" {
 		srv, err := testutil.NewServer(nil)
@@ -93,11 +99,12 @@ func main() {
 	}
 	var w work
 	var workers sync.WaitGroup
+	w.standing.Add(3)
 	for i := range 3 {
-		name := fmt.Sprintf("worker%d", i+1)
+		name, stands := fmt.Sprintf("worker%d", i+1), sync.OnceFunc(w.standing.Done)
 		workers.Go(func() {
 			for { // as a supervisor starts a failed process again
-				err := worker(servers, name, &w)
+				err := worker(servers, name, &w, stands)
 				if errors.Is(err, errAllDone) {
 					return
 				}
