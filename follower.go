@@ -338,6 +338,16 @@ func (f *follower) take(m ackRead) {
 		f.watch = m.watch
 	}
 	changed := !sameAck(f.view.leader, m.node)
+	if changed && m.watch == nil {
+		// An event comes ahead of the answer that shows the change. This watch
+		// has been silent, and would be again.
+		select {
+		case event := <-f.watch:
+			f.fired(event)
+		default:
+			f.watch, f.expect = nil, m.node != nil
+		}
+	}
 	f.view, f.read = ackView{m.node}, m.count
 	if m.node != nil {
 		f.newest = m.node.stat.Czxid

@@ -3,9 +3,12 @@ package election_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -485,36 +488,116 @@ func TestLapseAndReturn(t *testing.T) {
 	})
 }
 
-// A server that refuses SetWatches leaves the watches silent for ever.
+// A client goes on without the watches that a server refused to set again. The
+// connection on which that happened ends soon, and the next one has them.
 func TestWatchesLost(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		refuses int64 // so many times, on each session
+		within  func(timeout time.Duration) time.Duration
+	}{
+		{"once", 1, func(timeout time.Duration) time.Duration { return timeout / 8 }},
+		{"three times", 3, func(timeout time.Duration) time.Duration { return timeout / 2 }},
+		{"always", math.MaxInt64, func(timeout time.Duration) time.Duration { return timeout * 3 / 2 }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			virtually(t, func(t *testing.T, w *world) {
+				j := &journal{}
+				a, b := w.member("a", j).lead(), w.member("b", j)
+				b.vote()
+				oj := &journal{}
+				o := w.observer(w.session(), oj)
+				if err := o.Observe(w.context()); err != nil {
+					t.Fatal(err)
+				}
+				w.await(j, "b lost to a")
+				w.await(oj, "new leader a")
+				time.Sleep(w.timeout())
+				var mu sync.Mutex
+				refused := map[int64]int64{}
+				defer w.srv.Control(testutil.OpSetWatches, func(r *testutil.Request) testutil.Action {
+					mu.Lock()
+					defer mu.Unlock()
+					if refused[r.SessionID] == test.refuses {
+						return testutil.Pass
+					}
+					refused[r.SessionID]++
+					return testutil.Fail(zk.ErrNoAuth)
+				})()
+				w.srv.DropConnections()
+				time.Sleep(w.timeout() / 40 * 2) // they have connected again, and looked at everything
+				mu.Lock()
+				if len(refused) < 2 {
+					t.Fatalf("refused to %d sessions", len(refused))
+				}
+				mu.Unlock()
+				began := time.Now()
+				a.resign()
+				w.await(j, "b won")
+				w.await(oj, "new leader b")
+				if took, limit := time.Since(began), test.within(w.timeout()); took > limit {
+					t.Errorf("found out after %v, want %v", took, limit)
+				}
+				if !b.IsLeader() {
+					t.Error("b does not lead")
+				}
+				time.Sleep(4 * w.timeout())
+				if !b.IsLeader() {
+					t.Error("b does not lead for long")
+				}
+				w.same("journal", j.all(), []string{"a won", "b lost to a", "a stepped down: resigned", "b won"})
+			})
+		})
+	}
+}
+
+// As of v1.0.4 the client sends no more of its watches after a refusal: there
+// are several requests when there are many.
+func TestManyWatchesLost(t *testing.T) {
 	virtually(t, func(t *testing.T, w *world) {
-		j := &journal{}
-		a, b := w.member("a", j).lead(), w.member("b", j)
-		b.vote()
-		oj := &journal{}
-		o := w.observer(w.session(), oj)
-		if err := o.Observe(w.context()); err != nil {
+		const many = 300
+		s := w.session()
+		if err := s.AwaitConnected(w.context()); err != nil {
 			t.Fatal(err)
 		}
-		w.await(j, "b lost to a")
-		w.await(oj, "new leader a")
-		time.Sleep(2 * time.Second)
-		var refused atomic.Int64
+		var watches []<-chan zk.Event
+		name := func(i int) string { return fmt.Sprintf("/%0900d", i) } // 270 kB of names: three requests
+		for i := range many {
+			exists, _, watch, err := s.Conn().ExistsW(name(i))
+			if err != nil || exists {
+				t.Fatal(exists, err)
+			}
+			watches = append(watches, watch)
+		}
+		var requests atomic.Int64
 		defer w.srv.Control(testutil.OpSetWatches, func(*testutil.Request) testutil.Action {
-			refused.Add(1)
-			return testutil.Fail(zk.ErrNoAuth)
+			if requests.Add(1) == 1 {
+				return testutil.Fail(zk.ErrNoAuth)
+			}
+			return testutil.Pass
 		})()
 		w.srv.DropConnections()
-		time.Sleep(2 * time.Second)
-		if refused.Load() == 0 {
-			t.Fatal("nothing was refused")
+		time.Sleep(w.timeout())
+		if n := requests.Load(); n != 4 {
+			t.Errorf("%d requests to set watches, want 4: three, and the first one again", n)
 		}
-		began := time.Now()
-		a.resign()
-		w.await(j, "b won")
-		w.await(oj, "new leader b")
-		if took := time.Since(began); took > 3*w.timeout() {
-			t.Fatalf("found out after %v", took)
+		conn := w.client()
+		for i := range many {
+			if _, err := conn.Create(name(i), nil, zk.FlagEphemeral, zk.WorldACL(zk.PermAll)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		silent := 0
+		time.Sleep(time.Second)
+		for _, watch := range watches {
+			select {
+			case <-watch:
+			default:
+				silent++
+			}
+		}
+		if silent > 0 {
+			t.Errorf("%d of %d watches are silent", silent, many)
 		}
 	})
 }

@@ -64,6 +64,7 @@ type (
 		on       *connection
 		err      error
 	}
+	watchesRefused struct{ code int32 }
 )
 
 func (s *Session) run() {
@@ -102,6 +103,8 @@ func (l *sessionLoop) handle(message any) {
 	case beat:
 		l.beating = false
 		l.beaten(m)
+	case watchesRefused:
+		l.logger.Warn("election: the server refuses to set the watches again; asking until it does", "code", m.code)
 	}
 }
 

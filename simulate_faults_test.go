@@ -65,13 +65,6 @@ func (s *simulation) strike() {
 // before anything else is looked at.
 var throttled = testutil.Fail(testutil.ErrorCode(-127))
 
-// lasting tells of an operation whose refusal outlasts the fault: watches that
-// were not set again stay silent, and only the slow look finds what they would
-// have told, later than a leader is asked for here. TestWatchesLost has that.
-func lasting(op testutil.Op) bool {
-	return op == testutil.OpSetWatches || op == testutil.OpSetWatches2
-}
-
 // pause stops a process: its connection holds everything back, and then gives
 // it all at once.
 func (s *simulation) pause() {
@@ -100,7 +93,7 @@ func (s *simulation) cutOff() {
 	cancel := func() {}
 	if throttles {
 		cancel = s.srv.Control(testutil.AnyOp, func(r *testutil.Request) testutil.Action {
-			if r.Member != i || r.Op == testutil.OpConnect || r.Op == testutil.OpPing || r.Op == testutil.OpClose || lasting(r.Op) {
+			if r.Member != i || r.Op == testutil.OpConnect || r.Op == testutil.OpPing || r.Op == testutil.OpClose {
 				return testutil.Pass
 			}
 			return throttled
@@ -241,8 +234,8 @@ func (s *simulation) flaky() {
 			s.excuse(r.SessionID)
 			what, action = "expired after", testutil.ExpireAfter
 		case 6:
-			if r.Op == testutil.OpConnect || lasting(r.Op) {
-				return testutil.Pass // the first would say that the session has expired
+			if r.Op == testutil.OpConnect {
+				return testutil.Pass // it would say that the session has expired
 			}
 			what, action = "throttled", throttled
 		}

@@ -127,9 +127,10 @@ func (c *candidacy) beginCheck() {
 	if !c.checkAll {
 		c.turn++
 		switch {
-		case what.predecessor != "" && c.place.below > 1 && c.turn%(1+c.place.below/16) == 0:
-			// Who learns in time that nobody but the leader is in front can stand
-			// by, and takes over without a list. Far back that is less urgent.
+		case what.predecessor != "" && c.turn%(1+c.place.below/16) == 0:
+			// Both nodes in one request. Who learns in time that nobody but the leader
+			// is in front can stand by, and takes over without a list, and who is the
+			// next should see first. Far back all that is less urgent.
 			what.own, what.list = false, true
 		case what.ack && (c.ack == 0 || c.turn%2 == 0), what.predecessor != "" && c.turn%2 == 1:
 			what.own = false

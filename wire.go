@@ -40,10 +40,12 @@ func newConnection(timeout, tick time.Duration) *connection {
 }
 
 // wire is the net.Conn below the client. Write is called by the client's
-// sending goroutine, Read by its receiving one; mu guards what both touch.
+// sending goroutine, and to set watches again by a timer's, Read by the client's
+// receiving one; mu guards what they share.
 type wire struct {
 	net.Conn
 	session *Session
+	writing sync.Mutex // one frame at a time; taken before mu
 
 	rewatched atomic.Bool // the watches have been sent again
 
@@ -54,6 +56,7 @@ type wire struct {
 	mu       sync.Mutex
 	outgoing []outgoing  // sent and not answered, oldest first
 	deadline *time.Timer // ends a handshake that nobody answers
+	rewatch  rewatch     // what becomes of watches that a server refuses to set again
 	hello    hello
 	conn     *connection // nil until the handshake's answer
 	blind    bool        // a write was no whole frame: nothing more is believed
@@ -67,10 +70,14 @@ type wire struct {
 }
 
 type outgoing struct {
-	xid   int32
-	sent  instant
-	heard bool // the server counts this request as a sign of life
+	xid, op int32
+	sent    instant
+	frame   []byte // of opSetWatches only: it may have to be sent once more
 }
+
+// heard tells whether the server counts a request as a sign of life.
+// Authentication is answered by the connection, before the session is touched.
+func (o outgoing) heard() bool { return o.op != opAuth && o.op != opSASL }
 
 // hello is the client's part of the handshake.
 type hello struct {
@@ -87,6 +94,8 @@ func (s *Session) wrap(conn net.Conn) *wire {
 // at once, and once more when the connection has ended, and the second answer
 // blocks it for ever when nobody takes the first.
 func (w *wire) Write(p []byte) (int, error) {
+	w.writing.Lock()
+	defer w.writing.Unlock()
 	w.note(p)
 	if _, err := w.Conn.Write(p); err != nil {
 		_ = w.Close()
@@ -114,12 +123,15 @@ func (w *wire) note(p []byte) {
 		return
 	}
 	xid, op := int32(binary.BigEndian.Uint32(p[4:])), int32(binary.BigEndian.Uint32(p[8:]))
-	// Authentication is answered by the connection, before the session is touched.
-	w.outgoing = append(w.outgoing, outgoing{xid, sent, op != opAuth && op != opSASL})
-	if op == opSetWatches && w.openGate != nil {
-		w.rewatched.Store(true)
-		w.openGate()
+	request := outgoing{xid: xid, op: op, sent: sent}
+	if op == opSetWatches {
+		request.frame = slices.Clone(p)
+		if w.openGate != nil {
+			w.rewatched.Store(true)
+			w.openGate()
+		}
 	}
+	w.outgoing = append(w.outgoing, request)
 }
 
 // hold keeps the first answers after a handshake from the client until it has
@@ -165,6 +177,7 @@ func (w *wire) feed(p []byte) {
 			want = 4 + min(frameHead, w.length())
 		}
 		n := copy(w.head[w.filled:want], p)
+		w.hideRefusal(p[:n])
 		w.filled += n
 		p = p[n:]
 		if w.filled < 4 || w.filled < 4+min(frameHead, w.length()) {
@@ -210,8 +223,11 @@ func (w *wire) received(head []byte) {
 	w.outgoing = slices.Delete(w.outgoing, i, i+1)
 	w.session.answered(request.sent)
 	code := int32(binary.BigEndian.Uint32(head[12:]))
-	if request.heard && code != codeThrottled && !w.blind {
+	if request.heard() && code != codeThrottled && !w.blind {
 		w.conn.heard.add(request.sent, answered)
+	}
+	if request.op == opSetWatches {
+		w.watchesAnswered(request.frame, code)
 	}
 }
 
@@ -249,6 +265,7 @@ func (w *wire) Close() error {
 	if w.deadline != nil {
 		w.deadline.Stop()
 	}
+	w.rewatch.stop()
 	if w.openGate != nil {
 		w.openGate()
 	}

@@ -30,6 +30,7 @@ func handshakeFrames(asked, granted time.Duration, former, session int64) (hello
 type wired struct {
 	*wire
 	session *Session
+	other   net.Conn
 }
 
 func newWired(t *testing.T) *wired {
@@ -39,7 +40,7 @@ func newWired(t *testing.T) *wired {
 	t.Cleanup(func() { _ = client.Close(); _ = server.Close() })
 	w := s.wrap(client)
 	s.wire.Store(w)
-	return &wired{w, s}
+	return &wired{w, s, server}
 }
 
 func TestWireHandshake(t *testing.T) {
