@@ -611,3 +611,60 @@ func TestUnreachableServer(t *testing.T) {
 		}
 	})
 }
+
+// The reply to the acknowledgement is lost, the leader resigns before it has
+// another connection, and gets one to a server that lags and does not show what
+// it has acknowledged: that goes with its ballot.
+func TestResignAmidLag(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := inProcess(t, &testutil.ServerOptions{Members: 3})
+		w.servers = w.srv.Servers()
+		leader := w.srv.Leader()
+		var lost, lags, resigns atomic.Bool
+		direct := w.dial
+		w.dial = func(network, address string, timeout time.Duration) (net.Conn, error) {
+			if toLeader := address == w.servers[leader]; lost.Load() && (toLeader || !resigns.Load()) || !lost.Load() && !toLeader {
+				return nil, errors.New("the leading member can be reached before the fault, others after the resignation")
+			}
+			return direct(network, address, timeout)
+		}
+		a := w.member("a", &journal{})
+		defer w.srv.Control(testutil.OpMulti, func(r *testutil.Request) testutil.Action {
+			if len(r.Ops) == 1 && lags.Load() {
+				return testutil.Fail(errors.New("a write that what follows would wait for")) // a heartbeat
+			}
+			if len(r.Ops) != 2 || r.Ops[1].Op != testutil.OpCreate || lost.Swap(true) {
+				return testutil.Pass
+			}
+			lags.Store(true)
+			for i := range w.servers {
+				if i != leader {
+					w.srv.Member(i).Lag()
+				}
+			}
+			return testutil.LoseReply
+		})()
+		time.Sleep(w.timeout()) // or the client would pause, and not fail what is asked, before it connects again
+		a.vote()
+		w.until("the acknowledgement's reply to be lost", lost.Load)
+		time.Sleep(w.timeout() / 8)
+		resigned := make(chan error, 1)
+		go func() { resigned <- a.Resign(w.context()) }()
+		synctest.Wait()
+		resigns.Store(true)
+		time.Sleep(w.timeout() / 2)
+		lags.Store(false)
+		for i := range w.servers {
+			if i != leader {
+				w.srv.Member(i).CatchUp()
+			}
+		}
+		if err := <-resigned; err != nil {
+			t.Fatal(err)
+		}
+		lost.Store(false)
+		if left := w.children(w.client(), a.RootVotePath()); len(left) > 0 {
+			t.Errorf("after the resignation there is %q", left)
+		}
+	})
+}
