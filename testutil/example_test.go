@@ -39,14 +39,9 @@ func Example() {
 
 func ExampleServer_Control() {
 	srv, err := testutil.NewServer(nil)
-	if err != nil {
-		log.Fatal(err)
-	}
+	check(err)
 	defer srv.Close()
-	conn, _, err := zk.Connect([]string{srv.Addr()}, 10*time.Second, zk.WithLogger(noLog{}))
-	if err != nil {
-		log.Fatal(err)
-	}
+	conn := connect(srv.Addr())
 	defer conn.Close()
 
 	// The node is created, and the answer is lost.
@@ -67,22 +62,14 @@ func ExampleServer_Control() {
 
 func ExampleServer_ExpireSession() {
 	srv, err := testutil.NewServer(nil)
-	if err != nil {
-		log.Fatal(err)
-	}
+	check(err)
 	defer srv.Close()
-	conn, _, err := zk.Connect([]string{srv.Addr()}, 10*time.Second, zk.WithLogger(noLog{}))
-	if err != nil {
-		log.Fatal(err)
-	}
+	conn := connect(srv.Addr())
 	defer conn.Close()
-	if _, err := conn.Create("/mine", nil, zk.FlagEphemeral, zk.WorldACL(zk.PermAll)); err != nil {
-		log.Fatal(err)
-	}
+	_, err = conn.Create("/mine", nil, zk.FlagEphemeral, zk.WorldACL(zk.PermAll))
+	check(err)
 	_, _, gone, err := conn.ExistsW("/mine")
-	if err != nil {
-		log.Fatal(err)
-	}
+	check(err)
 
 	srv.ExpireSession(conn.SessionID())
 
