@@ -96,7 +96,7 @@ func TestLeaseBeginsUnseen(t *testing.T) {
 			t.Fatalf("%v, known to the Session: %v; want claiming, not known", c.phase, s.needed())
 		}
 		inc.lease.Store(newLease(s.base, s.now()+30*time.Second))
-		<-reply
+		_ = <-reply
 		<-advanced
 		if c.phase != winning {
 			t.Errorf("%v under a lease, want winning", c.phase)
