@@ -1,6 +1,7 @@
 package election
 
 import (
+	"errors"
 	"log/slog"
 	"testing"
 	"testing/synctest"
@@ -96,7 +97,9 @@ func TestLeaseBeginsUnseen(t *testing.T) {
 			t.Fatalf("%v, known to the Session: %v; want claiming, not known", c.phase, s.needed())
 		}
 		inc.lease.Store(newLease(s.base, s.now()+30*time.Second))
-		_ = <-reply
+		if err := <-reply; !errors.Is(err, ErrNotLeader) {
+			t.Errorf("Proclaim: %v", err)
+		}
 		<-advanced
 		if c.phase != winning {
 			t.Errorf("%v under a lease, want winning", c.phase)
