@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -172,7 +173,11 @@ func (o *options) await(ctx context.Context, s *election.Session, servers []stri
 	defer cancel()
 	err := s.AwaitConnected(limit)
 	if err != nil && ctx.Err() == nil && limit.Err() != nil {
-		return fmt.Errorf("no ZooKeeper answers at %s in %v", strings.Join(servers, ","), o.wait)
+		cause := ""
+		if dial := (*net.OpError)(nil); errors.As(err, &dial) {
+			cause = fmt.Sprintf(" (%v)", dial)
+		}
+		return fmt.Errorf("no ZooKeeper answers at %s in %v%s", strings.Join(servers, ","), o.wait, cause)
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)

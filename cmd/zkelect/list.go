@@ -67,6 +67,9 @@ func list(ctx context.Context, e *env, args []string) (int, error) {
 	if err != nil {
 		return exitFailed, err
 	}
+	if len(results) == 0 {
+		e.say("no elections below %s", o.root)
+	}
 	if err := printList(e, results, *asJSON); err != nil {
 		return exitFailed, err
 	}

@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 )
@@ -40,6 +41,7 @@ Commands:
   watch    print each leader, and each leader's death, as it happens
   status   show an election: its leader and its candidates in order
   list     list the elections
+  version  print the version
 
 "zkelect COMMAND --help" tells the flags and exit codes of each.
 
@@ -107,6 +109,9 @@ func dispatch(ctx context.Context, e *env, args []string) int {
 			return exitOK
 		}
 		name, rest = rest[0], []string{"--help"}
+	case "version":
+		_, _ = fmt.Fprintln(e.stdout, version())
+		return exitOK
 	}
 	for _, c := range commands() {
 		if c.name == name {
@@ -116,6 +121,15 @@ func dispatch(ctx context.Context, e *env, args []string) int {
 	}
 	e.say("there is no command %q; \"zkelect help\" lists them", name)
 	return exitUsage
+}
+
+// version tells what this was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "zkelect, built without module information"
+	}
+	return fmt.Sprintf("zkelect %s, %s", info.Main.Version, info.GoVersion)
 }
 
 func execute(ctx context.Context, e *env, args []string) int {

@@ -227,7 +227,7 @@ func TestList(t *testing.T) {
 	onBoth(t, func(t *testing.T, servers string) {
 		root := fmt.Sprintf("/root-%d", time.Now().UnixNano()) // a new one in each run
 		status, stdout, stderr := zkelect(t, servers, "list", "--root", root)
-		if status != 0 || stdout != "" {
+		if status != 0 || stdout != "" || !strings.Contains(stderr, "no elections below "+root) {
 			t.Errorf("nothing there: status %d, %q, %q", status, stdout, stderr)
 		}
 		s, err := election.Connect([]string{servers}, 10*time.Second, nil)
