@@ -107,3 +107,39 @@ func TestLeaseBeginsUnseen(t *testing.T) {
 		inc.lease.Load().revoke(ErrLeaseLapsed)
 	})
 }
+
+// TestRelook: many candidates look less often, and it is not observers that
+// make them do so.
+func TestRelook(t *testing.T) {
+	s := newSession(time.Minute)
+	between := func(what string, least, most time.Duration) {
+		t.Helper()
+		for range 100 {
+			if d := s.relook(); d < least || d > most {
+				t.Fatalf("%s: a look every %v, want %v to %v", what, d, least, most)
+			}
+		}
+	}
+	between("alone", 45*time.Second, 75*time.Second)
+	var observers []*Observer
+	for range 1000 {
+		o, err := NewObserver(s, "e", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		observers = append(observers, o)
+	}
+	between("with observers", 45*time.Second, 75*time.Second)
+	for range 1000 {
+		if err := s.join(&Candidate{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	between("with candidates", 11*45*time.Second, 11*75*time.Second)
+	for _, o := range observers {
+		if err := o.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	between("without observers", 11*45*time.Second, 11*75*time.Second)
+}

@@ -94,6 +94,7 @@ type Session struct {
 	view      sessionView
 	changed   chan struct{} // closed, and replaced, when view changes
 	members   map[member]struct{}
+	observers int                 // so many of the members
 	keepers   map[member]struct{} // members that need the lease
 	followers map[string]*follower
 	hooks     []*connectedHook
@@ -373,14 +374,26 @@ func (s *Session) join(m member) error {
 		return ErrClosed
 	}
 	s.members[m] = struct{}{}
+	if _, observes := m.(*Observer); observes {
+		s.observers++
+	}
 	return nil
 }
 
 func (s *Session) leave(m member) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if _, observes := m.(*Observer); observes && s.has(m) {
+		s.observers--
+	}
 	delete(s.members, m)
 	delete(s.keepers, m)
+}
+
+// has reports whether a member is registered; the caller holds mu.
+func (s *Session) has(m member) bool {
+	_, ok := s.members[m]
+	return ok
 }
 
 // keepLease says whether a member needs the lease. While one does, heartbeats
@@ -423,11 +436,11 @@ func (s *Session) publish(v sessionView) {
 
 // relook returns how long a member waits until it looks again for changes
 // that no watch has told of: about T, less or more by a quarter, so that many
-// do not ask at once; longer when there are so many members that their reads
+// do not ask at once; longer when there are so many candidates that their reads
 // would weigh on the servers.
 func (s *Session) relook() time.Duration {
 	s.mu.Lock()
-	many := len(s.members) / 100
+	many := (len(s.members) - s.observers) / 100 // observers leave looking to their follower
 	s.mu.Unlock()
 	return jitter(s.Timeout() * time.Duration(1+many))
 }
