@@ -1,0 +1,450 @@
+package election_test
+
+import (
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+
+	"github.com/zkelection/election"
+	"github.com/zkelection/election/testutil"
+)
+
+// What went wrong in the clients that the libraries before stood on: lessons
+// about connections, watches and servers.
+
+// A client goes on without the watches that a server refused to set again. The
+// connection on which that happened ends soon, and the next one has them.
+func TestWatchesLost(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		refuses int64 // so many times, on each session
+		within  func(timeout time.Duration) time.Duration
+	}{
+		{"once", 1, func(timeout time.Duration) time.Duration { return timeout / 8 }},
+		{"three times", 3, func(timeout time.Duration) time.Duration { return timeout / 2 }},
+		{"always", math.MaxInt64, func(timeout time.Duration) time.Duration { return timeout * 3 / 2 }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			virtually(t, func(t *testing.T, w *world) {
+				j := &journal{}
+				a, b := w.member("a", j).lead(), w.member("b", j)
+				b.vote()
+				oj := &journal{}
+				o := w.observer(w.session(), oj)
+				if err := o.Observe(w.context()); err != nil {
+					t.Fatal(err)
+				}
+				w.await(j, "b lost to a")
+				w.await(oj, "new leader a")
+				time.Sleep(w.timeout())
+				var mu sync.Mutex
+				refused := map[int64]int64{}
+				defer w.srv.Control(testutil.OpSetWatches, func(r *testutil.Request) testutil.Action {
+					mu.Lock()
+					defer mu.Unlock()
+					if refused[r.SessionID] == test.refuses {
+						return testutil.Pass
+					}
+					refused[r.SessionID]++
+					return testutil.Fail(zk.ErrNoAuth)
+				})()
+				w.srv.DropConnections()
+				time.Sleep(w.timeout() / 40 * 2) // they have connected again, and looked at everything
+				mu.Lock()
+				if len(refused) < 2 {
+					t.Fatalf("refused to %d sessions", len(refused))
+				}
+				mu.Unlock()
+				began := time.Now()
+				a.resign()
+				w.await(j, "b won")
+				w.await(oj, "new leader b")
+				if took, limit := time.Since(began), test.within(w.timeout()); took > limit {
+					t.Errorf("found out after %v, want %v", took, limit)
+				}
+				if !b.IsLeader() {
+					t.Error("b does not lead")
+				}
+				time.Sleep(4 * w.timeout())
+				if !b.IsLeader() {
+					t.Error("b does not lead for long")
+				}
+				w.same("journal", j.all(), []string{"a won", "b lost to a", "a stepped down: resigned", "b won"})
+			})
+		})
+	}
+}
+
+// As of v1.0.4 the client sends no more of its watches after a refusal: there
+// are several requests when there are many.
+func TestManyWatchesLost(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		const many = 300
+		s := w.session()
+		if err := s.AwaitConnected(w.context()); err != nil {
+			t.Fatal(err)
+		}
+		var watches []<-chan zk.Event
+		name := func(i int) string { return fmt.Sprintf("/%0900d", i) } // 270 kB of names: three requests
+		for i := range many {
+			exists, _, watch, err := s.Conn().ExistsW(name(i))
+			if err != nil || exists {
+				t.Fatal(exists, err)
+			}
+			watches = append(watches, watch)
+		}
+		var requests atomic.Int64
+		defer w.srv.Control(testutil.OpSetWatches, func(*testutil.Request) testutil.Action {
+			if requests.Add(1) == 1 {
+				return testutil.Fail(zk.ErrNoAuth)
+			}
+			return testutil.Pass
+		})()
+		w.srv.DropConnections()
+		time.Sleep(w.timeout())
+		if n := requests.Load(); n != 4 {
+			t.Errorf("%d requests to set watches, want 4: three, and the first one again", n)
+		}
+		conn := w.client()
+		for i := range many {
+			if _, err := conn.Create(name(i), nil, zk.FlagEphemeral, zk.WorldACL(zk.PermAll)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		silent := 0
+		time.Sleep(time.Second)
+		for _, watch := range watches {
+			select {
+			case <-watch:
+			default:
+				silent++
+			}
+		}
+		if silent > 0 {
+			t.Errorf("%d of %d watches are silent", silent, many)
+		}
+	})
+}
+
+// A handshake that nobody answers ends after T, where the client waits for
+// many times that.
+func TestSilentHandshake(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a := w.member("a", j).lead()
+		silent := make(chan struct{})
+		var once atomic.Bool
+		defer w.srv.Control(testutil.OpConnect, func(*testutil.Request) testutil.Action {
+			if once.Swap(true) {
+				return testutil.Pass
+			}
+			return testutil.Hold(silent)
+		})()
+		began := time.Now()
+		a.node.link.cut()
+		w.await(j, "a stepped down: lease lapsed")
+		if err := a.node.AwaitConnected(w.context()); err != nil {
+			t.Fatal(err)
+		}
+		w.until("a to lead again", a.IsLeader)
+		if took := time.Since(began); took > 3*w.timeout() {
+			t.Fatalf("it took %v", took)
+		}
+	})
+}
+
+// An ensemble that has lost its state refuses every client that has seen more
+// than it knows. A connection of our own is replaced after a while.
+func TestEnsembleLostItsState(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		var target atomic.Pointer[testutil.Server]
+		target.Store(w.srv)
+		first := w.dial
+		w.dial = func(network, address string, timeout time.Duration) (net.Conn, error) {
+			if srv := target.Load(); srv != w.srv {
+				return srv.Dialer()(network, address, timeout)
+			}
+			return first(network, address, timeout)
+		}
+		j := &journal{}
+		a := w.member("a", j).lead()
+		for range 100 {
+			if err := a.Proclaim(w.context(), []byte("x")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		conn := a.node.Conn()
+		fresh, err := testutil.NewServer(&testutil.ServerOptions{NoListen: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer fresh.Close()
+		target.Store(fresh)
+		w.srv.Stop()
+		w.await(j, "a stepped down: lease lapsed")
+		w.until("a to lead on the new ensemble", a.IsLeader)
+		if a.node.Conn() == conn {
+			t.Fatal("the fresh ensemble took the old client: nothing was tested")
+		}
+		if err := a.node.Close(); err != nil { // before the fresh server goes
+			t.Fatal(err)
+		}
+	})
+}
+
+// Hundreds of requests at once are sent sixty-four at a time, and heartbeats go
+// ahead of them.
+func TestInFlightBound(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		n := w.session()
+		leader := w.memberOn(n, "leader", j).lead()
+		release := make(chan struct{})
+		var arrived atomic.Int64
+		cancel := w.srv.Control(testutil.OpCreate, func(*testutil.Request) testutil.Action {
+			arrived.Add(1)
+			return testutil.HoldReply(release)
+		})
+		for range 300 {
+			c, err := election.NewCandidate(n.Session, w.name(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			go func() { _ = c.Vote(w.context()) }()
+		}
+		time.Sleep(w.timeout() / 8)
+		if got := arrived.Load(); got != 64 {
+			t.Fatalf("%d requests in flight", got)
+		}
+		cancel()
+		close(release)
+		w.until("all ballots", func() bool { return len(w.children(n.Conn(), leader.RootVotePath())) == 302 })
+	})
+}
+
+// The connection of an expired session is closed, where the client leaves it
+// open.
+func TestExpiredConnectionClosed(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		var open atomic.Int64
+		dial := w.dial
+		w.dial = func(network, address string, timeout time.Duration) (net.Conn, error) {
+			c, err := dial(network, address, timeout)
+			if err != nil {
+				return nil, err
+			}
+			open.Add(1)
+			return &countedConn{Conn: c, open: &open}, nil
+		}
+		n := w.session()
+		for range 5 {
+			id := n.ID()
+			w.srv.ExpireSession(id)
+			w.until("a new session", func() bool { return n.ID() != id && n.State() == zk.StateHasSession })
+		}
+		if got := open.Load(); got != 1 {
+			t.Fatalf("%d connections are open", got)
+		}
+	})
+}
+
+type countedConn struct {
+	net.Conn
+	open *atomic.Int64
+	done atomic.Bool
+}
+
+func (c *countedConn) Close() error {
+	if !c.done.Swap(true) {
+		c.open.Add(-1)
+	}
+	return c.Conn.Close()
+}
+
+// clientOn is a client that is not ours, and its network.
+func (w *world) clientOn() (*zk.Conn, <-chan zk.Event, *link) {
+	w.t.Helper()
+	l := newLink(w.dial)
+	conn, events, err := zk.Connect([]string{"127.0.0.1:1"}, w.timeout(), zk.WithLogger(silent{}),
+		zk.WithDialer(func(network, _ string, timeout time.Duration) (net.Conn, error) {
+			return l.Dial(network, w.servers[0], timeout)
+		}))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return conn, events, l
+}
+
+// Nobody reads the events of a connection that was lent, of which the client
+// drops all but the first few.
+func TestEventsUnread(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		conn, events, l := w.clientOn()
+		j := &journal{}
+		s := election.NewSession(conn, w.timeout())
+		a := w.memberOn(&node{Session: s, link: l}, "a", j)
+		a.lead()
+		for range 10 { // four events each
+			time.Sleep(w.timeout())
+			l.cut()
+		}
+		time.Sleep(2 * w.timeout())
+		if !a.IsLeader() {
+			t.Fatalf("the leader of ten reconnections does not lead: %q", j.all())
+		}
+		id := s.ID()
+		if err := l.expire(); err != nil {
+			t.Fatal(err)
+		}
+		w.until("a to lead on another session", func() bool { return s.ID() != id && a.IsLeader() })
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+		unread := 0
+		for range events {
+			unread++
+		}
+		if unread > 10 {
+			t.Errorf("the client kept %d events: nothing was dropped", unread)
+		}
+	})
+}
+
+// A connection that was lent and gets no session for long is reported, once
+// each time: it is not ours to replace.
+func TestLentConnectionReported(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		conn, events, l := w.clientOn()
+		defer func() {
+			conn.Close()
+			for range events {
+			}
+		}()
+		defaultLogger := slog.Default()
+		slog.SetDefault(w.logger()) // that of a Session on a connection that was lent
+		s := election.NewSession(conn, w.timeout())
+		slog.SetDefault(defaultLogger)
+		defer func() { _ = s.Close() }()
+		if err := s.AwaitConnected(w.context()); err != nil {
+			t.Fatal(err)
+		}
+		reports := func() int {
+			return strings.Count(w.log.String(), "the connection that was lent has had no session for long")
+		}
+		for outage := range 2 {
+			l.setDown(true)
+			l.cut()
+			time.Sleep(5 * w.timeout())
+			if got := reports(); got != outage {
+				t.Fatalf("%d reports early in outage %d", got, outage)
+			}
+			time.Sleep(20 * w.timeout())
+			if got := reports(); got != outage+1 {
+				t.Fatalf("%d reports late in outage %d", got, outage)
+			}
+			l.setDown(false)
+			if err := s.AwaitConnected(w.context()); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(w.timeout())
+		}
+	})
+}
+
+// After an outage of all the sessions are there at the same moment. What they
+// then look at they do not ask for at the same moment.
+func TestNoStormAfterOutage(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		const many = 40
+		j := &journal{}
+		w.member("leader", j).lead()
+		for i := range many {
+			w.member(fmt.Sprint(i), j).vote()
+		}
+		time.Sleep(w.timeout() / 2) // before the first slow look
+		var mu sync.Mutex
+		var back, looks []time.Time
+		defer w.srv.Control(testutil.AnyOp, func(r *testutil.Request) testutil.Action {
+			mu.Lock()
+			defer mu.Unlock()
+			switch r.Op {
+			case testutil.OpConnect:
+				back = append(back, time.Now())
+			case testutil.OpExists, testutil.OpGetChildren, testutil.OpGetChildren2:
+				looks = append(looks, time.Now())
+			default:
+			}
+			return testutil.Pass
+		})()
+		w.srv.DropConnections()
+		time.Sleep(w.timeout() / 8)
+		mu.Lock()
+		defer mu.Unlock()
+		if len(back) < many || slices.MaxFunc(back, time.Time.Compare).Sub(back[0]) > time.Millisecond {
+			t.Fatalf("%d sessions came back, and not at the same moment", len(back))
+		}
+		if len(looks) < 2*many {
+			t.Fatalf("%d looks of %d candidates at two nodes each", len(looks), many)
+		}
+		slices.SortFunc(looks, time.Time.Compare)
+		if first := looks[0].Sub(back[0]); first < w.timeout()/80 {
+			t.Errorf("the first look comes %v after the connection", first)
+		}
+		busiest := 0
+		for i, from := range looks {
+			n := 0
+			for _, at := range looks[i:] {
+				if at.Sub(from) < w.timeout()/400 {
+					n++
+				}
+			}
+			busiest = max(busiest, n)
+		}
+		if busiest > len(looks)/2 {
+			t.Errorf("%d of %d looks come within %v", busiest, len(looks), w.timeout()/400)
+		}
+	})
+}
+
+// The dialer is given names, for each connection anew: where a name leads to may
+// have changed.
+func TestDialerIsGivenNames(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		var mu sync.Mutex
+		var asked []string
+		direct := w.dial
+		w.servers = []string{"zk.example:2181"}
+		w.dial = func(network, address string, timeout time.Duration) (net.Conn, error) {
+			mu.Lock()
+			asked = append(asked, address)
+			mu.Unlock()
+			return direct(network, w.srv.Addr(), timeout)
+		}
+		n := w.session()
+		for range 3 {
+			time.Sleep(w.timeout())
+			n.link.cut()
+		}
+		time.Sleep(w.timeout())
+		mu.Lock()
+		defer mu.Unlock()
+		if len(asked) != 4 {
+			t.Errorf("%d connections, want 4", len(asked))
+		}
+		for _, address := range asked {
+			if address != w.servers[0] {
+				t.Errorf("the dialer was given %q, want %q", address, w.servers[0])
+			}
+		}
+	})
+}
