@@ -85,7 +85,7 @@ CHAOS = ELECTION_REQUIRE_ZOOKEEPER=1 $(GO) test -count=1 -v -timeout 90m ./chaos
 # These measure time, so they want the machine for themselves.
 .PHONY: chaos
 chaos: deps
-	$(CHAOS) -run 'TestChaos|TestFollowerCutOff|TestStoppedLeader' -chaos.faults=$(CHAOS_FAULTS) -chaos.rolls=5 -chaos.cuts=3 -chaos.stops=20 -chaos.report=$(CURDIR)/docs
+	$(CHAOS) -run 'TestChaos|TestFollowerCutOff|TestStoppedLeader' -chaos.faults=$(CHAOS_FAULTS) -chaos.rolls=5 -chaos.cuts=3 -chaos.peers -chaos.stops=20 -chaos.report=$(CURDIR)/docs
 
 .PHONY: chaos-short
 chaos-short: deps

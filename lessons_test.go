@@ -43,10 +43,14 @@ func ballotDeletedByOperator(t *testing.T, w *world) {
 	b.vote()
 	w.await(j, "b lost to a")
 	operator := w.client()
+	began := time.Now()
 	if err := operator.Delete(a.VotePath(), -1); err != nil {
 		t.Fatal(err)
 	}
 	w.await(j, "a stepped down: ballot deleted")
+	if took := time.Since(began); w.virtual() && took > w.timeout()/8 {
+		t.Errorf("stepped down %v after the deletion: it was not the watch that told", took)
+	}
 	w.await(j, "b won")
 	w.await(j, "a lost to b") // it contends again, at the end of the line
 	w.until("b's acknowledgement to stand", func() bool {

@@ -15,6 +15,7 @@ var (
 	flagSeed     = flag.Uint64("chaos.seed", 0, "seed of the faults' order, targets and durations; 0 for another each time")
 	flagRolls    = flag.Int("chaos.rolls", 1, "rolling restarts in TestChaos")
 	flagCuts     = flag.Int("chaos.cuts", 1, "rounds of TestFollowerCutOff")
+	flagPeers    = flag.Bool("chaos.peers", false, "measure other libraries in TestFollowerCutOff, too")
 	flagStops    = flag.Int("chaos.stops", 3, "rounds of TestStoppedLeaderWithUnreadData")
 	flagReport   = flag.String("chaos.report", "", "directory to write chaos.md and chaos.svg to")
 )

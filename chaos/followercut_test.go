@@ -17,7 +17,8 @@ import (
 // from its peers. It goes on answering reads and pings for syncLimit ticks, so
 // a leader that trusts its connection leads on beside its successor: that is
 // the negative control, in the same run on the same node. The library's leader
-// has stepped down before its successor begins.
+// has stepped down before its successor begins. With -chaos.peers what other
+// libraries do is measured beside them.
 func TestFollowerCutOff(t *testing.T) {
 	net := newNetwork(t, 3)
 	if net == nil {
@@ -25,6 +26,14 @@ func TestFollowerCutOff(t *testing.T) {
 			t.Fatal("root, and yet no network of its own")
 		}
 		t.Skip("needs root and iproute2")
+	}
+	contestants := []contestant{
+		{"this library", agentIn("candidate")},
+		{"the usual recipe on go-zookeeper", agentIn("naive")},
+	}
+	const library, control = 0, 1
+	if *flagPeers {
+		contestants = append(contestants, peers(t)...)
 	}
 	const tick = 2 * time.Second // ZooKeeper's default, with syncLimit=5: 10 s
 	zookeeper := testutil.StartZooKeeperWith(t, 3, testutil.EnsembleOptions{
@@ -41,86 +50,102 @@ func TestFollowerCutOff(t *testing.T) {
 		}
 		servers := zookeeper.Servers()
 		follower := (zookeeper.Leader() + 1) % 3
-		others := strings.Join(without(servers, follower), ",")
-		name := fmt.Sprintf("cut%d", round)
 		f := newFleet(t)
-		start := func(who, mode, servers string) *agent {
-			a := f.start(who, "-mode", mode, "-election", name, "-servers", servers, "-timeout", sessionTimeout.String())
-			await(t, 30*time.Second, "ballot of "+who, f.describe, func() bool { return a.look().voted })
-			return a
+		// One candidate of each stands, before a second one does.
+		stand := func(who, servers string) (agents []*agent) {
+			for i, c := range contestants {
+				a := c.start(f, fmt.Sprintf("%s%d", who, i), servers, fmt.Sprintf("cut%d-%d", round, i))
+				await(t, time.Minute, "ballot of "+c.name, f.describe, func() bool { return a.look().voted })
+				agents = append(agents, a)
+			}
+			return agents
 		}
-		a, control := start("a", "candidate", servers[follower]), start("naive-a", "naive", servers[follower])
-		await(t, 30*time.Second, "leaders on the follower", f.describe, func() bool {
-			return a.look().leads() && a.look().acked && control.look().leads()
-		})
-		b, controlB := start("b", "candidate", others), start("naive-b", "naive", others)
+		all := func(agents []*agent, is func(state) bool) func() bool {
+			return func() bool {
+				for _, a := range agents {
+					if !is(a.look()) {
+						return false
+					}
+				}
+				return true
+			}
+		}
+		leads := func(s state) bool { return s.leads() && s.acked }
+		former := stand("a", servers[follower])
+		await(t, 30*time.Second, "leaders on the follower", f.describe, all(former, leads))
+		next := stand("b", strings.Join(without(servers, follower), ","))
 		// The session's timeout restarts with each sign of life, so let the joining be over.
 		time.Sleep(tick)
 
 		cut := history.Now()
 		heal := net.cutNode(follower)
-		await(t, 30*time.Second, "leaders on the others", f.describe, func() bool {
-			return b.look().leads() && b.look().acked && controlB.look().leads()
-		})
-		await(t, 30*time.Second, "end of both old leaders", f.describe, func() bool {
-			return !a.look().leads() && !control.look().leads()
-		})
+		await(t, 30*time.Second, "leaders on the others", f.describe, all(next, leads))
+		await(t, 30*time.Second, "end of the old leaders", f.describe, all(former, func(s state) bool { return !s.leads() }))
 		heal()
 		for _, agent := range f.all() {
 			agent.kill()
 		}
 
-		r := followerCut{}
-		var ours, naive []history.Leadership
-		for _, l := range history.Leaderships(f.history()) {
-			switch l.Who {
-			case "a", "b":
-				ours = append(ours, l)
-			default:
-				naive = append(naive, l)
+		leaderships := history.Leaderships(f.history())
+		r := make(followerCut, len(contestants))
+		for i, c := range contestants {
+			var own []history.Leadership
+			for _, l := range leaderships {
+				switch l.Who {
+				case former[i].name:
+					r[i].steppedDown = time.Duration(l.To - cut)
+				case next[i].name:
+					if r[i].until == 0 {
+						r[i].until = time.Duration(l.From - cut)
+					}
+				default:
+					continue
+				}
+				own = append(own, l)
 			}
-			switch l.Who {
-			case "b":
-				r.until = first(r.until, time.Duration(l.From-cut))
-			case "naive-b":
-				r.naiveUntil = first(r.naiveUntil, time.Duration(l.From-cut))
+			for _, o := range history.Overlaps(own) {
+				r[i].overlap += o.Length()
+				if i == library {
+					t.Errorf("two leaders: %v", o)
+				}
 			}
-			if l.Who == "a" {
-				r.steppedDown = time.Duration(l.To - cut)
+			if i == library {
+				for _, d := range history.TokensOutOfOrder(own) {
+					t.Error(d)
+				}
 			}
+			t.Logf("cut %d: %s: stepped down after %v, led again after %v, two leaders for %v",
+				round, c.name, r[i].steppedDown, r[i].until, r[i].overlap)
 		}
-		for _, o := range history.Overlaps(ours) {
-			r.overlap += o.Length()
-			t.Errorf("two leaders: %v", o)
-		}
-		for _, o := range history.Overlaps(naive) {
-			r.naiveOverlap += o.Length()
-		}
-		for _, d := range history.TokensOutOfOrder(ours) {
-			t.Error(d)
-		}
-		worst = max(worst, r.naiveOverlap)
+		worst = max(worst, r[control].overlap)
 		// Both wait for the expiry of a session, which a tick's bucket may set apart; ours then for two heartbeats.
-		if r.until > r.naiveUntil+tick+time.Second {
-			t.Errorf("led again after %v only, the naive one after %v", r.until, r.naiveUntil)
+		if r[library].until > r[control].until+tick+time.Second {
+			t.Errorf("led again after %v only, the control after %v", r[library].until, r[control].until)
 		}
-		t.Logf("cut %d: the library stepped down after %v, led again after %v, overlap %v; naive led again after %v, overlap %v",
-			round, r.steppedDown, r.until, r.overlap, r.naiveUntil, r.naiveOverlap)
 		results.cuts = append(results.cuts, r)
+	}
+	for _, c := range contestants {
+		results.contestants = append(results.contestants, c.name)
 	}
 	if worst < time.Second {
 		t.Errorf("the control, which trusts its connection, had two leaders for %v at most: the cuts prove nothing", worst)
 	}
 }
 
-type followerCut struct {
-	steppedDown, until, overlap time.Duration
-	naiveUntil, naiveOverlap    time.Duration
+// contestant is a kind of candidate, whose old leader is cut off.
+type contestant struct {
+	name  string
+	start func(f *fleet, who, servers, election string) *agent
 }
 
-func first(a, b time.Duration) time.Duration {
-	if a != 0 {
-		return a
+// agentIn is the agent in one of its modes.
+func agentIn(mode string) func(f *fleet, who, servers, election string) *agent {
+	return func(f *fleet, who, servers, election string) *agent {
+		return f.start(who, "-mode", mode, "-election", election, "-servers", servers, "-timeout", sessionTimeout.String())
 	}
-	return b
+}
+
+// followerCut is what one cut has come to, for each contestant.
+type followerCut []struct {
+	steppedDown, until, overlap time.Duration
 }

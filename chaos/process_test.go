@@ -109,10 +109,17 @@ func (f *fleet) start(name string, args ...string) *agent {
 	if err != nil {
 		f.tb.Fatal(err)
 	}
+	return f.startCommand(name, binary, append([]string{"-name", name}, args...)...)
+}
+
+// startCommand starts a program that writes a history as an agent does.
+func (f *fleet) startCommand(name, program string, args ...string) *agent {
+	f.tb.Helper()
 	a := &agent{fleet: f, name: name, ended: make(chan struct{}), log: &tail{}}
-	a.cmd = exec.Command(binary, append([]string{"-name", name}, args...)...)
+	a.cmd = exec.Command(program, args...)
 	a.cmd.Stderr = a.log
 	a.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var err error
 	if a.stdin, err = a.cmd.StdinPipe(); err != nil {
 		f.tb.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/zkelection/election/chaos/internal/history"
@@ -21,6 +22,7 @@ var results struct {
 	cutsPossible bool
 	main         *report.Phase
 	rolling      *report.Phase
+	contestants  []string // of the cuts, in their order
 	cuts         []followerCut
 	stops        *stopResult
 }
@@ -79,13 +81,18 @@ func writeReport(dir string) error {
 	if len(results.cuts) > 0 {
 		say("\n## The leader's follower cut off from its peers\n")
 		say("ZooKeeper's default tickTime of 2 s and syncLimit of 5, session timeout %v. The cut follower goes on answering", sessionTimeout)
-		say("reads and pings for 10 s. Beside the library, on the same nodes, the usual recipe: the lowest ballot leads while the")
-		say("client says that it is connected.\n")
-		say("| | library: stepped down after | next led after | two leaders for | recipe: next led after | two leaders for |")
-		say("|--:|--:|--:|--:|--:|--:|")
-		for i, c := range results.cuts {
-			say("| %d | %.2f s | %.2f s | %.2f s | %.2f s | **%.2f s** |", i+1,
-				c.steppedDown.Seconds(), c.until.Seconds(), c.overlap.Seconds(), c.naiveUntil.Seconds(), c.naiveOverlap.Seconds())
+		say("reads and pings for 10 s. All of these stand on the same nodes, each in an election of its own, and are cut off at the")
+		say("same moment; the recipe is that the lowest ballot leads while the client says that it is connected.\n")
+		say("| %d cuts | the old leader stepped down after | the next led after | two leaders for |", len(results.cuts))
+		say("|---|--:|--:|--:|")
+		for i, name := range results.contestants {
+			var down, until, overlap []string
+			for _, c := range results.cuts {
+				down = append(down, fmt.Sprintf("%.2f s", c[i].steppedDown.Seconds()))
+				until = append(until, fmt.Sprintf("%.2f s", c[i].until.Seconds()))
+				overlap = append(overlap, fmt.Sprintf("%.2f s", c[i].overlap.Seconds()))
+			}
+			say("| %s | %s | %s | **%s** |", name, strings.Join(down, ", "), strings.Join(until, ", "), strings.Join(overlap, ", "))
 		}
 	}
 	if s := results.stops; s != nil {
