@@ -92,6 +92,13 @@ func (q *callbackQueue) drain() {
 	}
 }
 
+// rests reports whether nothing runs or waits to.
+func (q *callbackQueue) rests() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return !q.running
+}
+
 // close takes nothing more, drops what has not begun if it is told to, and
 // waits for the rest, for at most limit. It reports whether nothing runs any more.
 func (q *callbackQueue) close(limit time.Duration, drop bool) bool {

@@ -159,6 +159,7 @@ type candidacy struct {
 	overdueAt time.Time // the callbacks of a lost term are late
 	voteAt    time.Time // no vote before, since one was refused
 	quitAt    time.Time // Close gives up
+	decidedAt time.Time // of the last decision
 	timer     *time.Timer
 
 	turn     int  // whose turn it is at the slow look
@@ -287,8 +288,8 @@ func (c *candidacy) takeSteps() {
 		if c.phase == idle && (!c.draining && c.runLead == nil || c.stuck.Load()) {
 			replyAll(&c.resigners, nil)
 		}
-		now := time.Now()
-		next := decide(c.situation(view, now))
+		c.decidedAt = time.Now()
+		next := decide(c.situation(view, c.decidedAt))
 		if next == rest {
 			break
 		}
@@ -419,11 +420,8 @@ func (c *candidacy) hold() {
 // --- time
 
 // deadlines returns the points in time at which timeout has something to do.
-func (c *candidacy) deadlines() []time.Time {
-	at := []time.Time{c.retryAt, c.voteAt}
+func (c *candidacy) deadlines() (at []time.Time) {
 	switch c.phase {
-	case waiting, claiming, leading:
-		at = append(at, c.checkAt)
 	case winning:
 		if c.takeoverTimeout > 0 {
 			at = append(at, c.claimedAt.Add(c.takeoverTimeout))
@@ -438,25 +436,31 @@ func (c *candidacy) deadlines() []time.Time {
 		if !c.stuck.Load() {
 			at = append(at, c.overdueAt)
 		}
-	case idle, casting, acking, withdrawing, ended:
+	case idle, casting, waiting, claiming, acking, leading, withdrawing, ended:
 	}
-	if c.closing {
+	if c.closing && c.phase != leaving {
 		at = append(at, c.quitAt)
 	}
 	return at
 }
 
+// pauses returns the points in time until which decide holds something back.
+func (c *candidacy) pauses() []time.Time { return []time.Time{c.retryAt, c.voteAt, c.checkAt} }
+
 func (c *candidacy) setTimer() {
 	now := time.Now()
 	wait := time.Hour
 	for _, at := range c.deadlines() {
-		if at.After(now) {
+		wait = min(wait, at.Sub(now))
+	}
+	for _, at := range c.pauses() {
+		// One that was over then has been taken into account; one that has ended
+		// since has not.
+		if at.After(c.decidedAt) {
 			wait = min(wait, at.Sub(now))
-		} else if !at.IsZero() && at != c.retryAt && at != c.voteAt && at != c.checkAt {
-			wait = 0
 		}
 	}
-	c.timer.Reset(wait)
+	c.timer.Reset(max(0, wait))
 }
 
 func (c *candidacy) timeout(now time.Time) {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"sync/atomic"
 	"time"
 
 	"github.com/go-zookeeper/zk"
@@ -17,8 +16,10 @@ import (
 
 // open makes a new client. Events of a client that was replaced are ignored.
 func (s *Session) open() error {
-	var conn atomic.Pointer[zk.Conn]
-	current := func() bool { c := conn.Load(); return c == nil || s.conn.Load() == c }
+	s.clientMu.Lock()
+	number := s.client.Add(1)
+	s.clientMu.Unlock()
+	current := func() bool { return s.client.Load() == number }
 	dial := s.opts.Dialer
 	if dial == nil {
 		dial = net.DialTimeout
@@ -39,6 +40,8 @@ func (s *Session) open() error {
 				return nil, err
 			}
 			s.dialError.Store(nil)
+			s.clientMu.Lock() // or a client that is replaced here would have its connection taken for the Session's
+			defer s.clientMu.Unlock()
 			if !current() || s.quitting.Load() {
 				_ = c.Close()
 				return nil, net.ErrClosed
@@ -62,9 +65,9 @@ func (s *Session) open() error {
 		zk.WithHostProvider(provider),
 	)
 	if err != nil {
+		s.client.Add(-1)
 		return err
 	}
-	conn.Store(c)
 	s.conn.Store(c)
 	s.helpers.Add(1)
 	go func() { // the client closes the channel when its goroutines are done

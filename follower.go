@@ -213,7 +213,7 @@ func (f *follower) step(ctx context.Context) bool {
 		return true
 	}
 	arm := f.watch == nil
-	if arm && (lasting || waiting) || f.relook && lasting {
+	if (arm || f.relook) && (lasting || waiting) {
 		f.reading, f.relook = true, false
 		f.mu.Lock()
 		f.begun++

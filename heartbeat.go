@@ -80,9 +80,15 @@ func (l *sessionLoop) beaten(m beat) {
 		return
 	}
 	current := l.inc.lease.Load()
-	margin := current.remaining()
+	var end instant
+	if current != nil {
+		end = instant(current.until.Load())
+	}
 	worthwhile := m.on.rule.worthwhile()
 	if current != nil && current.extend(until) {
+		// Reckoned after the extension: whoever found too little of the lease
+		// left before it is told.
+		margin := max(0, end-l.now())
 		if newer := l.connection.Load(); newer != m.on && newer != nil && newer.atMost > 0 {
 			current.shorten(newer.atMost) // a handshake has come in between
 		}

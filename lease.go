@@ -241,7 +241,8 @@ func (l *lease) remaining() time.Duration {
 	if l == nil {
 		return 0
 	}
-	return max(0, time.Duration(l.until.Load())-time.Since(l.base))
+	now := time.Since(l.base) // first: whoever extends the lease later finds it as short as this, and wakes us
+	return max(0, time.Duration(l.until.Load())-now)
 }
 
 // clockReading is both clocks at one moment.

@@ -111,6 +111,7 @@ func (c *candidacy) resign(m resignCommand) {
 			c.setPhase(withdrawing)
 		}
 	case casting:
+		c.withdraw = true // whatever is cast, also if somebody votes meanwhile
 		c.interrupt(m.cause)
 	case waiting, claiming, leaving:
 		c.withdraw = true

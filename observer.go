@@ -81,10 +81,11 @@ func (o *Observer) OnLeaderData(fn func(Leader)) (cancel func()) { return o.onLe
 // ends first Observe returns its error and observing goes on, until Close.
 // Observe may be called again; it then only waits.
 func (o *Observer) Observe(ctx context.Context) error {
+	o.mu.Lock()
 	if o.ctx.Err() != nil {
+		o.mu.Unlock()
 		return ErrClosed
 	}
-	o.mu.Lock()
 	if o.sub == nil {
 		o.sub = &subscription{lasting: true, notify: o.see}
 		o.session.subscribe(o.LeaderAckPath(), o.sub)

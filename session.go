@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,6 +70,8 @@ type Session struct {
 	conn        atomic.Pointer[zk.Conn]
 	connection  atomic.Pointer[connection]
 	wire        atomic.Pointer[wire]
+	clientMu    sync.Mutex   // guards client, wire and connection against a change between a look and a store
+	client      atomic.Int64 // number of the present client
 	timeout     atomic.Int64
 	answeredAt  atomic.Int64 // instant of the last answer on any connection
 	established atomic.Int64 // counts StateHasSession
@@ -137,6 +140,7 @@ type connectedHook struct {
 	fn      func()
 	queue   callbackQueue
 	pending atomic.Bool
+	ended   atomic.Bool // it stays registered while fn runs, for Close
 }
 
 // Connect makes a Session that opens and owns its connection. It returns at
@@ -278,29 +282,31 @@ func (s *Session) OnConnected(fn func()) (cancel func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.closing {
-		s.hooks = append(s.hooks, h)
+		s.hooks = append(slices.DeleteFunc(s.hooks, (*connectedHook).over), h)
 		if s.view.inc != nil {
 			h.fire(s.logger)
 		}
 	}
 	return func() {
+		h.ended.Store(true)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		for i, other := range s.hooks {
-			if other == h {
-				s.hooks = append(s.hooks[:i:i], s.hooks[i+1:]...)
-				return
-			}
-		}
+		s.hooks = slices.DeleteFunc(s.hooks, (*connectedHook).over)
 	}
 }
 
+// over reports whether a hook is called no more, and does not run.
+func (h *connectedHook) over() bool { return h.ended.Load() && h.queue.rests() }
+
 func (h *connectedHook) fire(logger *slog.Logger) {
-	if h.pending.Swap(true) {
+	if h.ended.Load() || h.pending.Swap(true) {
 		return
 	}
 	h.queue.push(func() {
 		h.pending.Store(false)
+		if h.ended.Load() {
+			return
+		}
 		_ = protect(logger, "OnConnected", func() error { h.fn(); return nil })
 	})
 }

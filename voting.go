@@ -140,7 +140,7 @@ func (c *candidacy) castDone(r castResult) {
 		c.logger.Info("election: voted", "ballot", c.ballot.name, "in_front", r.place.below)
 	}
 	switch {
-	case !c.want || c.closing:
+	case !c.want || c.closing || c.withdraw:
 		c.withdraw = true
 		c.setPhase(withdrawing)
 	case r.ballot != nil:

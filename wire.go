@@ -235,6 +235,8 @@ func (w *wire) answerHandshake(head []byte) {
 	if w.deadline != nil {
 		w.deadline.Stop()
 	}
+	w.session.clientMu.Lock()
+	defer w.session.clientMu.Unlock()
 	if w.session.wire.Load() != w {
 		return // of a client that has been replaced
 	}

@@ -1,0 +1,316 @@
+package election
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/zkelection/election/testutil"
+)
+
+// Windows of a few instructions between two steps of the library's own, which
+// neither the sweep nor the simulation hits: virtual time does not pass in them.
+// Some other step is made to wait here, so that each is wide.
+
+// TestTimerDueWhileResting: a point in time passes after the decision that
+// there is nothing to do before, and before the timer is set for it.
+func TestTimerDueWhileResting(t *testing.T) {
+	const due = time.Millisecond
+	for name, prepare := range map[string]func(c *candidacy, at time.Time){
+		"a withdrawal that failed": func(c *candidacy, at time.Time) { c.phase, c.want, c.retryAt = withdrawing, false, at },
+		"a slow look": func(c *candidacy, at time.Time) {
+			c.phase, c.placed, c.place, c.checkAt = waiting, true, standing{below: 1, predecessor: "p"}, at
+		},
+		"a vote that was refused": func(c *candidacy, at time.Time) { c.phase, c.ballot, c.voteAt = idle, nil, at },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newTrial(t, testutil.ServerOptions{}, 4*time.Second)
+				defer w.srv.Close()
+				p := w.newProcess("a", 0, 0)
+				defer func() { _ = p.session.Close() }()
+				if err := p.session.AwaitConnected(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				base, err := newBase(p.session, electionName, "", w.logger)
+				if err != nil {
+					t.Fatal(err)
+				}
+				view, reply := p.session.look(), make(chan error) // without room, so that the loop waits
+				c := &candidacy{
+					Candidate: &Candidate{Base: base, metrics: noMetrics{}, inbox: newInbox(), done: make(chan struct{})},
+					inc:       view.inc, looks: view.looks, want: true,
+					ballot:    &ballot{inc: view.inc, path: base.path + "/ballot-1-0000000001", name: "ballot-1-0000000001"},
+					proclaims: []*proclaimCommand{{reply: reply}},
+				}
+				began := time.Now()
+				prepare(c, began.Add(due))
+				acts := make(chan time.Duration, 1)
+				defer w.srv.Control(testutil.AnyOp, func(r *testutil.Request) testutil.Action {
+					if r.Op != testutil.OpPing {
+						select {
+						case acts <- time.Since(began):
+						default:
+						}
+					}
+					return testutil.Pass
+				})()
+				go c.run()
+				time.Sleep(2 * due)
+				if err := <-reply; !errors.Is(err, ErrNotLeader) {
+					t.Errorf("Proclaim: %v", err)
+				}
+				if at := <-acts; at > time.Second {
+					t.Errorf("due after %v, done after %v", due, at)
+				}
+				c.inbox.push(resignCommand{cause: ErrClosed})
+				<-c.done
+			})
+		})
+	}
+}
+
+// TestCloseWaitsAtRest: Close waits for an OnStepDown that takes longer than
+// Close is patient otherwise, and does nothing meanwhile. A loop that goes round
+// keeps virtual time from passing.
+func TestCloseWaitsAtRest(t *testing.T) {
+	spins := time.AfterFunc(20*time.Second, func() { panic("Close goes round and round") })
+	defer spins.Stop()
+	synctest.Test(t, func(t *testing.T) {
+		const timeout = 4 * time.Second
+		w := newTrial(t, testutil.ServerOptions{}, timeout)
+		defer w.srv.Close()
+		p := w.newProcess("a", 0, 0)
+		defer func() { _ = p.session.Close() }()
+		c, err := NewCandidate(p.session, electionName, &CandidateOptions{StepDownTimeout: 10 * timeout})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.OnStepDown(func(context.Context, Term, error) { time.Sleep(5 * timeout) })
+		if _, err := c.Campaign(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took < 5*timeout || took > 6*timeout {
+			t.Errorf("Close took %v", took)
+		}
+	})
+}
+
+// TestResignThenVoteDuringCast: Resign is called while a ballot is cast, and Vote
+// before that has come to anything. That ballot is withdrawn, and another cast.
+func TestResignThenVoteDuringCast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTrial(t, testutil.ServerOptions{}, 4*time.Second)
+		defer w.srv.Close()
+		p := w.newProcess("a", 0, 0)
+		defer func() { _ = p.session.Close() }()
+		if err := p.session.AwaitConnected(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		c, err := NewCandidate(p.session, electionName, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		release := make(chan struct{})
+		cancel := w.srv.Control(testutil.OpGetChildren2, func(*testutil.Request) testutil.Action { return testutil.HoldReply(release) })
+		voted, resigned, again := make(chan error, 1), make(chan error, 1), make(chan error, 1)
+		go func() { voted <- c.Vote(t.Context()) }()
+		time.Sleep(time.Millisecond)
+		ctx, stop := context.WithTimeout(t.Context(), time.Hour)
+		defer stop()
+		go func() { resigned <- c.Resign(ctx) }()
+		time.Sleep(time.Millisecond)
+		go func() { again <- c.Vote(t.Context()) }()
+		time.Sleep(time.Millisecond)
+		cancel()
+		close(release)
+		began := time.Now()
+		if err := <-voted; !errors.Is(err, ErrResigned) {
+			t.Errorf("the first Vote: %v, want %v", err, ErrResigned)
+		}
+		if err := <-resigned; err != nil {
+			t.Errorf("Resign: %v", err)
+		}
+		if err := <-again; err != nil {
+			t.Errorf("the second Vote: %v", err)
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("it took %v", took)
+		}
+		ballots, err := c.Ballots(t.Context())
+		if err != nil || len(ballots) != 1 || ballots[0].Path != c.VotePath() || ballots[0].Sequence != 1 {
+			t.Errorf("ballots %+v, error %v; want one, the second that was cast, %s", ballots, err, c.VotePath())
+		}
+	})
+}
+
+// deafConn loses watch events while deaf, as a proxy might.
+type deafConn struct {
+	net.Conn
+	deaf   *atomic.Bool
+	frame  []byte // what is left of it
+	shaken bool
+}
+
+func (c *deafConn) Read(p []byte) (int, error) {
+	for len(c.frame) == 0 {
+		var length [4]byte
+		if _, err := io.ReadFull(c.Conn, length[:]); err != nil {
+			return 0, err
+		}
+		body := make([]byte, binary.BigEndian.Uint32(length[:]))
+		if _, err := io.ReadFull(c.Conn, body); err != nil {
+			return 0, err
+		}
+		if c.shaken && int32(binary.BigEndian.Uint32(body)) == xidWatchEvent && c.deaf.Load() {
+			continue
+		}
+		c.shaken = true
+		c.frame = append(length[:], body...)
+	}
+	n := copy(p, c.frame)
+	c.frame = c.frame[n:]
+	return n, nil
+}
+
+// TestAcknowledgementOverheard: the event of the acknowledgement is lost. OnLose
+// and OnLeaderAck, which wait for one and no more, learn of it all the same.
+func TestAcknowledgementOverheard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const timeout = 4 * time.Second
+		w := newTrial(t, testutil.ServerOptions{}, timeout)
+		defer w.srv.Close()
+		var deaf atomic.Bool
+		dial := w.srv.Dialer()
+		s, err := Connect([]string{"mem"}, timeout, &SessionOptions{
+			Logger: w.logger, Dialer: func(network, address string, limit time.Duration) (net.Conn, error) {
+				c, err := dial(network, address, limit)
+				if err != nil {
+					return nil, err
+				}
+				return &deafConn{Conn: c, deaf: &deaf}, nil
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = s.Close() }()
+		p := w.newProcess("a", 0, 0)
+		defer func() { _ = p.session.Close() }()
+		a, errA := NewCandidate(p.session, electionName, nil)
+		b, errB := NewCandidate(s, electionName, nil)
+		if err := errors.Join(errA, errB); err != nil {
+			t.Fatal(err)
+		}
+		ready := make(chan struct{})
+		a.OnWin(func(context.Context, Term) error { <-ready; return nil })
+		if err := a.Vote(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		told := make(chan string, 2)
+		b.OnLose(func(context.Context, Leader) { told <- "OnLose" })
+		b.OnLeaderAck(func(Leader) { told <- "OnLeaderAck" })
+		if err := b.Vote(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(timeout / 4)
+		deaf.Store(true)
+		began := time.Now()
+		close(ready)
+		time.Sleep(timeout / 4)
+		deaf.Store(false)
+		for n := range 2 {
+			select {
+			case <-told:
+			case <-time.After(timeout * 3 / 2):
+				t.Fatalf("%v after the acknowledgement %d of OnLose and OnLeaderAck have been called", time.Since(began), n)
+			}
+		}
+	})
+}
+
+// closingContext closes the observer when it is asked whether it has closed, and
+// gives that time.
+type closingContext struct {
+	context.Context
+	asked func()
+}
+
+func (c closingContext) Err() error {
+	err := c.Context.Err()
+	c.asked()
+	return err
+}
+
+// TestObserveRacesWithClose: what Observe begins Close has to know of.
+func TestObserveRacesWithClose(t *testing.T) {
+	srv, err := testutil.NewServer(&testutil.ServerOptions{NoListen: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer srv.Close()
+	s, err := Connect([]string{"mem"}, 4*time.Second, &SessionOptions{Dialer: srv.Dialer(), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	o, err := NewObserver(s, electionName, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed := make(chan error, 1)
+	var once sync.Once
+	o.ctx = closingContext{o.ctx, func() {
+		once.Do(func() {
+			go func() { closed <- o.Close() }()
+			time.Sleep(20 * time.Millisecond)
+		})
+	}}
+	if err := o.Observe(t.Context()); err != nil && !errors.Is(err, ErrClosed) {
+		t.Error(err)
+	}
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for f := range s.members {
+		if f, ok := f.(*follower); ok {
+			t.Errorf("the follower of %s serves an observer that has closed", f.path)
+		}
+	}
+}
+
+// TestEndedHookIsWaitedFor: an OnConnected function runs on after its
+// registration was ended, and Close waits for it.
+func TestEndedHookIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTrial(t, testutil.ServerOptions{}, 4*time.Second)
+		defer w.srv.Close()
+		p := w.newProcess("a", 0, 0)
+		began, over := make(chan struct{}), false
+		cancel := p.session.OnConnected(func() {
+			close(began)
+			time.Sleep(time.Second)
+			over = true
+		})
+		<-began
+		cancel()
+		p.session.OnConnected(func() {})() // this does not forget the other one
+		if err := p.session.Close(); err != nil || !over {
+			t.Errorf("Close returned %v, and the function has returned: %v", err, over)
+		}
+	})
+}
