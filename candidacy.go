@@ -107,6 +107,7 @@ type candidacy struct {
 
 	phase phase
 	want  bool // Vote was called and nothing has ended it
+	asked bool // and not by Campaign alone, whose end would end it
 	data  []byte
 
 	// The ballot, and what is known of it.

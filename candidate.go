@@ -149,18 +149,20 @@ func (c *Candidate) OnWin(fn func(ctx context.Context, term Term) error) (cancel
 }
 
 // OnLose registers fn for losing. It is called once the leader has
-// acknowledged, never before, once for each leader that the candidate is told
-// of: see Follow. fn's context ends when what it was told is no more so: the
-// predecessor changed (FollowNextNode), that leader is gone (FollowLeader), or
-// this candidate wins or withdraws.
+// acknowledged, never before: with FollowLeader once for each leader, with
+// FollowNextNode when the candidate loses, and again when its predecessor
+// changes, though the leader may be the same. fn's context ends when what it was
+// told is no more so: the predecessor changed (FollowNextNode), that leader is
+// gone (FollowLeader), or this candidate is the next to lead, withdraws or loses
+// its ballot.
 func (c *Candidate) OnLose(fn func(ctx context.Context, leader Leader)) (cancel func()) {
 	return c.onLose.add(fn)
 }
 
 // OnStepDown registers fn for the loss of leadership: it is called exactly
-// once for each OnWin, after that has returned. Let work stop by OnWin's
-// context: that ends at once, and fn may have to wait for its turn. The cause is, for errors.Is,
-// ErrResigned, ErrClosed, ErrLeaseLapsed, ErrSessionLost, ErrBallotDeleted or
+// once for each OnWin, after that has returned. Stop work when OnWin's context
+// ends: it ends at once, while fn may have to wait for its turn. The cause is, for
+// errors.Is, ErrResigned, ErrClosed, ErrLeaseLapsed, ErrSessionLost, ErrBallotDeleted or
 // ErrTakeoverFailed. fn's context ends StepDownTimeout after the loss.
 func (c *Candidate) OnStepDown(fn func(ctx context.Context, term Term, cause error)) (cancel func()) {
 	return c.onStepDown.add(fn)
@@ -199,10 +201,10 @@ func (c *Candidate) Vote(ctx context.Context) error {
 // Campaign votes and blocks until this candidate leads: its OnWin functions
 // have succeeded and the acknowledgement is written. It returns the term, or
 // ErrTakeoverFailed (OnTakeoverError and OnStepDown follow, and then the
-// ballot's withdrawal), ErrResigned, ErrClosed, or what Vote returns. If ctx ends
-// first Campaign returns its error and, if nothing else has asked for the vote,
-// withdraws the ballot in the background. From inside a callback it returns
-// ErrCallbackRunning, since it would wait for that callback.
+// ballot's withdrawal), ErrResigned, ErrClosed, or what Vote returns. If ctx
+// ends first Campaign returns its error and, if nothing else has asked for the
+// vote, withdraws the ballot in the background. From inside a callback it
+// returns ErrCallbackRunning, since it would wait for that callback.
 func (c *Candidate) Campaign(ctx context.Context) (Term, error) {
 	if inCallbackOf(ctx, c) {
 		return Term{}, fmt.Errorf("%w: Campaign was called from it", ErrCallbackRunning)
@@ -230,8 +232,8 @@ func (c *Candidate) Campaign(ctx context.Context) (Term, error) {
 // then the ballot goes and the next candidate may lead. Resign returns when
 // the server has confirmed that, or the session is gone. If ctx ends first,
 // Resign returns its error and the withdrawal goes on; IsLeader is false then,
-// too. Vote brings the
-// candidate back; so does a hook that votes at the next new session.
+// too. Vote brings the candidate back; so does a hook that votes at the next new
+// session.
 func (c *Candidate) Resign(ctx context.Context) error {
 	inside := inCallbackOf(ctx, c)
 	reply := make(chan error, 1)
@@ -248,13 +250,14 @@ func (c *Candidate) Resign(ctx context.Context) error {
 	return c.explain(c.wait(ctx, reply), "resign from")
 }
 
-// Close resigns, for good, and releases everything: afterwards no callback
-// runs, no goroutine is left, and every method returns ErrClosed. When no
-// server answers for two session timeouts Close gives up with an error; the
-// ballot then ends with the session, or when a server answers while the Session
-// still lives. ErrCallbackRunning tells that a callback
-// has not returned in StepDownTimeout, as it cannot when Close is called from
-// inside of it. A second Close waits for the first and returns the same.
+// Close resigns, for good. When it returns nil no callback runs any more and no
+// goroutine of the candidate is left; in any case every method that waits for
+// the servers returns ErrClosed from now on. When no server answers for two
+// session timeouts Close gives up with an error; the ballot then ends with the
+// session, or when a server answers while the Session still lives.
+// ErrCallbackRunning tells that a callback has not returned in StepDownTimeout,
+// as it cannot when Close is called from inside of it. A second Close waits for
+// the first and returns the same.
 func (c *Candidate) Close() error {
 	c.inbox.push(resignCommand{cause: ErrClosed})
 	<-c.done
@@ -274,7 +277,8 @@ func (c *Candidate) Close() error {
 // Proclaim changes the candidate's data, in its ballot and in the
 // acknowledgement, where observers see it. It returns ErrNotLeader when this
 // candidate does not lead, and ErrDataTooLarge. If ctx ends first the change
-// may or may not be made.
+// may or may not be made. While OnWin runs it returns at once, and the data is
+// written with the acknowledgement.
 func (c *Candidate) Proclaim(ctx context.Context, data []byte) error {
 	if err := checkData(data); err != nil {
 		return err
@@ -320,7 +324,11 @@ func (c *Candidate) LeaseUntil() time.Time {
 	if l == nil || !l.lease.valid() {
 		return time.Time{}
 	}
-	return l.lease.base.Add(time.Duration(l.lease.until.Load()))
+	until := l.lease.until.Load()
+	if until == 0 {
+		return time.Time{} // it has just ended
+	}
+	return l.lease.base.Add(time.Duration(until))
 }
 
 // Healthy returns an error when this candidate leads and its lease has not

@@ -1,6 +1,7 @@
 package election_test
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -197,6 +198,50 @@ func TestEnsembleLostItsState(t *testing.T) {
 		}
 		if err := a.node.Close(); err != nil { // before the fresh server goes
 			t.Fatal(err)
+		}
+	})
+}
+
+// fadingHosts is a HostProvider of one server that works once.
+type fadingHosts struct {
+	inits *atomic.Int64
+	hosts []string
+}
+
+func (h *fadingHosts) Init(servers []string) error {
+	if h.inits.Add(1) > 1 {
+		return errors.New("no such host")
+	}
+	h.hosts = servers
+	return nil
+}
+
+func (h *fadingHosts) Len() int             { return len(h.hosts) }
+func (h *fadingHosts) Next() (string, bool) { return h.hosts[0], true }
+func (h *fadingHosts) Connected()           {}
+
+// A client is to be replaced, and no new one can be made. The old one is
+// listened to again.
+func TestReplacementFails(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		inits := new(atomic.Int64)
+		j := &journal{}
+		n := w.session(func(o *election.SessionOptions) { o.HostProvider = &fadingHosts{inits: inits} })
+		a := w.memberOn(n, "a", j).lead()
+		silent := make(chan struct{})
+		var answers atomic.Bool
+		defer w.srv.Control(testutil.OpConnect, func(*testutil.Request) testutil.Action {
+			if answers.Load() {
+				return testutil.Pass
+			}
+			return testutil.Hold(silent)
+		})()
+		n.link.cut()
+		w.until("an attempt to replace the client", func() bool { return inits.Load() > 1 })
+		answers.Store(true)
+		w.until("a to lead again", a.IsLeader)
+		if tries := inits.Load() - 1; tries > 2 {
+			t.Errorf("%d attempts to replace the client", tries)
 		}
 	})
 }

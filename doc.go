@@ -22,8 +22,8 @@
 // the OnStepDown functions are called once. A leader that leaves on purpose
 // withdraws its ballot only when they have returned, or after StepDownTimeout,
 // so that its work is over before the next leader's begins. After the loss of a
-// session the candidate votes again by itself, until Resign, Close or a failed
-// takeover.
+// session the candidate votes again by itself, until Resign, Close, a failed
+// takeover, or a refusal by the servers that a caller was told of.
 //
 // # What is guaranteed
 //
@@ -45,7 +45,7 @@
 //
 // # What is not
 //
-// Code that asked IsLeader and was stopped before it acted, acts late: no lease
+// Code that was stopped between asking IsLeader and acting acts late: no lease
 // can help. Have the store that it writes to refuse tokens lower than the highest
 // it has seen, or, for data in the same ZooKeeper, put Term.Guard first in each
 // multi.

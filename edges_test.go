@@ -447,6 +447,39 @@ func TestVoteOutlastsCampaign(t *testing.T) {
 	})
 }
 
+// Of two Campaigns the one that voted ends first: the vote is the other's then,
+// and ends with it.
+func TestCampaignInheritsTheVote(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		w.member("a", &journal{}).lead()
+		b := w.member("b", &journal{})
+		done := make(chan error, 2)
+		campaign := func() (giveUp func()) {
+			ctx, cancel := context.WithCancel(context.Background())
+			go func() { done <- second(b.Campaign(ctx)) }()
+			synctest.Wait()
+			return func() {
+				cancel()
+				if err := <-done; !errors.Is(err, context.Canceled) {
+					t.Error(err)
+				}
+				time.Sleep(time.Second)
+			}
+		}
+		giveUpFirst := campaign()
+		giveUpSecond := campaign()
+		w.until("the ballot", b.Voted)
+		giveUpFirst()
+		if !b.Voted() {
+			t.Error("the ballot is gone, and a Campaign goes on")
+		}
+		giveUpSecond()
+		if b.Voted() {
+			t.Error("the ballot stands for nobody")
+		}
+	})
+}
+
 // NewSession on nothing, or without a timeout, is an error and nothing more.
 func TestUnusableSession(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -12,17 +12,18 @@ import (
 // ZooKeeper answered are wrapped, so errors.Is(err, zk.ErrNoAuth) and the like
 // hold as well.
 var (
-	// ErrClosed is returned by every method of a Session, Candidate or
-	// Observer that has been closed, and is the cause of a step-down that
+	// ErrClosed is returned by every method of a closed Session, Candidate or
+	// Observer that waits for the servers, and is the cause of a step-down that
 	// Close began.
 	ErrClosed = errors.New("election: closed")
 
 	// ErrResigned is the cause of a step-down that Resign began, and what a
-	// Vote or Campaign returns that Resign has ended.
+	// Vote, Campaign or Run returns that Resign has ended.
 	ErrResigned = errors.New("election: resigned")
 
 	// ErrLeaseLapsed is the cause of a step-down when the quorum has not
-	// confirmed the session in time: another candidate may lead soon.
+	// confirmed the session in time: another candidate may lead soon. A jump of
+	// the wall clock against the monotonic one counts as one.
 	ErrLeaseLapsed = errors.New("election: lease lapsed")
 
 	// ErrSessionLost is the cause of a step-down when the ZooKeeper session
@@ -36,7 +37,9 @@ var (
 	// ErrTakeoverFailed is the cause of a step-down when an OnWin callback
 	// returned an error, panicked, or exceeded TakeoverTimeout, and when the
 	// acknowledgement was refused. The error that carries it also wraps the
-	// callback's own.
+	// callback's own. It is also what OnTakeoverError is told when OnWin could not
+	// be called within StepDownTimeout, because the callback before it has not
+	// returned: then the candidate votes again by itself.
 	ErrTakeoverFailed = errors.New("election: takeover failed")
 
 	// ErrSequenceExhausted means that the election node's sequence counter is
@@ -65,8 +68,10 @@ var (
 	// already exists with one that lets others create or delete ballots.
 	ErrOpenElection = errors.New("election: the existing election node is open to others")
 
-	// ErrCallbackRunning is returned when a callback has not returned in
-	// StepDownTimeout and the call cannot go on without it.
+	// ErrCallbackRunning is returned by a call that would have to wait for a
+	// callback that does not return: in StepDownTimeout with a Candidate, in the
+	// session timeout with an Observer or an OnConnected function, and at once by
+	// a Campaign or Run that is called from inside a callback.
 	ErrCallbackRunning = errors.New("election: a callback has not returned")
 )
 

@@ -70,7 +70,7 @@ func (c *candidacy) lossCause() error {
 func (c *candidacy) takeoverFailed(err error) {
 	err = fmt.Errorf("%w: %w", ErrTakeoverFailed, err)
 	c.logger.Error("election: takeover failed", "ballot", c.ballot.name, "error", err)
-	c.want, c.withdraw = false, true
+	c.want, c.asked, c.withdraw = false, false, true
 	c.leave(err)
 	c.fail(err)
 }

@@ -102,7 +102,7 @@ func (c *candidacy) resign(m resignCommand) {
 		}
 		c.closing = true
 	}
-	c.want = false
+	c.want, c.asked = false, false
 	c.fail(m.cause)
 	c.resigners = append(c.resigners, m.reply)
 	switch c.phase {

@@ -15,7 +15,7 @@ type Metrics interface {
 	// SteppedDown is told of each end of a leadership; cause is as for
 	// OnStepDown.
 	SteppedDown(name string, cause error)
-	// Lost is told of each acknowledged leader that a candidate loses to.
+	// Lost is told each time that OnLose is.
 	Lost(name string)
 	// LeaseRenewed is told, at each renewal of a Session's lease, how much of
 	// the lease was left. Alert when it comes near zero.

@@ -314,3 +314,26 @@ func TestEndedHookIsWaitedFor(t *testing.T) {
 		}
 	})
 }
+
+// TestAbandonComesLate: a Campaign is answered and gives up at the same moment,
+// and Vote is called in between. Its candidacy goes on.
+func TestAbandonComesLate(t *testing.T) {
+	s := newSession(time.Minute)
+	base, err := newBase(s, "e", "", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, votes := range []bool{true, false} {
+		c := &candidacy{Candidate: &Candidate{Base: base, metrics: noMetrics{}, inbox: newInbox()}, phase: waiting}
+		campaign := &campaignCommand{reply: make(chan campaignResult, 1)}
+		c.campaign(campaign)
+		c.campaigns = nil // as it is answered
+		if votes {
+			c.vote(voteCommand{make(chan error, 1)})
+		}
+		c.abandon(campaign)
+		if c.want != votes {
+			t.Errorf("Vote was called: %v; the candidate goes on: %v", votes, c.want)
+		}
+	}
+}

@@ -26,12 +26,16 @@ type rewatch struct {
 	frames [][]byte
 	timer  *time.Timer // set while there are frames
 	wait   time.Duration
+	ended  bool
 }
 
 // watchesAnswered takes the answer to a request that sets watches again; mu is
 // held.
 func (w *wire) watchesAnswered(frame []byte, code int32) {
 	r := &w.rewatch
+	if r.ended {
+		return
+	}
 	if code == 0 {
 		r.wait = 0
 		return
@@ -61,6 +65,7 @@ func (w *wire) setWatchesAgain() {
 }
 
 func (r *rewatch) stop() {
+	r.ended, r.frames = true, nil
 	if r.timer != nil {
 		r.timer.Stop()
 	}

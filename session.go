@@ -35,8 +35,8 @@ type SessionOptions struct {
 	TickTime time.Duration
 	// Metrics is told of the lease and of lost sessions. The default is none.
 	Metrics Metrics
-	// Logger gets transitions at Info and Warn, the client's own lines at
-	// Debug. The default is slog.Default().
+	// Logger gets transitions at Info, troubles at Warn and Error, the client's
+	// own lines at Debug. The default is slog.Default().
 	Logger *slog.Logger
 }
 
@@ -275,8 +275,8 @@ func (s *Session) await(ctx context.Context, cleaning bool) (*incarnation, error
 // OnConnected calls fn now, if there is a session, and again for each new
 // session later; not for a mere reconnection within one. fn runs on a
 // goroutine of its own, never twice at a time, and may block: it is the place
-// to call Vote. A session that ends and is followed by others while fn runs
-// is one more call. cancel ends this.
+// to call Vote. However many sessions begin while fn runs, it is called once
+// more. cancel ends this.
 func (s *Session) OnConnected(fn func()) (cancel func()) {
 	h := &connectedHook{fn: fn, queue: callbackQueue{logger: s.logger}}
 	s.mu.Lock()
@@ -312,9 +312,11 @@ func (h *connectedHook) fire(logger *slog.Logger) {
 }
 
 // Close steps down and closes the Session's candidates and observers, then
-// the connection, if the Session owns it. It returns the first error of those.
-// After Close no callback runs and, with an owned connection, no goroutine is
-// left. A second Close waits for the first and returns the same.
+// the connection, if the Session owns it. It returns the errors of those, and
+// ErrCallbackRunning when an OnConnected function has not returned within the
+// session timeout. When it returns nil no callback runs any more and, with an
+// owned connection, no goroutine is left. A second Close waits for the first and
+// returns the same.
 func (s *Session) Close() error {
 	s.mu.Lock()
 	if s.closing {
@@ -344,10 +346,18 @@ func (s *Session) Close() error {
 	s.loops.Wait()
 	s.inbox.push(sessionQuit{})
 	<-s.done
+	patience := s.Timeout()
 	for _, h := range hooks {
-		if !h.queue.close(s.Timeout(), true) {
-			errs = append(errs, fmt.Errorf("%w: OnConnected", ErrCallbackRunning))
-		}
+		go func() {
+			if h.queue.close(patience, true) {
+				results <- nil
+			} else {
+				results <- fmt.Errorf("%w in %v: OnConnected", ErrCallbackRunning, patience)
+			}
+		}()
+	}
+	for range hooks {
+		errs = append(errs, <-results)
 	}
 	if s.owned {
 		s.quitting.Store(true) // whatever connection comes now comes too late
@@ -442,8 +452,8 @@ func (s *Session) publish(v sessionView) {
 
 // relook returns how long a member waits until it looks again for changes
 // that no watch has told of: about T, less or more by a quarter, so that many
-// do not ask at once; longer when there are so many candidates that their reads
-// would weigh on the servers.
+// do not ask at once; longer when there are so many candidates and elections that
+// are followed that the reads would weigh on the servers.
 func (s *Session) relook() time.Duration {
 	s.mu.Lock()
 	many := (len(s.members) - s.observers) / 100 // observers leave looking to their follower

@@ -338,11 +338,14 @@ func (l *sessionLoop) replaceClient(now instant) {
 	}
 	l.logger.Warn("election: no server answers this session's handshake; starting anew", "for", now-instant(l.helloAt.Load()))
 	former := l.conn.Load()
+	l.unanswered.Store(0) // also when it fails: then it is tried as much later
 	if err := l.open(); err != nil {
 		l.logger.Error("election: cannot make a new connection", "error", err)
+		// The old client may have had a session meanwhile, and was not listened to.
+		l.established.Add(1)
+		l.inbox.push(nil)
 		return
 	}
-	l.unanswered.Store(0)
 	l.freshID = 0
 	if l.inc != nil {
 		l.lose(ErrSessionLost)

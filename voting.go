@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -14,10 +15,7 @@ func (c *candidacy) vote(m voteCommand) {
 		m.reply <- ErrClosed
 		return
 	}
-	c.want, c.voteAt = true, time.Time{}
-	for _, other := range c.campaigns {
-		other.voted = false // its end does not end the candidacy now
-	}
+	c.want, c.asked, c.voteAt = true, true, time.Time{}
 	if c.ballot != nil && !c.withdraw && c.phase != withdrawing {
 		m.reply <- nil
 		return
@@ -49,14 +47,12 @@ func (c *candidacy) campaign(m *campaignCommand) {
 }
 
 func (c *candidacy) abandon(m *campaignCommand) {
-	for i, other := range c.campaigns {
-		if other == m {
-			c.campaigns = append(c.campaigns[:i:i], c.campaigns[i+1:]...)
-			break
-		}
-	}
-	// Whoever else waits for this candidate to lead keeps it voting.
-	if m.voted && len(c.campaigns) == 0 && c.runner == nil {
+	c.campaigns = slices.DeleteFunc(c.campaigns, func(other *campaignCommand) bool { return other == m })
+	switch {
+	case !m.voted || c.asked:
+	case len(c.campaigns) > 0:
+		c.campaigns[0].voted = true // the vote is for that one now
+	default:
 		c.resign(resignCommand{cause: ErrResigned})
 	}
 }
@@ -70,7 +66,7 @@ func (c *candidacy) startRun(m runCommand) {
 		m.reply <- errors.New("election: Run is already running")
 		return
 	}
-	c.runner, c.want, c.voteAt = m.runner, true, time.Time{}
+	c.runner, c.want, c.asked, c.voteAt = m.runner, true, true, time.Time{}
 	m.reply <- nil
 	if c.phase == leading {
 		c.giveToRunner()
@@ -168,7 +164,7 @@ func (c *candidacy) castDone(r castResult) {
 func (c *candidacy) refused(err error) {
 	c.logger.Error("election: cannot vote", "error", err)
 	if len(c.voters) > 0 || len(c.campaigns) > 0 || c.runner != nil {
-		c.want = false
+		c.want, c.asked = false, false
 		c.fail(err)
 	}
 	c.voteAt = time.Now().Add(c.session.relook())

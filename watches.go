@@ -30,10 +30,9 @@ func watchDeletion(conn *zk.Conn, path string) (*zk.Stat, <-chan zk.Event, error
 }
 
 // spareWatches remembers watches on other candidates' ballots and on
-// acknowledgements. The
-// client cannot give a watch back, so one that is no longer waited for stays
-// until its node goes; a candidate that votes again behind the same predecessor
-// uses it again, or they would pile up.
+// acknowledgements. The client cannot give a watch back, so one that is no
+// longer waited for stays until its node goes; a candidate that votes again
+// behind the same predecessor uses it again, or they would pile up.
 type spareWatches struct {
 	mu     sync.Mutex
 	inc    *incarnation

@@ -67,7 +67,8 @@ func writeReport(dir string) error {
 	say("![who led when](chaos.svg)\n")
 	say("Time without an acknowledged leader, by fault; the last column leaves out the time in which there was no quorum. The")
 	say("session timeout, %v, is what a dead leader costs; a leader that lives leads on through whatever is shorter than its", p.Timeout)
-	say("lease. Percentiles are over the interruptions; where there are few, the 99th is the longest.\n")
+	say("lease. Percentiles are over the interruptions; where there are few, the 99th is the longest. An election that another")
+	say("fault strikes begins anew for the bound above, so two faults at once may take longer than it.\n")
 	p.Table(&md)
 
 	if r := results.rolling; r != nil {

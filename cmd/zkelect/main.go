@@ -109,7 +109,8 @@ func dispatch(ctx context.Context, e *env, args []string) int {
 			return exitOK
 		}
 		name, rest = rest[0], []string{"--help"}
-	case "version":
+	}
+	if strings.TrimLeft(name, "-") == "version" {
 		_, _ = fmt.Fprintln(e.stdout, version())
 		return exitOK
 	}

@@ -206,6 +206,7 @@ func TestUsage(t *testing.T) {
 		{"rum", 2, `no command "rum"`},
 		{"help rum", 2, `no command "rum"`},
 		{"version", 0, "zkelect "},
+		{"help version", 0, "zkelect "},
 		{"--version", 0, ", go1."},
 		{"run", 2, "no servers given"},
 		{"run --servers x:1", 2, "no election given"},
