@@ -123,11 +123,16 @@ func TestResignThenVoteDuringCast(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		release := make(chan struct{})
-		cancel := w.srv.Control(testutil.OpGetChildren2, func(*testutil.Request) testutil.Action { return testutil.HoldReply(release) })
+		release, asked := make(chan struct{}), make(chan struct{}, 2)
+		cancel := w.srv.Control(testutil.OpGetChildren2, func(*testutil.Request) testutil.Action {
+			asked <- struct{}{}
+			return testutil.HoldReply(release)
+		})
 		voted, resigned, again := make(chan error, 1), make(chan error, 1), make(chan error, 1)
 		go func() { voted <- c.Vote(t.Context()) }()
-		time.Sleep(time.Millisecond)
+		for range 2 { // the watch on the ballot, and the list
+			<-asked
+		}
 		ctx, stop := context.WithTimeout(t.Context(), time.Hour)
 		defer stop()
 		go func() { resigned <- c.Resign(ctx) }()
