@@ -65,7 +65,9 @@ func (s *Session) open() error {
 		zk.WithHostProvider(provider),
 	)
 	if err != nil {
-		s.client.Add(-1)
+		s.clientMu.Lock()
+		defer s.clientMu.Unlock()
+		s.client.Add(-1) // the one before goes on
 		return err
 	}
 	s.conn.Store(c)

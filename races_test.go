@@ -20,6 +20,23 @@ import (
 // neither the sweep nor the simulation hits: virtual time does not pass in them.
 // Some other step is made to wait here, so that each is wide.
 
+const racesTimeout = 4 * time.Second
+
+// withSession runs a test in virtual time, with a session that is ready.
+func withSession(t *testing.T, run func(t *testing.T, w *trial, s *Session)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := newTrial(t, testutil.ServerOptions{}, racesTimeout)
+		defer w.srv.Close()
+		s := w.newProcess("a", 0, 0).session
+		defer func() { _ = s.Close() }()
+		if err := s.AwaitConnected(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		run(t, w, s)
+	})
+}
+
 // TestTimerDueWhileResting: a point in time passes after the decision that
 // there is nothing to do before, and before the timer is set for it.
 func TestTimerDueWhileResting(t *testing.T) {
@@ -32,19 +49,12 @@ func TestTimerDueWhileResting(t *testing.T) {
 		"a vote that was refused": func(c *candidacy, at time.Time) { c.phase, c.ballot, c.voteAt = idle, nil, at },
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				w := newTrial(t, testutil.ServerOptions{}, 4*time.Second)
-				defer w.srv.Close()
-				p := w.newProcess("a", 0, 0)
-				defer func() { _ = p.session.Close() }()
-				if err := p.session.AwaitConnected(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-				base, err := newBase(p.session, electionName, "", w.logger)
+			withSession(t, func(t *testing.T, w *trial, s *Session) {
+				base, err := newBase(s, electionName, "", w.logger)
 				if err != nil {
 					t.Fatal(err)
 				}
-				view, reply := p.session.look(), make(chan error) // without room, so that the loop waits
+				view, reply := s.look(), make(chan error) // without room, so that the loop waits
 				c := &candidacy{
 					Candidate: &Candidate{Base: base, metrics: noMetrics{}, inbox: newInbox(), done: make(chan struct{})},
 					inc:       view.inc, looks: view.looks, want: true,
@@ -84,13 +94,9 @@ func TestTimerDueWhileResting(t *testing.T) {
 func TestCloseWaitsAtRest(t *testing.T) {
 	spins := time.AfterFunc(20*time.Second, func() { panic("Close goes round and round") })
 	defer spins.Stop()
-	synctest.Test(t, func(t *testing.T) {
-		const timeout = 4 * time.Second
-		w := newTrial(t, testutil.ServerOptions{}, timeout)
-		defer w.srv.Close()
-		p := w.newProcess("a", 0, 0)
-		defer func() { _ = p.session.Close() }()
-		c, err := NewCandidate(p.session, electionName, &CandidateOptions{StepDownTimeout: 10 * timeout})
+	withSession(t, func(t *testing.T, _ *trial, s *Session) {
+		const timeout = racesTimeout
+		c, err := NewCandidate(s, electionName, &CandidateOptions{StepDownTimeout: 10 * timeout})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -111,15 +117,8 @@ func TestCloseWaitsAtRest(t *testing.T) {
 // TestResignThenVoteDuringCast: Resign is called while a ballot is cast, and Vote
 // before that has come to anything. That ballot is withdrawn, and another cast.
 func TestResignThenVoteDuringCast(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newTrial(t, testutil.ServerOptions{}, 4*time.Second)
-		defer w.srv.Close()
-		p := w.newProcess("a", 0, 0)
-		defer func() { _ = p.session.Close() }()
-		if err := p.session.AwaitConnected(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		c, err := NewCandidate(p.session, electionName, nil)
+	withSession(t, func(t *testing.T, w *trial, s *Session) {
+		c, err := NewCandidate(s, electionName, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -193,10 +192,8 @@ func (c *deafConn) Read(p []byte) (int, error) {
 // TestAcknowledgementOverheard: the event of the acknowledgement is lost. OnLose
 // and OnLeaderAck, which wait for one and no more, learn of it all the same.
 func TestAcknowledgementOverheard(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const timeout = 4 * time.Second
-		w := newTrial(t, testutil.ServerOptions{}, timeout)
-		defer w.srv.Close()
+	withSession(t, func(t *testing.T, w *trial, leaders *Session) {
+		const timeout = racesTimeout
 		var deaf atomic.Bool
 		dial := w.srv.Dialer()
 		s, err := Connect([]string{"mem"}, timeout, &SessionOptions{
@@ -212,9 +209,7 @@ func TestAcknowledgementOverheard(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = s.Close() }()
-		p := w.newProcess("a", 0, 0)
-		defer func() { _ = p.session.Close() }()
-		a, errA := NewCandidate(p.session, electionName, nil)
+		a, errA := NewCandidate(leaders, electionName, nil)
 		b, errB := NewCandidate(s, electionName, nil)
 		if err := errors.Join(errA, errB); err != nil {
 			t.Fatal(err)
@@ -301,20 +296,17 @@ func TestObserveRacesWithClose(t *testing.T) {
 // TestEndedHookIsWaitedFor: an OnConnected function runs on after its
 // registration was ended, and Close waits for it.
 func TestEndedHookIsWaitedFor(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newTrial(t, testutil.ServerOptions{}, 4*time.Second)
-		defer w.srv.Close()
-		p := w.newProcess("a", 0, 0)
+	withSession(t, func(t *testing.T, _ *trial, s *Session) {
 		began, over := make(chan struct{}), false
-		cancel := p.session.OnConnected(func() {
+		cancel := s.OnConnected(func() {
 			close(began)
 			time.Sleep(time.Second)
 			over = true
 		})
 		<-began
 		cancel()
-		p.session.OnConnected(func() {})() // this does not forget the other one
-		if err := p.session.Close(); err != nil || !over {
+		s.OnConnected(func() {})() // this does not forget the other one
+		if err := s.Close(); err != nil || !over {
 			t.Errorf("Close returned %v, and the function has returned: %v", err, over)
 		}
 	})

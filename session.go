@@ -399,17 +399,11 @@ func (s *Session) join(m member) error {
 func (s *Session) leave(m member) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, observes := m.(*Observer); observes && s.has(m) {
-		s.observers--
+	if _, observes := m.(*Observer); observes {
+		s.observers-- // it leaves once
 	}
 	delete(s.members, m)
 	delete(s.keepers, m)
-}
-
-// has reports whether a member is registered; the caller holds mu.
-func (s *Session) has(m member) bool {
-	_, ok := s.members[m]
-	return ok
 }
 
 // keepLease says whether a member needs the lease. While one does, heartbeats
