@@ -3,12 +3,13 @@ package election
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
 
 	"github.com/go-zookeeper/zk"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestElectionPath(t *testing.T) {
@@ -19,13 +20,11 @@ func TestElectionPath(t *testing.T) {
 		{"/x/y", "db", "/x/y/db"},
 		{"", "...", "/_zkelection/..."},
 	} {
-		if got, err := electionPath(c.root, c.name); err != nil || got != c.want {
-			t.Errorf("root %q, name %q: %q, %v; want %q", c.root, c.name, got, err, c.want)
-		}
+		got, err := electionPath(c.root, c.name)
+		require.NoError(t, err)
+		assert.Equal(t, c.want, got, "root %q, name %q", c.root, c.name)
 	}
-	if got := parents("/a/b/c"); !slices.Equal(got, []string{"/a", "/a/b", "/a/b/c"}) {
-		t.Errorf("parents %q", got)
-	}
+	assert.Equal(t, []string{"/a", "/a/b", "/a/b/c"}, parents("/a/b/c"))
 }
 
 func TestParseBallot(t *testing.T) {
@@ -53,9 +52,8 @@ func TestParseBallot(t *testing.T) {
 		{"lock-0000000001", 0, false},
 	} {
 		got, ok := parseBallot(c.name)
-		if ok != c.ok || got.sequence != c.want {
-			t.Errorf("%q: %d, %v; want %d, %v", c.name, got.sequence, ok, c.want, c.ok)
-		}
+		assert.Equal(t, c.ok, ok, c.name)
+		assert.Equal(t, c.want, got.sequence, c.name)
 	}
 }
 
@@ -66,18 +64,16 @@ func TestOrderIsByNumber(t *testing.T) {
 		names = append(names, b.name)
 	}
 	want := []string{"ballot-b-0000000002", "ballot-z-0000000003", "ballot0000000010", "ballot-a-0000000020"}
-	if !slices.Equal(names, want) {
-		t.Fatalf("%q", names)
-	}
+	require.Equal(t, want, names)
+	predecessor := ""
 	for i, name := range want {
 		place, ok := standingOf(got, name)
-		if !ok || place.below != i || i > 0 && place.predecessor != want[i-1] {
-			t.Errorf("%s: %+v, %v", name, place, ok)
-		}
+		assert.True(t, ok, name)
+		assert.Equal(t, standing{i, predecessor}, place, name)
+		predecessor = name
 	}
-	if _, ok := standingOf(got, "ballot0000000099"); ok {
-		t.Error("a ballot that is not there has a place")
-	}
+	_, ok := standingOf(got, "ballot0000000099")
+	assert.False(t, ok, "a ballot that is not there has a place")
 }
 
 // A name that is accepted makes one valid path component, and none that

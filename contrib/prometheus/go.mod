@@ -1,6 +1,6 @@
 module github.com/zkelection/election/contrib/prometheus
 
-go 1.25.0
+go 1.25.1
 
 require (
 	github.com/prometheus/client_golang v1.24.1
