@@ -43,7 +43,7 @@ type CandidateOptions struct {
 	// where strangers could otherwise replace an empty election node.
 	ACL []zk.ACL
 	// HotStandby makes the candidate that is next in line keep the lease warm,
-	// at the cost of eight small writes in each session timeout: it then
+	// at the cost of at most eight small writes in each session timeout: it then
 	// leads at once when its predecessor goes, two writes sooner.
 	HotStandby bool
 	// TakeoverTimeout is how long the OnWin callbacks may take together; a
@@ -334,7 +334,7 @@ func (c *Candidate) LeaseUntil() time.Time {
 // Healthy returns an error when this candidate leads and its lease has not
 // been renewed for longer than tolerance, and when callbacks of a term that it
 // has lost go on beyond StepDownTimeout. It is for health checks: a leader in
-// good health renews every eighth of the session timeout.
+// good health renews at least every sixth of the session timeout.
 func (c *Candidate) Healthy(tolerance time.Duration) error {
 	if c.stuck.Load() {
 		return fmt.Errorf("%w in %v after leadership was lost", ErrCallbackRunning, c.stepDown())

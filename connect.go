@@ -93,7 +93,7 @@ func (s *Session) handshakeAnswered(conn *connection, sent instant) {
 		return
 	}
 	s.timeout.Store(int64(conn.rule.timeout))
-	conn.atMost = sent + conn.rule.span()
+	conn.atMost = sent + conn.rule.duration()
 	s.connection.Store(conn)
 	s.answered(sent)
 	// A server may grant less than the one before it, and has told the leader so.

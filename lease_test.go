@@ -8,6 +8,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // server is a follower and the ensemble's leader, as the argument for the
@@ -78,7 +81,7 @@ func TestLeaseRuleAfterStop(t *testing.T) {
 			}
 			for range 20 {
 				beat()
-				now += rule.interval()
+				now += rule.interval
 			}
 			// The session would end at s.expires() if nothing more is heard.
 			now += stop
@@ -98,10 +101,13 @@ func TestLeaseRuleAfterStop(t *testing.T) {
 func TestLeaseRuleEnd(t *testing.T) {
 	const T = 12 * time.Second
 	rule := newLeaseRule(T, 0)
-	if rule.tick != T/2 || rule.span() != 11*time.Second || rule.interval() != 1500*time.Millisecond {
-		t.Fatalf("%+v, span %v, interval %v", rule, rule.span(), rule.interval())
-	}
 	second := time.Second
+	require.Equal(t, T/2, rule.tick)
+	require.Equal(t, 11*second, rule.duration())
+	// Half a tick and a hundredth of T, by a clock that is a twelfth too fast.
+	require.Equal(t, 3380*time.Millisecond, rule.pingPeriod())
+	require.Equal(t, 1690*time.Millisecond, rule.interval)
+	require.Equal(t, T/8, newLeaseRule(T, time.Second).interval)
 	for _, c := range []struct {
 		name        string
 		contacts    []contact
@@ -111,8 +117,8 @@ func TestLeaseRuleEnd(t *testing.T) {
 	}{
 		{"nothing heard", nil, -1, 10 * second, 0},
 		{"only the handshake", nil, 2 * second, 10 * second, 13 * second},
-		{"answered half a tick before", []contact{{6 * second, 7 * second}}, -1, 10 * second, 17 * second},
-		{"answered a moment too late", []contact{{6 * second, 7*second + 1}}, -1, 10 * second, 0},
+		{"answered a ping period before", []contact{{6 * second, 6620 * time.Millisecond}}, -1, 10 * second, 17 * second},
+		{"answered a moment too late", []contact{{6 * second, 6620*time.Millisecond + 1}}, -1, 10 * second, 0},
 		{"the newest that is old enough", []contact{{1 * second, 2 * second}, {5 * second, 6 * second}, {8 * second, 9 * second}}, -1, 10 * second, 16 * second},
 		{"the handshake is newer", []contact{{1 * second, 2 * second}}, 4 * second, 10 * second, 15 * second},
 	} {
@@ -133,29 +139,36 @@ func TestLeaseRuleEnd(t *testing.T) {
 func TestLeaseRuleNext(t *testing.T) {
 	const T = 12 * time.Second
 	rule := newLeaseRule(T, 0)
-	second := time.Second
+	const second, ms = time.Second, time.Millisecond
+	quick := heartbeats{answered: true, sent: 5 * second, answerAt: 5100 * ms, newest: 5 * second}
+	slow := heartbeats{answered: true, sent: 5 * second, answerAt: 7 * second, newest: 6 * second}
+	with := func(b heartbeats, oldest, newest instant, underWay int) heartbeats {
+		b.oldest, b.newest, b.underWay = oldest, newest, underWay
+		return b
+	}
 	for _, c := range []struct {
-		name     string
-		contacts []contact
-		previous instant // answered a tenth of a second later
-		answered bool
-		until    instant
-		now      instant
-		want     instant
+		name       string
+		contacts   []contact
+		heartbeats heartbeats
+		until, now instant
+		want       instant
 	}{
-		{"the first", nil, 0, false, 0, 5 * second, 5 * second},
-		{"in good time", nil, 5 * second, true, 15 * second, 6 * second, 6600 * time.Millisecond},
-		{"one more makes it", []contact{{1 * second, 2 * second}, {5 * second, 5 * second}}, 5 * second, true, 0, 5 * second, 5 * second},
-		{"nothing old enough: when the oldest is", []contact{{4 * second, 4 * second}, {5 * second, 5 * second}}, 5 * second, true, 0, 5 * second, 7 * second},
-		{"that is now", []contact{{4 * second, 4 * second}, {5 * second, 5 * second}}, 5 * second, true, 0, 8 * second, 8 * second},
+		{"the first", nil, heartbeats{}, 0, 5 * second, 5 * second},
+		{"in good time", nil, quick, 15 * second, 6 * second, 6790 * ms},
+		{"one more makes it", []contact{{1 * second, 1500 * ms}, {5 * second, 5 * second}}, quick, 0, 5100 * ms, 5100 * ms},
+		{"nothing old enough: when the oldest is", []contact{{4 * second, 4 * second}, {5 * second, 5 * second}}, quick, 0, 5100 * ms, 7380 * ms},
+		{"that is now", []contact{{4 * second, 4 * second}, {5 * second, 5 * second}}, quick, 0, 8 * second, 8 * second},
+		{"one is under way, and may be answered soon", nil, with(quick, 6*second, 6*second, 1), 15 * second, 6100 * ms, 7690 * ms},
+		{"one has been under way for long: the next does not wait", nil, with(quick, 6*second, 6*second, 1), 15 * second, 8 * second, 6500 * ms},
+		{"answers are slow: the next does not wait", nil, with(slow, 6*second, 7*second, 2), 15 * second, 7 * second, 7500 * ms},
+		{"answers are slow, and none is under way", nil, slow, 15 * second, 7 * second, 6500 * ms},
+		{"enough are under way", nil, with(slow, 6*second, 8*second, maxUnderWay), 15 * second, 8 * second, 8*second + time.Hour},
 	} {
 		heard := newContacts(T)
 		for _, x := range c.contacts {
 			heard.add(x.sent, x.answered)
 		}
-		if got := rule.next(heard, c.previous, c.previous+100*time.Millisecond, c.answered, c.until, c.now); got != c.want {
-			t.Errorf("%s: %v, want %v", c.name, got, c.want)
-		}
+		assert.Equal(t, c.want, rule.next(heard, c.heartbeats, c.until, c.now), c.name)
 	}
 }
 
@@ -187,7 +200,7 @@ func TestContactsForget(t *testing.T) {
 // A lease that somebody has seen end stays ended, whatever is renewed after.
 func TestLeaseStaysLapsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newLease(time.Now(), time.Second)
+		l := newLease(time.Now(), time.Second, 0)
 		if !l.valid() || !l.extend(2*time.Second) || l.remaining() != 2*time.Second {
 			t.Fatal("a fresh lease is not valid")
 		}
@@ -205,7 +218,7 @@ func TestLeaseStaysLapsed(t *testing.T) {
 		if !errors.Is(contextCause(l), ErrLeaseLapsed) {
 			t.Fatal(contextCause(l))
 		}
-		l = newLease(time.Now(), time.Hour)
+		l = newLease(time.Now(), time.Hour, 0)
 		l.revoke(ErrSessionLost)
 		if l.valid() || l.extend(2*time.Hour) || !errors.Is(contextCause(l), ErrSessionLost) {
 			t.Fatal("a revoked lease is valid")
@@ -217,7 +230,7 @@ func TestLeaseStaysLapsed(t *testing.T) {
 // reader has seen the lease invalid, no later reader sees it valid.
 func TestLeaseUnderContention(t *testing.T) {
 	for range 200 {
-		l := newLease(time.Now(), 50*time.Microsecond)
+		l := newLease(time.Now(), 50*time.Microsecond, 0)
 		var readers sync.WaitGroup
 		for range 4 {
 			readers.Go(func() {
@@ -269,7 +282,7 @@ func TestShortSuspensionsAddUp(t *testing.T) {
 		wall := time.Now().Round(0)
 		start := clockReading{wall, 0}
 		l.clocks = [2]clockReading{start, start}
-		lease := newLease(s.base, time.Hour)
+		lease := newLease(s.base, time.Hour, 0)
 		l.inc.lease.Store(lease)
 		for i := range 100 {
 			time.Sleep(time.Second)
@@ -290,7 +303,7 @@ func TestShortSuspensionsAddUp(t *testing.T) {
 
 func TestFeasible(t *testing.T) {
 	const T = 12 * time.Second
-	for tick, want := range map[time.Duration]bool{0: true, time.Second: true, T / 2: true, T: true, T + time.Second: false} {
+	for tick, want := range map[time.Duration]bool{0: true, time.Second: true, T / 2: true, T: true, T + time.Second: false, 2 * T: false} {
 		if got := newLeaseRule(T, tick).feasible(); got != want {
 			t.Errorf("tick %v: %v", tick, got)
 		}

@@ -111,9 +111,9 @@ func TestLeaseFigures(t *testing.T) {
 		timeout, tickTime time.Duration
 		least             float64
 	}{
-		{4 * time.Second, 0, 0.39},
-		{4 * time.Second, 2 * time.Second, 0.39},
-		{10 * time.Second, 0, 0.39},
+		{4 * time.Second, 0, 0.33},
+		{4 * time.Second, 2 * time.Second, 0.33},
+		{10 * time.Second, 0, 0.33},
 		{10 * time.Second, 2 * time.Second, 0.52},
 		{30 * time.Second, 2 * time.Second, 0.52},
 	} {

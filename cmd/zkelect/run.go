@@ -71,7 +71,7 @@ func run(ctx context.Context, e *env, args []string) (int, error) {
 	grace := o.Duration("grace", 10*time.Second, "how long COMMAND may go on after SIGTERM before SIGKILL; 0 sends SIGKILL at once")
 	keep := o.Bool("keep", false, "contend again after COMMAND has exited or leadership was lost, until a signal comes")
 	pause := o.Duration("pause", time.Second, "with --keep, how long others may lead before this candidate contends again after COMMAND has exited")
-	standby := o.Bool("standby", false, "take over two writes sooner when next in line, for eight small writes in each session timeout")
+	standby := o.Bool("standby", false, "take over two writes sooner when next in line, for up to eight small writes in each session timeout")
 	private := o.Bool("private", false, "with --auth, let nobody but holders of the same credentials see or touch this candidate, and the election if this creates it")
 	if err := o.parse(args); err != nil {
 		return exitUsage, err
@@ -165,7 +165,7 @@ func (j *job) lead(ctx context.Context, term election.Term) error {
 		return nil
 	}
 	j.ran = true
-	// The lease is renewed every eighth of the timeout.
+	// The lease is renewed about every seventh of the timeout.
 	ticker := time.NewTicker(j.session.Timeout() / 16)
 	defer ticker.Stop()
 	for {
