@@ -263,7 +263,7 @@ func (c *candidacy) situation(view sessionView, now time.Time) situation {
 	}
 	if view.inc != nil {
 		if l := view.inc.lease.Load(); l != nil {
-			s.lease = l.claimable()
+			s.lease = l.remaining() >= newLeaseRule(c.session.Timeout(), 0).minToClaim()
 		}
 	}
 	return s

@@ -96,7 +96,7 @@ func TestLeaseBeginsUnseen(t *testing.T) {
 		if c.phase != claiming || s.needed() {
 			t.Fatalf("%v, known to the Session: %v; want claiming, not known", c.phase, s.needed())
 		}
-		inc.lease.Store(newLease(s.base, s.now()+30*time.Second, 0))
+		inc.lease.Store(newLease(s.base, s.now()+30*time.Second))
 		if err := <-reply; !errors.Is(err, ErrNotLeader) {
 			t.Errorf("Proclaim: %v", err)
 		}

@@ -34,12 +34,6 @@ const (
 type leaseRule struct {
 	timeout time.Duration
 	tick    time.Duration
-	// interval is from the answer to a heartbeat to the next one, while answers
-	// come quickly.
-	interval time.Duration
-	// between is how many intervals lie between an answer and the first
-	// heartbeat that it vouches for.
-	between int
 }
 
 func newLeaseRule(timeout, tick time.Duration) leaseRule {
@@ -48,24 +42,7 @@ func newLeaseRule(timeout, tick time.Duration) leaseRule {
 		// told to, so this is never less than the true tick.
 		tick = timeout / 2
 	}
-	r := leaseRule{timeout: timeout, tick: tick}
-	// A heartbeat stands on an answer that is pingPeriod old, so it pays to divide
-	// that without a rest. The division that leaves the most of the lease is taken,
-	// of those that ask no more than eight times in a session timeout.
-	for n := 1; n <= 8; n++ {
-		interval := max((r.pingPeriod()+time.Duration(n-1))/time.Duration(n), timeout/8)
-		if r.between == 0 || r.age(n, interval) < r.age(r.between, r.interval) {
-			r.between, r.interval = n, interval
-		}
-	}
-	return r
-}
-
-// age is how old what a lease stands on has become when it is renewed, if
-// answers take no time: between intervals until it vouches for a heartbeat, one
-// more until the next that completes the pair, and one until that is repeated.
-func (r leaseRule) age(between int, interval time.Duration) time.Duration {
-	return time.Duration(between+2) * interval
+	return leaseRule{timeout, tick}
 }
 
 // duration is how long after the session was last surely heard of the lease
@@ -80,99 +57,70 @@ func (r leaseRule) pingPeriod() time.Duration {
 }
 
 // minToClaim is how much of a lease must be left for leadership to be claimed
-// under it, when heartbeats are sent that far apart. Less would end before the
-// second next heartbeat had a chance.
-func (r leaseRule) minToClaim(spacing time.Duration) time.Duration {
-	return min(r.timeout/6, 2*spacing)
+// under it. Less would end before the second next heartbeat had a chance.
+func (r leaseRule) minToClaim() time.Duration { return r.timeout / 6 }
+
+// pace returns how long after an answer the next heartbeat is sent when answers
+// take delay, and how old, at that pace, what the lease stands on has become by
+// the time it is renewed. An answer vouches for a heartbeat that is sent a ping
+// period later, so it pays to divide that period into whole cycles; of the
+// divisions the one that leaves the most of the lease is taken, with at most
+// eight heartbeats in each session timeout, or twelve while answers are slow. The
+// slower they are, the sooner the next one is sent, at last without a pause.
+func (r leaseRule) pace(delay time.Duration) (pause, age time.Duration) {
+	// From an answer to the heartbeat that it vouches for there are cycles pauses,
+	// and one answer less. These may come a little sooner than the last one, and
+	// when they come quickly no part of them can be counted on.
+	surely, cycle := delay*9/10, r.timeout/12
+	if delay <= r.timeout/32 {
+		surely, cycle = 0, r.timeout/8
+	}
+	for cycles := time.Duration(1); cycles <= 8; cycles++ {
+		p := (r.pingPeriod() - (cycles-1)*surely + cycles - 1) / cycles
+		p = max(p, 0, cycle-delay)
+		// The cycles until an answer counts, the one of the heartbeat that completes
+		// the pair, the one until that is repeated, and the answer to that.
+		if a := (cycles+2)*(p+delay) + delay; cycles == 1 || a < age {
+			pause, age = p, a
+		}
+	}
+	return pause, age
 }
 
 // feasible reports whether heartbeats can keep a lease at all: not when the
 // servers' tick is longer than the timeout.
 func (r leaseRule) feasible() bool {
-	return r.duration()-r.age(r.between, r.interval) >= r.timeout/16
+	_, age := r.pace(0)
+	return r.duration()-age >= r.timeout/16
 }
 
 // end returns until when the lease is valid once a heartbeat has been
-// answered that was sent after the answer to another one, which was sent at
-// previous: T, less the margin, after the sending of the newest request that had
-// been answered one ping period before that. The server that answered it has told
-// the ensemble's leader of it since, ahead of the heartbeat.
+// answered whose forerunner, answered too, was sent at previous: T, less the
+// margin, after the sending of the newest request that had been answered a ping
+// period before that. The server that answered it has told the ensemble's
+// leader of it since, ahead of the heartbeat.
 func (r leaseRule) end(heard *contacts, previous instant) (until instant, ok bool) {
 	sent, ok := heard.surelyHeard(previous - r.pingPeriod())
 	return sent + r.duration(), ok
 }
 
-// maxUnderWay is how many heartbeats may be under way on a connection whose
-// answers are slow.
-const maxUnderWay = 6
-
-// heartbeats is what the schedule of heartbeats on one connection depends on.
-type heartbeats struct {
-	answered       bool    // one has been
-	sent, answerAt instant // when the newest answered one was sent, and answered
-	underWay       int
-	oldest         instant // when the oldest that is under way was sent
-	newest         instant // when the newest was, answered or not
-}
-
-// delay is how long answers take, as far as is known.
-func (b heartbeats) delay(now instant) time.Duration {
-	var delay time.Duration
-	if b.answered {
-		delay = b.answerAt - b.sent
-	}
-	if b.underWay > 0 {
-		delay = max(delay, now-b.oldest)
-	}
-	return delay
-}
-
-// spacing is how far apart heartbeats are sent when answers take delay. What
-// the lease stands on ages by three delays, whatever is done. So the slower the
-// answers, the more often one is sent, without waiting for the one before: up
-// to a delay of T/6 the lease can be kept.
-func (r leaseRule) spacing(delay time.Duration) time.Duration {
-	if delay <= r.timeout/32 {
-		return r.interval
-	}
-	for _, parts := range []time.Duration{8, 12, 16} {
-		spacing := r.timeout / parts
-		waits := roundUp(delay, spacing) + roundUp(r.pingPeriod()+delay, spacing)
-		if waits+2*spacing+delay <= r.timeout*3/4 {
-			return spacing
-		}
-	}
-	return r.timeout / 24
-}
-
-func roundUp(d, unit time.Duration) time.Duration { return (d + unit - 1) / unit * unit }
-
-// next returns when the next heartbeat is due, given those of this connection
-// and until when the lease is valid.
-func (r leaseRule) next(heard *contacts, b heartbeats, until, now instant) instant {
-	spacing := r.spacing(b.delay(now))
-	switch {
-	case b.underWay >= maxUnderWay:
-		return now + time.Hour // the next answer decides anew
-	case b.underWay > 0:
-		return b.newest + spacing
-	case !b.answered:
+// next returns when the next heartbeat is due, given when the last answered
+// one was sent (previous) and answered (ok is false when there is none on this
+// connection) and until when the lease is valid.
+func (r leaseRule) next(heard *contacts, previous, answered instant, ok bool, until, now instant) instant {
+	if !ok {
 		return now
 	}
-	if delay := b.answerAt - b.sent; delay > r.timeout/32 {
-		return b.newest + spacing
+	if until-now >= r.minToClaim() {
+		pause, _ := r.pace(answered - previous)
+		return answered + pause
 	}
-	if until-now >= r.minToClaim(spacing) {
-		// Counted from the answer, or an answer would miss being old enough by its
-		// delay.
-		return b.answerAt + r.interval
-	}
-	if end, ok := r.end(heard, b.sent); ok && end-now >= r.minToClaim(spacing) {
+	if end, ok := r.end(heard, previous); ok && end-now >= r.minToClaim() {
 		return now // one more answer makes the lease
 	}
 	// No answer is old enough to stand on, so wait until one is. A pair of
 	// heartbeats follows: this one, and at once the one that it vouches for.
-	if answered, ok := heard.firstAnsweredAfter(b.sent - r.pingPeriod()); ok {
+	if answered, ok := heard.firstAnsweredAfter(previous - r.pingPeriod()); ok {
 		return max(answered+r.pingPeriod(), now)
 	}
 	return now
@@ -267,15 +215,13 @@ type lease struct {
 	base    time.Time
 	until   atomic.Int64 // nanoseconds since base; 0 once lapsed
 	renewed atomic.Int64 // when it was last extended, likewise
-	toClaim atomic.Int64 // how much of it must be left for a claim, in nanoseconds
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
 }
 
-func newLease(base time.Time, until instant, minToClaim time.Duration) *lease {
+func newLease(base time.Time, until instant) *lease {
 	l := &lease{base: base}
 	l.until.Store(int64(until))
-	l.toClaim.Store(int64(minToClaim))
 	l.renewed.Store(int64(time.Since(base)))
 	l.ctx, l.cancel = context.WithCancelCause(context.Background())
 	return l
@@ -340,15 +286,6 @@ func (l *lease) remaining() time.Duration {
 	}
 	now := time.Since(l.base) // first: whoever extends the lease later finds it as short as this, and wakes us
 	return max(0, time.Duration(l.until.Load())-now)
-}
-
-// claimable reports whether enough of the lease is left to claim leadership
-// under it.
-func (l *lease) claimable() bool {
-	// In this order: whoever extends the lease after the first line finds it as
-	// short as this, and wakes us.
-	remaining := l.remaining()
-	return remaining > 0 && remaining >= time.Duration(l.toClaim.Load())
 }
 
 // clockReading is both clocks at one moment.

@@ -79,9 +79,10 @@ func TestLeaseRuleAfterStop(t *testing.T) {
 					broken++
 				}
 			}
+			pause, _ := rule.pace(2 * time.Millisecond)
 			for range 20 {
 				beat()
-				now += rule.interval
+				now += pause
 			}
 			// The session would end at s.expires() if nothing more is heard.
 			now += stop
@@ -106,8 +107,6 @@ func TestLeaseRuleEnd(t *testing.T) {
 	require.Equal(t, 11*second, rule.duration())
 	// Half a tick and a hundredth of T, by a clock that is a twelfth too fast.
 	require.Equal(t, 3380*time.Millisecond, rule.pingPeriod())
-	require.Equal(t, 1690*time.Millisecond, rule.interval)
-	require.Equal(t, T/8, newLeaseRule(T, time.Second).interval)
 	for _, c := range []struct {
 		name        string
 		contacts    []contact
@@ -140,35 +139,59 @@ func TestLeaseRuleNext(t *testing.T) {
 	const T = 12 * time.Second
 	rule := newLeaseRule(T, 0)
 	const second, ms = time.Second, time.Millisecond
-	quick := heartbeats{answered: true, sent: 5 * second, answerAt: 5100 * ms, newest: 5 * second}
-	slow := heartbeats{answered: true, sent: 5 * second, answerAt: 7 * second, newest: 6 * second}
-	with := func(b heartbeats, oldest, newest instant, underWay int) heartbeats {
-		b.oldest, b.newest, b.underWay = oldest, newest, underWay
-		return b
-	}
 	for _, c := range []struct {
-		name       string
-		contacts   []contact
-		heartbeats heartbeats
-		until, now instant
-		want       instant
+		name     string
+		contacts []contact
+		previous instant // answered a tenth of a second later
+		answered bool
+		until    instant
+		now      instant
+		want     instant
 	}{
-		{"the first", nil, heartbeats{}, 0, 5 * second, 5 * second},
-		{"in good time", nil, quick, 15 * second, 6 * second, 6790 * ms},
-		{"one more makes it", []contact{{1 * second, 1500 * ms}, {5 * second, 5 * second}}, quick, 0, 5100 * ms, 5100 * ms},
-		{"nothing old enough: when the oldest is", []contact{{4 * second, 4 * second}, {5 * second, 5 * second}}, quick, 0, 5100 * ms, 7380 * ms},
-		{"that is now", []contact{{4 * second, 4 * second}, {5 * second, 5 * second}}, quick, 0, 8 * second, 8 * second},
-		{"one is under way, and may be answered soon", nil, with(quick, 6*second, 6*second, 1), 15 * second, 6100 * ms, 7690 * ms},
-		{"one has been under way for long: the next does not wait", nil, with(quick, 6*second, 6*second, 1), 15 * second, 8 * second, 6500 * ms},
-		{"answers are slow: the next does not wait", nil, with(slow, 6*second, 7*second, 2), 15 * second, 7 * second, 7500 * ms},
-		{"answers are slow, and none is under way", nil, slow, 15 * second, 7 * second, 6500 * ms},
-		{"enough are under way", nil, with(slow, 6*second, 8*second, maxUnderWay), 15 * second, 8 * second, 8*second + time.Hour},
+		{"the first", nil, 0, false, 0, 5 * second, 5 * second},
+		{"in good time", nil, 5 * second, true, 15 * second, 6 * second, 6790 * ms},
+		{"one more makes it", []contact{{1 * second, 1500 * ms}, {5 * second, 5 * second}}, 5 * second, true, 0, 5 * second, 5 * second},
+		{"nothing old enough: when the oldest is", []contact{{4 * second, 4 * second}, {5 * second, 5 * second}}, 5 * second, true, 0, 5 * second, 7380 * ms},
+		{"that is now", []contact{{4 * second, 4 * second}, {5 * second, 5 * second}}, 5 * second, true, 0, 8 * second, 8 * second},
 	} {
 		heard := newContacts(T)
 		for _, x := range c.contacts {
 			heard.add(x.sent, x.answered)
 		}
-		assert.Equal(t, c.want, rule.next(heard, c.heartbeats, c.until, c.now), c.name)
+		assert.Equal(t, c.want, rule.next(heard, c.previous, c.previous+100*ms, c.answered, c.until, c.now), c.name)
+	}
+}
+
+// The slower the answers, the shorter the pause. What the lease stands on must
+// be younger than the lease lasts: that holds up to a delay of somewhat less than
+// a sixth of T, and with a short tick beyond it.
+func TestLeaseRulePace(t *testing.T) {
+	const T = 24 * time.Second
+	for _, c := range []struct {
+		tick, delay time.Duration
+		pause       time.Duration
+		keeps       bool
+	}{
+		{0, 0, 3380 * time.Millisecond, true},
+		{0, T / 32, 2253333334, true},
+		{0, T / 16, 677500000, true},
+		{0, T / 12, 0, true},
+		{0, T / 8, 453333334, true},
+		{0, T * 2 / 13, 37948719, false},
+		{T / 6, 0, 3 * time.Second, true},
+		{T / 6, T / 8, 0, true},
+		{T / 6, T / 6, 0, true},
+		{T / 6, T / 5, 0, false},
+	} {
+		rule := newLeaseRule(T, c.tick)
+		pause, age := rule.pace(c.delay)
+		assert.Equal(t, c.pause, pause, "tick %v, delay %v", c.tick, c.delay)
+		assert.Equal(t, c.keeps, age < rule.duration(), "tick %v, delay %v: %v old", c.tick, c.delay, age)
+		most := 8 * (pause + c.delay)
+		if c.delay > T/32 {
+			most = 12 * (pause + c.delay)
+		}
+		assert.GreaterOrEqual(t, most, T, "tick %v, delay %v: more heartbeats in T than eight, or twelve", c.tick, c.delay)
 	}
 }
 
@@ -200,7 +223,7 @@ func TestContactsForget(t *testing.T) {
 // A lease that somebody has seen end stays ended, whatever is renewed after.
 func TestLeaseStaysLapsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newLease(time.Now(), time.Second, 0)
+		l := newLease(time.Now(), time.Second)
 		if !l.valid() || !l.extend(2*time.Second) || l.remaining() != 2*time.Second {
 			t.Fatal("a fresh lease is not valid")
 		}
@@ -218,7 +241,7 @@ func TestLeaseStaysLapsed(t *testing.T) {
 		if !errors.Is(contextCause(l), ErrLeaseLapsed) {
 			t.Fatal(contextCause(l))
 		}
-		l = newLease(time.Now(), time.Hour, 0)
+		l = newLease(time.Now(), time.Hour)
 		l.revoke(ErrSessionLost)
 		if l.valid() || l.extend(2*time.Hour) || !errors.Is(contextCause(l), ErrSessionLost) {
 			t.Fatal("a revoked lease is valid")
@@ -230,7 +253,7 @@ func TestLeaseStaysLapsed(t *testing.T) {
 // reader has seen the lease invalid, no later reader sees it valid.
 func TestLeaseUnderContention(t *testing.T) {
 	for range 200 {
-		l := newLease(time.Now(), 50*time.Microsecond, 0)
+		l := newLease(time.Now(), 50*time.Microsecond)
 		var readers sync.WaitGroup
 		for range 4 {
 			readers.Go(func() {
@@ -282,7 +305,7 @@ func TestShortSuspensionsAddUp(t *testing.T) {
 		wall := time.Now().Round(0)
 		start := clockReading{wall, 0}
 		l.clocks = [2]clockReading{start, start}
-		lease := newLease(s.base, time.Hour, 0)
+		lease := newLease(s.base, time.Hour)
 		l.inc.lease.Store(lease)
 		for i := range 100 {
 			time.Sleep(time.Second)

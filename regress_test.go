@@ -93,7 +93,7 @@ func TestNewestOfManyAnswersCounts(t *testing.T) {
 func TestIsLeaderComparesTheClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &Candidate{}
-		c.leader.Store(&leadership{lease: newLease(time.Now(), time.Second, 0)})
+		c.leader.Store(&leadership{lease: newLease(time.Now(), time.Second)})
 		time.Sleep(time.Second - time.Nanosecond)
 		if !c.IsLeader() {
 			t.Error("does not lead before the end of its lease")
@@ -112,7 +112,7 @@ func TestNoStepDownWithoutAWin(t *testing.T) {
 		c := &candidacy{Candidate: &Candidate{Base: &Base{}, inbox: newInbox()}}
 		won := false
 		c.onWin.add(func(context.Context, Term) error { won = true; return nil })
-		l := &leadership{ctx: &endsAfter{t.Context(), looks}, lease: newLease(time.Now(), time.Hour, 0)}
+		l := &leadership{ctx: &endsAfter{t.Context(), looks}, lease: newLease(time.Now(), time.Hour)}
 		c.callWin(l)
 		if l.begun.Load() != won {
 			t.Errorf("ended after %d looks: OnStepDown is called: %v, OnWin was: %v", looks, l.begun.Load(), won)

@@ -21,24 +21,29 @@ const patience = 6
 type sessionLoop struct {
 	*Session
 
-	inc        *incarnation
-	connected  bool
-	looks      uint64
-	err        error
-	seen       int64 // of Session.established
-	first      bool  // no session has been ready yet
-	preparing  bool  // a helper authenticates and syncs a new session
-	authorized int   // how many of opts.Auth the client knows
-	retryAt    instant
-	lookAt     instant // when to tell members to look again; 0: not due
-	readyAt    instant // when a new session may be prepared
-	freshID    int64   // the session that readyAt is for
-	heartbeats heartbeatLog
-	clocks     [2]clockReading // an older reading and a newer one
-	timer      *time.Timer
-	quit       bool
-	awaySince  instant // since when an own client has had no session; 0: it has one; -1: that was said
-	goneSince  instant // since when a connection lent to us has had no session; 0: it has one
+	inc              *incarnation
+	connected        bool
+	looks            uint64
+	err              error
+	seen             int64 // of Session.established
+	first            bool  // no session has been ready yet
+	preparing        bool  // a helper authenticates and syncs a new session
+	authorized       int   // how many of opts.Auth the client knows
+	retryAt          instant
+	lookAt           instant // when to tell members to look again; 0: not due
+	readyAt          instant // when a new session may be prepared
+	freshID          int64   // the session that readyAt is for
+	beating          bool    // a heartbeat is under way
+	triedAt          instant // when the last heartbeat was sent, answered or not
+	failed           bool    // it had no answer that counts
+	lastBeat         instant // when the last answered one was sent
+	lastBeatAnswered instant
+	lastBeatOn       *connection
+	clocks           [2]clockReading // an older reading and a newer one
+	timer            *time.Timer
+	quit             bool
+	awaySince        instant // since when an own client has had no session; 0: it has one; -1: that was said
+	goneSince        instant // since when a connection lent to us has had no session; 0: it has one
 }
 
 // Messages to the loop.
@@ -50,6 +55,14 @@ type (
 		id         int64
 		authorized int
 		err        error
+	}
+	// beat is the end of a heartbeat. The connection is nil unless it was the
+	// same before and after, under the same session.
+	beat struct {
+		sent     instant
+		answered instant
+		on       *connection
+		err      error
 	}
 	watchesRefused struct{ code int32 }
 )
@@ -87,8 +100,9 @@ func (l *sessionLoop) handle(message any) {
 			l.authorized = m.authorized
 			l.prepared(m)
 		}
-	case heartbeatResult:
-		l.heartbeatDone(m)
+	case beat:
+		l.beating = false
+		l.beaten(m)
 	case watchesRefused:
 		l.logger.Warn("election: the server refuses to set the watches again; asking until it does", "code", m.code)
 	}
@@ -236,7 +250,7 @@ func (l *sessionLoop) lose(cause error) {
 	}
 	l.inc.cancel(cause)
 	l.inc, l.connected, l.lookAt = nil, false, 0
-	l.heartbeats.forget()
+	l.lastBeatOn = nil
 	if !l.owned {
 		l.connection.Store(nil)
 	}
