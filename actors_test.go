@@ -47,7 +47,7 @@ func (w *trial) newProcess(name string, tick time.Duration, member int) *process
 	p.actors.Store(new([]*actor))
 	s, err := Connect(w.srv.Servers(), w.timeout, &SessionOptions{
 		Dialer: p.gate.Dial, TickTime: tick, HostProvider: p.provider(member),
-		Logger: w.logger.With("as", name), Metrics: processMetrics{p: p},
+		Logger: w.logger.With("as", name), Metrics: &Metrics{LeaseRenewed: p.leaseRenewed},
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -66,16 +66,11 @@ func (p *process) provider(member int) *roundRobin {
 	return &roundRobin{offset: member}
 }
 
-// processMetrics checks the lease at each renewal.
-type processMetrics struct {
-	noMetrics
-	p *process
-}
-
-func (m processMetrics) LeaseRenewed(time.Duration) {
-	m.p.w.sample()
-	for _, a := range *m.p.actors.Load() {
-		m.p.w.checkLease(a)
+// leaseRenewed checks the lease at each renewal.
+func (p *process) leaseRenewed(time.Duration) {
+	p.w.sample()
+	for _, a := range *p.actors.Load() {
+		p.w.checkLease(a)
 	}
 }
 
@@ -104,16 +99,12 @@ type actor struct {
 	lostTo    int64 // Leader.Zxid that OnLose was last told
 }
 
-type actorMetrics struct {
-	noMetrics
-	a *actor
-}
-
-func (m actorMetrics) Leading(_ string, leads bool) {
+// leading is told by the candidate's Metrics.
+func (a *actor) leading(_ string, leads bool) {
 	if leads {
-		m.a.w.claimed(m.a)
+		a.w.claimed(a)
 	} else {
-		m.a.w.sample()
+		a.w.sample()
 	}
 }
 
@@ -125,7 +116,7 @@ func (w *trial) newActor(p *process, name string, opts *CandidateOptions) *actor
 	}
 	a := &actor{w: w, p: p, name: name}
 	o := *opts
-	o.Data, o.Metrics, o.Logger = []byte(name), actorMetrics{a: a}, w.logger.With("as", name)
+	o.Data, o.Metrics, o.Logger = []byte(name), &Metrics{Leading: a.leading}, w.logger.With("as", name)
 	c, err := NewCandidate(p.session, electionName, &o)
 	if errors.Is(err, ErrClosed) && p.isClosing() {
 		return nil

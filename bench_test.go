@@ -223,30 +223,20 @@ type libraryMember struct {
 	renewed   *renewals
 	id        string
 	won, told chan time.Time
-	noMetrics
 }
-
-// noMetrics is embedded for what is not of interest.
-type noMetrics struct{}
-
-func (noMetrics) Leading(string, bool)            {}
-func (noMetrics) TakenOver(string, time.Duration) {}
-func (noMetrics) SteppedDown(string, error)       {}
-func (noMetrics) Lost(string)                     {}
-func (noMetrics) LeaseRenewed(time.Duration)      {}
-func (noMetrics) SessionLost()                    {}
 
 // renewals counts those of a session's lease: one that is renewed is warm.
 type renewals struct {
-	noMetrics
 	count atomic.Int64
 	lost  atomic.Int64
 }
 
-func (r *renewals) LeaseRenewed(time.Duration) { r.count.Add(1) }
-func (r *renewals) SessionLost()               { r.lost.Store(time.Now().UnixNano()) }
-
-func (m *libraryMember) TakenOver(string, time.Duration) { m.told <- time.Now() }
+func (r *renewals) metrics() *election.Metrics {
+	return &election.Metrics{
+		LeaseRenewed: func(time.Duration) { r.count.Add(1) },
+		SessionLost:  func() { r.lost.Store(time.Now().UnixNano()) },
+	}
+}
 
 const benchElection = "bench"
 
@@ -259,7 +249,7 @@ func newLibraryLine(f *field, n int, hot bool) *libraryLine {
 		r := &renewals{}
 		counts = append(counts, r)
 		sessions = append(sessions, f.session(func(o *election.SessionOptions) {
-			o.Metrics, o.TickTime = r, f.timeout/2
+			o.Metrics, o.TickTime = r.metrics(), f.timeout/2
 		}))
 	}
 	for i := range n {
@@ -282,7 +272,8 @@ func newLibraryLine(f *field, n int, hot bool) *libraryLine {
 func (l *libraryLine) join(s *election.Session, r *renewals, id string) {
 	m := &libraryMember{session: s, renewed: r, id: id, won: make(chan time.Time, 1), told: make(chan time.Time, 1)}
 	opts := *l.opts
-	opts.Data, opts.Metrics = []byte(id), m
+	opts.Data = []byte(id)
+	opts.Metrics = &election.Metrics{TakenOver: func(string, time.Duration) { m.told <- time.Now() }}
 	var err error
 	m.Candidate, err = election.NewCandidate(s, benchElection, &opts)
 	l.must(err)
@@ -427,8 +418,8 @@ func manyElections(f *field, elections int) {
 	b := f.b
 	r := &renewals{}
 	network := newLink(f.dial)
-	leading := f.session(func(o *election.SessionOptions) { o.Metrics, o.Dialer = r, network.Dial })
-	waiting := f.session(func(o *election.SessionOptions) { o.Metrics = r })
+	leading := f.session(func(o *election.SessionOptions) { o.Metrics, o.Dialer = r.metrics(), network.Dial })
+	waiting := f.session(func(o *election.SessionOptions) { o.Metrics = r.metrics() })
 
 	ctx := f.ctx()
 	var steppedDown sync.WaitGroup

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -149,6 +151,25 @@ func protect(logger *slog.Logger, name string, fn func() error) (err error) {
 	err = fn()
 	returned = true
 	return err
+}
+
+// callbackRun is one call of a function that a user has registered.
+type callbackRun struct {
+	kind  string
+	index int // in the order of registration
+	fn    any
+	since time.Time
+}
+
+func (r *callbackRun) String() string {
+	return fmt.Sprintf("%s function %d (%s)", r.kind, r.index, runtime.FuncForPC(reflect.ValueOf(r.fn).Pointer()).Name())
+}
+
+// call calls one function of a user's, and notes meanwhile which it is.
+func (c *Candidate) call(kind string, index int, fn any, call func() error) error {
+	c.inside.Store(&callbackRun{kind, index, fn, time.Now()})
+	defer c.inside.Store(nil)
+	return protect(c.logger, kind, call)
 }
 
 // callbackOwner is the context key under which the contexts given to a

@@ -16,6 +16,7 @@ const (
 	casting                  // a helper is casting one
 	waiting                  // behind others
 	claiming                 // the lowest, without a lease yet
+	moving                   // a helper is moving the ballot to the end of the line
 	winning                  // leads; OnWin runs
 	acking                   // leads; the acknowledgement is being written
 	leading                  // leads and has acknowledged
@@ -24,7 +25,7 @@ const (
 	ended                    // closed
 )
 
-var phaseNames = [...]string{"idle", "casting", "waiting", "claiming", "winning", "acking", "leading", "leaving", "withdrawing", "ended"}
+var phaseNames = [...]string{"idle", "casting", "waiting", "claiming", "moving", "winning", "acking", "leading", "leaving", "withdrawing", "ended"}
 
 func (p phase) String() string { return phaseNames[p] }
 
@@ -72,6 +73,10 @@ type runner struct {
 
 // Results of errands and callbacks.
 type (
+	winBegun struct {
+		lead *leadership
+		at   time.Time
+	}
 	winDone struct {
 		lead *leadership
 		err  error
@@ -107,7 +112,7 @@ type candidacy struct {
 
 	phase phase
 	want  bool // Vote was called and nothing has ended it
-	asked bool // and not by Campaign alone, whose end would end it
+	asked bool // and not by Campaign or Run alone, whose end would end it
 	data  []byte
 
 	// The ballot, and what is known of it.
@@ -120,6 +125,20 @@ type candidacy struct {
 	placed    bool // place is known, and its predecessor watched
 	place     standing
 	nextWatch <-chan zk.Event
+
+	// What speaks for making way.
+	lackingSince time.Time     // since when it has been first, connected, without a lease
+	lacked       time.Duration // and for how long before that
+	lapses       []time.Time   // of the lease, under the present session
+	flaps        bool          // there were too many
+	ownEnded     bool          // the own ballot's end was seen while moving
+
+	// Why it does not stand, and what last went wrong.
+	absence     error // nil while it stands
+	failures    int   // takeovers that failed in a row
+	lastError   error
+	lastErrorAt time.Time
+	standing    bool // as the metrics have been told
 
 	// The errand under way.
 	busy   bool
@@ -157,8 +176,12 @@ type candidacy struct {
 	checkAt   time.Time // the next slow look at one node
 	retryAt   time.Time // no errand before
 	claimedAt time.Time // the present term began
+	begunAt   time.Time // OnWin was called in it; zero if it has not been
+	ackedAt   time.Time // it was acknowledged
+	moveAt    time.Time // no move before
+	hangAt    time.Time // to report a callback that hangs, next
 	overdueAt time.Time // the callbacks of a lost term are late
-	voteAt    time.Time // no vote before, since one was refused
+	voteAt    time.Time // no vote before, since one was refused or a takeover failed
 	quitAt    time.Time // Close gives up
 	decidedAt time.Time // of the last decision
 	timer     *time.Timer
@@ -232,6 +255,10 @@ func (c *candidacy) handle(message any) {
 		c.lookDone(m)
 	case checkResult:
 		c.checkDone(m)
+	case moveResult:
+		c.moveDone(m)
+	case winBegun:
+		c.winBegun(m)
 	case winDone:
 		c.winDone(m)
 	case ackDone:
@@ -253,12 +280,13 @@ func (c *candidacy) handle(message any) {
 func (c *candidacy) situation(view sessionView, now time.Time) situation {
 	s := situation{
 		phase: c.phase, want: c.want, closing: c.closing,
-		ready: view.inc != nil && view.connected, barred: view.err != nil,
+		ready: view.inc != nil && view.connected, barred: view.err != nil, hopeless: c.hopeless(view),
 		busy: c.busy, held: now.Before(c.retryAt), refused: now.Before(c.voteAt),
 		draining: c.draining || c.runLead != nil,
 		overdue:  c.stuck.Load(), withdraw: c.withdraw, untold: c.untold,
 		ballot: c.ballot != nil, uncertain: c.uncertain,
 		placed: c.placed, first: c.placed && c.place.below == 0,
+		lacks: !c.lackingSince.IsZero() && !now.Before(c.lackDue()), flaps: c.flaps, moved: now.Before(c.moveAt),
 		reack: c.reack, proclaim: len(c.proclaims) > 0, check: c.checkAll || !now.Before(c.checkAt), verify: c.verify,
 	}
 	if view.inc != nil {
@@ -269,11 +297,19 @@ func (c *candidacy) situation(view sessionView, now time.Time) situation {
 	return s
 }
 
+// hopeless reports whether no lease that is worth claiming under can be had on
+// the present session, because of the servers' tick. The timeout may change
+// whenever the session moves.
+func (c *candidacy) hopeless(view sessionView) bool {
+	return view.inc != nil && !newLeaseRule(c.session.Timeout(), c.session.tick).feasible()
+}
+
 // advance takes steps until there is nothing to do but wait.
 func (c *candidacy) advance() {
 	for {
 		c.takeSteps()
 		c.settleProclaims()
+		c.publish()
 		if !c.session.keepLease(c.Candidate, c.needsLease()) {
 			return
 		}
@@ -304,7 +340,12 @@ func (c *candidacy) take(next step, view sessionView) {
 	case stepEnd:
 		c.setPhase(ended)
 	case stepRefused:
-		c.refused(view.err)
+		err := view.err
+		if err == nil {
+			err = fmt.Errorf("%w: a tick of %v, a session timeout of %v", ErrTickTime,
+				newLeaseRule(c.session.Timeout(), c.session.tick).tick, c.session.Timeout())
+		}
+		c.refused(err)
 	case stepCast:
 		c.beginCast()
 	case stepLook:
@@ -312,6 +353,8 @@ func (c *candidacy) take(next step, view sessionView) {
 	case stepWait:
 		c.stopLosing()
 		c.setPhase(claiming)
+	case stepMove:
+		c.beginMove()
 	case stepClaim:
 		c.claim(view.inc.lease.Load())
 	case stepAcknowledge:
@@ -344,7 +387,7 @@ func (c *candidacy) take(next step, view sessionView) {
 // ballot is gone, so that the end of its work is covered, too.
 func (c *candidacy) needsLease() bool {
 	switch c.phase {
-	case claiming, winning, acking, leading:
+	case claiming, moving, winning, acking, leading:
 		return true
 	case leaving, withdrawing:
 		return c.ballot != nil && c.lead != nil
@@ -361,11 +404,26 @@ func (c *candidacy) setPhase(p phase) {
 		return
 	}
 	c.logger.Debug("election: candidate", "from", c.phase, "to", p, "ballot", c.VotePath())
+	if takesOver := p == winning || p == acking; takesOver != (c.phase == winning || c.phase == acking) {
+		since := c.claimedAt
+		if !takesOver {
+			since = time.Time{}
+		}
+		c.metrics.TakingOver(c.name, since)
+	}
+	if c.phase == winning {
+		c.hung.Store(false)
+		c.hangAt = time.Time{}
+	}
+	if p != claiming && p != moving {
+		c.lackingSince, c.lacked = time.Time{}, 0
+	}
 	c.phase = p
+	c.publish()
 	switch p {
 	case waiting:
 		c.checkAt = time.Now().Add(c.session.relook())
-		c.startLosing()
+		c.placeInLine()
 	case claiming:
 		c.checkAt = time.Now().Add(c.session.relook())
 	case leading:
@@ -383,10 +441,17 @@ func (c *candidacy) noticeSession(view sessionView) {
 	if view.inc != c.inc {
 		c.inc = view.inc
 		c.retryAt = time.Time{}
-		if c.ballot != nil && c.ballot.inc != view.inc {
+		c.lapses, c.flaps = nil, false
+		switch {
+		case c.ballot == nil || c.ballot.inc == view.inc:
+		case c.phase == moving:
+			c.live.Store(nil)
+			c.interrupt(ErrSessionLost) // the rest when it has returned
+		default:
 			c.ballotLost(ErrSessionLost)
 		}
 	}
+	c.countLack(view)
 	if view.looks != c.looks {
 		c.looks = view.looks
 		c.retryAt = time.Time{}
@@ -424,8 +489,8 @@ func (c *candidacy) hold() {
 func (c *candidacy) deadlines() (at []time.Time) {
 	switch c.phase {
 	case winning:
-		if c.takeoverTimeout > 0 {
-			at = append(at, c.claimedAt.Add(c.takeoverTimeout))
+		if c.takeoverTimeout > 0 && !c.begunAt.IsZero() {
+			at = append(at, c.begunAt.Add(c.takeoverTimeout))
 		}
 		if !c.lead.begun.Load() {
 			at = append(at, c.claimedAt.Add(c.stepDown()))
@@ -437,7 +502,10 @@ func (c *candidacy) deadlines() (at []time.Time) {
 		if !c.stuck.Load() {
 			at = append(at, c.overdueAt)
 		}
-	case idle, casting, waiting, claiming, acking, leading, withdrawing, ended:
+	case idle, casting, waiting, claiming, moving, acking, leading, withdrawing, ended:
+	}
+	if !c.hangAt.IsZero() {
+		at = append(at, c.hangAt)
 	}
 	if c.closing && c.phase != leaving {
 		at = append(at, c.quitAt)
@@ -446,7 +514,9 @@ func (c *candidacy) deadlines() (at []time.Time) {
 }
 
 // pauses returns the points in time until which decide holds something back.
-func (c *candidacy) pauses() []time.Time { return []time.Time{c.retryAt, c.voteAt, c.checkAt} }
+func (c *candidacy) pauses() []time.Time {
+	return []time.Time{c.retryAt, c.voteAt, c.checkAt, c.moveAt, c.lackDue()}
+}
 
 func (c *candidacy) setTimer() {
 	now := time.Now()
@@ -468,7 +538,7 @@ func (c *candidacy) timeout(now time.Time) {
 	switch c.phase {
 	case winning:
 		switch {
-		case c.takeoverTimeout > 0 && !now.Before(c.claimedAt.Add(c.takeoverTimeout)):
+		case c.takeoverTimeout > 0 && !c.begunAt.IsZero() && !now.Before(c.begunAt.Add(c.takeoverTimeout)):
 			c.takeoverFailed(fmt.Errorf("OnWin has not returned in %v", c.takeoverTimeout))
 		case !c.lead.begun.Load() && !now.Before(c.claimedAt.Add(c.stepDown())):
 			c.stalled()
@@ -479,11 +549,16 @@ func (c *candidacy) timeout(now time.Time) {
 		}
 		if (c.draining || c.runLead != nil) && !now.Before(c.overdueAt) && !c.stuck.Load() {
 			c.logger.Error("election: callbacks have not returned after the loss of leadership; withdrawing the ballot",
-				"limit", c.stepDown())
+				"limit", c.stepDown(), "callback", c.hanging())
 			c.stuck.Store(true)
+			c.hangAt = now.Add(2 * c.session.Timeout())
+			c.absent(fmt.Errorf("%w in %v after leadership was lost", ErrCallbackRunning, c.stepDown()))
 			c.failStuckVoters()
 		}
 	default:
+	}
+	if !c.hangAt.IsZero() && !now.Before(c.hangAt) {
+		c.reportHang(now)
 	}
 	if c.closing && c.phase != leaving && !now.Before(c.quitAt) {
 		switch {
@@ -503,6 +578,7 @@ func (c *candidacy) finish() {
 	c.stopLosing()
 	c.leader.Store(nil)
 	c.live.Store(nil)
+	c.publish()
 	c.fail(ErrClosed)
 	for _, m := range c.proclaims {
 		if m.reply != nil {

@@ -83,7 +83,7 @@ func TestLeaseBeginsUnseen(t *testing.T) {
 		}
 		reply := make(chan error) // without room, so that the loop waits between the two
 		c := &candidacy{
-			Candidate: &Candidate{Base: base, metrics: noMetrics{}, inbox: newInbox()},
+			Candidate: &Candidate{Base: base, metrics: (*Metrics)(nil).filled(), inbox: newInbox()},
 			phase:     claiming, want: true, placed: true, ballot: &ballot{inc: inc}, inc: inc,
 			checkAt: time.Now().Add(time.Hour), proclaims: []*proclaimCommand{{reply: reply}},
 		}

@@ -46,15 +46,24 @@ type CandidateOptions struct {
 	// at the cost of at most eight small writes in each session timeout: it then
 	// leads at once when its predecessor goes, two writes sooner.
 	HotStandby bool
-	// TakeoverTimeout is how long the OnWin callbacks may take together; a
-	// takeover that takes longer has failed. The default is no limit.
+	// TakeoverTimeout is how long the OnWin callbacks may take together, from when
+	// the first is called; a takeover that takes longer has failed. The default is
+	// no limit.
 	TakeoverTimeout time.Duration
+	// Retry is for how long the candidate stays out after a takeover of its own
+	// has failed, if Vote has asked for its candidacy: then it votes again by
+	// itself, at the end of the line. Each further failure in a row doubles the
+	// pause, up to 32 times the first; it is jittered by a quarter. Zero means the
+	// session timeout, a negative value that the candidate stays out until Vote.
+	// Campaign and Run return ErrTakeoverFailed, and what they alone have asked for
+	// ends with that. Vote ends the pause, Resign and Close end the candidacy.
+	Retry time.Duration
 	// StepDownTimeout is how long callbacks may go on after leadership is lost
 	// before the ballot is withdrawn regardless, so that a candidate that hangs
 	// does not keep others from leading. The default is the session timeout.
 	StepDownTimeout time.Duration
-	// Metrics is told of this candidate's leadership. The default is none.
-	Metrics Metrics
+	// Metrics is told of this candidate's leadership. The default is the Session's.
+	Metrics *Metrics
 	// Logger gets the candidate's transitions. The default is the Session's.
 	Logger *slog.Logger
 }
@@ -71,10 +80,11 @@ type CandidateOptions struct {
 type Candidate struct {
 	*Base
 	acl             []zk.ACL
-	metrics         Metrics
+	metrics         *Metrics
 	follow          Follow
 	hotStandby      bool
 	takeoverTimeout time.Duration
+	retry           time.Duration
 	stepDownTimeout time.Duration
 
 	inbox    *inbox
@@ -87,9 +97,12 @@ type Candidate struct {
 	onTakeoverError hooks[func(Term, error)]
 
 	// Published by the loop for readers.
-	leader atomic.Pointer[leadership] // nil when not leading
-	live   atomic.Pointer[ballot]     // nil when no ballot of ours is known
-	stuck  atomic.Bool                // callbacks of a lost term have outlived StepDownTimeout
+	leader  atomic.Pointer[leadership]  // nil when not leading
+	live    atomic.Pointer[ballot]      // nil when no ballot of ours is known
+	stuck   atomic.Bool                 // callbacks of a lost term have outlived StepDownTimeout
+	picture atomic.Pointer[picture]     // for Status
+	hung    atomic.Bool                 // OnWin has been reported to hang
+	inside  atomic.Pointer[callbackRun] // the callback that runs; nil when none does
 }
 
 // leadership is one stretch of leading under one lease. It does not change,
@@ -121,10 +134,11 @@ func NewCandidate(s *Session, name string, opts *CandidateOptions) (*Candidate, 
 	c := &Candidate{
 		Base:            base,
 		acl:             slices.Clone(opts.ACL),
-		metrics:         orNoMetrics(opts.Metrics),
+		metrics:         s.metricsFor(opts.Metrics),
 		follow:          opts.Follow,
 		hotStandby:      opts.HotStandby,
 		takeoverTimeout: opts.TakeoverTimeout,
+		retry:           opts.Retry,
 		stepDownTimeout: opts.StepDownTimeout,
 		inbox:           newInbox(),
 		done:            make(chan struct{}),
@@ -135,7 +149,9 @@ func NewCandidate(s *Session, name string, opts *CandidateOptions) (*Candidate, 
 	if err := s.join(c); err != nil {
 		return nil, err
 	}
-	go (&candidacy{Candidate: c, data: slices.Clone(opts.Data)}).run()
+	loop := &candidacy{Candidate: c, data: slices.Clone(opts.Data), absence: errNotVoted}
+	loop.publish()
+	go loop.run()
 	return c, nil
 }
 
@@ -143,7 +159,7 @@ func NewCandidate(s *Session, name string, opts *CandidateOptions) (*Candidate, 
 // take over. fn's context ends the moment that leadership is lost. When all
 // OnWin functions have returned nil the candidate acknowledges, and losers and
 // observers are told. One that returns an error, or panics, makes the takeover
-// fail: the candidate steps down and stays out until Vote is called again.
+// fail: the candidate steps down and stays out for a while (CandidateOptions.Retry).
 func (c *Candidate) OnWin(fn func(ctx context.Context, term Term) error) (cancel func()) {
 	return c.onWin.add(fn)
 }
@@ -182,8 +198,8 @@ func (c *Candidate) OnTakeoverError(fn func(term Term, err error)) (cancel func(
 //
 // If ctx ends first, Vote returns its error, and the candidate goes on
 // voting: there is then no ballot, or one that is served. Resign ends that. An
-// error that ZooKeeper answered (zk.ErrNoAuth), ErrSequenceExhausted or
-// ErrOpenElection means that there is no ballot and none will be cast.
+// error that ZooKeeper answered (zk.ErrNoAuth), ErrSequenceExhausted,
+// ErrOpenElection or ErrTickTime means that there is no ballot and none will be cast.
 func (c *Candidate) Vote(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return c.explain(err, "vote in")
@@ -333,11 +349,15 @@ func (c *Candidate) LeaseUntil() time.Time {
 
 // Healthy returns an error when this candidate leads and its lease has not
 // been renewed for longer than tolerance, and when callbacks of a term that it
-// has lost go on beyond StepDownTimeout. It is for health checks: a leader in
-// good health renews at least every sixth of the session timeout.
+// has lost go on beyond StepDownTimeout, and when OnWin goes on for longer than
+// the session timeout. It is for health checks: a leader in good health renews
+// at least every sixth of the session timeout.
 func (c *Candidate) Healthy(tolerance time.Duration) error {
 	if c.stuck.Load() {
 		return fmt.Errorf("%w in %v after leadership was lost", ErrCallbackRunning, c.stepDown())
+	}
+	if run := c.inside.Load(); run != nil && c.hung.Load() {
+		return fmt.Errorf("%w in %v: %v", ErrCallbackRunning, time.Since(run.since).Round(time.Millisecond), run)
 	}
 	if l := c.leader.Load(); l != nil {
 		if age := time.Since(l.lease.base) - time.Duration(l.lease.renewed.Load()); age > tolerance {

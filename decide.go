@@ -6,14 +6,17 @@ type situation struct {
 	want, closing     bool
 	ready             bool // the Session has a session, connected
 	barred            bool // the servers refuse its credentials
+	hopeless          bool // no lease can be had on this session
 	busy, held        bool // an errand is under way; none may begin yet
-	refused           bool // a vote was refused a moment ago
+	refused           bool // a vote was refused, or a takeover failed, a moment ago
 	draining          bool // callbacks of the last term, or Run's function, go on
 	overdue           bool // and have gone on for too long
 	withdraw, untold  bool
 	ballot, uncertain bool
 	placed, first     bool
 	lease             bool // worth claiming under
+	lacks, flaps      bool // none has been had for too long; it has lapsed too often
+	moved             bool // a move was tried a moment ago
 	reack, proclaim   bool
 	check, verify     bool // a slow look is due; and comes before a claim
 }
@@ -29,6 +32,7 @@ const (
 	stepLook
 	stepClaim
 	stepWait
+	stepMove // go to the end of the line
 	stepAcknowledge
 	stepProclaim
 	stepCheck
@@ -49,15 +53,19 @@ func decide(s situation) step {
 		case s.closing:
 			return stepEnd
 		case s.refused:
-		case s.want && s.barred:
+		case s.want && (s.barred || s.hopeless):
 			return stepRefused
 		case s.want && s.ready && errand && !s.draining:
 			return stepCast
 		}
 	case waiting, claiming:
 		switch {
-		case s.withdraw:
+		case s.withdraw || s.hopeless:
 			return stepWithdraw
+		case s.phase == claiming && !s.moved && (s.flaps || s.lacks && !s.lease):
+			if s.ready && errand {
+				return stepMove // which looks at the own ballot, too
+			}
 		case s.phase == claiming && s.verify:
 			if s.ready && errand {
 				return stepCheck
@@ -107,7 +115,7 @@ func decide(s situation) step {
 		default:
 			return stepDelete
 		}
-	case casting, winning, ended:
+	case casting, moving, winning, ended:
 	}
 	return rest
 }

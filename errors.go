@@ -42,6 +42,12 @@ var (
 	// returned: then the candidate votes again by itself.
 	ErrTakeoverFailed = errors.New("election: takeover failed")
 
+	// ErrTickTime is returned by a vote on a session on which no lease can be had
+	// that is worth leading under: SessionOptions.TickTime is too long for the
+	// session timeout that the servers granted. Such a candidate would keep the
+	// others from leading. Correct TickTime, or raise the timeout.
+	ErrTickTime = errors.New("election: TickTime is too long for the session timeout")
+
 	// ErrSequenceExhausted means that the election node's sequence counter is
 	// at its end (2147483647), where the order of ballots means nothing. An
 	// operator must delete the election node once it is empty; the counter

@@ -409,30 +409,16 @@ func ExampleObserver() {
 	// pause, no leader (it was "dbhost1")
 }
 
-// logMetrics prints what it is told. contrib/prometheus has the real thing.
-type logMetrics struct{ ended chan struct{} }
-
-func (logMetrics) Leading(name string, leads bool) { fmt.Println("leading", name, leads) }
-
-func (logMetrics) TakenOver(name string, took time.Duration) {
-	fmt.Println("taken over", name, took < time.Minute)
-}
-
-func (m logMetrics) SteppedDown(name string, cause error) {
-	fmt.Println("stepped down", name, cause)
-	close(m.ended)
-}
-func (logMetrics) Lost(name string)           { fmt.Println("lost", name) }
-func (logMetrics) LeaseRenewed(time.Duration) {}
-func (logMetrics) SessionLost()               {}
-
 func ExampleMetrics() {
 	srv := newServer()
 	defer srv.Close()
 	session := connect(srv)
 	defer session.Close()
-	var metrics election.Metrics = logMetrics{make(chan struct{})}
-	c := stand(session, &election.CandidateOptions{Metrics: metrics})
+	c := stand(session, &election.CandidateOptions{Metrics: &election.Metrics{ // contrib/prometheus has the real thing
+		Leading:     func(name string, leads bool) { fmt.Println("leading", name, leads) },
+		TakenOver:   func(name string, took time.Duration) { fmt.Println("taken over", name, took < time.Minute) },
+		SteppedDown: func(name string, cause error) { fmt.Println("stepped down", name, cause) },
+	}})
 	_, err := c.Campaign(ctx)
 	check(err)
 	check(c.Close())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/go-zookeeper/zk"
@@ -17,7 +18,7 @@ func (c *candidacy) claim(under *lease) {
 	ctx := context.WithValue(under.ctx, callbackOwner{}, c.Candidate)
 	l := &leadership{term: Term{Token: c.ballot.token, Ballot: c.ballot.path}, lease: under, ballot: c.ballot}
 	l.ctx, l.cancel = context.WithCancelCause(ctx)
-	c.lead, c.claimedAt = l, time.Now()
+	c.lead, c.claimedAt, c.begunAt = l, time.Now(), time.Time{}
 	c.leader.Store(l)
 	c.metrics.Leading(c.name, true)
 	c.logger.Info("election: won", "ballot", c.ballot.name, "token", l.term.Token)
@@ -33,16 +34,25 @@ func (c *candidacy) callWin(l *leadership) {
 		return // lost already: there is nothing to take over
 	}
 	l.begun.Store(true) // from here on OnStepDown follows, so the first is called
+	c.inbox.push(winBegun{l, time.Now()})
 	for i, fn := range c.onWin.snapshot() {
 		if i > 0 && l.ctx.Err() != nil {
 			break // lost meanwhile
 		}
-		if failure := protect(c.logger, "OnWin", func() error { return (*fn)(l.ctx, l.term) }); failure != nil {
+		if failure := c.call("OnWin", i, *fn, func() error { return (*fn)(l.ctx, l.term) }); failure != nil {
 			err = failure
 			return
 		}
 	}
 	err = nil
+}
+
+// winBegun: TakeoverTimeout counts from here. What was called before OnWin, a
+// slow OnLose for one, is not the takeover's fault.
+func (c *candidacy) winBegun(m winBegun) {
+	if m.lead == c.lead && c.phase == winning {
+		c.begunAt, c.hangAt = m.at, m.at.Add(c.session.Timeout())
+	}
 }
 
 func (c *candidacy) winDone(m winDone) {
@@ -59,6 +69,21 @@ func (c *candidacy) winDone(m winDone) {
 	}
 }
 
+// reportHang says what hangs: an OnWin, with which nobody leads in truth though
+// this candidate holds the leadership, or what goes on after it was lost.
+func (c *candidacy) reportHang(now time.Time) {
+	c.hangAt = now.Add(2 * c.session.Timeout())
+	switch {
+	case c.phase == winning:
+		c.hung.Store(true)
+		c.logger.Warn("election: OnWin has not returned", "callback", c.hanging(), "for", now.Sub(c.begunAt).Round(time.Millisecond))
+	case c.stuck.Load():
+		c.logger.Warn("election: a callback of a lost term still has not returned", "callback", c.hanging())
+	default:
+		c.hangAt = time.Time{}
+	}
+}
+
 func (c *candidacy) lossCause() error {
 	if cause := context.Cause(c.lead.ctx); cause != nil {
 		return cause
@@ -66,23 +91,50 @@ func (c *candidacy) lossCause() error {
 	return ErrLeaseLapsed
 }
 
-// takeoverFailed steps down and stays out, so that the next one can try.
+// takeoverFailed steps down and withdraws, so that the next one can try. If Vote
+// has asked for this candidacy it goes on, at the end of the line and after a
+// pause; one that only a Campaign or a Run asked for ends with that.
 func (c *candidacy) takeoverFailed(err error) {
 	err = fmt.Errorf("%w: %w", ErrTakeoverFailed, err)
 	c.logger.Error("election: takeover failed", "ballot", c.ballot.name, "error", err)
-	c.want, c.asked, c.withdraw = false, false, true
+	c.withdraw, c.absence = true, err
+	c.failed(err)
+	if c.want = c.asked && c.retry >= 0; c.want {
+		c.voteAt = time.Now().Add(c.retryPause())
+	}
+	c.asked = c.want
 	c.leave(err)
 	c.fail(err)
+}
+
+// retryDoublings is how often the pause after a failed takeover doubles.
+const retryDoublings = 5
+
+// retryPause is how long to stay out after a takeover that has failed: longer
+// after each one in a row.
+func (c *candidacy) retryPause() time.Duration {
+	pause := c.retry
+	if pause == 0 {
+		pause = c.session.Timeout()
+	}
+	if pause < math.MaxInt64>>(retryDoublings+1) {
+		pause <<= min(c.failures, retryDoublings)
+	}
+	c.failures++
+	return jitter(pause)
 }
 
 // stalled: OnWin could not be called, because the callback before it hangs.
 // Others may do better meanwhile; this candidate votes again when it is free.
 func (c *candidacy) stalled() {
 	err := fmt.Errorf("%w: %w in %v, so OnWin could not be called", ErrTakeoverFailed, ErrCallbackRunning, c.stepDown())
-	c.logger.Error("election: takeover failed", "ballot", c.ballot.name, "error", err)
+	c.logger.Error("election: takeover failed", "ballot", c.ballot.name, "error", err, "callback", c.hanging())
 	c.stuck.Store(true)
 	c.withdraw = true
+	c.failed(err)
+	c.absent(err)
 	c.leave(err)
+	c.hangAt = time.Now().Add(2 * c.session.Timeout())
 	for _, m := range c.campaigns { // it may be Campaign that hangs
 		m.reply <- campaignResult{err: err}
 	}
@@ -108,11 +160,13 @@ func (c *candidacy) ackDone(m ackDone) {
 	case isRefused(m.err) && c.phase == acking:
 		c.takeoverFailed(m.err)
 	case m.err != nil:
+		c.failed(m.err)
 		c.hold()
 	default:
 		c.reack, c.ack, c.ackWatch, c.ackUnsure = false, 0, nil, false
 		if c.phase == acking {
-			took := time.Since(c.claimedAt)
+			c.ackedAt, c.failures = time.Now(), 0
+			took := c.ackedAt.Sub(c.claimedAt)
 			c.metrics.TakenOver(c.name, took)
 			c.logger.Info("election: leading", "ballot", c.ballot.name, "token", c.lead.term.Token,
 				"takeover", took.Round(time.Microsecond))

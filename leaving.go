@@ -22,6 +22,12 @@ func (c *candidacy) leave(cause error) {
 func (c *candidacy) quit(cause error) {
 	c.leader.Store(nil)
 	c.lead.cancel(cause)
+	if errors.Is(cause, ErrLeaseLapsed) {
+		c.countLapse()
+	}
+	if !errors.Is(cause, ErrResigned) && !errors.Is(cause, ErrClosed) {
+		c.failed(cause)
+	}
 	c.interrupt(cause)
 	c.metrics.Leading(c.name, false)
 	c.draining, c.overdueAt = true, time.Now().Add(c.stepDown())
@@ -67,8 +73,8 @@ func (c *candidacy) tellStepDown(cause error) {
 	c.queue.push(func() {
 		defer c.inbox.push(stepDownDone{})
 		if errors.Is(cause, ErrTakeoverFailed) {
-			for _, fn := range c.onTakeoverError.snapshot() {
-				_ = protect(c.logger, "OnTakeoverError", func() error { (*fn)(l.term, cause); return nil })
+			for i, fn := range c.onTakeoverError.snapshot() {
+				_ = c.call("OnTakeoverError", i, *fn, func() error { (*fn)(l.term, cause); return nil })
 			}
 		}
 		if !l.begun.Load() {
@@ -76,10 +82,28 @@ func (c *candidacy) tellStepDown(cause error) {
 		}
 		ctx, cancel := context.WithDeadline(now, limit)
 		defer cancel()
-		for _, fn := range c.onStepDown.snapshot() {
-			_ = protect(c.logger, "OnStepDown", func() error { (*fn)(ctx, l.term, cause); return nil })
+		for i, fn := range c.onStepDown.snapshot() {
+			_ = c.call("OnStepDown", i, *fn, func() error { (*fn)(ctx, l.term, cause); return nil })
 		}
 	})
+}
+
+// absent notes why this candidate does not stand for now, though it wants to.
+func (c *candidacy) absent(err error) {
+	if c.want {
+		c.absence = err
+	}
+}
+
+// hanging names the callback that runs.
+func (c *candidacy) hanging() string {
+	if run := c.inside.Load(); run != nil {
+		return run.String()
+	}
+	if c.runLead != nil {
+		return "the function given to Run"
+	}
+	return "none"
 }
 
 // drained notes that a callback of the last term, or the function given to
@@ -87,6 +111,7 @@ func (c *candidacy) tellStepDown(cause error) {
 func (c *candidacy) drained() {
 	if !c.draining && c.runLead == nil {
 		c.stuck.Store(false)
+		c.hangAt = time.Time{}
 	}
 }
 
@@ -102,7 +127,7 @@ func (c *candidacy) resign(m resignCommand) {
 		}
 		c.closing = true
 	}
-	c.want, c.asked = false, false
+	c.want, c.asked, c.absence, c.failures = false, false, m.cause, 0
 	c.fail(m.cause)
 	c.resigners = append(c.resigners, m.reply)
 	switch c.phase {
@@ -110,7 +135,7 @@ func (c *candidacy) resign(m resignCommand) {
 		if c.uncertain {
 			c.setPhase(withdrawing)
 		}
-	case casting:
+	case casting, moving:
 		c.withdraw = true // whatever is cast, also if somebody votes meanwhile
 		c.interrupt(m.cause)
 	case waiting, claiming, leaving:
@@ -159,6 +184,7 @@ func (c *candidacy) withdrawDone(err error) {
 		// Nothing but the session's end takes it back now.
 		c.logger.Error("election: cannot withdraw the ballot", "error", err)
 		c.refusal = err
+		c.failed(err)
 		replyAll(&c.resigners, err)
 		if c.closing {
 			c.closeErr = fmt.Errorf("election: withdraw from %s: %w", c.path, err)

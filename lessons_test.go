@@ -513,8 +513,8 @@ func TestMetricsAndLogs(t *testing.T) {
 		m := &metrics{journal: &journal{}}
 		var lines logBuffer
 		logger := slog.New(slog.NewTextHandler(&lines, nil))
-		n := w.session(func(o *election.SessionOptions) { o.Metrics = m })
-		a := w.memberOn(n, "a", &journal{}, func(o *election.CandidateOptions) { o.Metrics, o.Logger = m, logger })
+		n := w.session(func(o *election.SessionOptions) { o.Metrics = m.hooks() })
+		a := w.memberOn(n, "a", &journal{}, func(o *election.CandidateOptions) { o.Logger = logger })
 		a.lead()
 		time.Sleep(w.timeout())
 		if m.renewals.Load() < 7 || time.Duration(m.margin.Load()) < w.timeout()/6 {
@@ -527,8 +527,10 @@ func TestMetricsAndLogs(t *testing.T) {
 		w.until("a to lead again", a.IsLeader)
 		a.resign()
 		w.same("metrics", m.all(), []string{
-			"leading true", "taken over", "session lost", "leading false", "stepped down: session lost",
-			"leading true", "taken over", "leading false", "stepped down: resigned",
+			"standing true", "leading true", "taking over: true", "taken over", "taking over: false",
+			"session lost", "leading false", "stepped down: session lost",
+			"leading true", "taking over: true", "taken over", "taking over: false",
+			"leading false", "standing false", "stepped down: resigned",
 		})
 		for _, want := range []string{"election: voted", "election: won", "election: leading", "election: stepping down", "ballot withdrawn", "election=" + w.name()} {
 			if !strings.Contains(lines.String(), want) {
@@ -543,14 +545,20 @@ type metrics struct {
 	renewals, margin atomic.Int64
 }
 
-func (m *metrics) Leading(_ string, leads bool)      { m.add("leading %v", leads) }
-func (m *metrics) TakenOver(string, time.Duration)   { m.add("taken over") }
-func (m *metrics) SteppedDown(_ string, cause error) { m.add("stepped down: %s", causeName(cause)) }
-func (m *metrics) Lost(string)                       { m.add("lost") }
-func (m *metrics) SessionLost()                      { m.add("session lost") }
-func (m *metrics) LeaseRenewed(margin time.Duration) {
-	m.renewals.Add(1)
-	m.margin.Store(int64(margin))
+func (m *metrics) hooks() *election.Metrics {
+	return &election.Metrics{
+		Standing:    func(_ string, stands bool) { m.add("standing %v", stands) },
+		Leading:     func(_ string, leads bool) { m.add("leading %v", leads) },
+		TakingOver:  func(_ string, since time.Time) { m.add("taking over: %v", !since.IsZero()) },
+		TakenOver:   func(string, time.Duration) { m.add("taken over") },
+		SteppedDown: func(_ string, cause error) { m.add("stepped down: %s", causeName(cause)) },
+		Lost:        func(string) { m.add("lost") },
+		SessionLost: func() { m.add("session lost") },
+		LeaseRenewed: func(margin time.Duration) {
+			m.renewals.Add(1)
+			m.margin.Store(int64(margin))
+		},
+	}
 }
 
 // A lease that nobody needed for a while is renewed, not begun: whoever has

@@ -4,6 +4,16 @@ import "context"
 
 // Losing: following the acknowledgement, to tell OnLose of it.
 
+// placeInLine begins to follow, or goes on if what OnLose is told of is the same
+// as before: a candidate that has moved may still lose to the same.
+func (c *candidacy) placeInLine() {
+	if (c.sub != nil || c.loseCancel != nil) && (c.follow == FollowLeader || c.losingTo == c.place.predecessor) {
+		return
+	}
+	c.stopLosing()
+	c.startLosing()
+}
+
 // startLosing waits for the leader's acknowledgement, to tell OnLose of it.
 func (c *candidacy) startLosing() {
 	sub := &subscription{lasting: c.follow == FollowLeader}
@@ -51,11 +61,11 @@ func (c *candidacy) leaderSeen(m leaderSeen) {
 	c.metrics.Lost(c.name)
 	c.logger.Info("election: lost", "ballot", c.ballot.name, "leader", sessionName(leader.SessionID))
 	c.queue.push(func() {
-		for _, fn := range c.onLose.snapshot() {
+		for i, fn := range c.onLose.snapshot() {
 			if ctx.Err() != nil {
 				return // true no more
 			}
-			_ = protect(c.logger, "OnLose", func() error { (*fn)(ctx, leader); return nil })
+			_ = c.call("OnLose", i, *fn, func() error { (*fn)(ctx, leader); return nil })
 		}
 	})
 }

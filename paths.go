@@ -164,6 +164,15 @@ func tagged(ballots []child, tag string) []child {
 	return ours
 }
 
+// isGemStyle reports whether a ballot's name is not of this library's form: a
+// member of the Ruby gem has cast it.
+func isGemStyle(name string) bool {
+	rest, ok := strings.CutPrefix(name, ballotPrefix+"-")
+	tag, _, found := strings.Cut(rest, "-")
+	_, err := hex.DecodeString(tag)
+	return !ok || !found || len(tag) != 32 || err != nil
+}
+
 // standing is a ballot's place among the others.
 type standing struct {
 	below       int    // how many ballots are in front of ours

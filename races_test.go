@@ -56,7 +56,7 @@ func TestTimerDueWhileResting(t *testing.T) {
 				}
 				view, reply := s.look(), make(chan error) // without room, so that the loop waits
 				c := &candidacy{
-					Candidate: &Candidate{Base: base, metrics: noMetrics{}, inbox: newInbox(), done: make(chan struct{})},
+					Candidate: &Candidate{Base: base, metrics: (*Metrics)(nil).filled(), inbox: newInbox(), done: make(chan struct{})},
 					inc:       view.inc, looks: view.looks, want: true,
 					ballot:    &ballot{inc: view.inc, path: base.path + "/ballot-1-0000000001", name: "ballot-1-0000000001"},
 					proclaims: []*proclaimCommand{{reply: reply}},
@@ -321,7 +321,7 @@ func TestAbandonComesLate(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, votes := range []bool{true, false} {
-		c := &candidacy{Candidate: &Candidate{Base: base, metrics: noMetrics{}, inbox: newInbox()}, phase: waiting}
+		c := &candidacy{Candidate: &Candidate{Base: base, metrics: (*Metrics)(nil).filled(), inbox: newInbox()}, phase: waiting}
 		campaign := &campaignCommand{reply: make(chan campaignResult, 1)}
 		c.campaign(campaign)
 		c.campaigns = nil // as it is answered

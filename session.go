@@ -33,8 +33,9 @@ type SessionOptions struct {
 	// default is half the session timeout, which is safe for every server
 	// that keeps ZooKeeper's minimum session timeout of two ticks.
 	TickTime time.Duration
-	// Metrics is told of the lease and of lost sessions. The default is none.
-	Metrics Metrics
+	// Metrics is told of the lease and of lost sessions, and of the candidates
+	// that have none of their own. The default is none.
+	Metrics *Metrics
 	// Logger gets transitions at Info, troubles at Warn and Error, the client's
 	// own lines at Debug. The default is slog.Default().
 	Logger *slog.Logger
@@ -57,7 +58,7 @@ const maxInFlight = 64
 // which its candidates lead. All methods may be called from any goroutine.
 type Session struct {
 	logger  *slog.Logger
-	metrics Metrics
+	metrics *Metrics
 	tick    time.Duration
 	base    time.Time
 	owned   bool
@@ -163,7 +164,7 @@ func Connect(servers []string, timeout time.Duration, opts *SessionOptions) (*Se
 	if opts != nil {
 		s.opts = *opts
 		s.tick = opts.TickTime
-		s.metrics = orNoMetrics(opts.Metrics)
+		s.metrics = opts.Metrics.filled()
 		if opts.Logger != nil {
 			s.logger = opts.Logger
 		}
@@ -198,7 +199,7 @@ func NewSession(conn *zk.Conn, timeout time.Duration) *Session {
 func newSession(timeout time.Duration) *Session {
 	s := &Session{
 		logger:    slog.Default(),
-		metrics:   noMetrics{},
+		metrics:   (*Metrics)(nil).filled(),
 		base:      time.Now(),
 		asked:     timeout,
 		slots:     make(chan struct{}, maxInFlight),
@@ -453,6 +454,14 @@ func (s *Session) relook() time.Duration {
 	many := (len(s.members) - s.observers) / 100 // observers leave looking to their follower
 	s.mu.Unlock()
 	return jitter(s.Timeout() * time.Duration(1+many))
+}
+
+// metricsFor returns a candidate's own metrics, or the Session's. s may be nil.
+func (s *Session) metricsFor(own *Metrics) *Metrics {
+	if own == nil && s != nil {
+		return s.metrics
+	}
+	return own.filled()
 }
 
 // jitter spreads d by a quarter to both sides.

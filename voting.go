@@ -15,7 +15,8 @@ func (c *candidacy) vote(m voteCommand) {
 		m.reply <- ErrClosed
 		return
 	}
-	c.want, c.asked, c.voteAt = true, true, time.Time{}
+	c.want, c.asked, c.absence, c.voteAt = true, true, nil, time.Time{}
+	c.publish()
 	if c.ballot != nil && !c.withdraw && c.phase != withdrawing {
 		m.reply <- nil
 		return
@@ -42,14 +43,15 @@ func (c *candidacy) campaign(m *campaignCommand) {
 		return
 	}
 	m.voted = !c.want
-	c.want, c.voteAt = true, time.Time{}
+	c.want, c.absence, c.voteAt = true, nil, time.Time{}
+	c.publish()
 	c.campaigns = append(c.campaigns, m)
 }
 
 func (c *candidacy) abandon(m *campaignCommand) {
 	c.campaigns = slices.DeleteFunc(c.campaigns, func(other *campaignCommand) bool { return other == m })
 	switch {
-	case !m.voted || c.asked:
+	case !m.voted || c.asked || c.runner != nil:
 	case len(c.campaigns) > 0:
 		c.campaigns[0].voted = true // the vote is for that one now
 	default:
@@ -66,7 +68,8 @@ func (c *candidacy) startRun(m runCommand) {
 		m.reply <- errors.New("election: Run is already running")
 		return
 	}
-	c.runner, c.want, c.asked, c.voteAt = m.runner, true, true, time.Time{}
+	c.runner, c.want, c.absence, c.voteAt = m.runner, true, nil, time.Time{}
+	c.publish()
 	m.reply <- nil
 	if c.phase == leading {
 		c.giveToRunner()
@@ -132,6 +135,8 @@ func (c *candidacy) castDone(r castResult) {
 		c.ballot, c.ownWatch = r.ballot, r.watch
 		c.place, c.placed = r.place, r.place.below == 0
 		c.acked, c.ack, c.ackWatch, c.reack, c.ackUnsure = false, 0, nil, false, false
+		c.lapses, c.flaps, c.moveAt = nil, false, time.Time{}
+		c.absence = nil
 		c.live.Store(c.ballot)
 		c.logger.Info("election: voted", "ballot", c.ballot.name, "in_front", r.place.below)
 	}
@@ -140,7 +145,7 @@ func (c *candidacy) castDone(r castResult) {
 		c.withdraw = true
 		c.setPhase(withdrawing)
 	case r.ballot != nil:
-		replyAll(&c.voters, nil)
+		defer replyAll(&c.voters, nil)
 		if view := c.session.look(); view.inc != r.ballot.inc {
 			c.phase = waiting
 			c.ballotLost(ErrSessionLost)
@@ -163,9 +168,11 @@ func (c *candidacy) castDone(r castResult) {
 // the only one who can is an operator, so it is tried again at a slow pace.
 func (c *candidacy) refused(err error) {
 	c.logger.Error("election: cannot vote", "error", err)
+	c.failed(err)
+	c.absence = err
 	if len(c.voters) > 0 || len(c.campaigns) > 0 || c.runner != nil {
 		c.want, c.asked = false, false
-		c.fail(err)
+		defer c.fail(err)
 	}
 	c.voteAt = time.Now().Add(c.session.relook())
 	if c.uncertain {

@@ -28,6 +28,7 @@ func (c *candidacy) lookDone(r lookResult) {
 	case r.ballot != c.ballot || c.phase != waiting && c.phase != claiming:
 		return
 	case r.err != nil:
+		c.failed(r.err)
 		c.hold()
 		return
 	case r.gone:
@@ -71,6 +72,10 @@ func (c *candidacy) lookAgain() {
 
 func (c *candidacy) ownChanged(event zk.Event) {
 	c.ownWatch = nil
+	if event.Type == zk.EventNodeDeleted && c.phase == moving {
+		c.ownEnded = true // what that means the move's own answer tells
+		return
+	}
 	if event.Type == zk.EventNodeDeleted && c.phase != withdrawing {
 		c.ballotLost(ErrBallotDeleted)
 		return
@@ -82,6 +87,7 @@ func (c *candidacy) ownChanged(event zk.Event) {
 func (c *candidacy) ballotLost(cause error) {
 	c.logger.Warn("election: ballot lost", "ballot", c.ballot.name, "cause", cause)
 	c.live.Store(nil)
+	c.failed(cause)
 	switch {
 	case c.phase.leads() && errors.Is(cause, ErrBallotDeleted):
 		c.quit(cause)
@@ -91,7 +97,7 @@ func (c *candidacy) ballotLost(cause error) {
 		c.leave(cause)
 	}
 	switch c.phase {
-	case waiting, claiming:
+	case waiting, claiming, moving:
 		c.stopLosing()
 		c.becomeIdle()
 	case withdrawing:
@@ -151,6 +157,7 @@ func (c *candidacy) checkDone(r checkResult) {
 	switch {
 	case r.err != nil:
 		c.checkAll = true
+		c.failed(r.err)
 		c.hold()
 		return
 	case r.ownGone:

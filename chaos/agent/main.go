@@ -156,7 +156,12 @@ func newCandidate(o options) (*candidate, error) {
 	}
 	c := &candidate{session: session}
 	c.Candidate, err = election.NewCandidate(session, o.election, &election.CandidateOptions{
-		Data: []byte(o.name), Follow: follow, HotStandby: o.hot, Metrics: &acks{c: c, out: o.out},
+		Data: []byte(o.name), Follow: follow, HotStandby: o.hot,
+		// Of the rest the candidate's callbacks tell.
+		Metrics: &election.Metrics{TakenOver: func(string, time.Duration) {
+			term, _ := c.Term()
+			o.out.Write(history.Event{Kind: history.Acked, Token: term.Token})
+		}},
 	})
 	if err != nil {
 		return nil, err
@@ -208,23 +213,6 @@ func (c *candidate) resign() {
 }
 
 func (c *candidate) close() { _ = c.session.Close() } // no server may be there
-
-// acks tells when the acknowledgement is written; of the rest the candidate's
-// callbacks tell.
-type acks struct {
-	c   *candidate
-	out *history.Writer
-}
-
-func (a *acks) TakenOver(string, time.Duration) {
-	term, _ := a.c.Term()
-	a.out.Write(history.Event{Kind: history.Acked, Token: term.Token})
-}
-func (*acks) Leading(string, bool)       {}
-func (*acks) SteppedDown(string, error)  {}
-func (*acks) Lost(string)                {}
-func (*acks) LeaseRenewed(time.Duration) {}
-func (*acks) SessionLost()               {}
 
 // watchPoke watches a node for as long as the session lives. What comes of it
 // does not matter: that something does, while the process is stopped, does.

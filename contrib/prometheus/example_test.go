@@ -29,12 +29,12 @@ func Example() {
 	metrics, registry := electionprom.New(), prometheus.NewRegistry()
 	registry.MustRegister(metrics)
 	session, err := election.Connect([]string{srv.Addr()}, 10*time.Second,
-		&election.SessionOptions{Metrics: metrics, Logger: slog.New(slog.DiscardHandler)})
+		&election.SessionOptions{Metrics: metrics.Hooks(), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer func() { _ = session.Close() }()
-	candidate, err := election.NewCandidate(session, "reports", &election.CandidateOptions{Metrics: metrics})
+	candidate, err := election.NewCandidate(session, "reports", nil)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -56,5 +56,8 @@ func Example() {
 	}
 	// Output:
 	// election_leader{election="reports"} 1
+	// election_moved_to_end_total{election="reports"} 0
+	// election_standing{election="reports"} 1
+	// election_taking_over_since_seconds{election="reports"} 0
 	// election_wins_total{election="reports"} 1
 }

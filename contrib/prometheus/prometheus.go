@@ -3,23 +3,30 @@
 //
 //	metrics := prometheus.New()
 //	registry.MustRegister(metrics)
-//	session, err := election.Connect(servers, timeout, &election.SessionOptions{Metrics: metrics})
-//	candidate, err := election.NewCandidate(session, name, &election.CandidateOptions{Metrics: metrics})
+//	session, err := election.Connect(servers, timeout, &election.SessionOptions{Metrics: metrics.Hooks()})
+//
+// The candidates of a session inherit its metrics.
 //
 // One Metrics serves any number of sessions and candidates of a process. It
 // collects:
 //
-//	election_leader{election}              how many candidates of this process lead it now: 0 or 1
+//	election_standing{election}            how many candidates of this process stand in it: 0 after a resignation, a
+//	                                       failed takeover or a refused ballot
+//	election_leader{election}              how many candidates of this process lead it now: 0 or 1; there from the first vote on
 //	election_wins_total{election}          leaderships begun
 //	election_losses_total{election}        acknowledged leaders that a candidate has lost to
 //	election_stepdowns_total{election,cause}  leaderships ended: resigned, closed, lease_lapsed, session_lost,
 //	                                       ballot_deleted, takeover_failed or other
+//	election_taking_over_since_seconds{election}  when the takeover that is under way began, as Unix time; 0 when none is
 //	election_takeover_seconds{election}    histogram: from winning to the acknowledgement
+//	election_moved_to_end_total{election}  times that a candidate went to the end of the line for want of a lease
 //	election_lease_margin_seconds          histogram: what was left of the lease at each renewal
 //	election_session_losses_total          ZooKeeper sessions lost
 //
 // Worth an alert: sum by (election) (election_leader) == 0 for longer than a
-// failover takes; a lease margin near zero.
+// failover takes; election_standing == 0 where the process is to stand;
+// election_taking_over_since_seconds > 0 for longer than your OnWin takes; a
+// lease margin near zero.
 package prometheus
 
 import (
@@ -31,10 +38,13 @@ import (
 	"github.com/zkelection/election"
 )
 
-// Metrics is an election.Metrics for CandidateOptions and SessionOptions, and
-// a prometheus.Collector to register. Make it with New.
+// Metrics is a prometheus.Collector to register; its Hooks are for
+// SessionOptions or CandidateOptions. Make it with New.
 type Metrics struct {
+	standing      *prometheus.GaugeVec
 	leader        *prometheus.GaugeVec
+	takingOver    *prometheus.GaugeVec
+	movedToEnd    *prometheus.CounterVec
 	wins          *prometheus.CounterVec
 	losses        *prometheus.CounterVec
 	stepDowns     *prometheus.CounterVec
@@ -43,10 +53,7 @@ type Metrics struct {
 	sessionLosses prometheus.Counter
 }
 
-var (
-	_ election.Metrics     = (*Metrics)(nil)
-	_ prometheus.Collector = (*Metrics)(nil)
-)
+var _ prometheus.Collector = (*Metrics)(nil)
 
 // New makes a Metrics that has seen nothing yet. An election appears with its
 // first event.
@@ -56,6 +63,15 @@ func New() *Metrics {
 		return prometheus.CounterOpts{Namespace: "election", Name: name, Help: help}
 	}
 	return &Metrics{
+		standing: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Namespace: "election", Name: "standing", Help: "How many candidates of this process stand in the election.",
+		}, perElection),
+		takingOver: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Namespace: "election", Name: "taking_over_since_seconds",
+			Help: "When the takeover that is under way began, as Unix time; 0 when none is.",
+		}, perElection),
+		movedToEnd: prometheus.NewCounterVec(counter("moved_to_end_total",
+			"Times that a candidate went to the end of the line for want of a lease."), perElection),
 		leader: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Namespace: "election", Name: "leader", Help: "How many candidates of this process lead the election.",
 		}, perElection),
@@ -75,7 +91,9 @@ func New() *Metrics {
 }
 
 func (m *Metrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.leader, m.wins, m.losses, m.stepDowns, m.takeover, m.leaseMargin, m.sessionLosses}
+	return []prometheus.Collector{
+		m.standing, m.leader, m.wins, m.losses, m.stepDowns, m.takingOver, m.takeover, m.movedToEnd, m.leaseMargin, m.sessionLosses,
+	}
 }
 
 // Describe is for the registry.
@@ -92,8 +110,43 @@ func (m *Metrics) Collect(metrics chan<- prometheus.Metric) {
 	}
 }
 
-// Leading is called by the candidate.
-func (m *Metrics) Leading(name string, leads bool) {
+// Hooks is what to give to SessionOptions.Metrics, or CandidateOptions.Metrics.
+func (m *Metrics) Hooks() *election.Metrics {
+	return &election.Metrics{
+		Standing: m.stands,
+		Leading:  m.leads,
+		TakingOver: func(name string, since time.Time) {
+			at := 0.0
+			if !since.IsZero() {
+				at = float64(since.UnixNano()) / 1e9
+			}
+			m.takingOver.WithLabelValues(name).Set(at)
+		},
+		TakenOver: func(name string, took time.Duration) { m.takeover.WithLabelValues(name).Observe(took.Seconds()) },
+		SteppedDown: func(name string, cause error) {
+			m.stepDowns.WithLabelValues(name, causeLabel(cause)).Inc()
+		},
+		Lost:         func(name string) { m.losses.WithLabelValues(name).Inc() },
+		MovedToEnd:   func(name string) { m.movedToEnd.WithLabelValues(name).Inc() },
+		LeaseRenewed: func(margin time.Duration) { m.leaseMargin.Observe(margin.Seconds()) },
+		SessionLost:  m.sessionLosses.Inc,
+	}
+}
+
+// stands also makes the election's other series known, so that they are 0 where
+// nothing has happened yet, and not absent.
+func (m *Metrics) stands(name string, stands bool) {
+	m.leader.WithLabelValues(name).Add(0)
+	m.movedToEnd.WithLabelValues(name).Add(0)
+	// Counted, since two candidates of one process may stand in one election.
+	if stands {
+		m.standing.WithLabelValues(name).Inc()
+	} else {
+		m.standing.WithLabelValues(name).Dec()
+	}
+}
+
+func (m *Metrics) leads(name string, leads bool) {
 	// Counted, since two candidates of one process may stand in one election.
 	if leads {
 		m.leader.WithLabelValues(name).Inc()
@@ -102,29 +155,6 @@ func (m *Metrics) Leading(name string, leads bool) {
 		m.leader.WithLabelValues(name).Dec()
 	}
 }
-
-// TakenOver is called by the candidate.
-func (m *Metrics) TakenOver(name string, took time.Duration) {
-	m.takeover.WithLabelValues(name).Observe(took.Seconds())
-}
-
-// SteppedDown is called by the candidate.
-func (m *Metrics) SteppedDown(name string, cause error) {
-	m.stepDowns.WithLabelValues(name, causeLabel(cause)).Inc()
-}
-
-// Lost is called by the candidate. It also makes an election known that this
-// process has never led: its gauge is 0, not absent.
-func (m *Metrics) Lost(name string) {
-	m.leader.WithLabelValues(name).Add(0)
-	m.losses.WithLabelValues(name).Inc()
-}
-
-// LeaseRenewed is called by the session.
-func (m *Metrics) LeaseRenewed(margin time.Duration) { m.leaseMargin.Observe(margin.Seconds()) }
-
-// SessionLost is called by the session.
-func (m *Metrics) SessionLost() { m.sessionLosses.Inc() }
 
 // causeLabel keeps the number of causes, and so of time series, small.
 func causeLabel(cause error) string {

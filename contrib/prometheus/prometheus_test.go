@@ -73,13 +73,13 @@ func start(t *testing.T, test func(t *testing.T, f *fleet)) {
 			metrics, registry := New(), prometheus.NewPedanticRegistry()
 			registry.MustRegister(metrics)
 			s, err := election.Connect(srv.Servers(), 10*time.Second, &election.SessionOptions{
-				Dialer: srv.Dialer(), Metrics: metrics, Logger: slog.New(slog.DiscardHandler),
+				Dialer: srv.Dialer(), Metrics: metrics.Hooks(), Logger: slog.New(slog.DiscardHandler),
 			})
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer func() { _ = s.Close() }()
-			c, err := election.NewCandidate(s, "jobs", &election.CandidateOptions{Metrics: metrics})
+			c, err := election.NewCandidate(s, "jobs", nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -97,7 +97,14 @@ func TestScrape(t *testing.T) {
 		want(t, "at rest", one, map[string]float64{
 			`election_leader{election="jobs"}`: -1, `election_session_losses_total`: 0, `election_lease_margin_seconds_count`: 0,
 		})
-		f.candidates[0].OnWin(func(context.Context, election.Term) error { time.Sleep(300 * time.Millisecond); return nil })
+		f.candidates[0].OnWin(func(context.Context, election.Term) error {
+			time.Sleep(300 * time.Millisecond)
+			since := time.Unix(0, int64(scrape(t, one)[`election_taking_over_since_seconds{election="jobs"}`]*1e9))
+			if age := time.Since(since); age < 299*time.Millisecond || age > 301*time.Millisecond {
+				t.Errorf("taking over for %v after 300 ms", age)
+			}
+			return nil
+		})
 		if _, err := f.candidates[0].Campaign(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -106,6 +113,9 @@ func TestScrape(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		want(t, "the leader", one, map[string]float64{
+			`election_standing{election="jobs"}`:                           1,
+			`election_taking_over_since_seconds{election="jobs"}`:          0,
+			`election_moved_to_end_total{election="jobs"}`:                 0,
 			`election_leader{election="jobs"}`:                             1,
 			`election_wins_total{election="jobs"}`:                         1,
 			`election_losses_total{election="jobs"}`:                       -1,
@@ -138,6 +148,7 @@ func TestScrape(t *testing.T) {
 		time.Sleep(time.Second)
 		want(t, "resigned", two, map[string]float64{
 			`election_leader{election="jobs"}`: 0, `election_stepdowns_total{cause="resigned",election="jobs"}`: 1,
+			`election_standing{election="jobs"}`: 0,
 		})
 		want(t, "once more", one, map[string]float64{`election_leader{election="jobs"}`: 1, `election_wins_total{election="jobs"}`: 2})
 	})
@@ -153,6 +164,8 @@ func TestTakeoverFailed(t *testing.T) {
 			`election_leader{election="jobs"}`:                                  0,
 			`election_wins_total{election="jobs"}`:                              1,
 			`election_takeover_seconds_count{election="jobs"}`:                  -1,
+			`election_standing{election="jobs"}`:                                0,
+			`election_taking_over_since_seconds{election="jobs"}`:               0,
 			`election_stepdowns_total{cause="takeover_failed",election="jobs"}`: 1,
 		})
 	})

@@ -1,0 +1,140 @@
+package election
+
+import (
+	"errors"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+)
+
+// Status is one consistent picture of a candidate at one moment, for health
+// checks, tools and dashboards.
+type Status struct {
+	// Phase is what the candidate is doing, in words for people: "idle" (no
+	// ballot), "casting", "waiting", "claiming" (the first in line, without a
+	// lease), "moving" (to the end of the line), "taking over" (OnWin runs),
+	// "acknowledging", "leading", "stepping down" (OnStepDown runs),
+	// "withdrawing" or "closed".
+	Phase string
+	// Standing is whether the candidate stands in the election, or is about to:
+	// somebody has asked for the vote, and nothing has ended that.
+	Standing bool
+	// Absence is why it does not stand, nil when it does: for errors.Is
+	// ErrResigned, ErrClosed, ErrTakeoverFailed, ErrTickTime, ErrCallbackRunning
+	// or what ZooKeeper refused the ballot with. Before the first vote it says
+	// that.
+	Absence error
+	// RetryAt is when a candidate that does not stand tries again by itself; zero
+	// when it waits for Vote.
+	RetryAt time.Time
+	// Ballot is the path of the live ballot, "" when there is none.
+	Ballot string
+	// InFront is how many ballots are in front of it, as far as was seen last; -1
+	// without a ballot, and while that is not known.
+	InFront int
+	// Leads is Candidate.IsLeader, and Term the present term if it leads.
+	Leads bool
+	Term  Term
+	// LeaseUntil is until when leadership is certain unless it is renewed; zero
+	// when the candidate does not lead.
+	LeaseUntil time.Time
+	// TakingOverSince is when the takeover that is under way began, and
+	// AcknowledgedAt when the leader had acknowledged. At most one is set.
+	TakingOverSince time.Time
+	AcknowledgedAt  time.Time
+	// Connected is whether the Session has a connection to a server, and Server
+	// the address of that one, or of the one that is tried.
+	Connected bool
+	Server    string
+	// LastError is what last went wrong: a loss of leadership that nobody asked
+	// for, a takeover that failed, a request that was refused or not answered. It
+	// stays until another one comes, so LastErrorAt tells when that was.
+	LastError   error
+	LastErrorAt time.Time
+}
+
+var errNotVoted = errors.New("election: nobody has asked for the vote yet")
+
+// picture is what the loop publishes of itself for Status. It does not change.
+type picture struct {
+	Status
+	lead *leadership
+}
+
+// Status returns the present state of the candidate. It takes no lock of the
+// candidate's and asks no server.
+func (c *Candidate) Status() Status {
+	p := c.picture.Load()
+	s := p.Status
+	if l := p.lead; l != nil {
+		if until := l.lease.until.Load(); l.lease.valid() && until != 0 {
+			s.Leads, s.Term, s.LeaseUntil = true, l.term, l.lease.base.Add(time.Duration(until))
+		} else {
+			// The loop is about to notice.
+			s.Phase, s.TakingOverSince, s.AcknowledgedAt = leaving.words(), time.Time{}, time.Time{}
+		}
+	}
+	if conn := c.session.Conn(); conn != nil {
+		s.Connected, s.Server = conn.State() == zk.StateHasSession, conn.Server()
+	}
+	return s
+}
+
+// words names a phase for people.
+func (p phase) words() string {
+	switch p {
+	case winning:
+		return "taking over"
+	case acking:
+		return "acknowledging"
+	case leaving:
+		return "stepping down"
+	case ended:
+		return "closed"
+	case idle, casting, waiting, claiming, moving, leading, withdrawing:
+	}
+	return p.String()
+}
+
+// publish makes the present state known to Status, and a change of standing to
+// the metrics. It comes before anybody is told of that state.
+func (c *candidacy) publish() {
+	p := &picture{Status: Status{
+		Phase: c.phase.words(), Standing: c.want && !c.closing && c.absence == nil, InFront: -1,
+		LastError: c.lastError, LastErrorAt: c.lastErrorAt,
+	}}
+	if !p.Standing {
+		p.Absence = c.absence
+		if c.want && !c.closing {
+			p.RetryAt = c.voteAt
+		}
+	}
+	if b := c.live.Load(); b != nil {
+		p.Ballot = b.path
+		switch {
+		case c.phase.leads(), c.phase == claiming, c.phase == moving:
+			p.InFront = 0
+		case c.phase == waiting:
+			p.InFront = c.place.below
+		}
+	}
+	switch c.phase {
+	case winning, acking:
+		p.lead, p.TakingOverSince = c.lead, c.claimedAt
+	case leading:
+		p.lead, p.AcknowledgedAt = c.lead, c.ackedAt
+	default:
+	}
+	c.picture.Store(p)
+	if p.Standing != c.standing {
+		c.standing = p.Standing
+		c.metrics.Standing(c.name, p.Standing)
+	}
+}
+
+// failed notes what went wrong, for Status.
+func (c *candidacy) failed(err error) {
+	if err != nil {
+		c.lastError, c.lastErrorAt = err, time.Now()
+	}
+}
