@@ -255,6 +255,13 @@ func (a *actor) stands() bool {
 	return a.wanted && !a.closed && !gone
 }
 
+// steppedDown is how often OnStepDown has been called.
+func (a *actor) steppedDown() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.stepDowns
+}
+
 // vote casts a ballot, and waits for at most limit.
 func (a *actor) vote(limit time.Duration) error {
 	a.want(true)

@@ -26,6 +26,7 @@ import (
 // Metrics), their callbacks, the server's connections (through Control).
 type trial struct {
 	closing atomic.Int64 // Closes of candidates under way
+	moves   atomic.Int64 // requests to move a ballot
 	t       *testing.T
 	srv     *testutil.Server
 	timeout time.Duration
@@ -206,22 +207,18 @@ func (w *trial) look() (s seen, sessions []testutil.SessionInfo) {
 func (w *trial) observe(r *testutil.Request) testutil.Action {
 	switch r.Op {
 	case testutil.OpCreate:
-		if tag, ok := strings.CutPrefix(r.Path, w.path+"/"); ok && strings.HasPrefix(tag, "ballot") {
-			w.mu.Lock()
-			for _, a := range *w.actors.Load() {
-				if dataOf(r.Data) == a.name {
-					w.tags[tag] = a
-				}
-			}
-			w.mu.Unlock()
-		}
+		w.learnTag(r)
 	case testutil.OpDelete:
 	case testutil.OpMulti:
 		if len(r.Ops) == 1 && r.Ops[0].Op == testutil.OpCheck {
 			w.sample()
 			return testutil.Pass // a heartbeat
 		}
+		if isMove(r) {
+			w.moves.Add(1)
+		}
 		for _, op := range r.Ops {
+			w.learnTag(&op)
 			if op.Op == testutil.OpCreate && op.Path == w.path+"/leader_ack" {
 				w.mu.Lock()
 				w.asked[string(op.Data)] = true
@@ -234,6 +231,21 @@ func (w *trial) observe(r *testutil.Request) testutil.Action {
 	w.sample()
 	w.checkNodes()
 	return testutil.Pass
+}
+
+// learnTag remembers whose ballot a create, alone or in a multi, may make.
+func (w *trial) learnTag(r *testutil.Request) {
+	tag, ok := strings.CutPrefix(r.Path, w.path+"/")
+	if r.Op != testutil.OpCreate || !ok || !strings.HasPrefix(tag, "ballot") {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, a := range *w.actors.Load() {
+		if dataOf(r.Data) == a.name {
+			w.tags[tag] = a
+		}
+	}
 }
 
 // checkNodes: an acknowledgement stands only beside the ballot of the leader,

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -47,6 +48,8 @@ type sweepScenario struct {
 	// act is what faults are tried on. It must not fail because of one: what it
 	// calls may end with an error, which the invariants bear out.
 	act func(s *stage)
+	// moves is how many moves to the end of the line it asks for without a fault.
+	moves int
 }
 
 // stage is a trial with the usual cast.
@@ -54,6 +57,7 @@ type stage struct {
 	*trial
 	a, b, c *actor
 	o       *witness
+	feed    func() // ends what starve began
 }
 
 // candidate makes a candidate on a session of its own.
@@ -88,16 +92,16 @@ var sweepScenarios = []sweepScenario{
 	{"join first", func(*stage) {}, func(s *stage) {
 		s.a = s.candidate("a", nil)
 		_ = s.a.vote(enough)
-	}},
+	}, 0},
 	{"join behind", func(s *stage) { s.a = s.leader("a") }, func(s *stage) {
 		s.b = s.candidate("b", nil)
 		_ = s.b.vote(enough)
-	}},
+	}, 0},
 	{"join behind two", func(s *stage) { s.a, s.b = s.leader("a"), s.follower("b", nil) }, func(s *stage) {
 		s.c = s.candidate("c", &CandidateOptions{Follow: FollowLeader})
 		_ = s.c.vote(enough)
 		_ = s.b.resign(enough) // c's predecessor, not the leader
-	}},
+	}, 0},
 	{"take over", func(s *stage) {
 		s.a, s.b, s.c = s.leader("a"), s.follower("b", nil), s.follower("c", &CandidateOptions{Follow: FollowLeader})
 	}, func(s *stage) {
@@ -105,16 +109,16 @@ var sweepScenarios = []sweepScenario{
 		s.a.p.gate.shut()
 		time.Sleep(sweepTimeout + sweepTimeout/2)
 		s.a.p.gate.open()
-	}},
+	}, 0},
 	{"take over from the dead", func(s *stage) { s.a, s.b = s.leader("a"), s.follower("b", nil) }, func(s *stage) {
 		s.expire(s.a.p.session.ID())
-	}},
+	}, 0},
 	{"stand by hot", func(s *stage) {
 		s.a, s.b = s.leader("a"), s.follower("b", &CandidateOptions{HotStandby: true})
 		time.Sleep(2 * sweepTimeout)
 	}, func(s *stage) {
 		_ = s.a.resign(enough)
-	}},
+	}, 0},
 	{"acknowledge", func(s *stage) {
 		s.a = s.candidate("a", nil)
 		s.b = s.candidate("b", nil)
@@ -126,25 +130,25 @@ var sweepScenarios = []sweepScenario{
 		time.AfterFunc(time.Second, func() { close(hold) })
 	}, func(*stage) {
 		time.Sleep(time.Second + time.Millisecond)
-	}},
+	}, 0},
 	{"fail to take over", func(s *stage) {
 		s.a, s.b = s.candidate("a", nil), s.candidate("b", nil)
 		s.a.win = func(context.Context) error { return errors.New("cannot take over") }
 	}, func(s *stage) {
 		_ = s.a.vote(enough)
 		_ = s.b.vote(enough)
-	}},
+	}, 0},
 	{"resign", func(s *stage) { s.a, s.b = s.leader("a"), s.follower("b", nil) }, func(s *stage) {
 		_ = s.a.resign(enough)
-	}},
+	}, 0},
 	{"resign and vote", func(s *stage) { s.a, s.b = s.leader("a"), s.follower("b", nil) }, func(s *stage) {
 		_ = s.a.resign(enough)
 		_ = s.a.vote(enough)
 		_ = s.b.resign(enough)
-	}},
+	}, 0},
 	{"close", func(s *stage) { s.a, s.b = s.leader("a"), s.follower("b", nil) }, func(s *stage) {
 		s.a.close(false)
-	}},
+	}, 0},
 	{"close while voting", func(s *stage) { s.b = s.leader("b"); s.a = s.candidate("a", nil) }, func(s *stage) {
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
@@ -152,7 +156,7 @@ var sweepScenarios = []sweepScenario{
 		go func() { defer close(voted); _ = s.a.Vote(ctx) }()
 		s.a.close(false)
 		<-voted
-	}},
+	}, 0},
 	{"close amid a vote", func(s *stage) { s.b = s.leader("b"); s.a = s.candidate("a", nil) }, func(s *stage) {
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
@@ -161,7 +165,7 @@ var sweepScenarios = []sweepScenario{
 		time.Sleep(sweepTimeout / 8) // a fault may hold the vote up until then
 		s.a.close(false)
 		<-voted
-	}},
+	}, 0},
 	{"proclaim", func(s *stage) { s.a, s.b = s.leader("a"), s.follower("b", nil) }, func(s *stage) {
 		ctx, cancel := context.WithTimeout(context.Background(), enough)
 		defer cancel()
@@ -171,7 +175,7 @@ var sweepScenarios = []sweepScenario{
 		if err := s.a.Proclaim(ctx, []byte("a|new")); err == nil {
 			s.proclaimed("a|new")
 		}
-	}},
+	}, 0},
 	{"observe", func(s *stage) { s.a = s.leader("a") }, func(s *stage) {
 		p := s.newProcess("o's session", 0, 0)
 		s.o = s.newWitness(p, "o")
@@ -188,17 +192,17 @@ var sweepScenarios = []sweepScenario{
 		case <-ctx.Done():
 			s.violated("OnLeaderAck", "was not told in %v", enough)
 		}
-	}},
+	}, 0},
 	{"session of the leader renewed", func(s *stage) { s.a, s.b = s.leader("a"), s.follower("b", nil) }, func(s *stage) {
 		s.expire(s.a.p.session.ID())
 		time.Sleep(2 * sweepTimeout)
-	}},
+	}, 0},
 	{"session of the loser renewed", func(s *stage) {
 		s.a, s.b, s.c = s.leader("a"), s.follower("b", nil), s.follower("c", nil)
 	}, func(s *stage) {
 		s.expire(s.b.p.session.ID())
 		time.Sleep(sweepTimeout)
-	}},
+	}, 0},
 	{"two on one session", func(s *stage) {
 		p := s.newProcess("both's session", 0, 0)
 		s.a, s.b = s.newActor(p, "a", nil), s.newActor(p, "b", nil)
@@ -207,21 +211,112 @@ var sweepScenarios = []sweepScenario{
 		_ = s.b.vote(enough)
 		_ = s.a.resign(enough)
 		_ = s.a.vote(enough)
-	}},
+	}, 0},
 	{"ballot deleted by hand", func(s *stage) { s.a, s.b = s.leader("a"), s.follower("b", nil) }, func(s *stage) {
 		s.deleteBallot(s.b)
 		time.Sleep(sweepTimeout)
-	}},
+	}, 0},
 	{"lead", func(s *stage) { s.a, s.b = s.leader("a"), s.follower("b", nil) }, func(*stage) {
 		time.Sleep(sweepTimeout)
-	}},
+	}, 0},
 	{"run", func(s *stage) { s.b = s.candidate("b", nil) }, func(s *stage) {
 		s.a = s.candidate("a", nil)
 		ctx, cancel := context.WithTimeout(context.Background(), 2*sweepTimeout)
 		defer cancel()
 		_ = s.b.vote(enough)
 		_ = s.a.run(ctx, sweepTimeout/8)
-	}},
+	}, 0},
+	{"make way", func(s *stage) {
+		s.a, s.b = s.candidate("a", nil), s.candidate("b", &CandidateOptions{Follow: FollowLeader})
+		s.starve(s.a)
+		_ = s.a.vote(sweepTimeout)
+		_ = s.b.vote(sweepTimeout)
+		time.Sleep(2*sweepTimeout - sweepTimeout/16)
+	}, func(s *stage) {
+		time.Sleep(sweepTimeout)
+		s.feed()
+	}, 1},
+	{"make way after lapses", afterLapses, func(s *stage) {
+		s.feed()
+		time.Sleep(sweepTimeout)
+	}, 1},
+	{"make way and resign", afterLapses, func(s *stage) {
+		hold := make(chan struct{})
+		defer s.srv.Control(testutil.OpMulti, func(r *testutil.Request) testutil.Action {
+			if isMove(r) {
+				return testutil.HoldReply(hold)
+			}
+			return testutil.Pass
+		})()
+		time.AfterFunc(sweepTimeout/8, func() { close(hold) })
+		s.feed()
+		time.Sleep(sweepTimeout / 16)
+		_ = s.a.resign(enough)
+	}, 1},
+	{"make way, deleted by hand", afterLapses, func(s *stage) {
+		hold := make(chan struct{})
+		defer s.srv.Control(testutil.OpMulti, func(r *testutil.Request) testutil.Action {
+			if isMove(r) {
+				return testutil.Hold(hold)
+			}
+			return testutil.Pass
+		})()
+		s.feed()
+		time.Sleep(sweepTimeout / 16)
+		s.deleteBallotBy(s.b, s.a)
+		close(hold)
+		time.Sleep(sweepTimeout)
+	}, 1},
+}
+
+// afterLapses: a has lost the lease three times, and is about to make way for b.
+func afterLapses(s *stage) {
+	s.a, s.b = s.leader("a"), s.follower("b", nil)
+	returns := make(chan struct{})
+	s.a.stepDown = func(context.Context) {
+		if s.a.steppedDown() == lapsesToMove {
+			<-returns
+		}
+	}
+	for range lapsesToMove {
+		s.starve(s.a)
+		for s.a.IsLeader() {
+			time.Sleep(sweepTimeout / 32)
+		}
+		synctest.Wait()
+		s.feed()
+		if s.a.steppedDown() < lapsesToMove {
+			s.awaitLeader(2*sweepTimeout, nil)
+		}
+	}
+	s.feed = func() { close(returns) }
+}
+
+// starve keeps a candidate's session from getting a lease, until feed is called
+// or it has asked to move.
+func (s *stage) starve(a *actor) {
+	if err := a.p.session.AwaitConnected(s.t.Context()); err != nil {
+		s.t.Fatal(err)
+	}
+	id := a.p.session.ID()
+	var over atomic.Bool
+	cancel := s.srv.Control(testutil.OpMulti, func(r *testutil.Request) testutil.Action {
+		if isMove(r) {
+			over.Store(true)
+		}
+		if r.SessionID == id && !over.Load() && len(r.Ops) == 1 && r.Ops[0].Op == testutil.OpCheck {
+			return throttled
+		}
+		return testutil.Pass
+	})
+	s.feed = func() { over.Store(true); cancel() }
+}
+
+// isMove reports whether a request moves a ballot.
+func isMove(r *testutil.Request) bool {
+	n := len(r.Ops)
+	return n >= 2 && r.Ops[n-2].Op == testutil.OpDelete && r.Ops[n-1].Op == testutil.OpCreate &&
+		strings.Contains(r.Ops[n-1].Path, "/ballot-")
 }
 
 // expire ends a session on the server, before its time.
@@ -232,14 +327,17 @@ func (s *stage) expire(id int64) {
 }
 
 // deleteBallot does what an operator may do: it deletes a ballot.
-func (s *stage) deleteBallot(a *actor) {
+func (s *stage) deleteBallot(a *actor) { s.deleteBallotBy(s.a, a) }
+
+// deleteBallotBy does it on another one's session.
+func (s *stage) deleteBallotBy(by, a *actor) {
 	path := a.VotePath()
 	s.mu.Lock()
 	s.tampered = true // it may be the leader's, by the time that it is deleted
 	s.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), enough)
 	defer cancel()
-	_ = s.a.p.session.settled(ctx, deleteNode(path))
+	_ = by.p.session.settled(ctx, deleteNode(path))
 	s.note("ballot %s deleted by hand", path)
 }
 
@@ -401,6 +499,9 @@ func (r sweepRun) play(t *testing.T) (requests, reached int, ok bool) {
 			return until
 		})
 		cancel()
+		if n := s.moves.Load(); len(r.steps) == 0 && int(n) != r.scenario.moves {
+			s.violated("blind", "%d moves without a fault, want %d", n, r.scenario.moves)
+		}
 		s.finish()
 		ok = !s.hasFailed()
 		if !ok {
