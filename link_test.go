@@ -25,6 +25,7 @@ type link struct {
 	password  []byte
 	address   string
 	timeout   time.Duration // that the last handshake granted
+	grants    time.Duration // what handshakes grant, when it is set
 	requests  []request     // everything sent, for tests that count
 }
 
@@ -106,6 +107,14 @@ func (l *link) setDown(down bool) {
 	if down {
 		l.cut()
 	}
+}
+
+// grant makes handshakes grant a session timeout, whatever the server does; 0
+// leaves that to the server.
+func (l *link) grant(timeout time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.grants = timeout
 }
 
 // next applies a fault to the next request that matches. The channel is closed
@@ -287,6 +296,9 @@ func (l *link) granted(answer []byte) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.grants > 0 {
+		binary.BigEndian.PutUint32(answer[4:], uint32(l.grants.Milliseconds()))
+	}
 	l.timeout = time.Duration(binary.BigEndian.Uint32(answer[4:])) * time.Millisecond
 	l.sessionID = int64(binary.BigEndian.Uint64(answer[8:]))
 	if n := int(binary.BigEndian.Uint32(answer[16:])); n <= len(answer)-20 {
