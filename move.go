@@ -84,6 +84,7 @@ func (c *candidacy) moveDone(r moveResult) {
 		if moved {
 			c.acked, c.ack, c.ackWatch, c.reack, c.ackUnsure = false, 0, nil, false, false
 			c.lapses, c.flaps = nil, false
+			c.lackingSince, c.lacked = time.Time{}, 0 // the new place is another chance
 			c.logger.Warn("election: moved to the end of the line for want of a lease",
 				"from", r.from.name, "ballot", c.ballot.name, "in_front", r.place.below)
 			c.metrics.MovedToEnd(c.name)
