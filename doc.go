@@ -15,15 +15,15 @@
 // holds its data, on the condition that its ballot exists. Only then are the
 // OnLose functions of the losers and the OnNewLeader functions of each Observer
 // called, with that data. When an OnWin function fails nothing is acknowledged;
-// the candidate withdraws its ballot, so that the next can try, and stays out
-// until it votes again. Leadership ends by Resign or Close, by a failed
+// the candidate withdraws its ballot, so that the next can try, and votes again
+// after a pause. Leadership ends by Resign or Close, by a failed
 // takeover, or when the lease, the session or the ballot is lost; then IsLeader
 // is false and the leader's context has ended before anything else is done, and
 // the OnStepDown functions are called once. A leader that leaves on purpose
 // withdraws its ballot only when they have returned, or after StepDownTimeout,
 // so that its work is over before the next leader's begins. After the loss of a
-// session the candidate votes again by itself, until Resign, Close, a failed
-// takeover, or a refusal by the servers that a caller was told of.
+// session the candidate votes again by itself, until Resign, Close, or a refusal
+// by the servers that a caller was told of.
 //
 // # What is guaranteed
 //

@@ -39,7 +39,8 @@ var (
 	// acknowledgement was refused. The error that carries it also wraps the
 	// callback's own. It is also what OnTakeoverError is told when OnWin could not
 	// be called within StepDownTimeout, because the callback before it has not
-	// returned: then the candidate votes again by itself.
+	// returned: then the candidate votes again by itself once it has, if Vote or Run
+	// has asked for its candidacy.
 	ErrTakeoverFailed = errors.New("election: takeover failed")
 
 	// ErrTickTime is returned by a vote on a session on which no lease can be had

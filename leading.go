@@ -125,14 +125,15 @@ func (c *candidacy) retryPause() time.Duration {
 }
 
 // stalled: OnWin could not be called, because the callback before it hangs.
-// Others may do better meanwhile; this candidate votes again when it is free.
+// Others may do better meanwhile; this candidate votes again when it is free, if
+// Vote or Run has asked for that.
 func (c *candidacy) stalled() {
 	err := fmt.Errorf("%w: %w in %v, so OnWin could not be called", ErrTakeoverFailed, ErrCallbackRunning, c.stepDown())
 	c.logger.Error("election: takeover failed", "ballot", c.ballot.name, "error", err, "callback", c.hanging())
 	c.stuck.Store(true)
-	c.withdraw = true
+	c.withdraw, c.absence = true, err
+	c.want = c.want && (c.asked || c.runner != nil) // else only a Campaign has asked, which ends here
 	c.failed(err)
-	c.absent(err)
 	c.leave(err)
 	c.hangAt = time.Now().Add(2 * c.session.Timeout())
 	for _, m := range c.campaigns { // it may be Campaign that hangs

@@ -427,6 +427,39 @@ func TestNoRetry(t *testing.T) {
 	}
 }
 
+// A win that could not be told, because a callback before it hangs, is followed by
+// another vote once that has returned, but not for a Campaign that has returned.
+func TestNoVoteForCampaignThatStalled(t *testing.T) {
+	for _, votes := range []bool{true, false} {
+		t.Run(fmt.Sprint(votes), func(t *testing.T) {
+			virtually(t, func(t *testing.T, w *world) {
+				j := &journal{}
+				a, b := w.member("a", j).lead(), w.member("b", j)
+				release := make(chan struct{})
+				b.OnLose(func(context.Context, election.Leader) { <-release })
+				if votes {
+					b.vote()
+				}
+				result := make(chan error, 1)
+				go func() { result <- second(b.Campaign(w.context())) }()
+				w.await(j, "b lost to a")
+				a.resign()
+				err := <-result
+				assert.ErrorIs(t, err, election.ErrTakeoverFailed)
+				assert.ErrorIs(t, err, election.ErrCallbackRunning)
+				assert.ErrorIs(t, b.Healthy(time.Hour), election.ErrCallbackRunning)
+				assert.False(t, b.Status().Standing)
+				time.Sleep(w.timeout())
+				close(release)
+				time.Sleep(2 * w.timeout())
+				assert.Equal(t, votes, b.IsLeader())
+				assert.Equal(t, votes, b.Voted())
+				assert.ErrorIs(t, a.Status().Absence, election.ErrResigned)
+			})
+		})
+	}
+}
+
 // hanger's takeOver is an OnWin that does not return before it is closed.
 type hanger chan struct{}
 

@@ -25,7 +25,7 @@ type Status struct {
 	// that.
 	Absence error
 	// RetryAt is when a candidate that does not stand tries again by itself; zero
-	// when it waits for Vote.
+	// when it waits for Vote, or for a callback that has not returned.
 	RetryAt time.Time
 	// Ballot is the path of the live ballot, "" when there is none.
 	Ballot string

@@ -23,6 +23,11 @@ type Status struct {
 	Leader bool `json:"leader"`
 	// Voted is whether the candidate stands in the election at all.
 	Voted bool `json:"voted"`
+	// Standing is whether it stands, or is about to: false after a resignation, a
+	// failed takeover or a refused vote.
+	Standing bool `json:"standing"`
+	// Absence is why it does not stand.
+	Absence string `json:"absence,omitempty"`
 	// Ballot is the path of its ballot.
 	Ballot string `json:"ballot,omitempty"`
 	// Token is the leader's fencing token.
@@ -85,6 +90,11 @@ func answer(w http.ResponseWriter, r *http.Request, c *election.Candidate, good 
 
 func statusOf(c *election.Candidate, tolerance time.Duration) Status {
 	s := Status{Election: c.Name(), Voted: c.Voted(), Ballot: c.VotePath(), Healthy: true}
+	picture := c.Status()
+	s.Standing = picture.Standing
+	if picture.Absence != nil {
+		s.Absence = picture.Absence.Error()
+	}
 	if term, ok := c.Term(); ok {
 		s.Leader, s.Token = true, term.Token
 	}

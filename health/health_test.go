@@ -89,11 +89,14 @@ func TestHandler(t *testing.T) {
 		if !got.Leader || !got.Voted || !got.Healthy || got.Election != "probed" || got.Ballot != term.Ballot || got.Token != term.Token {
 			t.Errorf("the leader's status: %+v", got)
 		}
+		if !got.Standing || got.Absence != "" {
+			t.Errorf("the leader does not stand: %+v", got)
+		}
 		if left := time.Until(*got.LeaseUntil); left <= 0 || left > 10*time.Second {
 			t.Errorf("the lease ends in %v", left)
 		}
 		_, got = probe(t, follower, "GET", "/leader")
-		if want := (Status{Election: "probed", Voted: true, Ballot: follower.VotePath(), Healthy: true}); got != want {
+		if want := (Status{Election: "probed", Voted: true, Standing: true, Ballot: follower.VotePath(), Healthy: true}); got != want {
 			t.Errorf("the follower's status: %+v, want %+v", got, want)
 		}
 
@@ -103,7 +106,7 @@ func TestHandler(t *testing.T) {
 		synctest.Wait()
 		expect(t, "the old leader", leader, 503, 200, 200)
 		expect(t, "the new leader", follower, 200, 503, 200)
-		if _, got := probe(t, leader, "GET", "/"); got != (Status{Election: "probed", Healthy: true}) {
+		if _, got := probe(t, leader, "GET", "/"); got != (Status{Election: "probed", Absence: election.ErrClosed.Error(), Healthy: true}) {
 			t.Errorf("the old leader's status: %+v", got)
 		}
 	})
