@@ -110,8 +110,9 @@ func (c *candidacy) hanging() string {
 // Run, has returned.
 func (c *candidacy) drained() {
 	if !c.draining && c.runLead == nil {
-		c.stuck.Store(false)
-		c.hangAt = time.Time{}
+		if c.stuck.Swap(false) {
+			c.hangAt = time.Time{}
+		}
 	}
 }
 

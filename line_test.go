@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -173,7 +174,7 @@ func TestAloneNobodyMakesWay(t *testing.T) {
 			w.until("a to return", func() bool { return j.count("a won") == i+2 })
 			reads := 0
 			for _, r := range m.take() {
-				if r.op != testutil.OpMulti {
+				if r.op != testutil.OpMulti && r.path != a.LeaderAckPath() { // which it acknowledges anew
 					reads++
 				}
 			}
@@ -338,15 +339,33 @@ func TestRetry(t *testing.T) {
 	virtually(t, func(t *testing.T, w *world) {
 		j := &journal{}
 		a := w.member("a", j, func(o *election.CandidateOptions) { o.TakeoverTimeout = w.timeout() / 4 })
+		var mu sync.Mutex
 		var failed []time.Time
 		works := false
+		failures := func() []time.Time {
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Clone(failed)
+		}
+		let := func(work bool) {
+			mu.Lock()
+			defer mu.Unlock()
+			works, failed = work, nil
+		}
 		a.OnWin(func(ctx context.Context, _ election.Term) error {
-			if !works {
+			mu.Lock()
+			ok := works
+			mu.Unlock()
+			if !ok {
 				<-ctx.Done()
 			}
 			return nil
 		})
-		a.OnTakeoverError(func(election.Term, error) { failed = append(failed, time.Now()) })
+		a.OnTakeoverError(func(election.Term, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			failed = append(failed, time.Now())
+		})
 		a.vote()
 		w.until("a to fail", func() bool { return j.count("a failed to take over") == 1 })
 		synctest.Wait()
@@ -355,25 +374,25 @@ func TestRetry(t *testing.T) {
 		assert.ErrorIs(t, s.Absence, election.ErrTakeoverFailed)
 		assert.WithinDuration(t, time.Now().Add(w.timeout()), s.RetryAt, w.timeout()/2)
 		assert.False(t, a.Voted())
-		w.until("a to have failed often", func() bool { return j.count("a failed to take over") == 9 })
-		pause := w.timeout()
-		for i := 1; i < len(failed); i++ {
-			took := failed[i].Sub(failed[i-1]) - w.timeout()/4
+		w.until("a to have failed often", func() bool { return len(failures()) == 9 })
+		pause, at := w.timeout(), failures()
+		for i := 1; i < len(at); i++ {
+			took := at[i].Sub(at[i-1]) - w.timeout()/4
 			assert.InDelta(t, pause.Seconds(), took.Seconds(), pause.Seconds()/4+1, "the pause before try %d", i+1)
 			pause = min(2*pause, 32*w.timeout())
 		}
 		b := w.member("b", j).lead()
-		works = true
+		let(true)
 		w.until("a to be behind b", func() bool { return a.Status().InFront == 1 })
 		b.resign()
 		w.until("a to lead", func() bool { return !a.Status().AcknowledgedAt.IsZero() })
 
 		// A success begins anew.
-		works = false
+		let(false)
 		require.NoError(t, w.client().Delete(a.VotePath(), -1))
-		failed = nil
-		w.until("a to fail twice", func() bool { return len(failed) == 2 })
-		assert.Less(t, failed[1].Sub(failed[0]), 2*w.timeout())
+		w.until("a to fail twice", func() bool { return len(failures()) == 2 })
+		at = failures()
+		assert.Less(t, at[1].Sub(at[0]), 2*w.timeout())
 
 		// Resign ends the waiting.
 		a.resign()
@@ -460,6 +479,26 @@ func TestNoVoteForCampaignThatStalled(t *testing.T) {
 	}
 }
 
+// The ballot of a candidate whose lease has lapsed is deleted by hand: what it has
+// acknowledged does not stay behind beside a successor.
+func TestDeletedAfterLapseLeavesNoAcknowledgement(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		a := w.member("a", &journal{}).lead()
+		conn := w.client()
+		_, err := conn.Create(a.RootVotePath()+"/ballot", nil, zk.FlagEphemeral|zk.FlagSequence, zk.WorldACL(zk.PermAll))
+		require.NoError(t, err) // of somebody who acknowledges nothing
+		feed := a.lapse()
+		defer feed()
+		w.until("a to be the first, without a lease", func() bool { return a.Status().Phase == "claiming" })
+		require.NoError(t, conn.Delete(a.VotePath(), -1))
+		feed()
+		w.until("a to stand behind", func() bool { return a.Status().InFront == 1 })
+		exists, _, err := conn.Exists(a.LeaderAckPath())
+		require.NoError(t, err)
+		assert.False(t, exists)
+	})
+}
+
 // hanger's takeOver is an OnWin that does not return before it is closed.
 type hanger chan struct{}
 
@@ -534,7 +573,7 @@ func TestStatus(t *testing.T) {
 
 		var inside election.Status
 		began := time.Now()
-		a.OnWin(func(_ context.Context, term election.Term) error {
+		a.OnWin(func(context.Context, election.Term) error {
 			inside = a.Status()
 			time.Sleep(time.Second)
 			return nil

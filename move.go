@@ -227,7 +227,7 @@ func (c *Candidate) sendMove(ctx context.Context, w withdrawal, data []byte, wak
 			ops = append(ops, &zk.DeleteRequest{Path: ack, Version: -1})
 		case wakeGem:
 			// A member of the gem watches nobody before it has seen an acknowledgement.
-			ops = append(ops, &zk.CreateRequest{Path: ack, Data: data, Acl: c.nodeACL(), Flags: zk.FlagEphemeral},
+			ops = append(ops, &zk.CreateRequest{Path: ack, Data: []byte{}, Acl: c.nodeACL(), Flags: zk.FlagEphemeral},
 				&zk.DeleteRequest{Path: ack, Version: -1})
 		}
 		own := len(ops)

@@ -30,6 +30,7 @@ func (c *candidacy) vote(m voteCommand) {
 // failStuckVoters answers those who would wait for callbacks that do not
 // return, and may be called from one. The vote is cast when they have.
 func (c *candidacy) failStuckVoters() {
+	c.publish()
 	replyAll(&c.voters, fmt.Errorf("%w in %v since leadership was lost; the vote will be cast when it has", ErrCallbackRunning, c.stepDown()))
 }
 
@@ -86,6 +87,7 @@ func (c *candidacy) giveToRunner() {
 // fail tells everybody who waits for this candidate to vote or lead that it
 // will not, for now.
 func (c *candidacy) fail(err error) {
+	c.publish()
 	replyAll(&c.voters, err)
 	for _, m := range c.campaigns {
 		m.reply <- campaignResult{err: err}

@@ -99,6 +99,10 @@ func (c *candidacy) ballotLost(cause error) {
 	switch c.phase {
 	case waiting, claiming, moving:
 		c.stopLosing()
+		if errors.Is(cause, ErrBallotDeleted) && c.acked {
+			c.setPhase(withdrawing) // what it acknowledged before its lease lapsed goes, too
+			return
+		}
 		c.becomeIdle()
 	case withdrawing:
 		// The errand finds that there is nothing left, and the acknowledgement
