@@ -2,12 +2,16 @@ package election
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/go-zookeeper/zk"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/zkelection/election/testutil"
 )
 
 // TestMoveKeepsLosing: who moves and loses to the same as before goes on with what
@@ -94,6 +98,61 @@ func TestCountLapse(t *testing.T) {
 		}
 		assert.True(t, slices.Equal(flaps, []bool{false, false, false, false, true}), "%v", flaps)
 	})
+}
+
+// TestMoveOnZooKeeper: the real one takes the transaction, with the acknowledgement
+// and with the waking of a member of the gem.
+func TestMoveOnZooKeeper(t *testing.T) {
+	ensemble := testutil.StartZooKeeper(t, 1)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	s, err := Connect(ensemble.Servers(), 4*time.Second, nil)
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, s.Close()) }()
+	require.NoError(t, s.AwaitConnected(ctx))
+	for _, acked := range []bool{true, false} {
+		name := fmt.Sprint("acked ", acked)
+		c, err := NewCandidate(s, name, nil)
+		require.NoError(t, err)
+		require.NoError(t, c.makeParents(ctx))
+		inc := s.look().inc
+		cast := c.cast(ctx, newTag(), []byte("first"), false)
+		require.NoError(t, cast.err)
+		if acked {
+			require.NoError(t, c.acknowledge(ctx, cast.ballot, []byte("first"), 0, false))
+		}
+		_, err = s.Conn().Create(c.path+"/ballot", nil, zk.FlagEphemeral|zk.FlagSequence, zk.WorldACL(zk.PermAll))
+		require.NoError(t, err)
+		_, _, ack, err := s.Conn().ExistsW(c.LeaderAckPath())
+		require.NoError(t, err)
+
+		r := c.move(ctx, withdrawal{ballot: cast.ballot, tag: newTag(), acked: acked}, []byte("again"))
+		require.NoError(t, r.err)
+		assert.Equal(t, 1, r.place.below)
+		assert.Greater(t, r.ballot.token, cast.ballot.token)
+		assert.Equal(t, inc, r.ballot.inc)
+		select {
+		case <-ack:
+		case <-ctx.Done():
+			t.Fatal("whoever waits for the acknowledgement is not woken")
+		}
+		exists, _, err := s.Conn().Exists(c.LeaderAckPath())
+		require.NoError(t, err)
+		assert.False(t, exists)
+		ballots, err := c.Ballots(ctx)
+		require.NoError(t, err)
+		require.Len(t, ballots, 2)
+		assert.Equal(t, r.ballot.path, ballots[1].Path)
+		assert.Equal(t, "again", string(ballots[1].Data))
+
+		// Once more, of a ballot that is gone by now.
+		r = c.move(ctx, withdrawal{ballot: cast.ballot, tag: newTag()}, nil)
+		assert.True(t, r.gone)
+		assert.False(t, r.sent)
+		require.NoError(t, s.Conn().Delete(ballots[0].Path, -1))
+		r = c.move(ctx, withdrawal{ballot: &ballot{path: ballots[1].Path, name: ballots[1].Path[len(c.path)+1:], inc: inc}, tag: newTag()}, nil)
+		assert.True(t, r.alone)
+	}
 }
 
 func TestIsGemStyle(t *testing.T) {
