@@ -3,7 +3,6 @@ package election_test
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"math"
 	"net"
 	"slices"
@@ -334,7 +333,10 @@ func (w *world) clientOn() (*zk.Conn, <-chan zk.Event, *link) {
 func TestEventsUnread(t *testing.T) {
 	virtually(t, func(t *testing.T, w *world) {
 		conn, events, l := w.clientOn()
-		s := election.NewSession(conn, w.timeout())
+		s, err := election.NewSession(conn, w.timeout(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
 		for range 10 { // four events each
 			time.Sleep(w.timeout())
 			l.cut()
@@ -369,16 +371,16 @@ func TestLentConnectionReported(t *testing.T) {
 			for range events {
 			}
 		}()
-		defaultLogger := slog.Default()
-		slog.SetDefault(w.logger()) // that of a Session on a connection that was lent
-		s := election.NewSession(conn, w.timeout())
-		slog.SetDefault(defaultLogger)
+		s, err := election.NewSession(conn, w.timeout(), &election.SessionOptions{Logger: w.logger()})
+		if err != nil {
+			t.Fatal(err)
+		}
 		defer func() { _ = s.Close() }()
 		if err := s.AwaitConnected(w.context()); err != nil {
 			t.Fatal(err)
 		}
 		reports := func() int {
-			return strings.Count(w.log.String(), "the connection that was lent has had no session for long")
+			return strings.Count(w.log.String(), "the caller's connection has had no session for long")
 		}
 		for outage := range 2 {
 			l.setDown(true)

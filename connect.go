@@ -36,17 +36,16 @@ func (s *Session) open() error {
 			}
 			c, err := dial(network, address, timeout)
 			if err != nil {
-				s.dialError.Store(&err)
+				s.trouble.Store(&trouble{address, err})
 				return nil, err
 			}
-			s.dialError.Store(nil)
 			s.clientMu.Lock() // or a client that is replaced here would have its connection taken for the Session's
 			defer s.clientMu.Unlock()
 			if !current() || s.quitting.Load() {
 				_ = c.Close()
 				return nil, net.ErrClosed
 			}
-			w := s.wrap(c)
+			w := s.wrap(c, address)
 			s.connection.Store(nil)
 			s.wire.Store(w)
 			return w, nil
@@ -89,6 +88,7 @@ func (s *Session) handshakeSent(sent instant) {
 
 func (s *Session) handshakeAnswered(conn *connection, sent instant) {
 	s.unanswered.Store(0)
+	s.trouble.Store(nil)
 	if conn == nil {
 		return
 	}
@@ -117,12 +117,18 @@ func (l clientLogger) Printf(format string, args ...any) {
 	}
 }
 
+// trouble is why the last attempt to get a connection failed.
+type trouble struct {
+	server string
+	err    error
+}
+
 // unreached adds to the error of a wait that was given up why the last attempt
-// to reach a server failed, if it did.
+// to get a connection failed, if it did.
 func (s *Session) unreached(err error) error {
-	cause := s.dialError.Load()
-	if cause == nil || !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
+	last := s.trouble.Load()
+	if last == nil || !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
 		return err
 	}
-	return fmt.Errorf("%w (no server of %q reached: %w)", err, s.servers, *cause)
+	return fmt.Errorf("%w (no server of %q reached, the last was %s: %w)", err, s.servers, last.server, last.err)
 }

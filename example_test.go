@@ -134,7 +134,8 @@ func ExampleNewSession() {
 	}()
 	defer conn.Close()
 
-	session := election.NewSession(conn, timeout)
+	session, err := election.NewSession(conn, timeout, nil)
+	check(err)
 	defer session.Close()
 	_, err = stand(session, nil).Campaign(ctx)
 	fmt.Println(err)

@@ -2,10 +2,15 @@ package election
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"net"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/go-zookeeper/zk"
 )
@@ -63,4 +68,46 @@ func (h *hosts) Connected() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.tries, h.since = 0, time.Now()
+}
+
+// checkServers returns the servers without the spaces around them, and an
+// error that says what to write instead for one that could never be reached.
+func checkServers(servers []string) ([]string, error) {
+	if len(servers) == 0 {
+		return nil, errors.New("no servers given")
+	}
+	checked := make([]string, len(servers))
+	for i, server := range servers {
+		server = strings.TrimSpace(server)
+		if err := checkServer(server); err != nil {
+			return nil, fmt.Errorf("server %d of %d, %q: %w", i+1, len(servers), servers[i], err)
+		}
+		checked[i] = server
+	}
+	return checked, nil
+}
+
+func checkServer(server string) error {
+	switch {
+	case server == "":
+		return errors.New(`it is empty: write "host:port"`)
+	case strings.Contains(server, ","):
+		return errors.New("give each server as an element of its own")
+	case strings.Contains(server, "://"):
+		return errors.New(`it is a URL: write "host:port", and for TLS set SessionOptions.Dialer`)
+	case strings.Contains(server, "/"):
+		return errors.New(`a path does not belong here: write "host:port", and for a chroot set Root in CandidateOptions and ObserverOptions`)
+	case strings.ContainsFunc(server, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }):
+		return errors.New(`there is a space in it: write "host:port"`)
+	case !strings.Contains(server, ":"):
+		return nil // the port is 2181
+	}
+	host, port, err := net.SplitHostPort(server)
+	if err != nil {
+		return fmt.Errorf(`%w: write "host:port", and "[address]:port" for an IPv6 address`, err)
+	}
+	if number, err := strconv.Atoi(port); host == "" || port == "" || err == nil && (number < 1 || number > 65535) {
+		return errors.New(`write "host:port" with a port from 1 to 65535`)
+	}
+	return nil
 }

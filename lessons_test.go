@@ -390,7 +390,10 @@ func lentConnection(t *testing.T, w *world) {
 		for range events {
 		}
 	}()
-	s := election.NewSession(conn, w.timeout())
+	s, err := election.NewSession(conn, w.timeout(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := s.AwaitConnected(w.context()); err != nil {
 		t.Fatal(err)
 	}

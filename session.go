@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -79,20 +80,21 @@ type Session struct {
 	unanswered  atomic.Int64 // handshakes sent since one was answered
 	helloAt     atomic.Int64 // instant of the first of those
 	awake       atomic.Int64 // instant of the last jump of the clock: times before it are not comparable
+	server      atomic.Pointer[serverAt]
 
-	slots     chan struct{}         // one for each request under way
-	helpers   sync.WaitGroup        // goroutines that make a call of the client
-	loops     sync.WaitGroup        // followers
-	dialError atomic.Pointer[error] // of the last attempt to reach a server; nil when it was reached
-	quitting  atomic.Bool           // Close is closing the connection
-	unusable  error                 // why NewSession could make nothing of its arguments
-	helpMu    sync.Mutex            // guards helpless, and helpers against a beginning during the end
-	helpless  bool                  // no helper begins any more
-	watches   spareWatches
-	inbox     *inbox        // events for the loop
-	done      chan struct{} // closed when the loop has ended
-	closed    chan struct{} // closed when Close is through
-	closeErr  error         // its result, written before
+	slots    chan struct{}           // one for each request under way
+	helpers  sync.WaitGroup          // goroutines that make a call of the client
+	loops    sync.WaitGroup          // followers
+	trouble  atomic.Pointer[trouble] // of the last attempt to get a connection; nil since one was had
+	quitting atomic.Bool             // Close is closing the connection
+	unusable error                   // why NewSession could make nothing of its arguments
+	helpMu   sync.Mutex              // guards helpless, and helpers against a beginning during the end
+	helpless bool                    // no helper begins any more
+	watches  spareWatches
+	inbox    *inbox        // events for the loop
+	done     chan struct{} // closed when the loop has ended
+	closed   chan struct{} // closed when Close is through
+	closeErr error         // its result, written before
 
 	mu        sync.Mutex
 	view      sessionView
@@ -124,6 +126,30 @@ type sessionView struct {
 	err error
 }
 
+// serverAt is the server that a Session is connected to.
+type serverAt struct {
+	name  string    // its address, as the dialer was given it
+	since time.Time // when the connection was had
+}
+
+// connectedTo returns whether the Session has a connection now, as far as its
+// loop has seen, and to which server.
+func (s *Session) connectedTo() (connected bool, server string) {
+	if at := s.server.Load(); at != nil {
+		return true, at.name
+	}
+	return false, ""
+}
+
+// connectedSince returns when the present connection began, or the zero Time
+// when there is none.
+func (s *Session) connectedSince() time.Time {
+	if at := s.server.Load(); at != nil {
+		return at.since
+	}
+	return time.Time{}
+}
+
 // incarnation is one ZooKeeper session: a Session has one after another.
 type incarnation struct {
 	id int64
@@ -145,30 +171,29 @@ type connectedHook struct {
 }
 
 // Connect makes a Session that opens and owns its connection. It returns at
-// once and connects in the background, for ever: while no server answers, Vote
-// and the like wait, so give them a deadline or call AwaitConnected first. timeout is
-// the session timeout to ask for; the server may grant another (Timeout).
-// Close the Session to end it. A nil opts means the defaults.
+// once and connects in the background, forever: while no server answers, Vote
+// and the like wait, so give them a deadline or call AwaitConnected first.
+//
+// servers are written "host:port", one in each element; the port is 2181 when
+// it is left out. timeout is the session timeout to ask for, from a
+// millisecond to 24 days; the server may grant another (Timeout). Both are
+// checked, as TickTime is, and what cannot work is an error. Close the Session
+// to end it. A nil opts means the defaults.
 func Connect(servers []string, timeout time.Duration, opts *SessionOptions) (*Session, error) {
-	if timeout < time.Millisecond {
-		return nil, fmt.Errorf("election: session timeout %v is less than a millisecond", timeout)
+	if opts == nil {
+		opts = &SessionOptions{}
 	}
-	for i, server := range servers {
-		if server == "" {
-			return nil, fmt.Errorf("election: connect: server %d of %d is empty: %q", i+1, len(servers), servers)
-		}
+	servers, err := checkServers(servers)
+	if err == nil {
+		err = checkTimes(timeout, opts.TickTime)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("election: connect: %w", err)
 	}
 	s := newSession(timeout)
+	s.configure(opts)
 	s.owned = true
 	s.servers = servers
-	if opts != nil {
-		s.opts = *opts
-		s.tick = opts.TickTime
-		s.metrics = opts.Metrics.filled()
-		if opts.Logger != nil {
-			s.logger = opts.Logger
-		}
-	}
 	if err := s.open(); err != nil {
 		return nil, fmt.Errorf("election: connect: %w", err)
 	}
@@ -179,21 +204,53 @@ func Connect(servers []string, timeout time.Duration, opts *SessionOptions) (*Se
 // NewSession makes a Session on a connection that the caller has and goes on
 // owning: it is never closed from here. timeout is the session timeout that
 // was negotiated for it, which the client does not tell; a larger one than
-// the servers granted breaks the guarantee of a single leader. With a nil conn
-// or a timeout of less than a millisecond the Session is of no use: candidates,
-// observers and AwaitConnected give the error. The lease is
+// the servers granted breaks the guarantee of a single leader. The lease is
 // shorter than with Connect, because only this library's own requests are seen.
-func NewSession(conn *zk.Conn, timeout time.Duration) *Session {
-	s := newSession(timeout)
-	if conn == nil || timeout < time.Millisecond {
-		// Without a timeout there is no lease, without a connection nothing.
-		s.unusable = fmt.Errorf("election: NewSession needs a connection and its session timeout, not %v", timeout)
-		close(s.done)
-		return s
+// Close the Session before the connection: the other way round its sessions
+// end, and its methods return zk.ErrClosing.
+//
+// Of the options TickTime, Logger and Metrics can be given. The others are
+// about making a connection, and are an error here.
+func NewSession(conn *zk.Conn, timeout time.Duration, opts *SessionOptions) (*Session, error) {
+	if opts == nil {
+		opts = &SessionOptions{}
 	}
+	err := checkTimes(timeout, opts.TickTime)
+	switch {
+	case err != nil:
+	case conn == nil:
+		err = errors.New("there is no connection")
+	case opts.Dialer != nil:
+		err = errors.New("Dialer is for connections that Connect opens")
+	case opts.HostProvider != nil:
+		err = errors.New("HostProvider is for connections that Connect opens")
+	case opts.Auth != nil:
+		err = errors.New("Auth is for connections that Connect opens: call zk.Conn.AddAuth")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("election: new session: %w", err)
+	}
+	s := newSession(timeout)
+	s.configure(opts)
 	s.conn.Store(conn)
 	go s.run()
-	return s
+	return s, nil
+}
+
+// checkTimes checks a session timeout, and the servers' tick or 0.
+func checkTimes(timeout, tick time.Duration) error {
+	const most = math.MaxInt32 * time.Millisecond // as the protocol counts
+	switch {
+	case timeout < time.Millisecond:
+		return fmt.Errorf("session timeout %v is less than a millisecond", timeout)
+	case timeout > most:
+		return fmt.Errorf("session timeout %v is more than ZooKeeper can count, which is %v", timeout, most)
+	case tick != 0 && tick < time.Millisecond:
+		return fmt.Errorf("TickTime %v is less than a millisecond: give the servers' tickTime, or leave it out", tick)
+	case tick > timeout:
+		return fmt.Errorf("TickTime %v is more than the session timeout %v: nobody could lead", tick, timeout)
+	}
+	return nil
 }
 
 func newSession(timeout time.Duration) *Session {
@@ -213,6 +270,21 @@ func newSession(timeout time.Duration) *Session {
 	}
 	s.timeout.Store(int64(timeout))
 	return s
+}
+
+// configure takes the options. The caller may change what they refer to
+// afterwards.
+func (s *Session) configure(opts *SessionOptions) {
+	s.opts = *opts
+	s.tick = opts.TickTime
+	s.metrics = opts.Metrics.filled()
+	if opts.Logger != nil {
+		s.logger = opts.Logger
+	}
+	s.opts.Auth = slices.Clone(opts.Auth)
+	for i := range s.opts.Auth {
+		s.opts.Auth[i].Credentials = slices.Clone(s.opts.Auth[i].Credentials)
+	}
 }
 
 // Conn returns the client's connection. A Session made by Connect replaces it
@@ -256,8 +328,6 @@ func (s *Session) await(ctx context.Context, cleaning bool) (*incarnation, error
 			return nil, context.Cause(ctx)
 		case view.inc != nil && view.connected:
 			return view.inc, nil
-		case s.unusable != nil:
-			return nil, s.unusable
 		case closing && !cleaning:
 			return nil, ErrClosed
 		case view.err != nil:
@@ -384,10 +454,7 @@ func (s *Session) join(m member) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case s.unusable != nil:
-		return s.unusable
-	case s.closing:
+	if s.closing {
 		return ErrClosed
 	}
 	s.members[m] = struct{}{}

@@ -42,8 +42,7 @@ type sessionLoop struct {
 	clocks           [2]clockReading // an older reading and a newer one
 	timer            *time.Timer
 	quit             bool
-	awaySince        instant // since when an own client has had no session; 0: it has one; -1: that was said
-	goneSince        instant // since when a connection lent to us has had no session; 0: it has one
+	away             outage
 }
 
 // Messages to the loop.
@@ -65,12 +64,28 @@ type (
 		err      error
 	}
 	watchesRefused struct{ code int32 }
+	// serverKnown names the server of a caller's connection.
+	serverKnown struct {
+		on     *connection
+		server string
+	}
 )
+
+// outage is what a Session says about the time without a connection. It is
+// empty while there is one.
+type outage struct {
+	began  instant
+	warn   instant       // when to warn next
+	every  time.Duration // and how long after that again
+	asking bool          // a helper asks for the name of the server
+	given  bool          // a caller's connection was said to have no session for long
+}
 
 func (s *Session) run() {
 	defer close(s.done)
 	now := s.readClock()
 	l := &sessionLoop{Session: s, first: true, clocks: [2]clockReading{now, now}}
+	l.beginOutage(now.monotonic)
 	l.timer = time.NewTimer(time.Hour)
 	defer l.timer.Stop()
 	for !l.quit {
@@ -105,6 +120,11 @@ func (l *sessionLoop) handle(message any) {
 		l.beaten(m)
 	case watchesRefused:
 		l.logger.Warn("election: the server refuses to set the watches again; asking until it does", "code", m.code)
+	case serverKnown:
+		l.away.asking = false
+		if m.on != nil && m.on == l.connection.Load() && l.server.Load() == nil {
+			l.arrived(l.now(), m.server)
+		}
 	}
 }
 
@@ -152,10 +172,9 @@ func (l *sessionLoop) step() {
 			l.publishView()
 		}
 	}
+	l.reportConnection(now, hasSession, established != l.seen)
 	l.seen = established
 	l.replaceClient(now)
-	l.reportLent(now, hasSession)
-	l.reportUnreached(now, hasSession)
 	l.keep(now)
 	l.timer.Reset(max(0, l.wakeAt(now)-now))
 }
@@ -278,6 +297,9 @@ func (l *sessionLoop) wakeAt(now instant) instant {
 		// Nobody tells of the connection's events.
 		soonest(now + min(l.Timeout()/32, 250*time.Millisecond))
 	}
+	if l.server.Load() == nil && l.away.warn > now {
+		soonest(l.away.warn)
+	}
 	if l.inc == nil && l.freshID != 0 && !l.preparing {
 		if next := max(l.readyAt, l.retryAt); next > now {
 			soonest(next)
@@ -300,35 +322,64 @@ func (l *sessionLoop) wakeAt(now instant) instant {
 	return at
 }
 
-// reportUnreached says so, once, when no server has been reached for as long as
-// a session lasts.
-func (l *sessionLoop) reportUnreached(now instant, hasSession bool) {
-	cause := l.dialError.Load()
+// reportConnection says when the connection is lost, warns again and again
+// while it is away, and says when it is back. moved tells that there has been a
+// handshake since the last time.
+func (l *sessionLoop) reportConnection(now instant, hasSession, moved bool) {
+	at := l.server.Load()
+	if at != nil && (!hasSession || moved) {
+		l.server.Store(nil)
+		l.logger.Info("election: connection lost", "server", at.name, "lasted", time.Since(at.since))
+		l.beginOutage(now)
+		at = nil
+	}
 	switch {
-	case hasSession || cause == nil:
-		l.awaySince = 0
-	case l.awaySince == 0:
-		l.awaySince = max(now, 1)
-	case l.awaySince > 0 && now-l.awaySince >= l.Timeout():
-		l.awaySince = -1
-		l.logger.Warn("election: no server reached", "servers", l.servers, "for", l.Timeout(), "error", *cause)
+	case hasSession && at == nil:
+		l.askServer(now)
+	case !hasSession && now >= l.away.warn:
+		attrs := []any{"for", now - l.away.began}
+		if l.owned {
+			attrs = append(attrs, "servers", l.servers)
+		}
+		if last := l.trouble.Load(); last != nil {
+			attrs = append(attrs, "server", last.server, "error", last.err)
+		}
+		l.logger.Warn("election: no server reached", attrs...)
+		l.away.warn, l.away.every = now+l.away.every, min(2*l.away.every, 32*l.Timeout())
+	}
+	if !l.owned && !hasSession && !l.away.given && now-l.away.began > patience*l.Timeout() {
+		l.away.given = true // unlike one of our own it is not ours to replace
+		l.logger.Error("election: the caller's connection has had no session for long; its owner may have to replace it",
+			"for", patience*l.Timeout())
 	}
 }
 
-// reportLent says so when a connection lent to us gets no session: unlike one
-// of our own it is not ours to replace.
-func (l *sessionLoop) reportLent(now instant, hasSession bool) {
-	switch {
-	case l.owned:
-	case hasSession:
-		l.goneSince = 0
-	case l.goneSince == 0:
-		l.goneSince = now
-	case l.goneSince > 0 && now-l.goneSince > patience*l.Timeout():
-		l.goneSince = -1 // once
-		l.logger.Error("election: the connection that was lent has had no session for long; its owner may have to replace it",
-			"for", patience*l.Timeout())
+func (l *sessionLoop) beginOutage(now instant) {
+	l.away = outage{began: now, warn: now + l.Timeout(), every: l.Timeout()}
+}
+
+// askServer finds out to which server the connection leads. The client's own
+// answer can wait for its HostProvider.
+func (l *sessionLoop) askServer(now instant) {
+	if l.owned {
+		if w := l.wire.Load(); w != nil {
+			l.arrived(now, w.server)
+		}
+		return
 	}
+	if l.away.asking {
+		return
+	}
+	l.away.asking = true
+	conn, on := l.conn.Load(), l.connection.Load()
+	l.help(func() { l.inbox.push(serverKnown{on, conn.Server()}) })
+}
+
+// arrived notes that there is a connection.
+func (l *sessionLoop) arrived(now instant, server string) {
+	l.logger.Info("election: connected", "server", server, "after", now-l.away.began)
+	l.server.Store(&serverAt{server, time.Now()})
+	l.away = outage{}
 }
 
 func (l *sessionLoop) replaceClient(now instant) {

@@ -45,6 +45,7 @@ func newConnection(timeout, tick time.Duration) *connection {
 type wire struct {
 	net.Conn
 	session *Session
+	server  string     // its address
 	writing sync.Mutex // one frame at a time; taken before mu
 
 	rewatched atomic.Bool // the watches have been sent again
@@ -85,8 +86,8 @@ type hello struct {
 	sessionID int64
 }
 
-func (s *Session) wrap(conn net.Conn) *wire {
-	return &wire{Conn: conn, session: s}
+func (s *Session) wrap(conn net.Conn, server string) *wire {
+	return &wire{Conn: conn, session: s, server: server}
 }
 
 // Write does not tell of a failure: the connection closes, and the reading side

@@ -38,7 +38,7 @@ func newWired(t *testing.T) *wired {
 	s.owned = true
 	client, server := net.Pipe()
 	t.Cleanup(func() { _ = client.Close(); _ = server.Close() })
-	w := s.wrap(client)
+	w := s.wrap(client, "zk1:2181")
 	s.wire.Store(w)
 	return &wired{w, s, server}
 }
@@ -182,7 +182,7 @@ func FuzzWire(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte, piece int) {
 		s := newSession(time.Second)
 		s.owned = true
-		w := s.wrap(nil)
+		w := s.wrap(nil, "zk1:2181")
 		s.wire.Store(w)
 		w.note(hello)
 		defer w.deadline.Stop()
