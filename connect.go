@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/go-zookeeper/zk"
+
+	"github.com/zkelection/election/internal/zxid"
 )
 
 // The client that a Session owns: opened, told apart from the one that it
@@ -20,10 +22,7 @@ func (s *Session) open() error {
 	number := s.client.Add(1)
 	s.clientMu.Unlock()
 	current := func() bool { return s.client.Load() == number }
-	dial := s.opts.Dialer
-	if dial == nil {
-		dial = net.DialTimeout
-	}
+	dial := zxid.Dialer(s.opts.Dialer)
 	provider := s.opts.HostProvider
 	if provider == nil {
 		provider = new(hosts)
@@ -121,6 +120,13 @@ func (l clientLogger) Printf(format string, args ...any) {
 type trouble struct {
 	server string
 	err    error
+}
+
+// troubled notes why a connection came to nothing.
+func (s *Session) troubled(w *wire, err error) {
+	if s.wire.Load() == w {
+		s.trouble.Store(&trouble{w.server, err})
+	}
 }
 
 // unreached adds to the error of a wait that was given up why the last attempt

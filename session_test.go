@@ -1,12 +1,17 @@
 package election_test
 
 import (
+	"bytes"
+	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
 	"net"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -209,3 +214,133 @@ func TestNewSessionArguments(t *testing.T) {
 		assert.Contains(t, w.log.String(), "session ready", "the logger that was given")
 	})
 }
+
+// A server that is no ZooKeeper costs neither memory nor the process, and the
+// reason is in the errors and, once, in the log.
+func TestNotZooKeeper(t *testing.T) {
+	granted := func(timeout int32) []byte {
+		b := binary.BigEndian.AppendUint32(nil, 37)
+		b = binary.BigEndian.AppendUint32(b, 0)
+		b = binary.BigEndian.AppendUint32(b, uint32(timeout))
+		b = binary.BigEndian.AppendUint64(b, 5)
+		b = binary.BigEndian.AppendUint32(b, 16)
+		return append(b, make([]byte, 17)...)
+	}
+	for _, test := range []struct {
+		name, say string
+		answer    []byte
+		logged    bool
+	}{
+		{"HTTP", `not a ZooKeeper server: its answer to the handshake begins with "HTTP"`, []byte("HTTP/1.1 400 Bad Request\r\n\r\n"), true},
+		{"TLS", "a TLS port? see SessionOptions.Dialer", []byte{0x15, 3, 3, 0, 2, 2, 70}, true},
+		{"length -1", "not a ZooKeeper server", []byte{255, 255, 255, 255}, true},
+		{"no timeout", "a session timeout of 0 ms", granted(0), true},
+		{"closes", "has not answered the handshake", nil, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				var before, after runtime.MemStats
+				runtime.ReadMemStats(&before)
+				var log logBuffer
+				s, err := election.Connect([]string{"front:80"}, 4*time.Second, &election.SessionOptions{
+					Logger: slog.New(slog.NewTextHandler(&log, nil)),
+					Dialer: func(string, string, time.Duration) (net.Conn, error) {
+						ours, theirs := net.Pipe()
+						go func() {
+							defer theirs.Close()
+							_, _ = io.CopyN(io.Discard, theirs, 48) // the handshake, or most of it
+							_, _ = theirs.Write(test.answer)
+						}()
+						return ours, nil
+					},
+				})
+				require.NoError(t, err)
+				defer s.Close()
+				c, err := election.NewCandidate(s, "x", nil)
+				require.NoError(t, err)
+				for what, wait := range map[string]func(context.Context) error{"AwaitConnected": s.AwaitConnected, "Vote": c.Vote} {
+					ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+					err := wait(ctx)
+					cancel()
+					require.ErrorIs(t, err, context.DeadlineExceeded, what)
+					require.ErrorContains(t, err, test.say, what)
+					require.ErrorContains(t, err, "front:80", what)
+				}
+				runtime.ReadMemStats(&after)
+				assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(64<<20), "bytes allocated for it")
+				want := 0
+				if test.logged {
+					want = 1
+				}
+				assert.Equal(t, want, strings.Count(log.String(), `msg="election: a server cannot be used" server=front:80`), "in the log:\n%s", log.String())
+			})
+		})
+	}
+}
+
+// frames keeps what a client writes on each of its connections.
+type frames struct {
+	net.Conn
+	mu   *sync.Mutex
+	kept *[][]byte
+}
+
+func (f frames) Write(p []byte) (int, error) {
+	f.mu.Lock()
+	*f.kept = append(*f.kept, bytes.Clone(p))
+	f.mu.Unlock()
+	return f.Conn.Write(p)
+}
+
+// A session that moves to another connection tells in its handshake, and with
+// its watches, how far it has seen, though answers come before the watches are
+// sent. A server that is behind refuses it then, and no change is hidden from
+// the watches.
+func TestHowFarItHasSeen(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		var mu sync.Mutex
+		var kept [][]byte
+		direct := w.dial
+		w.dial = func(network, address string, timeout time.Duration) (net.Conn, error) {
+			c, err := direct(network, address, timeout)
+			if err != nil {
+				return nil, err
+			}
+			return frames{c, &mu, &kept}, nil
+		}
+		n := w.session()
+		_, err := n.Conn().Create("/x", nil, 0, zk.WorldACL(zk.PermAll))
+		require.NoError(t, err)
+		_, stat, watch, err := n.Conn().GetW("/x")
+		require.NoError(t, err)
+		n.link.setDown(true)
+		changed, err := w.client().Set("/x", nil, -1) // what it has not seen
+		require.NoError(t, err)
+		mu.Lock()
+		kept = nil
+		mu.Unlock()
+		n.link.setDown(false)
+		select {
+		case event := <-watch:
+			assert.Equal(t, zk.EventNodeDataChanged, event.Type)
+		case <-time.After(2 * w.timeout()):
+			t.Error("the change was hidden from the watch")
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		require.NotEmpty(t, kept)
+		seen := int64(binary.BigEndian.Uint64(kept[0][8:]))
+		assert.GreaterOrEqual(t, seen, stat.Mzxid, "in the handshake")
+		assert.Less(t, seen, changed.Mzxid, "in the handshake")
+		sent := 0
+		for _, frame := range kept[1:] {
+			if binary.BigEndian.Uint32(frame[8:]) == opSetWatches {
+				sent++
+				assert.Equal(t, seen, int64(binary.BigEndian.Uint64(frame[12:])), "with the watches")
+			}
+		}
+		assert.Positive(t, sent)
+	})
+}
+
+const opSetWatches = 101

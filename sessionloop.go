@@ -43,6 +43,7 @@ type sessionLoop struct {
 	timer            *time.Timer
 	quit             bool
 	away             outage
+	strangers        map[string]bool // servers that are no ZooKeeper, as was said
 }
 
 // Messages to the loop.
@@ -64,6 +65,11 @@ type (
 		err      error
 	}
 	watchesRefused struct{ code int32 }
+	// notZooKeeper tells of a server whose answer to a handshake cannot be one.
+	notZooKeeper struct {
+		server string
+		err    error
+	}
 	// serverKnown names the server of a caller's connection.
 	serverKnown struct {
 		on     *connection
@@ -86,6 +92,7 @@ func (s *Session) run() {
 	now := s.readClock()
 	l := &sessionLoop{Session: s, first: true, clocks: [2]clockReading{now, now}}
 	l.beginOutage(now.monotonic)
+	l.strangers = make(map[string]bool)
 	l.timer = time.NewTimer(time.Hour)
 	defer l.timer.Stop()
 	for !l.quit {
@@ -120,6 +127,11 @@ func (l *sessionLoop) handle(message any) {
 		l.beaten(m)
 	case watchesRefused:
 		l.logger.Warn("election: the server refuses to set the watches again; asking until it does", "code", m.code)
+	case notZooKeeper:
+		if !l.strangers[m.server] {
+			l.strangers[m.server] = true // once, until there is a connection
+			l.logger.Warn("election: a server cannot be used", "server", m.server, "error", m.err)
+		}
 	case serverKnown:
 		l.away.asking = false
 		if m.on != nil && m.on == l.connection.Load() && l.server.Load() == nil {
@@ -379,6 +391,7 @@ func (l *sessionLoop) askServer(now instant) {
 func (l *sessionLoop) arrived(now instant, server string) {
 	l.logger.Info("election: connected", "server", server, "after", now-l.away.began)
 	l.server.Store(&serverAt{server, time.Now()})
+	clear(l.strangers)
 	l.away = outage{}
 }
 

@@ -2,10 +2,11 @@ package election
 
 import (
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -22,7 +23,10 @@ const (
 	opSetWatches  = 101
 	codeThrottled = -127
 
-	frameHead = 16 // xid, zxid and error code; of a handshake: version, timeout, session
+	frameHead = 16 // xid, zxid and error code
+	helloHead = 20 // of a handshake's answer: version, timeout, session, length of the password
+	// helloMost is more than any server answers to a handshake, which is 37 bytes.
+	helloMost = 1024
 )
 
 // connection is one connection of a session, as the lease sees it. With a
@@ -48,12 +52,6 @@ type wire struct {
 	server  string     // its address
 	writing sync.Mutex // one frame at a time; taken before mu
 
-	rewatched atomic.Bool // the watches have been sent again
-
-	// gate, once set, holds answers back until it is closed: see hold.
-	gate     chan struct{}
-	openGate func()
-
 	mu       sync.Mutex
 	outgoing []outgoing  // sent and not answered, oldest first
 	deadline *time.Timer // ends a handshake that nobody answers
@@ -63,10 +61,9 @@ type wire struct {
 	blind    bool        // a write was no whole frame: nothing more is believed
 
 	// Owned by the receiving goroutine.
-	head   [4 + frameHead]byte
+	head   [4 + helloHead]byte
 	filled int
 	skip   int
-	whole  bool // head is a frame's
 	shaken bool // the handshake's answer has been seen
 }
 
@@ -119,7 +116,11 @@ func (w *wire) note(p []byte) {
 			w.hello = hello{sent, int64(binary.BigEndian.Uint64(p[20:]))}
 		}
 		// The client gives a handshake many times T, its body no limit at all.
-		w.deadline = time.AfterFunc(w.session.Timeout(), func() { _ = w.Close() })
+		limit := w.session.Timeout()
+		w.deadline = time.AfterFunc(limit, func() {
+			w.session.troubled(w, fmt.Errorf("it has not answered the handshake in %v", limit))
+			_ = w.Close()
+		})
 		w.session.handshakeSent(sent)
 		return
 	}
@@ -127,83 +128,111 @@ func (w *wire) note(p []byte) {
 	request := outgoing{xid: xid, op: op, sent: sent}
 	if op == opSetWatches {
 		request.frame = slices.Clone(p)
-		if w.openGate != nil {
-			w.rewatched.Store(true)
-			w.openGate()
-		}
 	}
 	w.outgoing = append(w.outgoing, request)
 }
 
-// hold keeps the first answers after a handshake from the client until it has
-// sent its watches again, or for a moment if it has none. As of v1.0.4 the
-// client reads how far it has seen, for that request, beside the goroutine that
-// takes answers: one that comes too early is a data race, and can hide a change
-// of data from the watches.
-func (w *wire) hold(moment time.Duration) {
-	gate := make(chan struct{})
-	w.gate, w.openGate = gate, sync.OnceFunc(func() { close(gate) })
-	time.AfterFunc(moment, w.openGate)
-}
-
 func (w *wire) Read(p []byte) (int, error) {
-	gate := w.gate // set by the Read that ended the handshake, on this goroutine or before it began
 	n, err := w.Conn.Read(p)
-	if gate != nil {
-		<-gate
-		w.gate = nil
-		if w.session.quitting.Load() && !w.rewatched.Load() {
-			// Close has overtaken the watches: they are not sent any more, and
-			// the client may be about to read what this answer would change.
-			_ = w.Close()
-			return 0, net.ErrClosed
+	if wrong := w.feed(p[:n]); wrong != nil {
+		w.session.troubled(w, wrong)
+		if !w.shaken {
+			w.session.inbox.push(notZooKeeper{w.server, wrong})
 		}
+		_ = w.Close()
+		return 0, wrong
 	}
-	w.feed(p[:n])
+	if err != nil && !w.shaken {
+		w.session.troubled(w, fmt.Errorf("it has not answered the handshake: %w", err))
+	}
 	return n, err
 }
 
-// feed follows the frames through whatever pieces they are read in.
-func (w *wire) feed(p []byte) {
+// feed follows the frames through whatever pieces they are read in. Its error
+// is that this cannot be the protocol: the client would make room for
+// gigabytes, or panic.
+func (w *wire) feed(p []byte) error {
 	for len(p) > 0 {
 		if w.skip > 0 {
 			n := min(w.skip, len(p))
 			w.skip -= n
 			p = p[n:]
-			w.finishHandshake()
+			if err := w.finishHandshake(); err != nil {
+				return err
+			}
 			continue
 		}
 		want := 4
 		if w.filled >= 4 {
-			want = 4 + min(frameHead, w.length())
+			want = 4 + min(w.headSize(), w.length())
 		}
 		n := copy(w.head[w.filled:want], p)
 		w.hideRefusal(p[:n])
 		w.filled += n
 		p = p[n:]
-		if w.filled < 4 || w.filled < 4+min(frameHead, w.length()) {
+		if w.filled == 4 {
+			if err := w.checkLength(); err != nil {
+				return err
+			}
+		}
+		if w.filled < 4 || w.filled < 4+min(w.headSize(), w.length()) {
 			continue
 		}
-		w.skip = max(0, w.length()-frameHead)
+		w.skip = max(0, w.length()-w.headSize())
 		w.filled = 0
-		w.whole = w.length() >= frameHead
-		if w.whole && w.shaken {
+		if w.shaken {
 			w.received(w.head[4:])
 		}
-		w.finishHandshake()
+		if err := w.finishHandshake(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// headSize is how much of a frame is looked at.
+func (w *wire) headSize() int {
+	if w.shaken {
+		return frameHead
+	}
+	return helloHead
+}
+
+// checkLength looks at the first four bytes of a frame.
+func (w *wire) checkLength() error {
+	begin, length := w.head[:4], w.length()
+	switch {
+	case w.shaken && length >= frameHead, !w.shaken && length >= helloHead && length <= helloMost:
+		return nil
+	case w.shaken:
+		return fmt.Errorf("it has sent an answer of %d bytes", length)
+	case (begin[0] == 0x15 || begin[0] == 0x16) && begin[1] == 3: // an alert, or a handshake, of TLS
+		return errors.New("not a ZooKeeper server that speaks in the clear: a TLS port? see SessionOptions.Dialer")
+	default:
+		return fmt.Errorf("not a ZooKeeper server: its answer to the handshake begins with %q", begin)
 	}
 }
 
 // finishHandshake takes the answer to the handshake, once all of it is there:
 // the client would wait for the rest without a limit.
-func (w *wire) finishHandshake() {
-	if w.shaken || !w.whole || w.skip > 0 {
-		return
+func (w *wire) finishHandshake() error {
+	if w.shaken || w.skip > 0 {
+		return nil
+	}
+	head := w.head[4:]
+	timeout, session := int32(binary.BigEndian.Uint32(head[4:])), binary.BigEndian.Uint64(head[8:])
+	password := int(int32(binary.BigEndian.Uint32(head[16:])))
+	switch {
+	case session != 0 && timeout <= 0:
+		return fmt.Errorf("not a ZooKeeper server: it grants a session timeout of %d ms", timeout)
+	case password > w.length()-helloHead:
+		return fmt.Errorf("not a ZooKeeper server: it sends a password of %d bytes in an answer of %d", password, w.length())
 	}
 	w.shaken = true
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.answerHandshake(w.head[4:])
+	w.answerHandshake(head)
+	return nil
 }
 
 func (w *wire) length() int { return int(int32(binary.BigEndian.Uint32(w.head[:]))) }
@@ -243,7 +272,7 @@ func (w *wire) answerHandshake(head []byte) {
 	}
 	timeout := time.Duration(int32(binary.BigEndian.Uint32(head[4:]))) * time.Millisecond
 	sessionID := int64(binary.BigEndian.Uint64(head[8:]))
-	if sessionID == 0 || timeout <= 0 {
+	if sessionID == 0 {
 		w.session.handshakeAnswered(nil, 0)
 		return // expired: there is no session on this connection
 	}
@@ -251,11 +280,6 @@ func (w *wire) answerHandshake(head []byte) {
 	created := w.hello.sessionID == 0
 	resumed := w.hello.sessionID == sessionID &&
 		w.hello.sent-w.session.lastAnswer() < timeout/2
-	if created {
-		w.hold(time.Millisecond)
-	} else {
-		w.hold(20 * time.Millisecond)
-	}
 	if (created || resumed) && !w.blind && w.hello.sent >= instant(w.session.awake.Load()) {
 		w.conn.heard.establish(w.hello.sent)
 	}
@@ -269,9 +293,6 @@ func (w *wire) Close() error {
 		w.deadline.Stop()
 	}
 	w.rewatch.stop()
-	if w.openGate != nil {
-		w.openGate()
-	}
 	w.mu.Unlock()
 	return w.Conn.Close()
 }

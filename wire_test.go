@@ -3,10 +3,14 @@ package election
 import (
 	"bytes"
 	"encoding/binary"
+	"io"
 	"net"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // frame makes a frame of 32-bit words and a padding.
@@ -57,7 +61,6 @@ func TestWireHandshake(t *testing.T) {
 			{"resumed at once", 5, 5, time.Second, 6 * time.Second, true, true},
 			{"resumed after long", 5, 5, 4 * time.Second, 6 * time.Second, false, true},
 			{"expired", 5, 0, time.Second, 6 * time.Second, false, false},
-			{"no timeout told", 5, 5, time.Second, 0, false, false},
 		} {
 			w := newWired(t)
 			time.Sleep(time.Second)
@@ -71,7 +74,9 @@ func TestWireHandshake(t *testing.T) {
 			}
 			time.Sleep(100 * time.Millisecond)
 			for i := range answer { // in as many pieces as there can be
-				w.feed(answer[i : i+1])
+				if err := w.feed(answer[i : i+1]); err != nil {
+					t.Fatal(err)
+				}
 			}
 			if w.session.unanswered.Load() != 0 {
 				t.Fatalf("%s: its answer is not noticed", c.name)
@@ -118,6 +123,87 @@ func TestWireHandshakeDeadline(t *testing.T) {
 	})
 }
 
+// What cannot be the answer to a handshake ends the connection, before the
+// client makes room for it, and the reason is kept.
+func TestWireStrangers(t *testing.T) {
+	record := func(kind byte) []byte { return []byte{kind, 3, 3, 0, 2, 2, 70} }
+	_, expired := handshakeFrames(0, 0, 5, 0)
+	_, sound := handshakeFrames(0, time.Second, 5, 5)
+	_, untimed := handshakeFrames(0, 0, 5, 5)
+	_, negative := handshakeFrames(0, -time.Second, 5, 5)
+	password := bytes.Clone(sound)
+	binary.BigEndian.PutUint32(password[4+16:], 1<<30)
+	for _, test := range []struct {
+		name   string
+		answer []byte
+		say    string // none: it is sound
+	}{
+		{"sound", sound, ""},
+		{"expired", expired, ""},
+		{"read-only byte", frame(21, 0, 1000, 0, 5), ""},
+		{"HTTP", []byte("HTTP/1.1 400 Bad Request\r\n"), `not a ZooKeeper server: its answer to the handshake begins with "HTTP"`},
+		{"a TLS alert", record(0x15), "a TLS port? see SessionOptions.Dialer"},
+		{"a TLS handshake", record(0x16), "a TLS port? see SessionOptions.Dialer"},
+		{"length -1", []byte{255, 255, 255, 255, 0}, "not a ZooKeeper server"},
+		{"the most negative length", []byte{128, 0, 0, 0}, "not a ZooKeeper server"},
+		{"a length of 0", []byte{0, 0, 0, 0}, "not a ZooKeeper server"},
+		{"too short", frame(3, 0, 1000, 0, 5), "not a ZooKeeper server"},
+		{"too long", frame(helloMost-15, 0, 1000, 0, 5), "not a ZooKeeper server"},
+		{"no timeout", untimed, "a session timeout of 0 ms"},
+		{"a negative timeout", negative, "a session timeout of -1000 ms"},
+		{"a long password", password, "a password of"},
+		{"nothing", nil, "has not answered the handshake: EOF"},
+		{"half of it", sound[:9], "has not answered the handshake: EOF"},
+	} {
+		for _, piece := range []int{1, 4, 100} {
+			w := newWired(t)
+			hello, _ := handshakeFrames(time.Second, 0, 5, 5)
+			w.note(hello)
+			go func() {
+				for rest := test.answer; len(rest) > 0; {
+					n := min(piece, len(rest))
+					if _, err := w.other.Write(rest[:n]); err != nil {
+						return
+					}
+					rest = rest[n:]
+				}
+				_ = w.other.Close()
+			}()
+			// As the client reads: the length, then so much.
+			got := make([]byte, 4)
+			_, err := io.ReadFull(w, got)
+			if err == nil {
+				length := int32(binary.BigEndian.Uint32(got))
+				require.LessOrEqual(t, length, int32(helloMost), "%s: the client would make room for it", test.name)
+				require.GreaterOrEqual(t, length, int32(0), "%s: the client would make room for it", test.name)
+				_, err = io.ReadFull(w, make([]byte, length))
+			}
+			last := w.session.trouble.Load()
+			if test.say == "" {
+				require.NoError(t, err, test.name)
+				require.Nil(t, last, test.name)
+				_ = w.Close()
+				continue
+			}
+			require.Error(t, err, test.name)
+			require.NotNil(t, last, test.name)
+			assert.Equal(t, "zk1:2181", last.server)
+			require.ErrorContains(t, last.err, test.say, test.name)
+			require.Nil(t, w.session.connection.Load(), test.name)
+			require.Equal(t, int64(1), w.session.unanswered.Load(), test.name)
+			_ = w.Close()
+		}
+	}
+	// Later, too.
+	w := newWired(t)
+	hello, answer := handshakeFrames(time.Second, time.Second, 5, 5)
+	w.note(hello)
+	require.NoError(t, w.feed(answer))
+	require.NoError(t, w.feed(frame(0, 7, 0, 1, 0)))
+	require.Error(t, w.feed([]byte{255, 255, 255, 255}))
+	_ = w.Close()
+}
+
 func TestWireContacts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const T = 8 * time.Second
@@ -143,14 +229,18 @@ func TestWireContacts(t *testing.T) {
 			w.note(nil)   // no whole frame
 			w.blind = false
 			w.hello.sent = w.session.now()
-			w.feed(answer)
+			if err := w.feed(answer); err != nil {
+				t.Fatal(err)
+			}
 			conn := w.session.connection.Load()
 			conn.heard.counts = false
 			time.Sleep(time.Second)
 			sent := w.session.now()
 			w.note(c.send)
 			time.Sleep(time.Second)
-			w.feed(bytes.Clone(c.reply))
+			if err := w.feed(bytes.Clone(c.reply)); err != nil {
+				t.Fatal(err)
+			}
 			got, ok := conn.heard.surelyHeard(time.Hour)
 			if ok != c.want || ok && got != sent {
 				t.Errorf("%s: %v, %v", c.name, got, ok)
@@ -190,7 +280,9 @@ func FuzzWire(f *testing.F) {
 		before := bytes.Clone(data)
 		for rest := data; len(rest) > 0; {
 			n := min(max(1, piece&7), len(rest))
-			w.feed(rest[:n])
+			if w.feed(rest[:n]) != nil {
+				break // the connection ends
+			}
 			rest = rest[n:]
 		}
 		if !bytes.Equal(before, data) {

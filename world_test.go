@@ -18,6 +18,7 @@ import (
 	"github.com/go-zookeeper/zk"
 
 	"github.com/zkelection/election"
+	"github.com/zkelection/election/internal/zxid"
 	"github.com/zkelection/election/testutil"
 )
 
@@ -153,13 +154,13 @@ func (l *logBuffer) String() string {
 }
 
 // client is a plain connection, for members that are not this library and to
-// look at the nodes.
+// look at the nodes. Its race with itself is kept from them, as with clientOn.
 func (w *world) client() *zk.Conn {
 	w.t.Helper()
 	conn, events, err := zk.Connect([]string{"127.0.0.1:1"}, w.timeout(), zk.WithLogger(silent{}),
-		zk.WithDialer(func(network, _ string, timeout time.Duration) (net.Conn, error) {
+		zk.WithDialer(zxid.Dialer(func(network, _ string, timeout time.Duration) (net.Conn, error) {
 			return w.dial(network, w.servers[0], timeout)
-		}))
+		})))
 	if err != nil {
 		w.t.Fatal(err)
 	}

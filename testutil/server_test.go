@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/go-zookeeper/zk"
+
+	"github.com/zkelection/election/internal/zxid"
 )
 
 type quiet struct{}
@@ -48,12 +50,9 @@ func (c *testClient) stop() {
 func newClient(t *testing.T, dialer zk.Dialer, timeout time.Duration, servers ...string) *testClient {
 	t.Helper()
 	// Small buffers: the client takes 1.5 MiB for each connection otherwise.
+	// The client races with itself when it sets watches again: see package zxid.
 	conn, events, err := zk.Connect(servers, timeout, zk.WithLogger(quiet{}), zk.WithLogInfo(false),
-		zk.WithMaxBufferSize(64<<10), zk.WithMaxConnBufferSize(64<<10), func(c *zk.Conn) {
-			if dialer != nil {
-				zk.WithDialer(dialer)(c)
-			}
-		})
+		zk.WithMaxBufferSize(64<<10), zk.WithMaxConnBufferSize(64<<10), zk.WithDialer(zxid.Dialer(dialer)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/go-zookeeper/zk"
+
+	"github.com/zkelection/election/internal/zxid"
 )
 
 type silent struct{}
@@ -20,7 +22,7 @@ func (silent) Printf(string, ...any) {}
 // connectReal returns a client with a session on one of the servers. Its session events end with the test.
 func connectReal(t *testing.T, servers ...string) *zk.Conn {
 	t.Helper()
-	conn, events, err := zk.Connect(servers, 4*time.Second, zk.WithLogger(silent{}))
+	conn, events, err := zk.Connect(servers, 4*time.Second, zk.WithLogger(silent{}), zk.WithDialer(zxid.Dialer(nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
