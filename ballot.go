@@ -59,7 +59,7 @@ func (c *Candidate) cast(ctx context.Context, tag string, data []byte, uncertain
 		if name == "" {
 			name, err = c.create(ctx, tag, data)
 			if err != nil && ctx.Err() != nil {
-				r.err, r.uncertain = context.Cause(ctx), true
+				r.err, r.uncertain = contextError(ctx), true
 				return r
 			}
 			if isRefused(err) {
@@ -177,7 +177,7 @@ func (c *Candidate) find(ctx context.Context, tag string) (*incarnation, string,
 			return inc, name, nil
 		}
 		if ctx.Err() != nil {
-			return nil, "", context.Cause(ctx)
+			return nil, "", contextError(ctx)
 		}
 		if isRefused(err) {
 			return nil, "", err

@@ -201,8 +201,8 @@ func (c *Candidate) OnTakeoverError(fn func(term Term, err error)) (cancel func(
 // error that ZooKeeper answered (zk.ErrNoAuth), ErrSequenceExhausted,
 // ErrOpenElection or ErrTickTime means that there is no ballot and none will be cast.
 func (c *Candidate) Vote(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return c.explain(err, "vote in")
+	if ctx.Err() != nil {
+		return c.explain(contextError(ctx), "vote in")
 	}
 	inside := inCallbackOf(ctx, c)
 	reply := make(chan error, 1)
@@ -225,8 +225,8 @@ func (c *Candidate) Campaign(ctx context.Context) (Term, error) {
 	if inCallbackOf(ctx, c) {
 		return Term{}, fmt.Errorf("%w: Campaign was called from it", ErrCallbackRunning)
 	}
-	if err := ctx.Err(); err != nil {
-		return Term{}, c.explain(err, "campaign in")
+	if ctx.Err() != nil {
+		return Term{}, c.explain(contextError(ctx), "campaign in")
 	}
 	reply := make(chan campaignResult, 1)
 	command := &campaignCommand{reply: reply}
@@ -236,7 +236,7 @@ func (c *Candidate) Campaign(ctx context.Context) (Term, error) {
 		return r.term, c.explain(r.err, "campaign in")
 	case <-ctx.Done():
 		c.inbox.push(abandonCommand{command})
-		return Term{}, c.explain(ctx.Err(), "campaign in")
+		return Term{}, c.explain(contextError(ctx), "campaign in")
 	case <-c.done:
 		return Term{}, ErrClosed
 	}
@@ -392,7 +392,7 @@ func (c *Candidate) wait(ctx context.Context, reply <-chan error) error {
 	case err := <-reply:
 		return err
 	case <-ctx.Done():
-		return ctx.Err()
+		return contextError(ctx)
 	case <-c.done:
 		select {
 		case err := <-reply: // it may have been the last thing done

@@ -22,7 +22,11 @@ func (s *Session) open() error {
 	number := s.client.Add(1)
 	s.clientMu.Unlock()
 	current := func() bool { return s.client.Load() == number }
-	dial := zxid.Dialer(s.opts.Dialer)
+	dial := s.opts.Dialer
+	if dial == nil {
+		dial = newRounds().dial
+	}
+	dial = zxid.Dialer(dial)
 	provider := s.opts.HostProvider
 	if provider == nil {
 		provider = new(hosts)

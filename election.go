@@ -223,7 +223,10 @@ func (b *Base) bound(ctx context.Context) (context.Context, func()) {
 // fail wraps an error for the caller, whose context ctx was derived from.
 func (b *Base) fail(ctx context.Context, err error, operation, path string) error {
 	if err != nil && ctx.Err() != nil {
-		err = context.Cause(ctx)
+		err = contextError(ctx)
+		if b.ctx.Err() != nil {
+			err = ErrClosed // it was not the caller's context that ended
+		}
 	}
 	return wrapf(b.session.unreached(err), operation, path)
 }

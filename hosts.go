@@ -1,10 +1,12 @@
 package election
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -110,4 +112,57 @@ func checkServer(server string) error {
 		return errors.New(`write "host:port" with a port from 1 to 65535`)
 	}
 	return nil
+}
+
+// rounds is the default dialer. A name with several addresses is gone round:
+// net.Dial would begin each time with the first one that takes a connection,
+// also if nothing good ever comes of it.
+type rounds struct {
+	lookup func(ctx context.Context, host string) ([]string, error)
+
+	mu   sync.Mutex
+	next map[string]int // by host: how many times it was dialed
+}
+
+func newRounds() *rounds {
+	return &rounds{lookup: net.DefaultResolver.LookupHost, next: make(map[string]int)}
+}
+
+// dial connects to one of the addresses of a host: to the next one in turn, and
+// if that fails to those after it.
+func (r *rounds) dial(network, server string, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	host, port, err := net.SplitHostPort(server)
+	if err != nil {
+		return nil, err
+	}
+	addresses := []string{host}
+	if _, err := netip.ParseAddr(host); err != nil {
+		if addresses, err = r.lookup(ctx, host); err != nil {
+			return nil, err
+		}
+		slices.Sort(addresses) // a resolver may turn them round by itself
+		addresses = slices.Compact(addresses)
+	}
+	r.mu.Lock()
+	first := r.next[host]
+	r.next[host]++
+	r.mu.Unlock()
+	var errs []error
+	for i := range addresses {
+		// Each gets its share of the time that is left.
+		share, cancel := ctx, func() {}
+		if now, left := time.Now(), len(addresses)-i; left > 1 {
+			end, _ := ctx.Deadline()
+			share, cancel = context.WithDeadline(ctx, now.Add(end.Sub(now)/time.Duration(left)))
+		}
+		c, err := (&net.Dialer{}).DialContext(share, network, net.JoinHostPort(addresses[(first+i)%len(addresses)], port))
+		cancel()
+		if err == nil {
+			return c, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
 }

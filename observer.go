@@ -97,7 +97,7 @@ func (o *Observer) Observe(ctx context.Context) error {
 	case <-o.ctx.Done():
 		return ErrClosed
 	case <-ctx.Done():
-		return wrapf(o.session.unreached(ctx.Err()), "observe", o.path)
+		return wrapf(o.session.unreached(contextError(ctx)), "observe", o.path)
 	}
 }
 

@@ -3,6 +3,7 @@ package election
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/go-zookeeper/zk"
@@ -14,17 +15,28 @@ import (
 
 var errUncertain = errors.New("election: the reply was lost")
 
+// contextError is the error of a context that has ended: for errors.Is it is
+// both ctx.Err() and the cause. Every error of this package that tells of the
+// end of a caller's context is made by it.
+func contextError(ctx context.Context) error {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	if err == nil || errors.Is(cause, err) {
+		return cause
+	}
+	return fmt.Errorf("%w: %w", err, cause)
+}
+
 // do makes one call of the client, at most maxInFlight at a time. The error
 // is the call's, or the context's when that ends before the call begins.
 func (s *Session) do(ctx context.Context, call func(*zk.Conn) error) error {
 	select {
 	case s.slots <- struct{}{}:
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return contextError(ctx)
 	}
 	defer func() { <-s.slots }()
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return contextError(ctx)
 	}
 	on, sent := s.connection.Load(), s.now()
 	err := call(s.conn.Load())
@@ -70,7 +82,7 @@ func (s *Session) settled(ctx context.Context, call func(*zk.Conn) error) error 
 			return err
 		}
 		if ctx.Err() != nil {
-			return context.Cause(ctx)
+			return contextError(ctx)
 		}
 	}
 }
@@ -83,8 +95,8 @@ func outside[T any](ctx context.Context, s *Session, call func() (T, error)) (T,
 		err   error
 	}
 	var none T
-	if err := ctx.Err(); err != nil {
-		return none, err
+	if ctx.Err() != nil {
+		return none, contextError(ctx)
 	}
 	done := make(chan result, 1)
 	if !s.help(func() {
@@ -97,7 +109,7 @@ func outside[T any](ctx context.Context, s *Session, call func() (T, error)) (T,
 	case r := <-done:
 		return r.value, r.err
 	case <-ctx.Done():
-		return none, ctx.Err()
+		return none, contextError(ctx)
 	}
 }
 

@@ -22,7 +22,7 @@ func (c *Candidate) Run(ctx context.Context, lead func(ctx context.Context, term
 	case inCallbackOf(ctx, c):
 		return fmt.Errorf("%w: Run was called from it", ErrCallbackRunning)
 	case ctx.Err() != nil:
-		return c.explain(ctx.Err(), "run in")
+		return c.explain(contextError(ctx), "run in")
 	}
 	r := &runner{terms: make(chan *leadership, 1), ended: make(chan error, 1)}
 	reply := make(chan error, 1)
@@ -48,12 +48,12 @@ func (c *Candidate) Run(ctx context.Context, lead func(ctx context.Context, term
 			}
 		case err := <-r.ended:
 			if ctx.Err() != nil {
-				return c.explain(ctx.Err(), "run in")
+				return c.explain(contextError(ctx), "run in")
 			}
 			resign = false
 			return c.explain(err, "run in")
 		case <-ctx.Done():
-			return c.explain(ctx.Err(), "run in")
+			return c.explain(contextError(ctx), "run in")
 		case <-c.done:
 			resign = false
 			return ErrClosed

@@ -19,8 +19,9 @@ import (
 // SessionOptions are the options of Connect. The zero value, and nil, mean
 // the defaults.
 type SessionOptions struct {
-	// Dialer opens connections, for TLS, proxies and tests. The default is
-	// net.DialTimeout.
+	// Dialer opens connections, for TLS, proxies and tests. It is given the
+	// servers as they were given to Connect. The default resolves a name anew
+	// each time, and goes round its addresses.
 	Dialer zk.Dialer
 	// HostProvider chooses the server for each connection. The default goes
 	// round in random order, and names are resolved anew each time. One of
@@ -325,7 +326,7 @@ func (s *Session) await(ctx context.Context, cleaning bool) (*incarnation, error
 		s.mu.Unlock()
 		switch {
 		case ctx.Err() != nil:
-			return nil, context.Cause(ctx)
+			return nil, contextError(ctx)
 		case view.inc != nil && view.connected:
 			return view.inc, nil
 		case closing && !cleaning:
@@ -338,7 +339,7 @@ func (s *Session) await(ctx context.Context, cleaning bool) (*incarnation, error
 		case <-s.done:
 			return nil, ErrClosed
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			return nil, contextError(ctx)
 		}
 	}
 }

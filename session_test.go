@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/go-zookeeper/zk"
@@ -344,3 +345,51 @@ func TestHowFarItHasSeen(t *testing.T) {
 }
 
 const opSetWatches = 101
+
+// Whatever waits for a context returns an error that is, for errors.Is, both
+// the context's error and its cause: signal.NotifyContext sets one.
+func TestContextCause(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		n := w.session()
+		a := w.memberOn(n, "a", &journal{})
+		led := w.memberOn(n, "led", &journal{}, func(o *election.CandidateOptions) { o.Root = "/elsewhere" }).lead()
+		o, err := election.NewObserver(n.Session, w.name(), nil)
+		require.NoError(t, err)
+		n.link.setDown(true)
+		synctest.Wait()
+		signalled := errors.New("a signal")
+		for name, call := range map[string]func(ctx context.Context) error{
+			"AwaitConnected": n.AwaitConnected,
+			"Vote":           a.Vote,
+			"Campaign":       func(ctx context.Context) error { return second(a.Campaign(ctx)) },
+			"Run": func(ctx context.Context) error {
+				return a.Run(ctx, func(context.Context, election.Term) error { return nil })
+			},
+			"Leader":      func(ctx context.Context) error { return second(a.Leader(ctx)) },
+			"LeaderSync":  func(ctx context.Context) error { return second(o.LeaderSync(ctx)) },
+			"LeaderData":  func(ctx context.Context) error { return second(o.LeaderData(ctx)) },
+			"LeaderAcked": func(ctx context.Context) error { return second(o.LeaderAcked(ctx)) },
+			"Ballots":     func(ctx context.Context) error { return second(a.Ballots(ctx)) },
+			"Observe":     o.Observe,
+			"Proclaim":    func(ctx context.Context) error { return led.Proclaim(ctx, []byte("x")) },
+			"Resign":      led.Resign,
+		} {
+			for _, before := range []bool{false, true} {
+				ctx, cancel := context.WithCancelCause(context.Background())
+				if before {
+					cancel(signalled)
+				} else {
+					time.AfterFunc(w.timeout()/100, func() { cancel(signalled) })
+				}
+				err := call(ctx)
+				cancel(nil)
+				if name == "Proclaim" && errors.Is(err, election.ErrNotLeader) {
+					continue // its lease has lapsed by now
+				}
+				assert.ErrorIs(t, err, signalled, "%s, ended before the call: %v", name, before)
+				assert.ErrorIs(t, err, context.Canceled, "%s, ended before the call: %v", name, before)
+			}
+		}
+		n.link.setDown(false)
+	})
+}
