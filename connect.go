@@ -126,6 +126,22 @@ type trouble struct {
 	err    error
 }
 
+// credentialsAnswered notes that the server refuses a credential, or that it
+// answers something else: the client asks nothing before all its credentials
+// are taken.
+func (s *Session) credentialsAnswered(request outgoing, code int32) {
+	switch {
+	case request.op != opAuth:
+		if s.refusedAt.Swap(0) != 0 {
+			s.inbox.push(nil)
+		}
+	case code != 0:
+		if s.refusedAt.CompareAndSwap(0, max(1, int64(request.sent))) {
+			s.inbox.push(nil)
+		}
+	}
+}
+
 // troubled notes why a connection came to nothing.
 func (s *Session) troubled(w *wire, err error) {
 	if s.wire.Load() == w {

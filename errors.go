@@ -88,7 +88,7 @@ func isRefused(err error) bool {
 	for _, refusal := range []error{
 		zk.ErrNoAuth, zk.ErrInvalidACL, zk.ErrBadArguments, zk.ErrNoChildrenForEphemerals,
 		zk.ErrAuthFailed, zk.ErrInvalidPath, zk.ErrInvalidFlags,
-		ErrSequenceExhausted, ErrOpenElection, ErrDataTooLarge, ErrClosed,
+		ErrSequenceExhausted, ErrOpenElection, ErrDataTooLarge, ErrClosed, errOwnerClosed,
 	} {
 		if errors.Is(err, refusal) {
 			return true

@@ -25,7 +25,7 @@ func (c *Candidate) look(ctx context.Context, b *ballot, known *standing) (r loo
 	if known != nil && known.below > 0 {
 		if watch := c.session.watches.reuse(b.inc, c.path+"/"+known.predecessor); watch != nil {
 			r.place, r.watch = *known, watch
-			return r // without a request, which would count as a sign of life
+			return r
 		}
 	}
 	r.err = c.session.do(ctx, func(conn *zk.Conn) error {
@@ -44,10 +44,16 @@ func (c *Candidate) look(ctx context.Context, b *ballot, known *standing) (r loo
 				}
 			}
 			if r.place.below == 0 {
+				if known != nil {
+					return errNothingAsked
+				}
 				return nil
 			}
 			path := c.path + "/" + r.place.predecessor
 			if r.watch = c.session.watches.reuse(b.inc, path); r.watch != nil {
+				if known != nil {
+					return errNothingAsked // armed for another since this look began
+				}
 				return nil
 			}
 			stat, watch, err := watchDeletion(conn, path)
@@ -93,6 +99,9 @@ type checkResult struct {
 func (c *Candidate) check(ctx context.Context, what checks) (r checkResult) {
 	r.checks = what
 	r.err = c.session.do(ctx, func(conn *zk.Conn) (err error) {
+		if !what.own && !what.list && what.predecessor == "" && !what.ack {
+			return errNothingAsked
+		}
 		if what.own {
 			exists, stat, err := conn.Exists(what.ballot.path)
 			if err != nil {

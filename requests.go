@@ -15,6 +15,10 @@ import (
 
 var errUncertain = errors.New("election: the reply was lost")
 
+// errNothingAsked is returned by a function given to Session.do that had
+// nothing to ask of the server: no answer is a sign of life then.
+var errNothingAsked = errors.New("election: nothing was asked")
+
 // contextError is the error of a context that has ended: for errors.Is it is
 // both ctx.Err() and the cause. Every error of this package that tells of the
 // end of a caller's context is made by it.
@@ -27,7 +31,10 @@ func contextError(ctx context.Context) error {
 }
 
 // do makes one call of the client, at most maxInFlight at a time. The error
-// is the call's, or the context's when that ends before the call begins.
+// is the call's, or the context's when that ends before the call begins. The
+// call makes at least one request, and if it is without an error its last one
+// was answered; one that finds nothing to ask returns errNothingAsked, which is
+// no error to do's caller.
 func (s *Session) do(ctx context.Context, call func(*zk.Conn) error) error {
 	select {
 	case s.slots <- struct{}{}:
@@ -40,6 +47,9 @@ func (s *Session) do(ctx context.Context, call func(*zk.Conn) error) error {
 	}
 	on, sent := s.connection.Load(), s.now()
 	err := call(s.conn.Load())
+	if errors.Is(err, errNothingAsked) {
+		return nil
+	}
 	if !s.owned && on != nil && (isAnswer(err) || errors.Is(err, zk.ErrNodeExists)) && s.connection.Load() == on {
 		on.heard.add(sent, s.now())
 	}

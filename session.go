@@ -82,6 +82,7 @@ type Session struct {
 	helloAt     atomic.Int64 // instant of the first of those
 	awake       atomic.Int64 // instant of the last jump of the clock: times before it are not comparable
 	server      atomic.Pointer[serverAt]
+	refusedAt   atomic.Int64 // instant since when servers refuse the credentials; 0: they do not
 
 	slots    chan struct{}           // one for each request under way
 	helpers  sync.WaitGroup          // goroutines that make a call of the client
@@ -123,7 +124,8 @@ type sessionView struct {
 	connected bool
 	// looks counts the reasons to look again at everything: reconnections.
 	looks uint64
-	// err is why the session cannot be used, if the server has said so.
+	// err is why the Session cannot be used: a server refuses the credentials,
+	// or the owner of the connection has closed it.
 	err error
 }
 
@@ -307,7 +309,8 @@ func (s *Session) Timeout() time.Duration { return time.Duration(s.timeout.Load(
 
 // AwaitConnected waits until there is a session that is ready for use. It
 // returns ErrClosed after Close, zk.ErrAuthFailed when the server refuses
-// the credentials, and the context's error when that ends first.
+// the credentials, zk.ErrClosing when the owner of the connection has closed it,
+// and the context's error and cause when that ends first.
 func (s *Session) AwaitConnected(ctx context.Context) error {
 	_, err := s.await(ctx, false)
 	if err != nil {
@@ -317,8 +320,9 @@ func (s *Session) AwaitConnected(ctx context.Context) error {
 }
 
 // await returns the session that is ready and connected, and waits for it. It
-// does not wait when the server refuses the credentials. While the Session is
-// closing it still waits for those who clean up, and not for the others.
+// does not wait when the Session cannot be used. While the Session is closing,
+// and while a server refuses the credentials of a session that still lives, it
+// waits for those who clean up, and not for the others.
 func (s *Session) await(ctx context.Context, cleaning bool) (*incarnation, error) {
 	for {
 		s.mu.Lock()
@@ -327,11 +331,13 @@ func (s *Session) await(ctx context.Context, cleaning bool) (*incarnation, error
 		switch {
 		case ctx.Err() != nil:
 			return nil, contextError(ctx)
+		case view.err != nil && !cleaning:
+			return nil, view.err
 		case view.inc != nil && view.connected:
 			return view.inc, nil
 		case closing && !cleaning:
 			return nil, ErrClosed
-		case view.err != nil:
+		case view.err != nil && view.inc == nil:
 			return nil, view.err
 		}
 		select {
@@ -430,6 +436,9 @@ func (s *Session) Close() error {
 	}
 	for range hooks {
 		errs = append(errs, <-results)
+	}
+	if err := s.look().err; errors.Is(err, errOwnerClosed) {
+		errs = append(errs, err)
 	}
 	if s.owned {
 		s.quitting.Store(true) // whatever connection comes now comes too late

@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,6 +24,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election"
+	"github.com/zkelection/election/testutil"
 )
 
 // lent is a session on a caller's connection, and its network.
@@ -391,5 +393,112 @@ func TestContextCause(t *testing.T) {
 			}
 		}
 		n.link.setDown(false)
+	})
+}
+
+// A connection that its owner closes first is told apart at once from servers
+// that do not answer.
+func TestOwnerClosesFirst(t *testing.T) {
+	for _, when := range []string{"before a session", "with nothing to do", "leading", "while the servers are away"} {
+		t.Run(when, func(t *testing.T) {
+			virtually(t, func(t *testing.T, w *world) {
+				conn, events, l := w.clientOn()
+				l.setDown(when == "before a session")
+				s, err := election.NewSession(conn, w.timeout(), &election.SessionOptions{Logger: w.logger()})
+				require.NoError(t, err)
+				j := &journal{}
+				a := w.memberOn(&node{Session: s}, "a", j)
+				if when != "before a session" {
+					require.NoError(t, s.AwaitConnected(w.context()))
+				}
+				if when == "leading" || when == "while the servers are away" {
+					a.lead()
+				}
+				if when == "while the servers are away" {
+					l.setDown(true)
+					time.Sleep(w.timeout() / 4)
+				}
+				conn.Close()
+				for range events {
+				}
+				began := time.Now()
+				if when == "with nothing to do" {
+					time.Sleep(w.timeout() / 4)
+				}
+				err = s.AwaitConnected(w.context())
+				require.ErrorIs(t, err, zk.ErrClosing, "AwaitConnected")
+				err = a.Vote(w.context())
+				if when == "leading" || when == "while the servers are away" {
+					w.until("the step-down", func() bool { return j.has("a stepped down: session lost") })
+				}
+				require.ErrorIs(t, err, zk.ErrClosing, "Vote")
+				require.ErrorIs(t, s.Close(), zk.ErrClosing, "Close")
+				assert.Less(t, time.Since(began), w.timeout()/2)
+			})
+		})
+	}
+}
+
+// Credentials that were taken and are refused when the session is resumed: each
+// handshake keeps the session alive, and with it a ballot that nobody serves.
+// Callers and log are told, and after T the line moves on.
+func TestCredentialsRefusedOnResumption(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		credentials := func(o *election.SessionOptions) {
+			o.Auth = []election.Auth{{Scheme: "digest", Credentials: []byte("user:password")}}
+		}
+		n := w.session(credentials)
+		a, b := w.memberOn(n, "a", j).lead(), w.member("b", j)
+		b.vote()
+		session := n.ID()
+		accept := w.srv.Control(testutil.OpAuth, func(*testutil.Request) testutil.Action { return testutil.Fail(zk.ErrAuthFailed) })
+		began := time.Now()
+		n.link.cut()
+		time.Sleep(w.timeout() / 2)
+		require.ErrorIs(t, n.AwaitConnected(w.context()), zk.ErrAuthFailed)
+		c := w.memberOn(n, "c", j)
+		require.ErrorIs(t, c.Vote(w.context()), zk.ErrAuthFailed)
+		require.Equal(t, 1, strings.Count(w.log.String(), "the server refuses the credentials"), "in the log")
+		w.await(j, "b won")
+		assert.LessOrEqual(t, time.Since(began), 3*w.timeout(), "for a failover")
+		require.ErrorIs(t, n.AwaitConnected(w.context()), zk.ErrAuthFailed)
+		time.Sleep(time.Hour)
+		assert.True(t, b.IsLeader())
+		require.ErrorIs(t, n.AwaitConnected(w.context()), zk.ErrAuthFailed)
+		require.Equal(t, 1, strings.Count(w.log.String(), "the server refuses the credentials"), "in the log")
+		assert.NotEqual(t, session, n.ID())
+		// Nothing is left to be done by hand when they are taken again.
+		accept()
+		w.until("a to stand again", a.Voted)
+		require.NoError(t, n.AwaitConnected(w.context()))
+		b.resign()
+		w.until("a to lead again", a.IsLeader)
+	})
+}
+
+// One server refuses the credentials, the next one takes them: nothing is lost.
+func TestCredentialsRefusedOnce(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		n := w.session(func(o *election.SessionOptions) {
+			o.Auth = []election.Auth{{Scheme: "digest", Credentials: []byte("user:password")}}
+		})
+		a := w.memberOn(n, "a", j).lead()
+		time.Sleep(w.timeout())
+		var refused atomic.Bool
+		defer w.srv.Control(testutil.OpAuth, func(*testutil.Request) testutil.Action {
+			if refused.Swap(true) {
+				return testutil.Pass
+			}
+			return testutil.Fail(zk.ErrAuthFailed)
+		})()
+		n.link.cut()
+		w.until("the refusal", refused.Load)
+		time.Sleep(w.timeout() / 2)
+		require.NoError(t, n.AwaitConnected(w.context()), "told that the credentials are refused, and they are not")
+		time.Sleep(4 * w.timeout())
+		assert.True(t, a.IsLeader())
+		w.same("journal", j.all(), []string{"a won"})
 	})
 }

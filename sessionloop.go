@@ -43,6 +43,10 @@ type sessionLoop struct {
 	timer            *time.Timer
 	quit             bool
 	away             outage
+	probed           int64 // of Session.established: a refused session was tried on that connection
+	probing          bool  // a helper finds out whether a caller's connection is closed
+	closedSeen       int   // so many times in a row it seemed to be
+	closed           <-chan zk.Event
 	strangers        map[string]bool // servers that are no ZooKeeper, as was said
 }
 
@@ -54,8 +58,11 @@ type (
 		conn       *zk.Conn
 		id         int64
 		authorized int
+		closed     <-chan zk.Event // fires when the owner of the connection closes it
 		err        error
 	}
+	// closedArmed brings another such watch.
+	closedArmed struct{ closed <-chan zk.Event }
 	// beat is the end of a heartbeat. The connection is nil unless it was the
 	// same before and after, under the same session.
 	beat struct {
@@ -65,6 +72,8 @@ type (
 		err      error
 	}
 	watchesRefused struct{ code int32 }
+	// ownerProbed tells whether a caller's connection seems to be closed.
+	ownerProbed struct{ closed bool }
 	// notZooKeeper tells of a server whose answer to a handshake cannot be one.
 	notZooKeeper struct {
 		server string
@@ -102,6 +111,8 @@ func (s *Session) run() {
 			for _, message := range s.inbox.take() {
 				l.handle(message)
 			}
+		case event := <-l.closed:
+			l.closedFired(event)
 		case <-l.timer.C:
 		}
 	}
@@ -127,6 +138,10 @@ func (l *sessionLoop) handle(message any) {
 		l.beaten(m)
 	case watchesRefused:
 		l.logger.Warn("election: the server refuses to set the watches again; asking until it does", "code", m.code)
+	case closedArmed:
+		l.closed = m.closed
+	case ownerProbed:
+		l.ownerProbed(m)
 	case notZooKeeper:
 		if !l.strangers[m.server] {
 			l.strangers[m.server] = true // once, until there is a connection
@@ -185,6 +200,8 @@ func (l *sessionLoop) step() {
 		}
 	}
 	l.reportConnection(now, hasSession, established != l.seen)
+	l.noteRefusal(now, conn, hasSession, established)
+	l.probeOwner(conn)
 	l.seen = established
 	l.replaceClient(now)
 	l.keep(now)
@@ -232,7 +249,11 @@ func (l *sessionLoop) prepare(conn *zk.Conn, id int64) {
 		if err == nil {
 			_, err = conn.Sync("/")
 		}
-		l.inbox.push(prepared{conn, id, done, err})
+		var closed <-chan zk.Event
+		if err == nil && !l.owned {
+			closed, err = armClosed(conn)
+		}
+		l.inbox.push(prepared{conn, id, done, closed, err})
 	})
 }
 
@@ -241,9 +262,7 @@ func (l *sessionLoop) prepared(m prepared) {
 	if m.err != nil {
 		l.retryAt = l.now() + jitter(l.Timeout()/8)
 		if errors.Is(m.err, zk.ErrAuthFailed) && l.err == nil {
-			l.err = m.err
-			l.logger.Error("election: the server refuses the credentials", "error", m.err)
-			l.publishView()
+			l.refuse(m.err)
 		}
 		return
 	}
@@ -253,6 +272,7 @@ func (l *sessionLoop) prepared(m prepared) {
 	inc := &incarnation{id: m.id}
 	inc.ctx, inc.cancel = context.WithCancelCause(context.Background())
 	l.inc, l.first, l.err = inc, false, nil
+	l.closed = m.closed
 	l.connected = conn.State() == zk.StateHasSession
 	l.lookAt = 0
 	l.looks++
@@ -322,6 +342,9 @@ func (l *sessionLoop) wakeAt(now instant) instant {
 	}
 	if l.inc == nil {
 		return at
+	}
+	if since := instant(l.refusedAt.Load()); since != 0 {
+		soonest(since + l.Timeout())
 	}
 	if lease := l.inc.lease.Load(); lease != nil {
 		if until := lease.until.Load(); until != 0 {
@@ -401,6 +424,11 @@ func (l *sessionLoop) replaceClient(now instant) {
 		return
 	}
 	l.logger.Warn("election: no server answers this session's handshake; starting anew", "for", now-instant(l.helloAt.Load()))
+	l.startAnew()
+}
+
+// startAnew replaces the client by a new one, without its session.
+func (l *sessionLoop) startAnew() {
 	former := l.conn.Load()
 	l.unanswered.Store(0) // also when it fails: then it is tried as much later
 	if err := l.open(); err != nil {
@@ -417,6 +445,115 @@ func (l *sessionLoop) replaceClient(now instant) {
 	}
 	l.authorized = 0
 	l.help(former.Close)
+}
+
+// noteRefusal notes that servers refuse the credentials of a session that they
+// have resumed. Each handshake keeps that session alive, and its ballots, though
+// nothing can be done with it: others would wait behind them forever. So after T
+// without a server that takes the credentials the session is given up, as one
+// that no server heard of would be.
+func (l *sessionLoop) noteRefusal(now instant, conn *zk.Conn, hasSession bool, established int64) {
+	since := instant(l.refusedAt.Load())
+	switch {
+	case l.inc == nil:
+	case since == 0:
+		if l.err != nil {
+			l.err = nil
+			l.logger.Info("election: the credentials are taken again")
+			l.publishView()
+		}
+	case now-since >= l.Timeout():
+		l.logger.Warn("election: no server takes the session's credentials; giving it up", "session", sessionName(l.inc.id), "for", now-since)
+		l.refusedAt.Store(0)
+		l.startAnew()
+	default:
+		if l.err == nil {
+			l.refuse(zk.ErrAuthFailed)
+		}
+		if hasSession && l.probed != established {
+			// One answer to something else tells that this server takes them.
+			l.probed = established
+			l.help(func() { _ = heartbeat(conn) })
+		}
+	}
+}
+
+// refuse says that the server refuses the credentials.
+func (l *sessionLoop) refuse(err error) {
+	l.err = err
+	server := ""
+	if w := l.wire.Load(); w != nil {
+		server = w.server
+	}
+	l.logger.Error("election: the server refuses the credentials", "server", server, "error", err)
+	l.publishView()
+}
+
+// errOwnerClosed is why a Session on a caller's connection cannot be used.
+var errOwnerClosed = fmt.Errorf("election: the owner of the connection has closed it: %w", zk.ErrClosing)
+
+// probeOwner finds out whether the owner of a caller's connection has closed
+// it before there was a session. A client that is closed rests in StateDisconnected, where others are for
+// moments only, and answers whatever it is asked at once, by ErrConnectionClosed.
+func (l *sessionLoop) probeOwner(conn *zk.Conn) {
+	if l.owned || l.probing || l.err != nil || l.inc != nil {
+		return // with a session its watch tells
+	}
+	if conn.State() != zk.StateDisconnected {
+		l.closedSeen = 0
+		return
+	}
+	l.probing = true
+	l.help(func() {
+		_, _, err := conn.Exists("/")
+		l.inbox.push(ownerProbed{errors.Is(err, zk.ErrConnectionClosed) && conn.State() == zk.StateDisconnected})
+	})
+}
+
+func (l *sessionLoop) ownerProbed(m ownerProbed) {
+	l.probing = false
+	if !m.closed {
+		l.closedSeen = 0
+		return
+	}
+	if l.closedSeen++; l.closedSeen < 2 {
+		return // the step that follows asks again
+	}
+	l.ownerClosed()
+}
+
+// ownerClosed notes that a caller's connection is closed, and with it the
+// session.
+func (l *sessionLoop) ownerClosed() {
+	l.err = errOwnerClosed
+	l.logger.Error("election: the owner of the connection has closed it")
+	if l.inc != nil {
+		l.lose(ErrSessionLost)
+	}
+	l.publishView()
+}
+
+// armClosed sets a watch that tells of the end of a caller's connection: the
+// client ends all watches when it is closed, and says so.
+func armClosed(conn *zk.Conn) (<-chan zk.Event, error) {
+	_, _, watch, err := conn.ExistsW("/")
+	return watch, err
+}
+
+// closedFired takes the event of that watch.
+func (l *sessionLoop) closedFired(event zk.Event) {
+	l.closed = nil
+	switch {
+	case errors.Is(event.Err, zk.ErrClosing):
+		l.ownerClosed()
+	case event.Err == nil: // somebody has changed the root node
+		conn := l.conn.Load()
+		l.help(func() {
+			if watch, err := armClosed(conn); err == nil {
+				l.inbox.push(closedArmed{watch})
+			}
+		})
+	}
 }
 
 // help runs fn, which calls the client, on a goroutine of its own. No call of

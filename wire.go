@@ -256,6 +256,7 @@ func (w *wire) received(head []byte) {
 	if request.heard() && code != codeThrottled && !w.blind {
 		w.conn.heard.add(request.sent, answered)
 	}
+	w.session.credentialsAnswered(request, code)
 	if request.op == opSetWatches {
 		w.watchesAnswered(request.frame, code)
 	}

@@ -1,0 +1,75 @@
+package election
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// onCallersConnection is a Session on a caller's connection that nothing has
+// been heard on.
+func onCallersConnection() *Session {
+	s := newSession(8 * time.Second)
+	s.connection.Store(newConnection(8*time.Second, 0))
+	return s
+}
+
+func (s *Session) hasHeard() bool {
+	_, ok := s.connection.Load().heard.surelyHeard(time.Hour)
+	return ok
+}
+
+// Where the connection itself is not seen, a sign of life is a request that was
+// answered, and not a call that made none.
+func TestSignsOfLife(t *testing.T) {
+	for _, test := range []struct {
+		name      string
+		err, want error
+		heard     bool
+	}{
+		{"an answer", nil, nil, true},
+		{"no node", zk.ErrNoNode, zk.ErrNoNode, true},
+		{"there already", zk.ErrNodeExists, zk.ErrNodeExists, true},
+		{"nothing asked", errNothingAsked, nil, false},
+		{"a lost reply", zk.ErrConnectionClosed, zk.ErrConnectionClosed, false},
+		{"uncertain", errUncertain, errUncertain, false},
+	} {
+		s := onCallersConnection()
+		err := s.do(t.Context(), func(*zk.Conn) error { return test.err })
+		assert.Equal(t, test.want, err, test.name)
+		assert.Equal(t, test.heard, s.hasHeard(), test.name)
+	}
+}
+
+// A look that finds a watch which another candidate has armed meanwhile, and a
+// check of nothing, ask the server nothing.
+func TestLookWithoutRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := onCallersConnection()
+		c := &Candidate{Base: &Base{session: s, path: "/e"}}
+		inc := &incarnation{id: 1, ctx: context.Background()}
+		b := &ballot{inc: inc, name: "b"}
+		for range cap(s.slots) { // so many requests are under way: it has to wait
+			s.slots <- struct{}{}
+		}
+		looked := make(chan lookResult)
+		go func() { looked <- c.look(t.Context(), b, &standing{predecessor: "a", below: 1}) }()
+		synctest.Wait()
+		watch := make(<-chan zk.Event)
+		s.watches.add(inc, "/e/a", watch)
+		<-s.slots
+		r := <-looked
+		require.NoError(t, r.err)
+		assert.Equal(t, watch, r.watch)
+		assert.Equal(t, standing{predecessor: "a", below: 1}, r.place)
+		assert.False(t, s.hasHeard(), "a look that asked nothing counts as a sign of life")
+
+		require.NoError(t, c.check(t.Context(), checks{ballot: b}).err)
+		assert.False(t, s.hasHeard(), "a check of nothing counts as a sign of life")
+	})
+}
