@@ -50,6 +50,7 @@ type (
 		reply chan error
 		taken chan struct{} // closed when leadership has been given up
 	}
+	hurryCommand    struct{} // the time that Shutdown had is over
 	proclaimCommand struct {
 		data  []byte
 		reply chan error
@@ -183,6 +184,7 @@ type candidacy struct {
 	overdueAt time.Time // the callbacks of a lost term are late
 	voteAt    time.Time // no vote before, since one was refused or a takeover failed
 	quitAt    time.Time // Close gives up
+	leftAt    time.Time // the withdrawal under way began
 	decidedAt time.Time // of the last decision
 	timer     *time.Timer
 
@@ -235,6 +237,8 @@ func (c *candidacy) handle(message any) {
 		if m.taken != nil {
 			close(m.taken)
 		}
+	case hurryCommand:
+		c.hurry()
 	case *proclaimCommand:
 		c.proclaims = append(c.proclaims, m)
 	case runCommand:
@@ -429,6 +433,8 @@ func (c *candidacy) setPhase(p phase) {
 	case leading:
 		c.checkAt = time.Now().Add(c.session.relook())
 		c.succeed()
+	case withdrawing:
+		c.leftAt = time.Now()
 	default:
 	}
 }

@@ -106,6 +106,24 @@ func (c *candidacy) hanging() string {
 	return "none"
 }
 
+// hurry ends a Close whose time is over, whatever has not answered or returned.
+func (c *candidacy) hurry() {
+	if c.phase == ended {
+		return
+	}
+	if !c.closing {
+		c.resign(resignCommand{cause: ErrClosed})
+	}
+	if c.untold {
+		c.tellStepDown(ErrBallotDeleted)
+	}
+	if c.phase != idle {
+		c.closeErr = fmt.Errorf("election: close %s: the time to shut down was over: the ballot ends with the session", c.path)
+	}
+	c.abandonBallot()
+	c.setPhase(ended)
+}
+
 // drained notes that a callback of the last term, or the function given to
 // Run, has returned.
 func (c *candidacy) drained() {
@@ -124,7 +142,11 @@ func (c *candidacy) endTerm() {
 func (c *candidacy) resign(m resignCommand) {
 	if errors.Is(m.cause, ErrClosed) {
 		if !c.closing {
-			c.quitAt = time.Now().Add(c.patience())
+			begun := time.Now()
+			if c.phase == withdrawing {
+				begun = c.leftAt // what a Resign has waited is not waited again
+			}
+			c.quitAt = begun.Add(c.patience())
 		}
 		c.closing = true
 	}

@@ -393,18 +393,54 @@ func (h *connectedHook) fire(logger *slog.Logger) {
 // the connection, if the Session owns it. It returns the errors of those, and
 // ErrCallbackRunning when an OnConnected function has not returned within the
 // session timeout. When it returns nil no callback runs any more and, with an
-// owned connection, no goroutine is left. A second Close waits for the first and
-// returns the same.
-func (s *Session) Close() error {
+// owned connection, no goroutine is left. It waits for StepDownTimeout and two
+// session timeouts at most, as Candidate.Close does, and some seconds for the
+// connection; Shutdown has a bound of yours. A second Close waits for the first
+// and returns the same.
+func (s *Session) Close() error { return s.Shutdown(context.Background()) }
+
+// Shutdown is Close within ctx, one bound for all of it. Call it when the
+// process is told to end, beside Run: that returns when its candidate is
+// closed, which is within ctx as well, and its function has returned. No
+// candidate leads any more before anything is waited for.
+//
+// If ctx ends first, Shutdown returns its error at once. A connection that the
+// Session owns is closed then all the same, and its session with it if a server
+// can be told: ballots are gone, and others may lead, though callbacks of the
+// last term may not have returned. What is still under way goes on in the
+// background, for no longer than Close would; a Close or Shutdown after that
+// waits for it.
+func (s *Session) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
-	if s.closing {
-		s.mu.Unlock()
-		<-s.closed
-		return s.closeErr
+	if !s.closing {
+		s.closing = true
+		s.publish(s.view) // wakes those who wait for a connection
+		go s.closeAll()
 	}
-	s.closing = true
+	s.mu.Unlock()
+	select {
+	case <-s.closed:
+		return s.closeErr
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	for m := range s.members {
+		if c, ok := m.(*Candidate); ok {
+			c.inbox.push(hurryCommand{})
+		}
+	}
+	s.mu.Unlock()
+	if s.owned {
+		s.quitting.Store(true) // whatever connection comes now comes too late
+		s.help(s.closeConnection)
+	}
+	return fmt.Errorf("election: shut down: %w", contextError(ctx))
+}
+
+// closeAll is what Close and Shutdown wait for.
+func (s *Session) closeAll() {
 	defer close(s.closed)
-	s.publish(s.view) // wakes those who wait for a connection
+	s.mu.Lock()
 	members := make([]member, 0, len(s.members))
 	for m := range s.members {
 		members = append(members, m)
@@ -442,17 +478,21 @@ func (s *Session) Close() error {
 	}
 	if s.owned {
 		s.quitting.Store(true) // whatever connection comes now comes too late
-		s.conn.Load().Close()
-		if w := s.wire.Load(); w != nil {
-			_ = w.Close() // the client may be waiting for a handshake
-		}
+		s.closeConnection()
 		s.helpMu.Lock()
 		s.helpless = true
 		s.helpMu.Unlock()
 		s.helpers.Wait()
 	}
 	s.closeErr = errors.Join(errs...)
-	return s.closeErr
+}
+
+// closeConnection closes the client. It may be called more than once.
+func (s *Session) closeConnection() {
+	s.conn.Load().Close()
+	if w := s.wire.Load(); w != nil {
+		_ = w.Close() // the client may be waiting for a handshake
+	}
 }
 
 func (s *Session) now() instant { return time.Since(s.base) }

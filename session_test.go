@@ -87,6 +87,18 @@ func TestConnectionLogged(t *testing.T) {
 	}
 }
 
+// unchecked is a session whose Close may fail.
+func (w *world) unchecked() *node {
+	w.t.Helper()
+	n := &node{link: newLink(w.dial)}
+	s, err := election.Connect(w.servers, w.timeout(), &election.SessionOptions{Dialer: n.link.Dial, Logger: w.logger()})
+	require.NoError(w.t, err)
+	n.Session = s
+	w.t.Cleanup(func() { _ = s.Close() })
+	require.NoError(w.t, s.AwaitConnected(w.context()))
+	return n
+}
+
 // What cannot work is refused, and the error says what to write instead.
 func TestConnectArguments(t *testing.T) {
 	const hour = time.Hour
@@ -500,5 +512,109 @@ func TestCredentialsRefusedOnce(t *testing.T) {
 		time.Sleep(4 * w.timeout())
 		assert.True(t, a.IsLeader())
 		w.same("journal", j.all(), []string{"a won"})
+	})
+}
+
+// Shutdown is one bound for everything, whatever does not answer or return.
+func TestShutdown(t *testing.T) {
+	within := func(w *world, limit time.Duration) (context.Context, context.CancelFunc) {
+		return context.WithTimeoutCause(context.Background(), limit, errors.New("the time is over"))
+	}
+	t.Run("all is well", func(t *testing.T) {
+		virtually(t, func(t *testing.T, w *world) {
+			j := &journal{}
+			a := w.member("a", j).lead()
+			ctx, cancel := within(w, w.timeout())
+			defer cancel()
+			require.NoError(t, a.node.Shutdown(ctx))
+			require.NoError(t, a.node.Shutdown(ctx))
+			require.NoError(t, a.node.Close())
+			assert.Empty(t, w.children(w.client(), a.RootVotePath()))
+			w.same("journal", j.all(), []string{"a won", "a stepped down: closed"})
+		})
+	})
+	t.Run("no server answers", func(t *testing.T) {
+		virtually(t, func(t *testing.T, w *world) {
+			j := &journal{}
+			a := w.memberOn(w.unchecked(), "a", j).lead()
+			a.node.link.setDown(true)
+			ctx, cancel := within(w, w.timeout()/2)
+			defer cancel()
+			began := time.Now()
+			err := a.node.Shutdown(ctx)
+			assert.Equal(t, w.timeout()/2, time.Since(began))
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.ErrorContains(t, err, "the time is over")
+			assert.False(t, a.IsLeader())
+			w.same("journal", j.all(), []string{"a won", "a stepped down: closed"})
+			require.ErrorContains(t, a.node.Close(), "the time to shut down was over")
+			assert.LessOrEqual(t, time.Since(began), w.timeout()/2+4*time.Second, "what was left behind")
+		})
+	})
+	t.Run("a callback hangs", func(t *testing.T) {
+		virtually(t, func(t *testing.T, w *world) {
+			j := &journal{}
+			n := w.unchecked()
+			a := w.memberOn(n, "a", j, func(o *election.CandidateOptions) { o.StepDownTimeout = time.Hour })
+			release := make(chan struct{})
+			a.OnStepDown(func(context.Context, election.Term, error) { <-release })
+			b := w.member("b", j)
+			a.lead()
+			b.vote()
+			ctx, cancel := within(w, w.timeout()/2)
+			defer cancel()
+			began := time.Now()
+			require.ErrorIs(t, n.Shutdown(ctx), context.DeadlineExceeded)
+			assert.Equal(t, w.timeout()/2, time.Since(began))
+			assert.False(t, b.IsLeader(), "before the bound")
+			w.await(j, "b won")
+			assert.LessOrEqual(t, time.Since(began), w.timeout(), "its session ends, and its ballot with it")
+			close(release)
+			_ = n.Close()
+		})
+	})
+	t.Run("beside Run", func(t *testing.T) {
+		virtually(t, func(t *testing.T, w *world) {
+			a := w.memberOn(w.unchecked(), "a", &journal{})
+			ctx, stop := context.WithCancel(context.Background())
+			defer stop()
+			leads := make(chan struct{})
+			ran := make(chan error, 1)
+			go func() {
+				ran <- a.Run(ctx, func(ctx context.Context, _ election.Term) error { close(leads); <-ctx.Done(); return nil })
+			}()
+			<-leads
+			a.node.link.setDown(true)
+			began := time.Now()
+			stop()
+			bound, cancel := within(w, w.timeout()/2)
+			defer cancel()
+			require.ErrorIs(t, a.node.Shutdown(bound), context.DeadlineExceeded)
+			assert.Equal(t, w.timeout()/2, time.Since(began))
+			<-ran
+			assert.LessOrEqual(t, time.Since(began), w.timeout()/2+time.Second, "Run")
+		})
+	})
+}
+
+// A service that is told to end while no server answers, by Run and then Close:
+// Close does not wait again for what Run has waited for.
+func TestRunAndCloseDoNotAddUp(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		a := w.memberOn(w.unchecked(), "a", &journal{})
+		ctx, stop := context.WithCancel(context.Background())
+		defer stop()
+		leads := make(chan struct{})
+		ran := make(chan error, 1)
+		go func() {
+			ran <- a.Run(ctx, func(ctx context.Context, _ election.Term) error { close(leads); <-ctx.Done(); return nil })
+		}()
+		<-leads
+		a.node.link.setDown(true)
+		began := time.Now()
+		stop()
+		require.ErrorIs(t, <-ran, context.Canceled)
+		require.ErrorContains(t, a.node.Close(), "no server answered")
+		assert.LessOrEqual(t, time.Since(began), 2*w.timeout()+3*time.Second)
 	})
 }
