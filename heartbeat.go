@@ -97,7 +97,7 @@ func (l *sessionLoop) beaten(m beat) {
 			return // nobody has been waiting for it
 		}
 	} else if until-l.now() >= minToClaim {
-		l.inc.lease.Store(newLease(l.base, until))
+		l.inc.lease.Store(newLease(l.base, until).beside(&l.ahead, m.on.rule.timeout/12))
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -108,18 +108,49 @@ func (l *sessionLoop) beaten(m beat) {
 
 // watchClock takes a difference between the two clocks for a lapse. It looks
 // back for one session timeout or two, so that short stops add up: nothing older
-// bears on a lease.
-func (l *sessionLoop) watchClock() { l.noteClock(l.readClock()) }
+// bears on a lease. On Linux the kernel tells besides of suspensions that the
+// wall clock does not show, or not yet, and of shorter ones.
+func (l *sessionLoop) watchClock() {
+	reading := l.readClock()
+	l.noteClock(reading)
+	if least, most, ok := suspendedFor(); ok {
+		l.noteSuspension(reading, least, most)
+	}
+}
 
 func (l *sessionLoop) noteClock(reading clockReading) {
 	if !reading.slept(l.clocks[0], l.Timeout()/12) {
 		if reading.monotonic-l.clocks[1].monotonic > l.Timeout() {
 			l.clocks = [2]clockReading{l.clocks[1], reading}
+			l.ahead.Store(int64(l.clocks[0].ahead()))
 		}
 		return
 	}
-	l.clocks = [2]clockReading{reading, reading}
 	l.logger.Warn("election: the wall clock jumped: the machine may have been suspended")
+	l.stoodStill(reading)
+}
+
+// noteSuspension takes for how long the machine has been suspended, in all.
+func (l *sessionLoop) noteSuspension(reading clockReading, least, most time.Duration) {
+	first := l.suspensionAt == 0
+	l.suspensionAt = max(1, reading.monotonic)
+	if first {
+		l.suspended = most
+		return
+	}
+	if least-l.suspended <= l.Timeout()/100 {
+		l.suspended = min(l.suspended, most) // the closer of two upper bounds
+		return
+	}
+	l.logger.Warn("election: the machine was suspended", "for", least-l.suspended)
+	l.suspended = most
+	l.stoodStill(reading)
+}
+
+// stoodStill gives up what rests on the monotonic clock, which has stood still.
+func (l *sessionLoop) stoodStill(reading clockReading) {
+	l.clocks = [2]clockReading{reading, reading}
+	l.ahead.Store(int64(reading.ahead()))
 	l.awake.Store(int64(reading.monotonic))
 	if conn := l.connection.Load(); conn != nil {
 		conn.heard.forget(reading.monotonic)

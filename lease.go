@@ -215,8 +215,14 @@ type lease struct {
 	base    time.Time
 	until   atomic.Int64 // nanoseconds since base; 0 once lapsed
 	renewed atomic.Int64 // when it was last extended, likewise
-	ctx     context.Context
-	cancel  context.CancelCauseFunc
+	// ahead is how far the wall clock was ahead of the monotonic one when that
+	// was last found to be in order, and drift is how much it may have moved
+	// since. A suspended machine's monotonic clock stands still, and so would
+	// the lease: whoever asks first after it goes on is told by the wall clock.
+	ahead  *atomic.Int64 // nil: nobody keeps it
+	drift  time.Duration
+	ctx    context.Context
+	cancel context.CancelCauseFunc
 }
 
 func newLease(base time.Time, until instant) *lease {
@@ -227,10 +233,28 @@ func newLease(base time.Time, until instant) *lease {
 	return l
 }
 
-// valid compares the clock. It takes no lock and allocates nothing.
+// beside makes the lease end, too, when the wall clock jumps.
+func (l *lease) beside(ahead *atomic.Int64, drift time.Duration) *lease {
+	l.ahead, l.drift = ahead, drift
+	return l
+}
+
+// valid compares the clocks, both of one reading. It takes no lock and
+// allocates nothing.
 func (l *lease) valid() bool {
 	until := l.until.Load()
-	return int64(time.Since(l.base)) < until || !l.lapse(until)
+	now := time.Now()
+	since := now.Sub(l.base)
+	if until != 0 && l.ahead != nil && (wallAhead(now, since)-time.Duration(l.ahead.Load())).Abs() > l.drift {
+		l.revoke(ErrLeaseLapsed)
+		return false
+	}
+	return int64(since) < until || !l.lapse(until)
+}
+
+// wallAhead is how far the wall clock of a reading is ahead of the monotonic one.
+func wallAhead(now time.Time, monotonic instant) time.Duration {
+	return time.Duration(now.UnixNano()) - monotonic
 }
 
 // lapse ends a lease whose end was read as until and has passed, unless it
@@ -300,3 +324,6 @@ type clockReading struct {
 func (r clockReading) slept(earlier clockReading, tolerance time.Duration) bool {
 	return (r.wall.Sub(earlier.wall) - (r.monotonic - earlier.monotonic)).Abs() > tolerance
 }
+
+// ahead is how far the wall clock is ahead of the monotonic one.
+func (r clockReading) ahead() time.Duration { return wallAhead(r.wall, r.monotonic) }

@@ -80,6 +80,7 @@ type Session struct {
 	established atomic.Int64 // counts StateHasSession
 	unanswered  atomic.Int64 // handshakes sent since one was answered
 	helloAt     atomic.Int64 // instant of the first of those
+	ahead       atomic.Int64 // how far the wall clock is ahead of the monotonic one, as leases have it
 	awake       atomic.Int64 // instant of the last jump of the clock: times before it are not comparable
 	server      atomic.Pointer[serverAt]
 	refusedAt   atomic.Int64 // instant since when servers refuse the credentials; 0: they do not

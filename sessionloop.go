@@ -40,6 +40,8 @@ type sessionLoop struct {
 	lastBeatAnswered instant
 	lastBeatOn       *connection
 	clocks           [2]clockReading // an older reading and a newer one
+	suspended        time.Duration   // for how long the machine has been, at most, when it was last looked at
+	suspensionAt     instant         // which was then
 	timer            *time.Timer
 	quit             bool
 	away             outage
@@ -100,6 +102,8 @@ func (s *Session) run() {
 	defer close(s.done)
 	now := s.readClock()
 	l := &sessionLoop{Session: s, first: true, clocks: [2]clockReading{now, now}}
+	s.ahead.Store(int64(now.ahead()))
+	l.watchClock()
 	l.beginOutage(now.monotonic)
 	l.strangers = make(map[string]bool)
 	l.timer = time.NewTimer(time.Hour)
@@ -162,7 +166,11 @@ func (l *sessionLoop) step() {
 		return
 	}
 	now := l.now()
-	l.watchClock()
+	if now-l.suspensionAt >= l.Timeout()/16 { // that one asks the kernel
+		l.watchClock()
+	} else {
+		l.noteClock(l.readClock())
+	}
 	conn := l.conn.Load()
 	id := conn.SessionID()
 	// In this order: a session that is established between the two reads is
