@@ -222,8 +222,8 @@ func TestNewSessionArguments(t *testing.T) {
 			assert.Error(t, err, name)
 			assert.Nil(t, s, name)
 		}
-		m := &metrics{}
-		n := w.lent(func(o *election.SessionOptions) { o.Metrics, o.TickTime = m, time.Second })
+		m := &metrics{journal: &journal{}}
+		n := w.lent(func(o *election.SessionOptions) { o.Metrics, o.TickTime = m.hooks(), time.Second })
 		w.memberOn(n, "a", &journal{}).lead()
 		w.until("the session's metrics to be told", func() bool { return m.renewals.Load() > 0 })
 		assert.Contains(t, w.log.String(), "session ready", "the logger that was given")
