@@ -1,0 +1,58 @@
+// Package proof holds the proofs of the lease and of the election, and runs them: make prove. See README.md.
+package proof
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// A proof takes minutes and tools that Go does not bring, so it is asked for.
+var prove = flag.String("prove", "", "run the proofs: short, or long for the larger models, too")
+
+// needTools skips a test unless proofs were asked for. Then a tool that is missing is a failure, never a skip.
+func needTools(t *testing.T, tools ...string) {
+	switch *prove {
+	case "":
+		t.Skip("a proof: run make prove, or go test ./proof -prove=short")
+	case "short", "long":
+	default:
+		t.Fatalf("-prove=%q: want short or long", *prove)
+	}
+	for _, tool := range tools {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Fatalf("%s is missing: scripts/install-test-deps installs it (%v)", tool, err)
+		}
+	}
+}
+
+// run runs a tool in dir and returns what it wrote.
+func run(t *testing.T, dir, stdin, name string, args ...string) (string, error) {
+	cmd := exec.CommandContext(t.Context(), name, args...)
+	cmd.Dir = dir
+	cmd.Stdin = strings.NewReader(stdin)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	return out.String(), err
+}
+
+// TestUnlearnedExists checks, without any tool, that what the proofs un-learn is what mutations/ un-learns.
+func TestUnlearnedExists(t *testing.T) {
+	exists := func(mutation string) {
+		if _, err := os.Stat(filepath.Join("..", "mutations", mutation+".txt")); err != nil {
+			t.Errorf("no such mutation: %v", err)
+		}
+	}
+	for _, row := range leaseRows {
+		for _, mutation := range row.unlearns {
+			if exists(mutation); !row.can {
+				t.Errorf("%q un-learns %s and is proved all the same", row.name, mutation)
+			}
+		}
+	}
+}
