@@ -127,7 +127,10 @@ byte req[N], reqBal[N], answer[N], ghost[N], ghostBal[N];
 
 byte exps = EXP, losts = LOST, lapses = LAPSE, hands = HAND, resigns = RESIGN, votes = VOTES, fails = FAIL, deafs = DEAF, demotes = DEMOTE;
 
-/* For the properties only. */
+/* For the properties only. Each property has a name, so that a counterexample says which one it is against. */
+bool two_leaders, two_ballots, ack_without_ballot, foreign_ack, token_fell, work_goes_on, failed_leads, resignation_forgotten,
+  ballot_unserved, unfinished, nobody_leads, reached;
+inline never(name, cond) { if :: (cond) -> name = true; assert(!name) :: else fi }
 bool robbed[N];             /* somebody deleted the ballot, and the candidate does not know yet */
 bool resigned[N];           /* resigned since this vote began */
 bool failed[N];             /* the takeover on this ballot failed */
@@ -205,7 +208,7 @@ inline execute(i, what, s) {
         if
         :: !isOf(s, i) -> result = GONE
         :: else ->
-           assert(!draining[i]); /* work ends before the next begins */
+           never(work_goes_on, draining[i]);
            gone(s); result = OK;
            if :: what == DELETE2 || what == MOVE2 -> ack = 0; ackOf = 0; CHANGED :: else fi;
            if :: what == MOVE || what == MOVE2 -> created(OWNED2(i)) :: else fi
@@ -261,7 +264,13 @@ inline leave(i) { leads[i] = false; draining[i] = true; step[i] = START; phase[i
 inline ballotLost(i, deleted) {
   if :: phase[i] >= WINNING && phase[i] <= LEADING -> leave(i) :: else fi;
   if
-  :: phase[i] == WAITING || phase[i] == CLAIMING -> becomeIdle(i)
+  :: phase[i] == WAITING || phase[i] == CLAIMING ->
+     if
+#ifndef UNLEARN_ACK_OUTLIVES_BALLOT
+     :: deleted && acked[i] -> withdraw[i] = true; step[i] = START; phase[i] = WITHDRAWING /* of what an earlier term acknowledged */
+#endif
+     :: else -> becomeIdle(i)
+     fi
   :: phase[i] == LEAVING ->
      if :: deleted && acked[i] -> withdraw[i] = true; watchOwn[i] = false; toldOwn[i] = false; robbed[i] = false
         :: else -> forget(i)
@@ -300,7 +309,7 @@ inline castDone(i) { /* with a ballot that is confirmed */
   if
   :: !want[i] || withdraw[i] -> withdraw[i] = true; step[i] = START; phase[i] = WITHDRAWING
   :: else ->
-     assert(!resigned[i]);
+     never(resignation_forgotten, resigned[i]);
      step[i] = START; verify[i] = false; placed[i] = (below[i] == 0);
      if :: below[i] == 0 -> phase[i] = CLAIMING :: else -> step[i] = PREDECESSOR; phase[i] = WAITING fi
   fi
@@ -447,8 +456,8 @@ end:
 #endif
        ) && lease[i] && ready(i) ->
        leads[i] = true; phase[i] = WINNING; step[i] = START;
-       assert(!failed[i]);
-       assert(robbed[i] || token < bal[i] || token == bal[i] && leader == i); /* tokens only grow */
+       never(failed_leads, failed[i]);
+       never(token_fell, !robbed[i] && (bal[i] < token || bal[i] == token && leader != i));
        if :: robbed[i] :: else -> token = bal[i]; leader = i fi }
   /* the lowest without a lease for long: to the end of the line */
   :: atomic { phase[i] == CLAIMING && !verify[i] && !lease[i] && ready(i) && free(i) && demotes > 0 ->
@@ -515,7 +524,7 @@ end:
        verify[i] = acked[i]; acked[i] = true; unsure[i] = true; send(i, ACK, bal[i]) }
   :: atomic { phase[i] == ACKING && (req[i] == ACK || req[i] == REPLACE) && answer[i] ->
        if
-       :: answer[i] == OK -> assert(!failed[i]); unsure[i] = false; verify[i] = false; step[i] = START; phase[i] = LEADING
+       :: answer[i] == OK -> never(failed_leads, failed[i]); unsure[i] = false; verify[i] = false; step[i] = START; phase[i] = LEADING
        :: answer[i] == GONE -> ballotLost(i, !unnoticed[i]) /* by what the session's id shows */
        :: answer[i] == UNKNOWN -> verify[i] = true; step[i] = SETTLE
        :: answer[i] == EXISTS || answer[i] == NOACK -> step[i] = READ
@@ -532,7 +541,7 @@ end:
 #else
           :: OWNACK(i) && verify[i] ->
 #endif
-             assert(robbed[i] || ack == i+1); /* the leader's acknowledgement is its own */
+             never(foreign_ack, !robbed[i] && ack != i+1);
              unsure[i] = false; verify[i] = false; step[i] = START; phase[i] = LEADING
 #ifndef UNLEARN_FOREIGN_ACK_KEPT
           :: else -> send(i, REPLACE, bal[i])
@@ -620,7 +629,7 @@ end:
        :: phase[i] == LEAVING || phase[i] == MOVING -> withdraw[i] = true
        :: else
        fi }
-  :: atomic { votes > 0 && !want[i] -> votes--; want[i] = true; asked[i] = true }
+  :: atomic { votes > 0 && !want[i] -> votes--; if :: want[i] = true; asked[i] = true :: true fi }
   od
 }
 
@@ -639,35 +648,37 @@ proctype monitor() {
   byte i, led, wanted;
 end:
   do
-  :: atomic { TWO -> assert(false) }                                             /* never two leaders */
-  :: atomic { ack && ackOf != BYHAND && ballots[ackOf] / 4 != ack -> assert(false) } /* no acknowledgement without its ballot */
-  :: atomic { DOUBLE(0) || DOUBLE(1) || DOUBLE(N-1) -> assert(false) }             /* at most one ballot for each that stands */
-#if REACH == 1
-  :: atomic { phase[0] == LEADING && token > 2 -> assert(false) }
-#elif REACH == 2
-  :: atomic { ack == 1 && unsure[0] && phase[0] == WITHDRAWING -> assert(false) }
-#elif REACH == 3
-  :: atomic { ghost[0] == CREATE && phase[1] == LEADING -> assert(false) }
-#elif REACH == 4
-  :: atomic { ghost[0] == MOVE && lease[0] -> assert(false) }
+  :: atomic { TWO -> never(two_leaders, true) }
+  :: atomic { ack && ackOf != BYHAND && ballots[ackOf] / 4 != ack -> never(ack_without_ballot, true) }
+  :: atomic { DOUBLE(0) || DOUBLE(1) || DOUBLE(N-1) -> never(two_ballots, true) }
+#if REACH == 1    /* a second candidate leads and has acknowledged */
+  :: atomic { phase[0] == LEADING && token > N -> never(reached, true) }
+#elif REACH == 2  /* a lost reply to the acknowledgement, and it is there at the withdrawal */
+  :: atomic { ack == 1 && unsure[0] && phase[0] == WITHDRAWING -> never(reached, true) }
+#elif REACH == 3  /* a ballot may still be created that was given up, while another leads */
+  :: atomic { ghost[0] == CREATE && phase[1] == LEADING -> never(reached, true) }
+#elif REACH == 4  /* the same of a move, and the lease is back */
+  :: atomic { (ghost[0] == MOVE || ghost[0] == MOVE2) && lease[0] -> never(reached, true) }
+#elif REACH == 5  /* a candidate leads again on its ballot after its lease lapsed */
+  :: atomic { phase[0] == WINNING && acked[0] -> never(reached, true) }
+#elif REACH == 6  /* two lead that are excused: a ballot was deleted by hand */
+  :: atomic { leads[0] && leads[1] -> never(reached, true) }
 #endif
   :: atomic { timeout -> /* nothing is left to happen */
        do
        :: i < N ->
-          assert(has[i] == (inLine(i) -> 1 : 0));      /* one ballot, that is served; or none */
-          assert(phase[i] == IDLE || phase[i] == WAITING || phase[i] == LEADING);
-          assert(asked[i] == inLine(i));
-          assert(free(i) && !draining[i]);
-          if :: leads[i] -> led++; assert(ack == i+1 && (ackOf == bal[i] || ackOf == BYHAND)) :: else fi;
+          never(ballot_unserved, has[i] != (inLine(i) -> 1 : 0));
+          never(unfinished, !free(i) || draining[i] || !(phase[i] == IDLE || phase[i] == WAITING || phase[i] == LEADING) || asked[i] != inLine(i));
+          if :: leads[i] -> led++; never(foreign_ack, ack != i+1 || (ackOf != bal[i] && ackOf != BYHAND)) :: else fi;
           if :: asked[i] -> wanted++ :: else fi;
           i++
        :: else -> break
        od;
-       assert(led == (wanted > 0 -> 1 : 0));        /* somebody leads in the end, if anybody wants to */
-#if REACH == 9
-       assert(false);
+       never(nobody_leads, led != (wanted > 0 -> 1 : 0));
+       never(ack_without_ballot, !wanted && ack);
+#if REACH == 9    /* the end */
+       never(reached, true);
 #endif
-       assert(wanted || !ack);
        break }
   od
 }

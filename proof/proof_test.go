@@ -4,9 +4,12 @@ package proof
 import (
 	"bytes"
 	"flag"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -54,5 +57,23 @@ func TestUnlearnedExists(t *testing.T) {
 				t.Errorf("%q un-learns %s and is proved all the same", row.name, mutation)
 			}
 		}
+	}
+	text, err := os.ReadFile("election.pml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := make(map[string]bool)
+	for _, u := range electionUnlearned {
+		known[u.macro] = true
+		if u.design == "" {
+			exists(u.mutation())
+		}
+	}
+	used := make(map[string]bool)
+	for _, m := range regexp.MustCompile(`(?m)^#ifn?def UNLEARN_(\w+)`).FindAllStringSubmatch(string(text), -1) {
+		used[m[1]] = true
+	}
+	if !maps.Equal(known, used) {
+		t.Errorf("election.pml un-learns %v, and the list has %v", slices.Sorted(maps.Keys(used)), slices.Sorted(maps.Keys(known)))
 	}
 }
