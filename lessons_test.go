@@ -484,6 +484,42 @@ func TestLapseAndReturn(t *testing.T) {
 	})
 }
 
+// A lapse, and before the lease returns the ballot is deleted by hand: what it
+// had acknowledged goes, too, or others would be told of a leader that resigned.
+func TestBallotDeletedAfterLapse(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a := w.member("a", j).lead()
+		time.Sleep(w.timeout())
+		// Multis are throttled, heartbeats among them; all else is answered.
+		free := w.srv.Control(testutil.OpMulti, func(r *testutil.Request) testutil.Action {
+			if r.SessionID == a.node.ID() {
+				return testutil.Fail(testutil.ErrorCode(-127))
+			}
+			return testutil.Pass
+		})
+		w.await(j, "a stepped down: lease lapsed")
+		conn := w.client()
+		if children := w.children(conn, a.RootVotePath()); len(children) != 2 {
+			t.Fatalf("after the lapse: %q", children)
+		}
+		if err := conn.Delete(a.VotePath(), -1); err != nil {
+			t.Fatal(err)
+		}
+		w.settle()
+		resigned := make(chan error, 1)
+		go func() { resigned <- a.Resign(w.context()) }()
+		w.settle()
+		free()
+		if err := <-resigned; err != nil {
+			t.Fatal(err)
+		}
+		if children := w.children(conn, a.RootVotePath()); len(children) != 0 {
+			t.Fatalf("nobody stands, and there is %q", children)
+		}
+	})
+}
+
 // HotStandby: the candidate next in line leads at once.
 func TestHotStandby(t *testing.T) {
 	virtually(t, func(t *testing.T, w *world) {
