@@ -1,5 +1,6 @@
 # make test    everything, race detector on, on the in-process server and on a real ZooKeeper
 # make lint    formatting and linters, of pinned versions
+# make prove   the proofs of the lease and of the election (proof/README.md); make prove-long: larger models, too
 # make fuzz    each fuzz target for FUZZTIME
 # make bench   benchmarks against the barest recipe, and the long soak; prints tables (docs/performance.md)
 # make chaos   CHAOS_FAULTS faults on a real ensemble, half an hour; writes docs/chaos.md and docs/chaos.svg
@@ -64,6 +65,19 @@ simulate:
 .PHONY: simulate-short
 simulate-short:
 	$(GO) test -count=1 -v -run '^TestSimulate$$' . -simulate.for=$(SIMULATE_FOR) -simulate.first=$(SIMULATE_FIRST)
+
+# The models are checked by as many verifiers at a time as there are processors, with at most 1.8 GB each (8 GB in the
+# long form: PROVE=1 runs one at a time).
+PROVE ?= $(shell nproc)
+PROVER = $(GO) test -count=1 -v -timeout 6h -parallel $(PROVE) ./proof
+
+.PHONY: prove
+prove: deps
+	$(PROVER) -prove=short
+
+.PHONY: prove-long
+prove-long: deps
+	$(PROVER) -prove=long
 
 .PHONY: mutations
 mutations:

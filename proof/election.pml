@@ -129,8 +129,8 @@ byte exps = EXP, losts = LOST, lapses = LAPSE, hands = HAND, resigns = RESIGN, v
 
 /* For the properties only. Each property has a name, so that a counterexample says which one it is against. */
 bool two_leaders, two_ballots, ack_without_ballot, foreign_ack, token_fell, work_goes_on, failed_leads, resignation_forgotten,
-  ballot_unserved, unfinished, nobody_leads, reached;
-inline never(name, cond) { if :: (cond) -> name = true; assert(!name) :: else fi }
+  ballot_unserved, unfinished, nobody_leads, met;
+inline refute(name, cond) { if :: (cond) -> name = true; assert(!name) :: else fi }
 bool robbed[N];             /* somebody deleted the ballot, and the candidate does not know yet */
 bool resigned[N];           /* resigned since this vote began */
 bool failed[N];             /* the takeover on this ballot failed */
@@ -208,7 +208,7 @@ inline execute(i, what, s) {
         if
         :: !isOf(s, i) -> result = GONE
         :: else ->
-           never(work_goes_on, draining[i]);
+           refute(work_goes_on, draining[i]);
            gone(s); result = OK;
            if :: what == DELETE2 || what == MOVE2 -> ack = 0; ackOf = 0; CHANGED :: else fi;
            if :: what == MOVE || what == MOVE2 -> created(OWNED2(i)) :: else fi
@@ -309,7 +309,7 @@ inline castDone(i) { /* with a ballot that is confirmed */
   if
   :: !want[i] || withdraw[i] -> withdraw[i] = true; step[i] = START; phase[i] = WITHDRAWING
   :: else ->
-     never(resignation_forgotten, resigned[i]);
+     refute(resignation_forgotten, resigned[i]);
      step[i] = START; verify[i] = false; placed[i] = (below[i] == 0);
      if :: below[i] == 0 -> phase[i] = CLAIMING :: else -> step[i] = PREDECESSOR; phase[i] = WAITING fi
   fi
@@ -451,13 +451,13 @@ end:
           :: ballots[bal[i]] != OWNED(i) -> ballotLost(i, true)
        fi }
   :: atomic { (phase[i] == CLAIMING && !verify[i]
-#ifdef UNLEARN_MOVING_CLAIMS
+#ifdef UNLEARN_CLAIMS_WHILE_MOVING
        || phase[i] == MOVING
 #endif
        ) && lease[i] && ready(i) ->
        leads[i] = true; phase[i] = WINNING; step[i] = START;
-       never(failed_leads, failed[i]);
-       never(token_fell, !robbed[i] && (bal[i] < token || bal[i] == token && leader != i));
+       refute(failed_leads, failed[i]);
+       refute(token_fell, !robbed[i] && (bal[i] < token || bal[i] == token && leader != i));
        if :: robbed[i] :: else -> token = bal[i]; leader = i fi }
   /* the lowest without a lease for long: to the end of the line */
   :: atomic { phase[i] == CLAIMING && !verify[i] && !lease[i] && ready(i) && free(i) && demotes > 0 ->
@@ -465,8 +465,11 @@ end:
 
   /* --- moving: what happens to the own ballot and the one in front is only noted, and nothing is claimed */
   :: atomic { phase[i] == MOVING && step[i] == START && free(i) && ready(i) ->
+#ifdef UNLEARN_MOVE_LEAVES_ACKNOWLEDGEMENT
+       acked[i] = false;
+#endif
        if
-#ifndef UNLEARN_MOVING_ACK_UNSETTLED
+#ifndef UNLEARN_MOVE_ACK_UNSETTLED
        :: acked[i] && unsure[i] -> barrier(i); unsure[i] = false
        :: acked[i] && !unsure[i] ->
 #else
@@ -482,7 +485,7 @@ end:
        :: answer[i] == NOACK -> acked[i] = false; step[i] = START
        :: answer[i] == OK && !unnoticed[i] ->
           n = reqBal[i];
-#ifdef UNLEARN_MOVING_KEEPS_PLACE
+#ifdef UNLEARN_MOVE_KEEPS_PLACE
           bal[i] = n; tag[i] = NEXTTAG(i); toldOwn[i] = false; watchOwn[i] = true; robbed[i] = false; acked[i] = false; step[i] = START; phase[i] = CLAIMING
 #else
           /* a new ballot, with nothing of the old one's: confirmed like one that was just cast */
@@ -502,7 +505,7 @@ end:
           :: else -> becomeIdle(i)
           fi
        fi; n = 0 }
-#ifdef UNLEARN_MOVING_HEEDS_EVENTS
+#ifdef UNLEARN_MOVED_TAKEN_FOR_DELETED
   :: atomic { phase[i] == MOVING && toldOwn[i] && (free(i) || answer[i]) -> done(i); tag[i] = NEXTTAG(i); becomeIdle(i) }
 #endif
 
@@ -524,7 +527,7 @@ end:
        verify[i] = acked[i]; acked[i] = true; unsure[i] = true; send(i, ACK, bal[i]) }
   :: atomic { phase[i] == ACKING && (req[i] == ACK || req[i] == REPLACE) && answer[i] ->
        if
-       :: answer[i] == OK -> never(failed_leads, failed[i]); unsure[i] = false; verify[i] = false; step[i] = START; phase[i] = LEADING
+       :: answer[i] == OK -> refute(failed_leads, failed[i]); unsure[i] = false; verify[i] = false; step[i] = START; phase[i] = LEADING
        :: answer[i] == GONE -> ballotLost(i, !unnoticed[i]) /* by what the session's id shows */
        :: answer[i] == UNKNOWN -> verify[i] = true; step[i] = SETTLE
        :: answer[i] == EXISTS || answer[i] == NOACK -> step[i] = READ
@@ -541,7 +544,7 @@ end:
 #else
           :: OWNACK(i) && verify[i] ->
 #endif
-             never(foreign_ack, !robbed[i] && ack != i+1);
+             refute(foreign_ack, !robbed[i] && ack != i+1);
              unsure[i] = false; verify[i] = false; step[i] = START; phase[i] = LEADING
 #ifndef UNLEARN_FOREIGN_ACK_KEPT
           :: else -> send(i, REPLACE, bal[i])
@@ -648,36 +651,36 @@ proctype monitor() {
   byte i, led, wanted;
 end:
   do
-  :: atomic { TWO -> never(two_leaders, true) }
-  :: atomic { ack && ackOf != BYHAND && ballots[ackOf] / 4 != ack -> never(ack_without_ballot, true) }
-  :: atomic { DOUBLE(0) || DOUBLE(1) || DOUBLE(N-1) -> never(two_ballots, true) }
+  :: atomic { TWO -> refute(two_leaders, true) }
+  :: atomic { ack && ackOf != BYHAND && ballots[ackOf] / 4 != ack -> refute(ack_without_ballot, true) }
+  :: atomic { DOUBLE(0) || DOUBLE(1) || DOUBLE(N-1) -> refute(two_ballots, true) }
 #if REACH == 1    /* a second candidate leads and has acknowledged */
-  :: atomic { phase[0] == LEADING && token > N -> never(reached, true) }
+  :: atomic { phase[0] == LEADING && token > N -> refute(met, true) }
 #elif REACH == 2  /* a lost reply to the acknowledgement, and it is there at the withdrawal */
-  :: atomic { ack == 1 && unsure[0] && phase[0] == WITHDRAWING -> never(reached, true) }
+  :: atomic { ack == 1 && unsure[0] && phase[0] == WITHDRAWING -> refute(met, true) }
 #elif REACH == 3  /* a ballot may still be created that was given up, while another leads */
-  :: atomic { ghost[0] == CREATE && phase[1] == LEADING -> never(reached, true) }
+  :: atomic { ghost[0] == CREATE && phase[1] == LEADING -> refute(met, true) }
 #elif REACH == 4  /* the same of a move, and the lease is back */
-  :: atomic { (ghost[0] == MOVE || ghost[0] == MOVE2) && lease[0] -> never(reached, true) }
+  :: atomic { (ghost[0] == MOVE || ghost[0] == MOVE2) && lease[0] -> refute(met, true) }
 #elif REACH == 5  /* a candidate leads again on its ballot after its lease lapsed */
-  :: atomic { phase[0] == WINNING && acked[0] -> never(reached, true) }
+  :: atomic { phase[0] == WINNING && acked[0] -> refute(met, true) }
 #elif REACH == 6  /* two lead that are excused: a ballot was deleted by hand */
-  :: atomic { leads[0] && leads[1] -> never(reached, true) }
+  :: atomic { leads[0] && leads[1] -> refute(met, true) }
 #endif
   :: atomic { timeout -> /* nothing is left to happen */
        do
        :: i < N ->
-          never(ballot_unserved, has[i] != (inLine(i) -> 1 : 0));
-          never(unfinished, !free(i) || draining[i] || !(phase[i] == IDLE || phase[i] == WAITING || phase[i] == LEADING) || asked[i] != inLine(i));
-          if :: leads[i] -> led++; never(foreign_ack, ack != i+1 || (ackOf != bal[i] && ackOf != BYHAND)) :: else fi;
+          refute(ballot_unserved, has[i] != (inLine(i) -> 1 : 0));
+          refute(unfinished, !free(i) || draining[i] || !(phase[i] == IDLE || phase[i] == WAITING || phase[i] == LEADING) || asked[i] != inLine(i));
+          if :: leads[i] -> led++; refute(foreign_ack, ack != i+1 || (ackOf != bal[i] && ackOf != BYHAND)) :: else fi;
           if :: asked[i] -> wanted++ :: else fi;
           i++
        :: else -> break
        od;
-       never(nobody_leads, led != (wanted > 0 -> 1 : 0));
-       never(ack_without_ballot, !wanted && ack);
+       refute(nobody_leads, led != (wanted > 0 -> 1 : 0));
+       refute(ack_without_ballot, !wanted && ack);
 #if REACH == 9    /* the end */
-       never(reached, true);
+       refute(met, true);
 #endif
        break }
   od

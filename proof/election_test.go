@@ -70,10 +70,12 @@ type unlearned struct {
 // mutation is the name of the file of mutations/ that un-learns the same in the code.
 func (u unlearned) mutation() string { return strings.ReplaceAll(strings.ToLower(u.macro), "_", "-") }
 
-const noFile = "the rule is older than mutations/"
+// theEnd: going to the end of the line for want of a lease is not in the code yet.
+const theEnd = "the end of the line"
 
 var electionUnlearned = []unlearned{
 	{macro: "ACK_LEFT_BEHIND", defs: "RESIGN=1", violates: "ack_without_ballot"},
+	{macro: "ACK_OUTLIVES_BALLOT", defs: "HAND=1 LAPSE=1 RESIGN=2", violates: "ack_without_ballot"},
 	{macro: "ACK_UNGUARDED", defs: "EXP=1", violates: "ack_without_ballot"},
 	{macro: "BALLOT_BEFORE_DRAIN", defs: "RESIGN=1", violates: "work_goes_on"},
 	{macro: "BLIND_TO_OWN_BALLOT", defs: "HAND=1", violates: "two_leaders"},
@@ -93,16 +95,17 @@ var electionUnlearned = []unlearned{
 	{macro: "SESSION_LOSS_UNNOTICED", defs: "EXP=1", violates: "two_leaders"},
 	{macro: "WATCH_TRUSTED", defs: "EXP=1 DEAF=1", violates: "nobody_leads"},
 
-	{macro: "BARRIER", defs: "LOST=1", violates: "two_ballots", design: noFile},
-	{macro: "MOVING_CLAIMS", defs: "DEMOTE=1", violates: "two_leaders", design: "the end of the line"},
-	{macro: "MOVING_HEEDS_EVENTS", defs: "DEMOTE=1", violates: "two_ballots", design: "the end of the line"},
-	{macro: "MOVING_KEEPS_PLACE", defs: "DEMOTE=1", violates: "two_leaders", design: "the end of the line"},
-	{macro: "MOVING_ACK_UNSETTLED", defs: "DEMOTE=1 LAPSE=1 LOST=1", violates: "ack_without_ballot", design: "the end of the line"},
+	{macro: "BARRIER", defs: "LOST=1", violates: "two_ballots", design: "the simulation has no name for it"},
+	{macro: "CLAIMS_WHILE_MOVING", defs: "DEMOTE=1", violates: "ballot_unserved", design: theEnd},
+	{macro: "MOVED_TAKEN_FOR_DELETED", defs: "DEMOTE=1", violates: "two_ballots", design: theEnd},
+	{macro: "MOVE_ACK_UNSETTLED", defs: "DEMOTE=1 LAPSE=1 LOST=1", violates: "ack_without_ballot", design: theEnd},
+	{macro: "MOVE_KEEPS_PLACE", defs: "DEMOTE=1", violates: "token_fell", design: theEnd},
+	{macro: "MOVE_LEAVES_ACKNOWLEDGEMENT", defs: "DEMOTE=1 LAPSE=1", violates: "ack_without_ballot", design: theEnd},
 }
 
 // electionReached are situations that the model must be able to meet: what never happens proves nothing.
 var electionReached = map[string]string{
-	"1": "RESIGN=1 VOTES=1", "2": "RESIGN=1 LOST=1", "3": "LOST=1", "4": "DEMOTE=1 LOST=1", "5": "LAPSE=1", "6": "HAND=1",
+	"1": "RESIGN=2 VOTES=1", "2": "RESIGN=1 LOST=1", "3": "LOST=1", "4": "DEMOTE=1 LOST=1", "5": "LAPSE=1", "6": "HAND=1",
 	"9": "EXP=1 LOST=1 LAPSE=1",
 }
 
@@ -131,7 +134,7 @@ func TestElection(t *testing.T) {
 	for number, defs := range electionReached {
 		t.Run("reached/"+number, func(t *testing.T) {
 			t.Parallel()
-			if out := verify(t, "REACH="+number+" "+defs, false, "-DSAFETY"); violated(out) != "reached" {
+			if out := verify(t, "REACH="+number+" "+defs, false, "-DSAFETY"); violated(out) != "met" {
 				t.Errorf("with %s it never happens:\n%s", defs, out)
 			}
 		})
