@@ -112,7 +112,7 @@
         (ite (= where 1) (= touched m-heard)
         (ite (= where 2) (and (<= m-answered touched) (<= touched n-sent)) ; a handshake in between
         (ite (= where 3) (< told touched)
-             (= touched told))))))
+             (and (< m-heard touched) (<= touched told))))))) ; a ping that was under way may have told it sooner
 
 ; A session is over no earlier than the timeout after it was touched last, a timeout that comes with the touch; and not
 ; before n is accepted. Touches besides that of m: a former server tells late of what it had heard; a new leader of the
@@ -122,19 +122,20 @@
 (declare-const former-tells Bool)    (declare-const former-told Real)
 (declare-const leader-changes Bool)  (declare-const taken-over Real)
 (declare-const resumes Bool)         (declare-const again-touched Real)
+(declare-const deposed Bool) ; that handshake asked a leader that is the leader no more
 (define-fun last ((t Real)) Bool
   (and (<= t over)
        (=> (and (<= touched over) (not lost-in-a-sweep)) (<= touched t))
        (=> (and former-tells (<= former-told over)) (<= former-told t))
        (=> (and leader-changes (<= taken-over over)) (<= taken-over t))
-       (=> (and resumes (<= again-touched over)) (<= again-touched t))))
+       (=> (and resumes (not deposed) (<= again-touched over)) (<= again-touched t))))
 (assert (=> quorum (<= n-accepted over)))
 (assert (=> leader-changes (< n-accepted taken-over)))
 (assert (< again-sent again-touched again-read))
 (assert (=> (and (not lost-in-a-sweep) (last touched)) (<= (+ touched granted) over)))
 (assert (=> (and former-tells (last former-told)) (<= (+ former-told former) over)))
 (assert (=> (and leader-changes (last taken-over)) (<= (+ taken-over former) over)))
-(assert (=> (and resumes (last again-touched)) (<= (+ again-touched regranted) over)))
+(assert (=> (and resumes (not deposed) (last again-touched)) (<= (+ again-touched regranted) over)))
 
 ; --- The rule. Only what the client's clock shows enters.
 
