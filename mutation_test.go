@@ -231,7 +231,10 @@ func (m *mutation) build(t *testing.T) (binary string, err error) {
 	}
 	overlay := struct{ Replace map[string]string }{make(map[string]string)}
 	for name, text := range files {
-		replaced := filepath.Join(dir, name)
+		replaced := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(replaced), 0o700); err != nil {
+			return "", err
+		}
 		if err := os.WriteFile(replaced, []byte(text), 0o600); err != nil {
 			return "", err
 		}
