@@ -1,6 +1,7 @@
 # make test    everything, race detector on, on the in-process server and on a real ZooKeeper
 # make lint    formatting and linters, of pinned versions
 # make prove   the proofs of the lease and of the election (proof/README.md); make prove-long: larger models, too
+# make lint    formatting and linters, of pinned versions; vet for every platform of PLATFORMS
 # make fuzz    each fuzz target for FUZZTIME
 # make bench   benchmarks against the barest recipe, and the long soak; prints tables (docs/performance.md)
 # make chaos   CHAOS_FAULTS faults on a real ensemble, half an hour; writes docs/chaos.md and docs/chaos.svg
@@ -34,8 +35,16 @@ test: deps
 	ELECTION_REQUIRE_ZOOKEEPER=1 $(GO) test -race -count=1 -timeout 10m $(TESTFLAGS) ./...
 	@set -e; for module in $(MODULES); do echo "in $$module:"; (cd $$module && $(GO) test -race -count=1 $(TESTFLAGS) ./...); done
 
+# That everything compiles there, tests included, and that vet has nothing against it.
+PLATFORMS = windows/amd64 darwin/arm64 freebsd/amd64 linux/386 linux/arm
+
+.PHONY: vet-platforms
+vet-platforms:
+	@set -e; for module in . $(MODULES); do for platform in $(PLATFORMS); do echo "vet $$module on $$platform"; \
+		(cd $$module && GOOS=$${platform%/*} GOARCH=$${platform#*/} $(GO) vet ./...); done; done
+
 .PHONY: lint
-lint: tools
+lint: tools vet-platforms
 	@unformatted=$$($(GOFUMPT) -l .); if [ -n "$$unformatted" ]; then echo "gofumpt would change:"; echo "$$unformatted"; exit 1; fi
 	$(GO) mod tidy -diff
 	$(GO) vet ./...
