@@ -33,15 +33,19 @@ type castResult struct {
 	ballot *ballot
 	watch  <-chan zk.Event // on the ballot's deletion
 	place  standing
-	// uncertain: a ballot with the tag may exist that nobody serves.
+	data   []byte // what it was cast with
+	// uncertain: a ballot with the tag may exist that nobody serves; name is
+	// its name, if it is known.
 	uncertain bool
+	name      string
 	err       error
 }
 
 // cast creates a ballot. It tries until there is exactly one, under the
-// present session, or until ctx ends.
-func (c *Candidate) cast(ctx context.Context, tag string, data []byte, uncertain bool) (r castResult) {
-	r.uncertain = uncertain
+// present session, or until ctx ends. created is the name that the answer to
+// the last creation told, or "".
+func (c *Candidate) cast(ctx context.Context, tag string, data []byte, uncertain bool, created string) (r castResult) {
+	r.data, r.uncertain = data, uncertain
 	for wait := newBackoff(c.session.Timeout()); ; wait.pause(ctx) {
 		inc, err := c.session.await(ctx, true)
 		if err != nil {
@@ -52,18 +56,22 @@ func (c *Candidate) cast(ctx context.Context, tag string, data []byte, uncertain
 		if r.uncertain {
 			if inc, name, err = c.find(ctx, tag); err != nil {
 				r.err = err
+				c.takeBack(ctx, &r, created)
 				return r
 			}
 			r.uncertain = name != ""
 		}
 		if name == "" {
 			name, err = c.create(ctx, tag, data)
+			created = name
 			if err != nil && ctx.Err() != nil {
 				r.err, r.uncertain = contextError(ctx), true
 				return r
 			}
 			if isRefused(err) {
-				r.err = err
+				// What such a code says of the ballot nobody knows.
+				var code ErrorCode
+				r.err, r.uncertain = err, errors.As(err, &code)
 				return r
 			}
 			// Anything else that was not an answer may have been applied. That
@@ -81,8 +89,23 @@ func (c *Candidate) cast(ctx context.Context, tag string, data []byte, uncertain
 			return r
 		case isRefused(err):
 			r.err = err
-			r.uncertain = !errors.Is(err, ErrSequenceExhausted)
+			if errors.Is(err, ErrSequenceExhausted) {
+				r.uncertain = false // it has been taken back
+			} else {
+				c.takeBack(ctx, &r, created)
+			}
 			return r
+		}
+	}
+}
+
+// takeBack deletes the ballot of a vote that came to nothing behind its
+// creation. Its name is known, so it can be deleted also by one who may not
+// read it, or what else there is. If that fails, the withdrawal goes on with it.
+func (c *Candidate) takeBack(ctx context.Context, r *castResult, name string) {
+	if name != "" && r.uncertain {
+		if r.name = name; c.remove(ctx, c.path+"/"+name) == nil {
+			r.uncertain, r.name = false, ""
 		}
 	}
 }
@@ -103,7 +126,10 @@ func (c *Candidate) create(ctx context.Context, tag string, data []byte) (name s
 		})
 		// Parents may go as fast as they are made, so not for ever.
 		if !errors.Is(err, zk.ErrNoNode) || tries == 3 {
-			return strings.TrimPrefix(path, c.path+"/"), err
+			if err != nil {
+				return "", err
+			}
+			return strings.TrimPrefix(path, c.path+"/"), nil
 		}
 		if err := c.makeParents(ctx); err != nil {
 			return "", err
@@ -118,7 +144,7 @@ func (c *Candidate) makeParents(ctx context.Context) error {
 			acl = c.nodeACL()
 		}
 		err := c.session.do(ctx, func(conn *zk.Conn) error {
-			_, err := conn.Create(path, nil, 0, acl)
+			_, err := conn.Create(path, []byte{}, 0, acl)
 			return err
 		})
 		if errors.Is(err, zk.ErrNoAuth) {

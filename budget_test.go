@@ -266,7 +266,7 @@ func (w *world) inElection(n *node, name string, opts *election.CandidateOptions
 
 const (
 	heartbeats     = "multi check "
-	acknowledgings = "multi check create "
+	acknowledgings = "multi check create setData "
 )
 
 // A takeover from the leader costs the heartbeats of a lease that is not there

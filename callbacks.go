@@ -172,6 +172,24 @@ func (c *Candidate) call(kind string, index int, fn any, call func() error) erro
 	return protect(c.logger, kind, call)
 }
 
+// inTurn calls functions one after another. One that ends its goroutine
+// (runtime.Goexit, as a test's FailNow does) ends only its own turn: the others
+// are called while the goroutine unwinds.
+func inTurn(fns ...func()) {
+	for i, fn := range fns {
+		func() {
+			returned := false
+			defer func() {
+				if !returned {
+					inTurn(fns[i+1:]...)
+				}
+			}()
+			fn()
+			returned = true
+		}()
+	}
+}
+
 // callbackOwner is the context key under which the contexts given to a
 // candidate's callbacks name that candidate: it is how a method called from
 // inside one knows that waiting for the callbacks would be waiting for itself.

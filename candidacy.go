@@ -1,6 +1,7 @@
 package election
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"time"
@@ -44,8 +45,11 @@ type (
 		term Term
 		err  error
 	}
-	abandonCommand struct{ campaign *campaignCommand }
-	resignCommand  struct {
+	abandonCommand struct {
+		campaign *campaignCommand
+		taken    chan struct{} // closed when it is given up, unless it had an answer before
+	}
+	resignCommand struct {
 		cause error // ErrResigned or ErrClosed
 		reply chan error
 		taken chan struct{} // closed when leadership has been given up
@@ -88,13 +92,16 @@ type (
 		err  error // nil: the session answers
 	}
 	ackDone struct {
-		lead *leadership
-		err  error
+		lead  *leadership
+		czxid int64 // 0: not known
+		err   error
 	}
 	withdrawDone struct{ err error }
 	proclaimDone struct {
-		command *proclaimCommand
+		command *proclaimCommand // nil: only the ballot's data were to follow
 		lead    *leadership
+		data    []byte
+		acked   bool // the acknowledgement has them
 		err     error
 	}
 	leaderSeen struct {
@@ -116,11 +123,15 @@ type candidacy struct {
 	asked bool // and not by Campaign or Run alone, whose end would end it
 	data  []byte
 
+	ballotData []byte // what the ballot carries, as far as is known
+	catchUp    bool   // it is to be given the data that the acknowledgement has
+
 	// The ballot, and what is known of it.
 	inc       *incarnation // that the Session has now, as far as was seen
 	looks     uint64
 	tag       string // of the vote under way
 	uncertain bool   // a ballot with the tag may exist that no reply told of
+	leftover  string // or one of this name does, which nobody serves
 	ballot    *ballot
 	ownWatch  <-chan zk.Event
 	placed    bool // place is known, and its predecessor watched
@@ -211,7 +222,7 @@ func (c *candidacy) run() {
 		case event := <-c.ownWatch:
 			c.ownChanged(event)
 		case <-c.ackWatch:
-			c.ackWatch, c.ack, c.checkAll = nil, 0, true
+			c.ackWatch, c.checkAll = nil, true
 		case <-c.inbox.signal:
 			for _, message := range c.inbox.take() {
 				c.handle(message)
@@ -232,6 +243,7 @@ func (c *candidacy) handle(message any) {
 		c.campaign(m)
 	case abandonCommand:
 		c.abandon(m.campaign)
+		close(m.taken)
 	case resignCommand:
 		c.resign(m)
 		if m.taken != nil {
@@ -291,7 +303,7 @@ func (c *candidacy) situation(view sessionView, now time.Time) situation {
 		ballot: c.ballot != nil, uncertain: c.uncertain,
 		placed: c.placed, first: c.placed && c.place.below == 0,
 		lacks: !c.lackingSince.IsZero() && !now.Before(c.lackDue()), flaps: c.flaps, moved: now.Before(c.moveAt),
-		reack: c.reack, proclaim: len(c.proclaims) > 0, check: c.checkAll || !now.Before(c.checkAt), verify: c.verify,
+		reack: c.reack, proclaim: len(c.proclaims) > 0 || c.catchUp, check: c.checkAll || !now.Before(c.checkAt), verify: c.verify,
 	}
 	if view.inc != nil {
 		if l := view.inc.lease.Load(); l != nil {
@@ -432,6 +444,8 @@ func (c *candidacy) setPhase(p phase) {
 		c.checkAt = time.Now().Add(c.session.relook())
 	case leading:
 		c.checkAt = time.Now().Add(c.session.relook())
+		// What was proclaimed while OnWin ran, or just before a lapse.
+		c.catchUp = !bytes.Equal(c.ballotData, c.data)
 		c.succeed()
 	case withdrawing:
 		c.leftAt = time.Now()
@@ -467,7 +481,7 @@ func (c *candidacy) noticeSession(view sessionView) {
 
 // errand runs fn on a helper. What it returns comes back as a message.
 func (c *candidacy) errand(fn func(ctx context.Context) any) {
-	ctx, cancel := context.WithCancelCause(context.Background())
+	ctx, cancel := context.WithCancelCause(withLastError(context.Background(), &c.last))
 	c.busy, c.cancel = true, cancel
 	c.session.help(func() {
 		defer cancel(nil)
@@ -487,6 +501,18 @@ func (c *candidacy) interrupt(cause error) {
 // hold keeps errands that failed from being repeated at once.
 func (c *candidacy) hold() {
 	c.retryAt = time.Now().Add(jitter(c.session.Timeout() / 32))
+}
+
+// holdFor is hold after an error. After a refusal the request is repeated at
+// the slow pace, since only an operator can change it; it reports whether that is
+// the first of its kind, for the log.
+func (c *candidacy) holdFor(what string, err error) (say bool) {
+	c.hold()
+	if !isRefused(err) {
+		return false
+	}
+	c.retryAt = time.Now().Add(c.session.relook())
+	return c.last.first(fmt.Errorf("%s: %w", what, err))
 }
 
 // --- time
@@ -572,7 +598,7 @@ func (c *candidacy) timeout(now time.Time) {
 		case c.refusal != nil:
 			c.closeErr = fmt.Errorf("election: withdraw from %s: %w", c.path, c.refusal)
 		default:
-			c.closeErr = fmt.Errorf("election: close %s: no server answered in %v: the ballot ends with the session", c.path, c.patience())
+			c.closeErr = c.last.after(fmt.Errorf("election: close %s: no server answered in %v: the ballot ends with the session", c.path, c.patience()))
 		}
 		c.abandonBallot()
 		c.setPhase(ended)
@@ -586,11 +612,7 @@ func (c *candidacy) finish() {
 	c.live.Store(nil)
 	c.publish()
 	c.fail(ErrClosed)
-	for _, m := range c.proclaims {
-		if m.reply != nil {
-			m.reply <- ErrClosed
-		}
-	}
+	c.refuseProclaims(ErrClosed)
 	replyAll(&c.resigners, c.closeErr)
 	c.session.keepLease(c.Candidate, false)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -87,9 +88,12 @@ type Candidate struct {
 	retry           time.Duration
 	stepDownTimeout time.Duration
 
-	inbox    *inbox
-	done     chan struct{} // closed when the loop has ended
-	closeErr error         // written before done is closed
+	inbox     *inbox
+	last      lastError     // of its requests
+	done      chan struct{} // closed when the loop has ended
+	closeErr  error         // written before done is closed
+	closeOnce sync.Once
+	closed    error // what Close returns
 
 	onWin           hooks[func(context.Context, Term) error]
 	onLose          hooks[func(context.Context, Leader)]
@@ -124,9 +128,6 @@ func NewCandidate(s *Session, name string, opts *CandidateOptions) (*Candidate, 
 	if opts == nil {
 		opts = &CandidateOptions{}
 	}
-	if err := checkData(opts.Data); err != nil {
-		return nil, err
-	}
 	base, err := newBase(s, name, opts.Root, opts.Logger)
 	if err != nil {
 		return nil, err
@@ -141,15 +142,19 @@ func NewCandidate(s *Session, name string, opts *CandidateOptions) (*Candidate, 
 		retry:           opts.Retry,
 		stepDownTimeout: opts.StepDownTimeout,
 		inbox:           newInbox(),
+		last:            lastError{logger: base.logger},
 		done:            make(chan struct{}),
 	}
 	if c.follow != FollowNextNode && c.follow != FollowLeader {
 		return nil, fmt.Errorf("election: unknown Follow %d", c.follow)
 	}
+	if err := c.checkRequest(opts.Data); err != nil {
+		return nil, err
+	}
 	if err := s.join(c); err != nil {
 		return nil, err
 	}
-	loop := &candidacy{Candidate: c, data: slices.Clone(opts.Data), absence: errNotVoted}
+	loop := &candidacy{Candidate: c, data: cloneData(opts.Data), absence: errNotVoted}
 	loop.publish()
 	go loop.run()
 	return c, nil
@@ -218,7 +223,7 @@ func (c *Candidate) Vote(ctx context.Context) error {
 // have succeeded and the acknowledgement is written. It returns the term, or
 // ErrTakeoverFailed (OnTakeoverError and OnStepDown follow, and then the
 // ballot's withdrawal), ErrResigned, ErrClosed, or what Vote returns. If ctx
-// ends first Campaign returns its error and, if nothing else has asked for the
+// ends before this candidate leads, Campaign returns its error and, if nothing else has asked for the
 // vote, withdraws the ballot in the background. From inside a callback it
 // returns ErrCallbackRunning, since it would wait for that callback.
 func (c *Candidate) Campaign(ctx context.Context) (Term, error) {
@@ -235,10 +240,22 @@ func (c *Candidate) Campaign(ctx context.Context) (Term, error) {
 	case r := <-reply:
 		return r.term, c.explain(r.err, "campaign in")
 	case <-ctx.Done():
-		c.inbox.push(abandonCommand{command})
-		return Term{}, c.explain(contextError(ctx), "campaign in")
 	case <-c.done:
 		return Term{}, ErrClosed
+	}
+	// The loop decides which came first, the end of ctx or the success: a term
+	// that it has given to this call is not given up behind the caller's back.
+	taken := make(chan struct{})
+	c.inbox.push(abandonCommand{command, taken})
+	select {
+	case <-taken:
+	case <-c.done:
+	}
+	select {
+	case r := <-reply:
+		return r.term, c.explain(r.err, "campaign in")
+	default:
+		return Term{}, c.explain(contextError(ctx), "campaign in")
 	}
 }
 
@@ -275,19 +292,22 @@ func (c *Candidate) Resign(ctx context.Context) error {
 // as it cannot when Close is called from inside of it. A second Close waits for
 // the first and returns the same.
 func (c *Candidate) Close() error {
-	c.inbox.push(resignCommand{cause: ErrClosed})
-	<-c.done
-	c.stop(ErrClosed)
-	c.session.leave(c)
-	limit := c.stepDown()
-	if c.stuck.Load() {
-		limit = 0 // that long it has been waited for already
-	}
-	// What a win still owes its OnStepDown is not dropped.
-	if !c.queue.close(limit, false) {
-		return errors.Join(c.closeErr, fmt.Errorf("%w in %v", ErrCallbackRunning, c.stepDown()))
-	}
-	return c.closeErr
+	c.closeOnce.Do(func() {
+		c.inbox.push(resignCommand{cause: ErrClosed})
+		<-c.done
+		c.stop(ErrClosed)
+		c.session.leave(c)
+		limit := c.stepDown()
+		if c.stuck.Load() {
+			limit = 0 // that long it has been waited for already
+		}
+		c.closed = c.closeErr
+		// What a win still owes its OnStepDown is not dropped.
+		if !c.queue.close(limit, false) {
+			c.closed = errors.Join(c.closeErr, fmt.Errorf("%w in %v", ErrCallbackRunning, c.stepDown()))
+		}
+	})
+	return c.closed
 }
 
 // Proclaim changes the candidate's data, in its ballot and in the
@@ -296,11 +316,11 @@ func (c *Candidate) Close() error {
 // may or may not be made. While OnWin runs it returns at once, and the data is
 // written with the acknowledgement.
 func (c *Candidate) Proclaim(ctx context.Context, data []byte) error {
-	if err := checkData(data); err != nil {
+	if err := c.checkRequest(data); err != nil {
 		return err
 	}
 	reply := make(chan error, 1)
-	c.inbox.push(&proclaimCommand{slices.Clone(data), reply})
+	c.inbox.push(&proclaimCommand{cloneData(data), reply})
 	return c.explain(c.wait(ctx, reply), "proclaim in")
 }
 
@@ -392,14 +412,16 @@ func (c *Candidate) wait(ctx context.Context, reply <-chan error) error {
 	case err := <-reply:
 		return err
 	case <-ctx.Done():
-		return contextError(ctx)
-	case <-c.done:
-		select {
-		case err := <-reply: // it may have been the last thing done
-			return err
-		default:
-			return ErrClosed
+		if c.running() {
+			return contextError(ctx)
 		}
+	case <-c.done:
+	}
+	select {
+	case err := <-reply: // it may have been the last thing done
+		return err
+	default:
+		return ErrClosed
 	}
 }
 
@@ -410,7 +432,7 @@ func (c *Candidate) explain(err error, operation string) error {
 			return err
 		}
 	}
-	return wrapf(c.session.unreached(err), operation, c.path)
+	return wrapf(c.session.because(err, &c.last), operation, c.path)
 }
 
 // wake makes the candidate a member of its Session.

@@ -555,7 +555,7 @@ func TestSiblingsAcknowledgement(t *testing.T) {
 			case tries == 1:
 				return testutil.LoseReply
 			case tries < 9:
-				return testutil.Fail(errors.New("system error"))
+				return testutil.Fail(testutil.ErrorCode(-127))
 			default:
 				return testutil.Pass
 			}
@@ -645,9 +645,9 @@ func TestResignAmidLag(t *testing.T) {
 		a := w.member("a", &journal{})
 		defer w.srv.Control(testutil.OpMulti, func(r *testutil.Request) testutil.Action {
 			if len(r.Ops) == 1 && lags.Load() {
-				return testutil.Fail(errors.New("a write that what follows would wait for")) // a heartbeat
+				return testutil.Fail(testutil.ErrorCode(-127)) // a heartbeat, a write that what follows would wait for
 			}
-			if len(r.Ops) != 2 || r.Ops[1].Op != testutil.OpCreate || lost.Swap(true) {
+			if len(r.Ops) != 3 || r.Ops[1].Op != testutil.OpCreate || lost.Swap(true) {
 				return testutil.Pass
 			}
 			lags.Store(true)

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-zookeeper/zk"
@@ -12,12 +15,17 @@ import (
 
 // MaxDataSize is the most data, in bytes, that a candidate may have.
 // ZooKeeper answers a larger request by closing the connection, which looks
-// like a lost reply and would be tried again for ever.
+// like a lost reply and would be tried again forever.
 const MaxDataSize = 1_000_000
+
+// maxRequestSize is the largest request that a server takes as ZooKeeper is
+// configured by default: jute.maxbuffer is 0xfffff. A kilobyte is left for what
+// the servers put around a request when they pass it to one another.
+const maxRequestSize = 0xfffff - 1024
 
 // Leader is a leader that has acknowledged, as its leader_ack node tells.
 type Leader struct {
-	// Data is the leader's data; do not change it.
+	// Data is the leader's data. It is a copy: whoever is given it may change it.
 	Data []byte
 	// SessionID is the leader's ZooKeeper session.
 	SessionID int64
@@ -26,6 +34,12 @@ type Leader struct {
 	Zxid int64
 	// Since is when it acknowledged, by the clock of the servers.
 	Since time.Time
+}
+
+// copied returns a copy for one callback: none sees what another does to it.
+func (l Leader) copied() Leader {
+	l.Data = slices.Clone(l.Data)
+	return l
 }
 
 // Term is one stretch of leadership of one ballot.
@@ -53,6 +67,11 @@ type Ballot struct {
 	Data      []byte // the candidate's data
 	SessionID int64  // the candidate's ZooKeeper session
 	Token     int64  // the fencing token of its terms
+
+	// Err is nil, or why ZooKeeper does not let this session read the ballot:
+	// zk.ErrNoAuth, mostly. There is no Data then; the rest is known all the same,
+	// unless ZooKeeper refuses that, too, and SessionID and Token are 0.
+	Err error
 }
 
 // Base is what Candidate and Observer share: it looks at an election without
@@ -125,14 +144,17 @@ func (b *Base) LeaderSync(ctx context.Context) (Leader, error) {
 	return b.lookup(ctx, true)
 }
 
-func (b *Base) lookup(ctx context.Context, sync bool) (Leader, error) {
+func (b *Base) lookup(ctx context.Context, fresh bool) (Leader, error) {
 	path := b.LeaderAckPath()
-	ctx, release := b.bound(ctx)
+	ctx, release, err := b.bound(ctx)
+	if err != nil {
+		return Leader{}, err
+	}
 	defer release()
 	found, err := outside(ctx, b.session, func() (*node, error) {
 		var found *node
 		err := b.session.settled(ctx, func(conn *zk.Conn) (err error) {
-			if sync {
+			if fresh {
 				if _, err := conn.Sync(path); err != nil {
 					return err
 				}
@@ -151,42 +173,97 @@ func (b *Base) lookup(ctx context.Context, sync bool) (Leader, error) {
 	return found.leader(), nil
 }
 
+// readers is how many reads of ballots Ballots has under way at a time. It is a
+// small part of maxInFlight, so that a candidate of the session need not wait.
+const readers = 16
+
 // Ballots returns the ballots in the order in which they would lead, the
-// leader's first. A ballot that goes while they are read is left out. An
-// election that nobody has voted in yet has none.
+// leader's first. A ballot that goes while they are read is left out; one that
+// ZooKeeper does not let this session read has an Err. An election that nobody
+// has voted in yet has none.
 func (b *Base) Ballots(ctx context.Context) ([]Ballot, error) {
-	ctx, release := b.bound(ctx)
+	ctx, release, err := b.bound(ctx)
+	if err != nil {
+		return nil, err
+	}
 	defer release()
-	ballots, err := outside(ctx, b.session, func() ([]Ballot, error) {
-		var names []string
-		err := b.session.settled(ctx, func(conn *zk.Conn) (err error) {
-			names, _, err = conn.Children(b.path)
+	ballots, err := outside(ctx, b.session, func() ([]Ballot, error) { return b.readBallots(ctx) })
+	return ballots, b.fail(ctx, err, "list the ballots of", b.path)
+}
+
+func (b *Base) readBallots(ctx context.Context) ([]Ballot, error) {
+	var names []string
+	err := b.session.settled(ctx, func(conn *zk.Conn) (err error) {
+		names, _, err = conn.Children(b.path)
+		return err
+	})
+	if errors.Is(err, zk.ErrNoNode) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	children := ballotsOf(names)
+	found := make([]*Ballot, len(children))
+	failures := make([]error, len(children))
+	var next atomic.Int64
+	var all sync.WaitGroup
+	for range min(readers, len(children)) {
+		all.Go(func() {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= len(children) {
+					return
+				}
+				found[i], failures[i] = b.readBallot(ctx, children[i])
+			}
+		})
+	}
+	all.Wait()
+	var ballots []Ballot
+	for i := range children {
+		if failures[i] != nil {
+			return nil, failures[i]
+		}
+		if found[i] != nil {
+			ballots = append(ballots, *found[i])
+		}
+	}
+	return ballots, nil
+}
+
+// readBallot reads one ballot; nil without an error means that it is gone. The
+// error is that of a wait that came to its end.
+func (b *Base) readBallot(ctx context.Context, child child) (*Ballot, error) {
+	ballot := &Ballot{Path: b.path + "/" + child.name, Sequence: child.sequence}
+	gone := false
+	read := func(conn *zk.Conn) error {
+		found, err := readNode(conn, ballot.Path)
+		if found != nil {
+			ballot.Data, ballot.SessionID, ballot.Token = found.data, found.stat.EphemeralOwner, found.stat.Czxid
+		}
+		gone = found == nil && err == nil
+		return err
+	}
+	err := b.session.settled(ctx, read)
+	if isRefused(err) && ctx.Err() == nil {
+		// Whoever may not read a node may still see that it is there.
+		ballot.Err = err
+		err = b.session.settled(ctx, func(conn *zk.Conn) error {
+			exists, stat, err := conn.Exists(ballot.Path)
+			if gone = err == nil && !exists; err == nil && exists {
+				ballot.SessionID, ballot.Token = stat.EphemeralOwner, stat.Czxid
+			}
 			return err
 		})
-		if errors.Is(err, zk.ErrNoNode) {
-			return nil, nil
+		if isRefused(err) && ctx.Err() == nil {
+			err = nil
 		}
-		if err != nil {
-			return nil, err
-		}
-		var ballots []Ballot
-		for _, child := range ballotsOf(names) {
-			path := b.path + "/" + child.name
-			var found *node
-			err := b.session.settled(ctx, func(conn *zk.Conn) (err error) {
-				found, err = readNode(conn, path)
-				return err
-			})
-			if err != nil {
-				return nil, err
-			}
-			if found != nil {
-				ballots = append(ballots, Ballot{path, child.sequence, found.data, found.stat.EphemeralOwner, found.stat.Czxid})
-			}
-		}
-		return ballots, nil
-	})
-	return ballots, b.fail(ctx, err, "list the ballots of", b.path)
+	}
+	if gone || err != nil {
+		return nil, err
+	}
+	return ballot, nil
 }
 
 // OnLeaderAck calls fn once, as a callback like the others: now if a leader has
@@ -199,8 +276,8 @@ func (b *Base) OnLeaderAck(fn func(Leader)) (cancel func()) {
 		if view.leader == nil || ctx.Err() != nil {
 			return
 		}
-		cancel() // once
-		leader := view.leader.leader()
+		cancel()                       // once
+		leader := view.leader.leader() // a copy of its own
 		b.queue.push(func() {
 			if b.ctx.Err() == nil {
 				_ = protect(b.logger, "OnLeaderAck", func() error { fn(leader); return nil })
@@ -213,14 +290,18 @@ func (b *Base) OnLeaderAck(fn func(Leader)) (cancel func()) {
 }
 
 // bound derives a context that also ends when the candidate or observer is
-// closed.
-func (b *Base) bound(ctx context.Context) (context.Context, func()) {
-	bounded, cancel := context.WithCancelCause(ctx)
+// closed, and in which the errors of its requests are noted. When it is closed
+// already the error is ErrClosed.
+func (b *Base) bound(ctx context.Context) (context.Context, func(), error) {
+	if b.ctx.Err() != nil {
+		return nil, nil, ErrClosed
+	}
+	bounded, cancel := context.WithCancelCause(withLastError(ctx, &lastError{}))
 	stop := context.AfterFunc(b.ctx, func() { cancel(ErrClosed) })
-	return bounded, func() { stop(); cancel(nil) }
+	return bounded, func() { stop(); cancel(nil) }, nil
 }
 
-// fail wraps an error for the caller, whose context ctx was derived from.
+// fail wraps an error for the caller. ctx is from bound.
 func (b *Base) fail(ctx context.Context, err error, operation, path string) error {
 	if err != nil && ctx.Err() != nil {
 		err = contextError(ctx)
@@ -228,13 +309,34 @@ func (b *Base) fail(ctx context.Context, err error, operation, path string) erro
 			err = ErrClosed // it was not the caller's context that ended
 		}
 	}
-	return wrapf(b.session.unreached(err), operation, path)
+	last, _ := ctx.Value(lastErrorKey{}).(*lastError)
+	return wrapf(b.session.because(err, last), operation, path)
 }
 
-// checkData refuses what ZooKeeper could not take.
-func checkData(data []byte) error {
+// checkRequest refuses what ZooKeeper could not take: the largest request that
+// a candidate with these data makes is the one that replaces an acknowledgement.
+func (c *Candidate) checkRequest(data []byte) error {
 	if len(data) > MaxDataSize {
-		return fmt.Errorf("%w: %d bytes", ErrDataTooLarge, len(data))
+		return fmt.Errorf("%w: %d bytes, and at most %d may be", ErrDataTooLarge, len(data), MaxDataSize)
+	}
+	const (
+		fixed     = 256                                       // headers, flags, versions and lengths
+		ballot    = len("/ballot--") + 32 + len("2147483647") // below the election's node
+		perEntry  = 4 + 4 + 4                                 // permissions and two lengths
+		pathsEach = 4                                         // check, delete, create, setData
+	)
+	size := fixed + pathsEach*(len(c.path)+ballot) + len(data)
+	for _, entry := range c.nodeACL() {
+		size += perEntry + len(entry.Scheme) + len(entry.ID)
+	}
+	if size > maxRequestSize {
+		return fmt.Errorf("%w: with the election's path and the ACL a request would have %d bytes, and ZooKeeper takes %d",
+			ErrDataTooLarge, size, maxRequestSize)
 	}
 	return nil
 }
+
+// cloneData copies data, and makes no data empty ones: ZooKeeper tells a node
+// without data from one whose data is empty, and the gem's leader_data takes the
+// former for no leader.
+func cloneData(data []byte) []byte { return append([]byte{}, data...) }

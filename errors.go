@@ -2,7 +2,6 @@ package election
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/go-zookeeper/zk"
 )
@@ -55,8 +54,10 @@ var (
 	// starts again with the new one.
 	ErrSequenceExhausted = errors.New("election: the sequence counter is at its end: delete the empty election node to start it again")
 
-	// ErrDataTooLarge is returned for data of more than MaxDataSize bytes.
-	ErrDataTooLarge = fmt.Errorf("election: data is larger than %d bytes", MaxDataSize)
+	// ErrDataTooLarge is returned for data of more than MaxDataSize bytes, and for
+	// data that makes a request too large for ZooKeeper together with the election's
+	// path and ACL.
+	ErrDataTooLarge = errors.New("election: data is too large for ZooKeeper")
 
 	// ErrNoLeader is returned by a look-up while no leader has acknowledged.
 	ErrNoLeader = errors.New("election: no leader has acknowledged")
@@ -83,23 +84,35 @@ var (
 )
 
 // isRefused reports whether ZooKeeper refused a request for a reason that
-// trying again does not change: only an operator or another argument can.
+// trying again does not change: only an operator or another argument can. Every
+// error code that is not known to pass counts as one, also those that
+// nobody has heard of yet: who asked has to be told, since repeating a request
+// that is refused helps nobody.
 func isRefused(err error) bool {
 	for _, refusal := range []error{
 		zk.ErrNoAuth, zk.ErrInvalidACL, zk.ErrBadArguments, zk.ErrNoChildrenForEphemerals,
-		zk.ErrAuthFailed, zk.ErrInvalidPath, zk.ErrInvalidFlags,
+		zk.ErrAuthFailed, zk.ErrInvalidPath, zk.ErrInvalidFlags, zk.ErrAPIError, zk.ErrReconfigDisabled,
 		ErrSequenceExhausted, ErrOpenElection, ErrDataTooLarge, ErrClosed, errOwnerClosed,
 	} {
 		if errors.Is(err, refusal) {
 			return true
 		}
 	}
-	return false
+	var code ErrorCode
+	return errors.As(err, &code) && !code.passes()
 }
 
 // isAnswer reports whether a write that ended with err was answered by the
 // ensemble's leader after it had checked the session. Everything else leaves
-// open whether the request was, or still will be, applied.
+// open whether the request was, or still will be, applied. An error code that
+// is not known to be given behind that check is none: a lease must not stand on
+// it.
 func isAnswer(err error) bool {
 	return err == nil || errors.Is(err, zk.ErrNoNode) || errors.Is(err, zk.ErrBadVersion) || errors.Is(err, zk.ErrNoAuth)
+}
+
+// isSettled reports whether repeating a request that ended with err is of no
+// use: it was answered, or it is refused for good.
+func isSettled(err error) bool {
+	return isAnswer(err) || isRefused(err) || errors.Is(err, zk.ErrNodeExists) || errors.Is(err, zk.ErrNotEmpty)
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/go-zookeeper/zk"
@@ -439,6 +440,8 @@ func Example_errors() {
 	is := func(what string, err, target error) { fmt.Println(what, errors.Is(err, target)) }
 	_, err := election.NewCandidate(session, "..", nil)
 	is("ErrInvalidName", err, election.ErrInvalidName)
+	_, err = election.NewCandidate(session, strings.Repeat("n", election.MaxNameSize+1), nil)
+	is("ErrInvalidName", err, election.ErrInvalidName)
 	_, err = election.NewCandidate(session, "jobs", &election.CandidateOptions{Root: "relative"})
 	is("ErrInvalidPath", err, election.ErrInvalidPath)
 	_, err = election.NewCandidate(session, "jobs", &election.CandidateOptions{Data: make([]byte, election.MaxDataSize+1)})
@@ -450,6 +453,14 @@ func Example_errors() {
 	c, err := election.NewCandidate(session, "jobs", &election.CandidateOptions{Root: "/private"})
 	check(err)
 	is("zk.ErrNoAuth", c.Vote(ctx), zk.ErrNoAuth)
+
+	// So do those that go-zookeeper has no name for.
+	const quotaExceeded = election.ErrorCode(-125)
+	enforced := srv.Control(testutil.OpCreate, func(*testutil.Request) testutil.Action {
+		return testutil.Fail(testutil.ErrorCode(quotaExceeded))
+	})
+	is(quotaExceeded.Error(), stand(session, nil).Vote(ctx), quotaExceeded)
+	enforced()
 
 	// An election that is open to others is no place for a private candidate.
 	open := stand(session, nil)
@@ -466,9 +477,11 @@ func Example_errors() {
 	is("ErrClosed", open.Vote(ctx), election.ErrClosed)
 	// Output:
 	// ErrInvalidName true
+	// ErrInvalidName true
 	// ErrInvalidPath true
 	// ErrDataTooLarge true
 	// zk.ErrNoAuth true
+	// quota exceeded (-125) true
 	// ErrOpenElection true
 	// ErrSequenceExhausted true
 	// ErrClosed true

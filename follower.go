@@ -3,6 +3,7 @@ package election
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -24,6 +25,9 @@ type subscription struct {
 	// for each change; it must not block. A state that lies between two others
 	// may be left out.
 	notify func(ackView)
+	// refused, if there is one, is called likewise with an error when ZooKeeper
+	// does not let this session read the acknowledgement.
+	refused func(error)
 
 	follower *follower
 	once     sync.Once
@@ -35,6 +39,7 @@ type subscription struct {
 
 	// Owned by the follower's goroutine.
 	told    bool // has been told of the present view
+	warned  bool // has been told of the present refusal
 	settled bool // not lasting, and has been told of a leader
 }
 
@@ -66,6 +71,8 @@ type follower struct {
 	hold    bool            // the last read failed: not again before the timer
 	newest  int64           // czxid of the last acknowledgement seen
 	timer   *time.Timer
+	last    *lastError // of its reads
+	refusal error      // the last one was refused
 
 	former <-chan struct{} // closes when the follower before this one has ended; or nil
 	done   chan struct{}   // closed when this one has
@@ -92,7 +99,7 @@ func (s *Session) subscribe(path string, sub *subscription) {
 	f := s.followers[path]
 	if f == nil || f.gone {
 		former := f
-		f = &follower{session: s, path: path, inbox: newInbox(), done: make(chan struct{}), subs: make(map[*subscription]struct{})}
+		f = &follower{session: s, path: path, inbox: newInbox(), last: &lastError{logger: s.logger}, done: make(chan struct{}), subs: make(map[*subscription]struct{})}
 		if former != nil {
 			f.former = former.done
 		}
@@ -145,7 +152,7 @@ func (f *follower) run() {
 	}
 	f.timer = time.NewTimer(f.session.relook())
 	defer f.timer.Stop()
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(withLastError(context.Background(), f.last))
 	defer cancel()
 	for f.step(ctx) {
 		select {
@@ -197,6 +204,7 @@ func (f *follower) step(ctx context.Context) bool {
 	if view.inc != f.inc {
 		// The watch of another session never tells of this one.
 		f.inc, f.watch, f.read, f.expect, f.hold = view.inc, nil, 0, true, false
+		f.refusal = nil
 	}
 	if view.looks != f.looks {
 		f.looks, f.relook, f.hold = view.looks, true, false
@@ -229,8 +237,12 @@ func (f *follower) step(ctx context.Context) bool {
 // is left to be told of changes.
 func (f *follower) inform() (lasting, waiting, gone bool) {
 	f.mu.Lock()
-	var due []*subscription
+	var due, warn []*subscription
 	for sub := range f.subs {
+		if f.refusal != nil && sub.refused != nil && !sub.warned {
+			warn = append(warn, sub)
+			sub.warned = true
+		}
 		fresh := f.read > sub.after || f.read > 0 && f.watch != nil
 		if fresh && !sub.told && !sub.settled {
 			due = append(due, sub)
@@ -244,6 +256,9 @@ func (f *follower) inform() (lasting, waiting, gone bool) {
 	f.mu.Unlock()
 	if gone {
 		return false, false, true
+	}
+	for _, sub := range warn {
+		sub.refused(f.refusal)
 	}
 	for _, sub := range due {
 		sub.notify(f.view)
@@ -328,12 +343,22 @@ func (f *follower) take(m ackRead) {
 	if m.err != nil {
 		f.hold = true
 		if isRefused(m.err) {
-			f.session.logger.Error("election: cannot read the acknowledgement", "path", f.path, "error", m.err)
+			if f.last.first(fmt.Errorf("read: %w", m.err)) {
+				f.session.logger.Error("election: cannot read the acknowledgement", "path", f.path, "error", m.err)
+			}
+			f.refusal = m.err
+			f.mu.Lock()
+			for sub := range f.subs {
+				sub.warned = false
+			}
+			f.mu.Unlock()
 			return // until the next look
 		}
 		f.timer.Reset(jitter(f.session.Timeout() / 16))
 		return
 	}
+	f.last.over()
+	f.refusal = nil
 	if m.watch != nil {
 		f.watch = m.watch
 	}

@@ -60,7 +60,7 @@ func (l *sessionLoop) beat(now instant) {
 // heartbeat is the request itself, unconditional of any node but the root.
 func heartbeat(conn *zk.Conn) error {
 	_, err := conn.Multi(&zk.CheckVersionRequest{Path: "/", Version: -1})
-	return err
+	return named(err)
 }
 
 // beaten evaluates an answered heartbeat by the rule of the lease.
@@ -68,8 +68,10 @@ func (l *sessionLoop) beaten(m beat) {
 	l.watchClock() // before anything is believed of the time that has passed
 	l.failed = m.on == nil || !isAnswer(m.err) || l.inc == nil || m.on != l.connection.Load()
 	if l.failed {
+		l.last.note(m.err)
 		return
 	}
+	l.last.over()
 	previous, ok := l.lastBeat, l.lastBeatOn == m.on
 	l.lastBeat, l.lastBeatAnswered, l.lastBeatOn = m.sent, m.answered, m.on
 	if !ok {

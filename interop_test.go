@@ -1,9 +1,11 @@
 package election_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-zookeeper/zk"
 
@@ -20,6 +22,9 @@ func init() {
 		scenario{"interop/before the gem", beforeTheGem},
 		scenario{"interop/between", betweenGems},
 		scenario{"interop/strange children", strangeChildren},
+		scenario{"interop/gem behind a failed takeover", gemBehindFailedTakeover},
+		scenario{"interop/gem behind a leader that resigns in OnWin", gemBehindResignation},
+		scenario{"interop/gem further behind", gemFurtherBehind},
 	)
 }
 
@@ -79,6 +84,98 @@ func (g *gem) leave() {
 			g.w.t.Fatal(err)
 		}
 	}
+}
+
+// awaitLeader is what the gem's losers do: they wait for an acknowledgement and
+// look whose turn it is only once there has been one.
+func (g *gem) awaitLeader() <-chan zk.Event {
+	g.w.t.Helper()
+	exists, _, created, err := g.conn.ExistsW(g.root + "/leader_ack")
+	if err != nil || exists {
+		g.w.t.Fatalf("acknowledged already: %v, %v", exists, err)
+	}
+	return created
+}
+
+// A leader that withdraws before it has acknowledged wakes the gem member behind
+// it, which would wait for that acknowledgement forever.
+func gemBehindFailedTakeover(t *testing.T, w *world) {
+	gemIsWoken(t, w, func(context.Context, *member) error { return errors.New("cannot take over") })
+}
+
+func gemBehindResignation(t *testing.T, w *world) {
+	gemIsWoken(t, w, func(ctx context.Context, a *member) error { return a.Resign(ctx) })
+}
+
+func gemIsWoken(t *testing.T, w *world, win func(context.Context, *member) error) {
+	j, oj := &journal{}, &journal{}
+	a, b := w.member("a", j), w.member("b", j, followLeader)
+	o := w.observer(w.session(), oj)
+	if err := o.Observe(w.context()); err != nil {
+		t.Fatal(err)
+	}
+	waits, release := make(chan struct{}), make(chan struct{})
+	a.OnWin(func(ctx context.Context, _ election.Term) error {
+		close(waits)
+		<-release
+		return win(ctx, a)
+	})
+	a.vote()
+	<-waits
+	g := w.gem().vote()
+	created := g.awaitLeader()
+	b.vote()
+	close(release)
+	select {
+	case e := <-created:
+		if e.Type != zk.EventNodeCreated {
+			t.Fatalf("the gem is told %v", e)
+		}
+	case <-time.After(w.patience()):
+		t.Fatalf("the gem still waits\n%s", w.log.String())
+	}
+	if !g.isLeader() {
+		t.Fatal("the gem is woken before its turn")
+	}
+	if acked, err := b.LeaderAcked(w.context()); acked || err != nil {
+		t.Fatalf("acknowledged: %v, %v", acked, err)
+	}
+	g.acknowledge()
+	w.await(j, "b lost to gem")
+	w.await(oj, "new leader gem")
+	w.same("what our observer was told", oj.all(), []string{"dead leader ", "new leader gem"})
+	if j.count("b lost to gem") != 1 || b.IsLeader() {
+		t.Fatalf("journal %q", j.all())
+	}
+}
+
+// The next in line is ours: nobody is woken, whoever is behind it.
+func gemFurtherBehind(t *testing.T, w *world) {
+	j := &journal{}
+	a, b := w.member("a", j), w.member("b", j)
+	waits, release := make(chan struct{}), make(chan struct{})
+	a.OnWin(func(context.Context, election.Term) error {
+		close(waits)
+		<-release
+		return errors.New("cannot take over")
+	})
+	hold := make(chan struct{})
+	b.OnWin(func(context.Context, election.Term) error { <-hold; return nil })
+	a.vote()
+	<-waits
+	b.vote()
+	g := w.gem().vote()
+	created := g.awaitLeader()
+	close(release)
+	w.await(j, "b won")
+	w.settle()
+	select {
+	case e := <-created:
+		t.Fatalf("the gem is told %v", e)
+	default:
+	}
+	close(hold)
+	<-created // by b's acknowledgement
 }
 
 func behindTheGem(t *testing.T, w *world) {

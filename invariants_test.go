@@ -219,7 +219,7 @@ func (w *trial) observe(r *testutil.Request) testutil.Action {
 		}
 		for _, op := range r.Ops {
 			w.learnTag(&op)
-			if op.Op == testutil.OpCreate && op.Path == w.path+"/leader_ack" {
+			if op.Op == testutil.OpSetData && op.Path == w.path+"/leader_ack" {
 				w.mu.Lock()
 				w.asked[string(op.Data)] = true
 				w.mu.Unlock()

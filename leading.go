@@ -143,10 +143,12 @@ func (c *candidacy) stalled() {
 }
 
 func (c *candidacy) beginAck() {
-	l, data, ack, acked := c.lead, c.data, c.ack, c.acked
-	c.acked, c.ackUnsure = true, true // from now on there may be one
+	l, data, ack := c.lead, c.data, c.ack
+	maybe := c.ackUnsure || c.acked && ack == 0 // one that is not known to us by its czxid
+	c.acked, c.ackUnsure = true, true           // from now on there may be one
 	c.errand(func(ctx context.Context) any {
-		return ackDone{l, c.acknowledge(ctx, l.ballot, data, ack, acked)}
+		czxid, err := c.acknowledge(ctx, l.ballot, data, ack, maybe)
+		return ackDone{l, czxid, err}
 	})
 }
 
@@ -154,7 +156,9 @@ func (c *candidacy) ackDone(m ackDone) {
 	c.errandDone()
 	switch {
 	case m.lead != c.lead || c.phase != acking && c.phase != leading:
-		c.ackUnsure = m.err != nil
+		if m.err == nil && m.lead.ballot == c.ballot {
+			c.ack, c.ackUnsure = m.czxid, false
+		}
 		return
 	case errors.Is(m.err, errBallotGone):
 		c.ballotLost(c.goneCause())
@@ -162,9 +166,15 @@ func (c *candidacy) ackDone(m ackDone) {
 		c.takeoverFailed(m.err)
 	case m.err != nil:
 		c.failed(m.err)
-		c.hold()
+		if c.holdFor("acknowledge", m.err) {
+			c.logger.Warn("election: cannot write the acknowledgement", "error", m.err)
+		}
+		if isRefused(m.err) {
+			c.refuseProclaims(m.err)
+		}
 	default:
-		c.reack, c.ack, c.ackWatch, c.ackUnsure = false, 0, nil, false
+		c.last.over()
+		c.reack, c.ack, c.ackWatch, c.ackUnsure = false, m.czxid, nil, false
 		if c.phase == acking {
 			c.ackedAt, c.failures = time.Now(), 0
 			took := c.ackedAt.Sub(c.claimedAt)
@@ -191,10 +201,15 @@ func (c *candidacy) ackFound(r checkResult) {
 }
 
 func (c *candidacy) beginProclaim() {
-	m, l := c.proclaims[0], c.lead
-	c.proclaims = c.proclaims[1:]
+	l, data := c.lead, c.data
+	var m *proclaimCommand
+	if len(c.proclaims) > 0 {
+		m, c.proclaims = c.proclaims[0], c.proclaims[1:]
+		data = m.data
+	}
 	c.errand(func(ctx context.Context) any {
-		return proclaimDone{m, l, c.proclaim(ctx, l.ballot, m.data)}
+		acked, err := c.proclaim(ctx, l.ballot, data, m != nil)
+		return proclaimDone{m, l, data, acked, err}
 	})
 }
 
@@ -202,23 +217,43 @@ func (c *candidacy) proclaimDone(m proclaimDone) {
 	c.errandDone()
 	err := m.err
 	current := m.lead == c.lead && c.phase == leading
+	if m.acked || err == nil {
+		c.data = m.data // what the acknowledgement says, the next ballot says, too
+	}
+	if err == nil && m.lead.ballot == c.ballot {
+		c.last.over()
+		c.ballotData, c.catchUp = m.data, false
+	}
 	switch {
 	case err == nil:
-		c.data = m.command.data
 	case !current:
 		err = ErrNotLeader
 	case errors.Is(err, errBallotGone):
 		c.ballotLost(c.goneCause())
 		err = ErrNotLeader
+	case m.command == nil && isRefused(err):
+		c.logger.Warn("election: cannot give the ballot the data of the acknowledgement", "error", err)
+		c.catchUp = false // until the next term
+	case m.command == nil:
+		c.hold()
 	case errors.Is(err, zk.ErrNoNode):
 		// The acknowledgement is not there: it is written again, then this.
 		c.reack = true
 		c.proclaims = append([]*proclaimCommand{m.command}, c.proclaims...)
 		return
 	}
-	if m.command.reply != nil {
+	if m.command != nil {
 		m.command.reply <- err
 	}
+}
+
+// refuseProclaims answers those who wait behind an acknowledgement that ZooKeeper
+// refuses to write again.
+func (c *candidacy) refuseProclaims(err error) {
+	for _, m := range c.proclaims {
+		m.reply <- err
+	}
+	c.proclaims = nil
 }
 
 // settleProclaims answers those that nothing will come of, and those that only
@@ -228,20 +263,16 @@ func (c *candidacy) settleProclaims() {
 	case acking, leading:
 		return
 	case winning:
-		// OnWin may be waiting for the answer. The ballot follows later.
+		// OnWin may be waiting for the answer. The acknowledgement is going to have
+		// the data; the ballot follows.
 		for _, m := range c.proclaims {
 			c.data = m.data
-			if m.reply != nil {
-				m.reply <- nil
-				m.reply = nil
-			}
+			m.reply <- nil
 		}
 	default:
 		for _, m := range c.proclaims {
-			if m.reply != nil {
-				m.reply <- ErrNotLeader
-			}
+			m.reply <- ErrNotLeader
 		}
-		c.proclaims = nil
 	}
+	c.proclaims = nil
 }

@@ -72,19 +72,29 @@ func (c *candidacy) tellStepDown(cause error) {
 	limit, now := c.overdueAt, context.WithValue(context.Background(), callbackOwner{}, c.Candidate)
 	c.queue.push(func() {
 		defer c.inbox.push(stepDownDone{})
-		if errors.Is(cause, ErrTakeoverFailed) {
-			for i, fn := range c.onTakeoverError.snapshot() {
-				_ = c.call("OnTakeoverError", i, *fn, func() error { (*fn)(l.term, cause); return nil })
-			}
-		}
-		if !l.begun.Load() {
-			return // OnWin was never called
-		}
 		ctx, cancel := context.WithDeadline(now, limit)
 		defer cancel()
-		for i, fn := range c.onStepDown.snapshot() {
-			_ = c.call("OnStepDown", i, *fn, func() error { (*fn)(ctx, l.term, cause); return nil })
+		var turns []func()
+		if errors.Is(cause, ErrTakeoverFailed) {
+			for i, fn := range c.onTakeoverError.snapshot() {
+				turns = append(turns, func() {
+					_ = c.call("OnTakeoverError", i, *fn, func() error { (*fn)(l.term, cause); return nil })
+				})
+			}
 		}
+		turns = append(turns, func() {
+			if !l.begun.Load() {
+				return // OnWin was never called
+			}
+			var turns []func()
+			for i, fn := range c.onStepDown.snapshot() {
+				turns = append(turns, func() {
+					_ = c.call("OnStepDown", i, *fn, func() error { (*fn)(ctx, l.term, cause); return nil })
+				})
+			}
+			inTurn(turns...)
+		})
+		inTurn(turns...)
 	})
 }
 
@@ -171,9 +181,12 @@ func (c *candidacy) resign(m resignCommand) {
 }
 
 func (c *candidacy) withdrawal() withdrawal {
-	w := withdrawal{ballot: c.ballot, acked: c.acked, ack: c.ack, unsure: c.ackUnsure}
+	w := withdrawal{
+		ballot: c.ballot, acked: c.acked, ack: c.ack, unsure: c.ackUnsure, watched: c.ackWatch != nil, data: c.data,
+		front: c.placed && c.place.below == 0,
+	}
 	if c.uncertain || c.phase == casting {
-		w.tag = c.tag
+		w.tag, w.name = c.tag, c.leftover
 	}
 	return w
 }
@@ -200,7 +213,8 @@ func (c *candidacy) withdrawDone(err error) {
 	c.errandDone()
 	switch {
 	case err == nil:
-		c.uncertain, c.tag, c.refusal = false, "", nil
+		c.uncertain, c.tag, c.leftover, c.refusal = false, "", "", nil
+		c.last.over()
 		c.logger.Info("election: ballot withdrawn")
 		c.ballot = nil
 	case isRefused(err):

@@ -61,11 +61,15 @@ func (c *candidacy) leaderSeen(m leaderSeen) {
 	c.metrics.Lost(c.name)
 	c.logger.Info("election: lost", "ballot", c.ballot.name, "leader", sessionName(leader.SessionID))
 	c.queue.push(func() {
+		var turns []func()
 		for i, fn := range c.onLose.snapshot() {
-			if ctx.Err() != nil {
-				return // true no more
-			}
-			_ = c.call("OnLose", i, *fn, func() error { (*fn)(ctx, leader); return nil })
+			turns = append(turns, func() {
+				if ctx.Err() != nil {
+					return // true no more
+				}
+				_ = c.call("OnLose", i, *fn, func() error { (*fn)(ctx, leader.copied()); return nil })
+			})
 		}
+		inTurn(turns...)
 	})
 }

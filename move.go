@@ -82,6 +82,7 @@ func (c *candidacy) moveDone(r moveResult) {
 		c.ballot, c.ownWatch, c.verify = r.ballot, r.watch, false
 		c.live.Store(c.ballot)
 		if moved {
+			c.ballotData = r.data
 			c.acked, c.ack, c.ackWatch, c.reack, c.ackUnsure = false, 0, nil, false, false
 			c.lapses, c.flaps = nil, false
 			c.lackingSince, c.lacked = time.Time{}, 0 // the new place is another chance
@@ -142,6 +143,7 @@ type moveResult struct {
 	ballot *ballot
 	watch  <-chan zk.Event // on its deletion
 	place  standing
+	data   []byte // that a new one carries
 	err    error
 }
 
@@ -150,7 +152,7 @@ type moveResult struct {
 // no moment is there none or are there two. It ends when it is known what stands,
 // or with ctx or the session.
 func (c *Candidate) move(ctx context.Context, w withdrawal, data []byte) (r moveResult) {
-	r.from, r.tag = w.ballot, w.tag
+	r.from, r.tag, r.data = w.ballot, w.tag, data
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(w.ballot.inc.ctx, func() { cancel(ErrSessionLost) })()
@@ -197,22 +199,6 @@ func (c *Candidate) move(ctx context.Context, w withdrawal, data []byte) (r move
 		}
 	}
 	return r
-}
-
-// settleAck finds out whether there is an acknowledgement to go with the ballot.
-func (c *Candidate) settleAck(ctx context.Context, w withdrawal) (withdrawal, error) {
-	if !w.acked || w.ack != 0 {
-		return w, nil
-	}
-	if w.unsure {
-		// A server that lags would not show it yet.
-		if _, err := c.session.barrier(ctx); err != nil {
-			return w, err
-		}
-	}
-	ack, err := c.ownAck(ctx, w)
-	w.acked, w.ack = ack != 0, ack
-	return w, err
 }
 
 // sendMove sends the transaction. It returns the name of the ballot that stands

@@ -116,17 +116,18 @@ func TestMoveOnZooKeeper(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, c.makeParents(ctx))
 		inc := s.look().inc
-		cast := c.cast(ctx, newTag(), []byte("first"), false)
+		cast := c.cast(ctx, newTag(), []byte("first"), false, "")
 		require.NoError(t, cast.err)
 		if acked {
-			require.NoError(t, c.acknowledge(ctx, cast.ballot, []byte("first"), 0, false))
+			_, err := c.acknowledge(ctx, cast.ballot, []byte("first"), 0, false)
+			require.NoError(t, err)
 		}
 		_, err = s.Conn().Create(c.path+"/ballot", nil, zk.FlagEphemeral|zk.FlagSequence, zk.WorldACL(zk.PermAll))
 		require.NoError(t, err)
 		_, _, ack, err := s.Conn().ExistsW(c.LeaderAckPath())
 		require.NoError(t, err)
 
-		r := c.move(ctx, withdrawal{ballot: cast.ballot, tag: newTag(), acked: acked}, []byte("again"))
+		r := c.move(ctx, withdrawal{ballot: cast.ballot, tag: newTag(), acked: acked, data: []byte("first")}, []byte("again"))
 		require.NoError(t, r.err)
 		assert.Equal(t, 1, r.place.below)
 		assert.Greater(t, r.ballot.token, cast.ballot.token)

@@ -32,9 +32,11 @@ type Observer struct {
 	onLeaderDeath hooks[func(Leader)]
 	onLeaderData  hooks[func(Leader)]
 
-	mu    sync.Mutex
-	sub   *subscription // nil before Observe
-	known chan struct{} // closed once the first state is known
+	mu      sync.Mutex
+	sub     *subscription // nil before Observe
+	known   chan struct{} // closed once the first state is known
+	refusal error         // why it cannot be, as of the last try
+	refused chan struct{} // closed, and replaced, with each refusal
 
 	// Owned by the follower's goroutine, which calls see.
 	current *Leader
@@ -57,7 +59,7 @@ func NewObserver(s *Session, name string, opts *ObserverOptions) (*Observer, err
 	if err != nil {
 		return nil, err
 	}
-	o := &Observer{Base: base, known: make(chan struct{})}
+	o := &Observer{Base: base, known: make(chan struct{}), refused: make(chan struct{})}
 	if err := s.join(o); err != nil {
 		return nil, err
 	}
@@ -78,8 +80,10 @@ func (o *Observer) OnLeaderData(fn func(Leader)) (cancel func()) { return o.onLe
 
 // Observe begins to observe, and returns once the first state is known; the
 // callbacks follow. Register callbacks before, or they miss that state. If ctx
-// ends first Observe returns its error and observing goes on, until Close.
-// Observe may be called again; it then only waits.
+// ends first Observe returns its error and observing goes on, until Close; so it
+// does when ZooKeeper does not let this session read the acknowledgement
+// (zk.ErrNoAuth), which Observe returns at once, and which is tried again about
+// once in each session timeout. Observe may be called again; it then only waits.
 func (o *Observer) Observe(ctx context.Context) error {
 	o.mu.Lock()
 	if o.ctx.Err() != nil {
@@ -87,17 +91,30 @@ func (o *Observer) Observe(ctx context.Context) error {
 		return ErrClosed
 	}
 	if o.sub == nil {
-		o.sub = &subscription{lasting: true, notify: o.see}
+		o.sub = &subscription{lasting: true, notify: o.see, refused: o.refuse}
 		o.session.subscribe(o.LeaderAckPath(), o.sub)
 	}
+	last, refusal, refused := o.sub.follower.last, o.refusal, o.refused
 	o.mu.Unlock()
 	select {
 	case <-o.known:
 		return nil
+	default:
+	}
+	if refusal != nil {
+		return wrapf(refusal, "observe", o.path)
+	}
+	select {
+	case <-o.known:
+		return nil
+	case <-refused:
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		return wrapf(o.refusal, "observe", o.path)
 	case <-o.ctx.Done():
 		return ErrClosed
 	case <-ctx.Done():
-		return wrapf(o.session.unreached(contextError(ctx)), "observe", o.path)
+		return wrapf(o.session.because(contextError(ctx), last), "observe", o.path)
 	}
 }
 
@@ -127,6 +144,15 @@ func (o *Observer) Close() error {
 		}
 	})
 	return o.closeErr
+}
+
+// refuse is called on the follower's goroutine.
+func (o *Observer) refuse(err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.refusal = err
+	close(o.refused)
+	o.refused = make(chan struct{})
 }
 
 // see compares what is with what was last told. Leaders are told apart by
@@ -168,9 +194,13 @@ func (o *Observer) see(view ackView) {
 
 func (o *Observer) call(name string, registered *hooks[func(Leader)], leader Leader) {
 	o.queue.push(func() {
+		var turns []func()
 		for _, fn := range registered.snapshot() {
-			_ = protect(o.logger, name, func() error { (*fn)(leader); return nil })
+			turns = append(turns, func() {
+				_ = protect(o.logger, name, func() error { (*fn)(leader.copied()); return nil })
+			})
 		}
+		inTurn(turns...)
 	})
 }
 

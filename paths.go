@@ -15,6 +15,13 @@ import (
 // otherwise: the Ruby zk gem's, so that its members can stand in the same one.
 const DefaultRoot = "/_zkelection"
 
+// MaxNameSize is the most bytes that an election's name may have, every slash
+// counted as the two underscores that are written for it; its root may have as
+// many. Every request carries the path, some up to four times, as do the
+// watches that the client sends again on each connection. Within this bound what
+// the paths take of a request is small beside what ZooKeeper lets one hold.
+const MaxNameSize = 1_024
+
 const (
 	ballotPrefix   = "ballot"
 	leaderAckName  = "leader_ack"
@@ -36,6 +43,9 @@ func electionPath(root, name string) (string, error) {
 		return "", err
 	}
 	component := strings.ReplaceAll(name, "/", "__")
+	if len(component) > MaxNameSize {
+		return "", fmt.Errorf("%w: %.32q... has %d bytes, and at most %d may be", ErrInvalidName, name, len(component), MaxNameSize)
+	}
 	if why := componentFault(component); why != "" {
 		return "", fmt.Errorf("%w: %q %s", ErrInvalidName, name, why)
 	}
@@ -44,6 +54,8 @@ func electionPath(root, name string) (string, error) {
 
 func checkRoot(root string) error {
 	switch {
+	case len(root) > MaxNameSize:
+		return fmt.Errorf("%w: root %.32q... has %d bytes, and at most %d may be", ErrInvalidPath, root, len(root), MaxNameSize)
 	case !strings.HasPrefix(root, "/"):
 		return fmt.Errorf("%w: root %q is not absolute", ErrInvalidPath, root)
 	case root == "/":
@@ -164,14 +176,9 @@ func tagged(ballots []child, tag string) []child {
 	return ours
 }
 
-// isGemStyle reports whether a ballot's name is not of this library's form: a
-// member of the Ruby gem has cast it.
-func isGemStyle(name string) bool {
-	rest, ok := strings.CutPrefix(name, ballotPrefix+"-")
-	tag, _, found := strings.Cut(rest, "-")
-	_, err := hex.DecodeString(tag)
-	return !ok || !found || len(tag) != 32 || err != nil
-}
+// isGemStyle reports whether a member of the Ruby gem has cast a ballot: its
+// name has nothing between "ballot" and the number.
+func isGemStyle(name string) bool { return len(name) == len(ballotPrefix)+sequenceDigits }
 
 // standing is a ballot's place among the others.
 type standing struct {
@@ -191,4 +198,10 @@ func standingOf(ballots []child, name string) (place standing, ok bool) {
 		}
 	}
 	return standing{}, false
+}
+
+// gemIsNext reports whether the ballot behind ours is one of the Ruby gem's.
+func gemIsNext(ballots []child, name string) bool {
+	i := slices.IndexFunc(ballots, func(b child) bool { return b.name == name })
+	return i >= 0 && i+1 < len(ballots) && isGemStyle(ballots[i+1].name)
 }

@@ -312,25 +312,29 @@ func TestEndedHookIsWaitedFor(t *testing.T) {
 	})
 }
 
-// TestAbandonComesLate: a Campaign is answered and gives up at the same moment,
-// and Vote is called in between. Its candidacy goes on.
+// TestAbandonComesLate: a Campaign is answered and gives up at the same moment.
+// It takes the answer, and its candidacy goes on, as does that of whoever else
+// was told that this candidate leads. One that was not answered ends with it,
+// unless Vote was called in between.
 func TestAbandonComesLate(t *testing.T) {
 	s := newSession(time.Minute)
 	base, err := newBase(s, "e", "", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, votes := range []bool{true, false} {
+	for _, test := range []struct{ answered, votes bool }{{true, true}, {true, false}, {false, true}, {false, false}} {
 		c := &candidacy{Candidate: &Candidate{Base: base, metrics: (*Metrics)(nil).filled(), inbox: newInbox()}, phase: waiting}
 		campaign := &campaignCommand{reply: make(chan campaignResult, 1)}
 		c.campaign(campaign)
-		c.campaigns = nil // as it is answered
-		if votes {
+		if test.answered {
+			c.campaigns = nil
+		}
+		if test.votes {
 			c.vote(voteCommand{make(chan error, 1)})
 		}
 		c.abandon(campaign)
-		if c.want != votes {
-			t.Errorf("Vote was called: %v; the candidate goes on: %v", votes, c.want)
+		if want := test.answered || test.votes; c.want != want {
+			t.Errorf("answered %v, Vote was called %v: the candidate goes on: %v", test.answered, test.votes, c.want)
 		}
 	}
 }

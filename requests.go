@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/go-zookeeper/zk"
@@ -30,6 +31,13 @@ func contextError(ctx context.Context) error {
 	return fmt.Errorf("%w: %w", err, cause)
 }
 
+// lastErrorKey is the context key of the lastError that requests are noted in.
+type lastErrorKey struct{}
+
+func withLastError(ctx context.Context, last *lastError) context.Context {
+	return context.WithValue(ctx, lastErrorKey{}, last)
+}
+
 // do makes one call of the client, at most maxInFlight at a time. The error
 // is the call's, or the context's when that ends before the call begins. The
 // call makes at least one request, and if it is without an error its last one
@@ -46,9 +54,12 @@ func (s *Session) do(ctx context.Context, call func(*zk.Conn) error) error {
 		return contextError(ctx)
 	}
 	on, sent := s.connection.Load(), s.now()
-	err := call(s.conn.Load())
+	err := named(call(s.conn.Load()))
 	if errors.Is(err, errNothingAsked) {
 		return nil
+	}
+	if last, ok := ctx.Value(lastErrorKey{}).(*lastError); ok {
+		last.note(err)
 	}
 	if !s.owned && on != nil && (isAnswer(err) || errors.Is(err, zk.ErrNodeExists)) && s.connection.Load() == on {
 		on.heard.add(sent, s.now())
@@ -77,6 +88,9 @@ func (s *Session) barrier(ctx context.Context) (*incarnation, error) {
 		if on != nil && isAnswer(err) {
 			return inc, nil
 		}
+		if isRefused(err) {
+			return nil, err
+		}
 	}
 }
 
@@ -88,7 +102,7 @@ func (s *Session) settled(ctx context.Context, call func(*zk.Conn) error) error 
 			return err
 		}
 		err := s.do(ctx, call)
-		if isAnswer(err) || isRefused(err) || errors.Is(err, zk.ErrNodeExists) || errors.Is(err, zk.ErrNotEmpty) {
+		if isSettled(err) {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -129,9 +143,10 @@ type node struct {
 	stat zk.Stat
 }
 
+// leader returns what the node tells of a leader, with a copy of its data.
 func (n *node) leader() Leader {
 	return Leader{
-		Data:      n.data,
+		Data:      slices.Clone(n.data),
 		SessionID: n.stat.EphemeralOwner,
 		Zxid:      n.stat.Czxid,
 		Since:     time.UnixMilli(n.stat.Ctime),

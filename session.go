@@ -94,6 +94,7 @@ type Session struct {
 	helpMu   sync.Mutex              // guards helpless, and helpers against a beginning during the end
 	helpless bool                    // no helper begins any more
 	watches  spareWatches
+	last     lastError     // of heartbeats and of making a session ready
 	inbox    *inbox        // events for the loop
 	done     chan struct{} // closed when the loop has ended
 	closed   chan struct{} // closed when Close is through
@@ -315,7 +316,7 @@ func (s *Session) Timeout() time.Duration { return time.Duration(s.timeout.Load(
 func (s *Session) AwaitConnected(ctx context.Context) error {
 	_, err := s.await(ctx, false)
 	if err != nil {
-		return wrapf(s.unreached(err), "await a connection to", fmt.Sprintf("%q", s.servers))
+		return wrapf(s.last.explain(s.unreached(err)), "await a connection to", fmt.Sprintf("%q", s.servers))
 	}
 	return nil
 }

@@ -100,6 +100,7 @@ type outage struct {
 
 func (s *Session) run() {
 	defer close(s.done)
+	s.last.logger = s.logger
 	now := s.readClock()
 	l := &sessionLoop{Session: s, first: true, clocks: [2]clockReading{now, now}}
 	s.ahead.Store(int64(now.ahead()))
@@ -261,15 +262,16 @@ func (l *sessionLoop) prepare(conn *zk.Conn, id int64) {
 		if err == nil && !l.owned {
 			closed, err = armClosed(conn)
 		}
-		l.inbox.push(prepared{conn, id, done, closed, err})
+		l.inbox.push(prepared{conn, id, done, closed, named(err)})
 	})
 }
 
 func (l *sessionLoop) prepared(m prepared) {
 	conn := l.conn.Load()
 	if m.err != nil {
+		l.last.note(m.err)
 		l.retryAt = l.now() + jitter(l.Timeout()/8)
-		if errors.Is(m.err, zk.ErrAuthFailed) && l.err == nil {
+		if isRefused(m.err) && l.err == nil {
 			l.refuse(m.err)
 		}
 		return
@@ -281,6 +283,7 @@ func (l *sessionLoop) prepared(m prepared) {
 	inc.ctx, inc.cancel = context.WithCancelCause(context.Background())
 	l.inc, l.first, l.err = inc, false, nil
 	l.closed = m.closed
+	l.last.over()
 	l.connected = conn.State() == zk.StateHasSession
 	l.lookAt = 0
 	l.looks++
@@ -486,14 +489,18 @@ func (l *sessionLoop) noteRefusal(now instant, conn *zk.Conn, hasSession bool, e
 	}
 }
 
-// refuse says that the server refuses the credentials.
+// refuse says that the server refuses the credentials, or to serve the session.
 func (l *sessionLoop) refuse(err error) {
 	l.err = err
 	server := ""
 	if w := l.wire.Load(); w != nil {
 		server = w.server
 	}
-	l.logger.Error("election: the server refuses the credentials", "server", server, "error", err)
+	if errors.Is(err, zk.ErrAuthFailed) {
+		l.logger.Error("election: the server refuses the credentials", "server", server, "error", err)
+	} else {
+		l.logger.Error("election: the server refuses to serve a new session", "server", server, "error", err)
+	}
 	l.publishView()
 }
 

@@ -50,7 +50,11 @@ func (c *candidacy) campaign(m *campaignCommand) {
 }
 
 func (c *candidacy) abandon(m *campaignCommand) {
-	c.campaigns = slices.DeleteFunc(c.campaigns, func(other *campaignCommand) bool { return other == m })
+	i := slices.Index(c.campaigns, m)
+	if i < 0 {
+		return // it has had its answer, and takes that
+	}
+	c.campaigns = slices.Delete(c.campaigns, i, i+1)
 	switch {
 	case !m.voted || c.asked || c.runner != nil:
 	case len(c.campaigns) > 0:
@@ -123,18 +127,20 @@ func (c *candidacy) beginCast() {
 	if c.tag == "" {
 		c.tag = newTag()
 	}
-	tag, data, uncertain := c.tag, c.data, c.uncertain
+	tag, data, uncertain, created := c.tag, c.data, c.uncertain, c.leftover
 	c.checkAll = false // casting looks at all nodes
 	c.setPhase(casting)
-	c.errand(func(ctx context.Context) any { return c.cast(ctx, tag, data, uncertain) })
+	c.errand(func(ctx context.Context) any { return c.cast(ctx, tag, data, uncertain, created) })
 }
 
 func (c *candidacy) castDone(r castResult) {
 	c.errandDone()
-	c.uncertain = r.uncertain
+	c.uncertain, c.leftover = r.uncertain, r.name
 	if r.ballot != nil {
 		c.tag = "" // the next vote is another
 		c.ballot, c.ownWatch = r.ballot, r.watch
+		c.last.over()
+		c.ballotData, c.catchUp = r.data, false
 		c.place, c.placed = r.place, r.place.below == 0
 		c.acked, c.ack, c.ackWatch, c.reack, c.ackUnsure = false, 0, nil, false, false
 		c.lapses, c.flaps, c.moveAt = nil, false, time.Time{}

@@ -29,12 +29,15 @@ func (c *candidacy) lookDone(r lookResult) {
 		return
 	case r.err != nil:
 		c.failed(r.err)
-		c.hold()
+		if c.holdFor("list", r.err) {
+			c.logger.Warn("election: cannot list the ballots", "error", r.err)
+		}
 		return
 	case r.gone:
 		c.ballotLost(c.goneCause())
 		return
 	}
+	c.last.over()
 	c.placed, c.place, c.nextWatch = true, r.place, r.watch
 	if c.phase == waiting && c.follow == FollowNextNode && c.place.below > 0 && c.place.predecessor != c.losingTo {
 		c.stopLosing()
@@ -142,7 +145,7 @@ func (c *candidacy) beginCheck() {
 			// is in front can stand by, and takes over without a list, and who is the
 			// next should see first. Far back all that is less urgent.
 			what.own, what.list = false, true
-		case what.ack && (c.ack == 0 || c.turn%2 == 0), what.predecessor != "" && c.turn%2 == 1:
+		case what.ack && (c.ackWatch == nil || c.turn%2 == 0), what.predecessor != "" && c.turn%2 == 1:
 			what.own = false
 		default:
 			what.ack, what.predecessor = false, ""
@@ -162,7 +165,9 @@ func (c *candidacy) checkDone(r checkResult) {
 	case r.err != nil:
 		c.checkAll = true
 		c.failed(r.err)
-		c.hold()
+		if c.holdFor("look", r.err) {
+			c.logger.Warn("election: cannot look at the nodes", "error", r.err)
+		}
 		return
 	case r.ownGone:
 		c.ballotLost(c.goneCause())
@@ -174,6 +179,7 @@ func (c *candidacy) checkDone(r checkResult) {
 	case r.list && c.placed && c.place.predecessor == r.predecessor:
 		c.place.below = min(r.below, c.place.below) // it only shrinks: an old list is safe, too
 	}
+	c.last.over()
 	if r.own {
 		c.verify = false
 	}

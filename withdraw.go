@@ -12,12 +12,19 @@ type withdrawal struct {
 	ballot *ballot // nil: none that is known
 	// tag of a ballot that may exist though no reply told of it; "" if none can.
 	tag string
+	// name of such a ballot, if it is known: then there is no other.
+	name string
 	// acked: an acknowledgement may have been written; ack is its czxid, 0
 	// when that is not known.
 	acked bool
 	ack   int64
 	// unsure: the reply to the acknowledgement's creation was lost.
 	unsure bool
+	// watched: a watch on it, which has not fired, tells that it still stands.
+	watched bool
+	data    []byte // of that acknowledgement
+	// front: no other ballot is in front.
+	front bool
 }
 
 // withdraw deletes the ballot and the acknowledgement that we wrote, and ends
@@ -27,6 +34,10 @@ func (c *Candidate) withdraw(ctx context.Context, w withdrawal) error {
 		if err := c.withdrawBallot(ctx, w); err != nil {
 			return err
 		}
+	}
+	if w.name != "" {
+		// Its owner need not be asked: nobody else makes one with our tag.
+		return c.remove(ctx, c.path+"/"+w.name)
 	}
 	if w.tag == "" {
 		return nil
@@ -82,19 +93,18 @@ func (c *Candidate) deleteBallot(ctx context.Context, w withdrawal) error {
 	ballotOp := &zk.DeleteRequest{Path: w.ballot.path, Version: -1}
 	withAck := w.acked
 	for {
-		if withAck && w.ack == 0 {
-			if w.unsure {
-				// A server that lags would not show it yet.
-				if _, err := c.session.barrier(ctx); err != nil {
-					return err
-				}
-			}
-			ack, err := c.ownAck(ctx, w)
-			if err != nil {
+		if withAck {
+			var err error
+			if w, err = c.settleAck(ctx, w); err != nil {
 				return err
 			}
-			// What is found later may be of another candidate on this session.
-			withAck, w.acked, w.ack = ack != 0, ack != 0, ack
+			withAck = w.acked
+		}
+		if !withAck && w.front {
+			w.front = false
+			if c.wakeGem(ctx, w.ballot) {
+				return nil
+			}
 		}
 		var results []zk.MultiResponse
 		err := c.session.settled(ctx, func(conn *zk.Conn) (err error) {
@@ -126,6 +136,27 @@ func (c *Candidate) deleteBallot(ctx context.Context, w withdrawal) error {
 	}
 }
 
+// settleAck finds out whether there is an acknowledgement of ours to go with the
+// ballot, unless a watch guards what is known of it.
+func (c *Candidate) settleAck(ctx context.Context, w withdrawal) (withdrawal, error) {
+	if !w.acked || w.ack != 0 && w.watched {
+		return w, nil
+	}
+	if w.unsure {
+		// A server that lags would not show it yet.
+		if _, err := c.session.barrier(ctx); err != nil {
+			return w, err
+		}
+	}
+	ack, err := c.ownAck(ctx, w)
+	if err != nil {
+		return w, err
+	}
+	// What is found later may be of another candidate on this session.
+	w.acked, w.ack, w.unsure, w.watched = ack != 0, ack, false, true
+	return w, nil
+}
+
 // ownAck returns the czxid of the acknowledgement if this candidate made it.
 func (c *Candidate) ownAck(ctx context.Context, w withdrawal) (int64, error) {
 	var found *node
@@ -133,11 +164,30 @@ func (c *Candidate) ownAck(ctx context.Context, w withdrawal) (int64, error) {
 		found, err = readNode(conn, c.LeaderAckPath())
 		return err
 	})
-	if err != nil || found == nil || found.stat.EphemeralOwner != w.ballot.inc.id {
+	if err != nil || found == nil || !isOurs(found, w.ballot, w.data, w.ack, w.unsure || w.ack == 0) {
 		return 0, err
 	}
-	if w.ack != 0 && found.stat.Czxid != w.ack {
-		return 0, nil
-	}
 	return found.stat.Czxid, nil
+}
+
+// wakeGem deletes a ballot that is at the front and has acknowledged nothing,
+// if the next in line is a member of the Ruby gem. That one waits for an
+// acknowledgement before it looks at anything else, so it is given one, which is
+// gone again in the same transaction. It reports whether the ballot is deleted.
+func (c *Candidate) wakeGem(ctx context.Context, b *ballot) bool {
+	var names []string
+	if err := c.session.settled(ctx, func(conn *zk.Conn) (err error) {
+		names, _, err = conn.Children(c.path)
+		return err
+	}); err != nil || !gemIsNext(ballotsOf(names), b.name) {
+		return false
+	}
+	path := c.LeaderAckPath()
+	return c.session.settled(ctx, func(conn *zk.Conn) error {
+		_, err := conn.Multi(
+			&zk.CreateRequest{Path: path, Data: []byte{}, Acl: c.nodeACL(), Flags: zk.FlagEphemeral},
+			&zk.DeleteRequest{Path: path, Version: -1},
+			&zk.DeleteRequest{Path: b.path, Version: -1})
+		return err
+	}) == nil // or one stands, for which the gem member has not waited in vain
 }

@@ -44,6 +44,7 @@ type candidateJSON struct {
 	Token    int64  `json:"token"`
 	Sequence int64  `json:"sequence"`
 	Ballot   string `json:"ballot"`
+	Error    string `json:"error,omitempty"` // why it could not be read
 }
 
 func status(ctx context.Context, e *env, args []string) (int, error) {
@@ -107,10 +108,14 @@ func lookAt(ctx context.Context, s *election.Session, name, root string) (*statu
 		if leads {
 			result.Token = b.Token
 		}
-		result.Candidates = append(result.Candidates, candidateJSON{
+		candidate := candidateJSON{
 			payload: payloadOf(b.Data), Position: i + 1, Leads: leads, Session: sessionName(b.SessionID),
 			Token: b.Token, Sequence: b.Sequence, Ballot: b.Path,
-		})
+		}
+		if b.Err != nil {
+			candidate.Error = b.Err.Error()
+		}
+		result.Candidates = append(result.Candidates, candidate)
 	}
 	return result, nil
 }
@@ -148,7 +153,11 @@ func printStatus(e *env, r *statusJSON) error {
 		case c.Position == 1:
 			state = "takes over"
 		}
-		row("%d\t%s\t%s\t%s\t%d\t%d", c.Position, state, printable(c.bytes()), c.Session, c.Token, c.Sequence)
+		data := printable(c.bytes())
+		if c.Error != "" {
+			data = "(" + c.Error + ")"
+		}
+		row("%d\t%s\t%s\t%s\t%d\t%d", c.Position, state, data, c.Session, c.Token, c.Sequence)
 	}
 	return w.Flush()
 }
