@@ -569,7 +569,7 @@ func TestMetricsAndLogs(t *testing.T) {
 			"standing true", "leading true", "taking over: true", "taken over", "taking over: false",
 			"session lost", "leading false", "stepped down: session lost",
 			"leading true", "taking over: true", "taken over", "taking over: false",
-			"leading false", "standing false", "stepped down: resigned",
+			"standing false", "leading false", "stepped down: resigned",
 		})
 		for _, want := range []string{"election: voted", "election: won", "election: leading", "election: stepping down", "ballot withdrawn", "election=" + w.name()} {
 			if !strings.Contains(lines.String(), want) {

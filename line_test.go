@@ -83,7 +83,11 @@ func TestSlowClientMakesWay(t *testing.T) {
 // from leading.
 func TestVoteTellsOfTickTime(t *testing.T) {
 	virtually(t, func(t *testing.T, w *world) {
-		hopeless := w.memberOn(w.session(func(o *election.SessionOptions) { o.TickTime = 4 * w.timeout() }), "hopeless", &journal{})
+		n := w.session(func(o *election.SessionOptions) { o.TickTime = w.timeout() / 2 })
+		n.link.grant(w.timeout() / 8)
+		n.link.cut()
+		w.until("the shorter timeout to be granted", func() bool { return n.Timeout() == w.timeout()/8 })
+		hopeless := w.memberOn(n, "hopeless", &journal{})
 		require.ErrorIs(t, hopeless.Vote(w.context()), election.ErrTickTime)
 		assert.ErrorIs(t, hopeless.Status().Absence, election.ErrTickTime)
 		assert.False(t, hopeless.Status().Standing)
