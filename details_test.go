@@ -148,17 +148,19 @@ func TestGoexitEndsOnlyItsTurn(t *testing.T) {
 		w.await(turns, "OnNewLeader b")
 		assert.Equal(t, 2, turns.count("OnConnected"))
 		assert.Equal(t, 1, turns.count("OnLeaderAck"))
-		w.same("turns", without(turns.all(), "b OnLose exits", "OnConnected", "OnLeaderAck"), slices.Concat([]string{"OnLeaderDeath "}, failed, []string{
-			"OnNewLeader a", "b OnLose", "OnLeaderData a2",
-			"a OnStepDown exits", "a OnStepDown exits", "a OnStepDown, its context: <nil>",
-			"OnLeaderDeath a2", "OnNewLeader b",
-		}))
+		// Each owner has its own order.
+		all := without(turns.all(), "OnConnected", "OnLeaderAck")
+		w.same("turns of a", without(all, "b ", "OnLeader", "OnNewLeader"), slices.Concat(failed, failed[2:]))
+		w.same("turns of b", without(all, "a ", "OnLeader", "OnNewLeader"), []string{"b OnLose exits", "b OnLose"})
+		w.same("turns of the observer", without(all, "a ", "b "), []string{
+			"OnLeaderDeath ", "OnNewLeader a", "OnLeaderData a2", "OnLeaderDeath a2", "OnNewLeader b",
+		})
 	})
 }
 
 // without leaves out what begins with one of the words.
 func without(events []string, words ...string) []string {
-	return slices.DeleteFunc(events, func(e string) bool {
+	return slices.DeleteFunc(slices.Clone(events), func(e string) bool {
 		return slices.ContainsFunc(words, func(word string) bool { return strings.HasPrefix(e, word) })
 	})
 }
