@@ -141,6 +141,7 @@ func TestGoexitEndsOnlyItsTurn(t *testing.T) {
 		a.lead()
 		b.vote()
 		w.await(turns, "b OnLose")
+		w.until("the observer to have seen a", func() bool { return turns.count("OnNewLeader a") == 1 })
 		require.NoError(t, a.Proclaim(w.context(), []byte("a2")))
 		w.await(turns, "OnLeaderData a2")
 		a.resign()
