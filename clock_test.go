@@ -53,7 +53,7 @@ func TestIsLeaderAfterSuspension(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, c.IsLeader())
 		s.ahead.Add(-int64(time.Hour)) // as if the wall clock had gone on for an hour
-		assert.False(t, c.IsLeader())
+		require.False(t, c.IsLeader())
 		_, leads := c.Term()
 		assert.False(t, leads)
 		require.ErrorIs(t, <-causes, ErrLeaseLapsed)

@@ -73,3 +73,22 @@ func TestLookWithoutRequest(t *testing.T) {
 		assert.False(t, s.hasHeard(), "a check of nothing counts as a sign of life")
 	})
 }
+
+// The server of the present connection is known while there is one.
+func TestConnectedTo(t *testing.T) {
+	withSession(t, func(t *testing.T, w *trial, s *Session) {
+		require.NoError(t, s.AwaitConnected(t.Context()))
+		synctest.Wait()
+		connected, server := s.connectedTo()
+		assert.True(t, connected)
+		assert.NotEmpty(t, server)
+		assert.False(t, s.connectedSince().IsZero())
+		w.srv.Stop()
+		synctest.Wait()
+		connected, server = s.connectedTo()
+		assert.False(t, connected)
+		assert.Empty(t, server)
+		assert.True(t, s.connectedSince().IsZero())
+		require.NoError(t, w.srv.Start())
+	})
+}

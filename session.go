@@ -226,11 +226,11 @@ func NewSession(conn *zk.Conn, timeout time.Duration, opts *SessionOptions) (*Se
 	case conn == nil:
 		err = errors.New("there is no connection")
 	case opts.Dialer != nil:
-		err = errors.New("Dialer is for connections that Connect opens")
+		err = errors.New("option Dialer is for connections that Connect opens")
 	case opts.HostProvider != nil:
-		err = errors.New("HostProvider is for connections that Connect opens")
+		err = errors.New("option HostProvider is for connections that Connect opens")
 	case opts.Auth != nil:
-		err = errors.New("Auth is for connections that Connect opens: call zk.Conn.AddAuth")
+		err = errors.New("option Auth is for connections that Connect opens: call zk.Conn.AddAuth")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("election: new session: %w", err)
