@@ -33,7 +33,8 @@ func (k *call) connect() bool {
 	}
 	id = m.nextID
 	m.nextID++
-	s.sessions[id] = &session{id: id, timeout: timeout, owner: m, expireAt: s.expiry(timeout)}
+	clock := s.clientClock()
+	s.sessions[id] = &session{id: id, timeout: timeout, clock: clock, owner: m, expireAt: s.expiry(timeout, clock)}
 	s.poke()
 	c.session = id
 	m.bySession[id] = c

@@ -74,8 +74,11 @@ func (s *Server) connected() int {
 	return n
 }
 
-// pulse is the interval of the leader's pings, in milliseconds.
-func (s *Server) pulse() int64 { return max(1, s.tick.Milliseconds()/2) }
+// untilPulse is the time from one of the leader's pings to the next, in
+// milliseconds.
+func (s *Server) untilPulse() int64 {
+	return max(1, s.tick.Milliseconds()/2) + max(0, s.pingDelay().Milliseconds())
+}
 
 // pulseIfDue is the leader's ping: the followers that it reaches answer with the
 // sessions that they have heard of since the last one.
@@ -83,7 +86,7 @@ func (s *Server) pulseIfDue(now int64) {
 	if len(s.members) == 1 || now < s.nextPulse {
 		return
 	}
-	s.nextPulse = now + s.pulse()
+	s.nextPulse = now + s.untilPulse()
 	s.relay()
 }
 

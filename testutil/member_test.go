@@ -1,6 +1,7 @@
 package testutil
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -161,13 +162,13 @@ func TestFollowerPassesOnWhatItHeardEveryHalfTick(t *testing.T) {
 		if got := expiresAt(); got != 6*time.Second {
 			t.Errorf("begun at 0, expires at %v", got)
 		}
-		// Heard of at 1.5 s and passed on at 2 s, it lives until a tick after 6 s.
+		// Heard of at 1.5 s and passed on at 2 s and a little, it lives until a tick after 6 s.
 		time.Sleep(1500 * time.Millisecond)
 		c.do(OpPing, nil)
 		if got := expiresAt(); got != 6*time.Second {
 			t.Errorf("before it is passed on: expires at %v", got)
 		}
-		time.Sleep(500 * time.Millisecond)
+		time.Sleep(510 * time.Millisecond)
 		if got := expiresAt(); got != 8*time.Second {
 			t.Errorf("after it is passed on: expires at %v", got)
 		}
@@ -182,6 +183,60 @@ func TestFollowerPassesOnWhatItHeardEveryHalfTick(t *testing.T) {
 			t.Errorf("after the next ping of the leader: expires at %v", got)
 		}
 	})
+}
+
+func TestPingsAreAsLateAsTheyAreToldToBe(t *testing.T) {
+	late := make(chan time.Duration, 3)
+	for _, d := range []time.Duration{20 * time.Millisecond, 70 * time.Millisecond, 0} {
+		late <- d
+	}
+	opts := ServerOptions{Members: 3, PingDelay: func() time.Duration {
+		select {
+		case d := <-late:
+			return d
+		default:
+			return time.Hour
+		}
+	}}
+	inMemory(t, opts, func(t *testing.T, srv *Server) {
+		c := openRaw(t, srv.Member(1), 30*time.Second)
+		// Each is counted from the one before: 1.02 s, 2.09 s, 3.09 s, and then none.
+		var passedOn []time.Duration
+		last := srv.Sessions()[0].ExpiresIn
+		for began := time.Now(); time.Since(began) < 5*time.Second; {
+			c.do(OpPing, nil)
+			time.Sleep(5 * time.Millisecond)
+			synctest.Wait()
+			left := srv.Sessions()[0].ExpiresIn
+			if left > last {
+				passedOn = append(passedOn, time.Since(began))
+			}
+			last = left
+		}
+		// Only a touch in another tick than the one before moves the end.
+		want := []time.Duration{2090 * time.Millisecond}
+		if !slices.Equal(passedOn, want) {
+			t.Errorf("the session's end moved at %v, want %v", passedOn, want)
+		}
+	})
+}
+
+func TestClientWhoseClockRunsAtAnotherRate(t *testing.T) {
+	for _, clock := range []float64{11. / 12, 1, 13. / 12} {
+		inMemory(t, ServerOptions{ClientClock: func() float64 { return clock }}, func(t *testing.T, srv *Server) {
+			began := time.Now()
+			c := openRaw(t, srv.Member(0), 10*time.Second)
+			// The next tick after 10 s, by the ensemble's clock.
+			want := time.Duration(12 * clock * float64(time.Second))
+			if got := srv.Sessions()[0].ExpiresIn; got != want {
+				t.Errorf("at rate %v the session expires in %v, want %v", clock, got, want)
+			}
+			c.wantClosedWithin(time.Minute)
+			if took := time.Since(began); took < want || took > want+time.Millisecond {
+				t.Errorf("at rate %v it has expired after %v, want %v", clock, took, want)
+			}
+		})
+	}
 }
 
 func TestWhatWasHeardArrivesBeforeTheWritesThatHung(t *testing.T) {

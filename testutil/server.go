@@ -28,6 +28,20 @@ type ServerOptions struct {
 	// NoListen leaves out the TCP listeners: only Dialer connects. Inside
 	// testing/synctest it must be set.
 	NoListen bool
+	// PingDelay says by how much the next ping of the ensemble's leader is late,
+	// in whole milliseconds; it is asked before each. The leader pings the others
+	// every half tick, and only in answer to that do they tell it which sessions
+	// they have heard of. A real one sleeps for half a tick and works after that,
+	// so its pings are always a little late, and each is counted from the one
+	// before. It must not call the Server. Default 1 ms. Without an ensemble there
+	// are no pings.
+	PingDelay func() time.Duration
+	// ClientClock says, for each new session, at what rate its client's clock runs
+	// as compared with the ensemble's, which has to be more than 0: at 11/12 the
+	// client counts 11 seconds while the ensemble counts 12 by which the session
+	// expires. (The time of the process is the client's: it is the session's end
+	// that comes sooner or later.) It must not call the Server. Default 1.
+	ClientClock func() float64
 	// Logger hears of sessions and members that come and go, and of malformed
 	// requests. Default none.
 	Logger *slog.Logger
@@ -47,6 +61,8 @@ type Server struct {
 	tick                   time.Duration
 	minTimeout, maxTimeout int32 // milliseconds
 	listen                 bool
+	pingDelay              func() time.Duration
+	clientClock            func() float64
 	log                    *slog.Logger
 	began                  time.Time
 	members                []*member
@@ -108,27 +124,35 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 	if o.MinSessionTimeout > o.MaxSessionTimeout {
 		return nil, errors.New("testutil: MinSessionTimeout above MaxSessionTimeout")
 	}
+	if o.PingDelay == nil {
+		o.PingDelay = func() time.Duration { return time.Millisecond }
+	}
+	if o.ClientClock == nil {
+		o.ClientClock = func() float64 { return 1 }
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{
-		tick:       o.TickTime.Truncate(time.Millisecond),
-		minTimeout: int32(o.MinSessionTimeout.Milliseconds()),
-		maxTimeout: int32(o.MaxSessionTimeout.Milliseconds()),
-		listen:     !o.NoListen,
-		log:        o.Logger,
-		began:      time.Now(),
-		wake:       make(chan struct{}, 1),
-		done:       make(chan struct{}),
-		tree:       newTree(),
-		sessions:   make(map[int64]*session),
-		conns:      make(map[*conn]struct{}),
-		counts:     make(map[Op]int64),
-		isolated:   make(map[int64]int),
-		changed:    make(chan struct{}),
-		noQuorumAt: -1,
-		stopped:    true,
-		nextSweep:  sweepInterval,
+		tick:        o.TickTime.Truncate(time.Millisecond),
+		minTimeout:  int32(o.MinSessionTimeout.Milliseconds()),
+		maxTimeout:  int32(o.MaxSessionTimeout.Milliseconds()),
+		listen:      !o.NoListen,
+		pingDelay:   o.PingDelay,
+		clientClock: o.ClientClock,
+		log:         o.Logger,
+		began:       time.Now(),
+		wake:        make(chan struct{}, 1),
+		done:        make(chan struct{}),
+		tree:        newTree(),
+		sessions:    make(map[int64]*session),
+		conns:       make(map[*conn]struct{}),
+		counts:      make(map[Op]int64),
+		isolated:    make(map[int64]int),
+		changed:     make(chan struct{}),
+		noQuorumAt:  -1,
+		stopped:     true,
+		nextSweep:   sweepInterval,
 	}
 	for i := range o.Members {
 		s.members = append(s.members, newMember(s, i))
@@ -171,7 +195,7 @@ func (s *Server) Start() error {
 	if s.leader == nil {
 		s.noQuorumAt = s.now()
 	}
-	s.nextPulse = s.now() + s.pulse()
+	s.nextPulse = s.now() + s.untilPulse()
 	s.poke()
 	return nil
 }

@@ -3,6 +3,7 @@ package testutil
 import (
 	"cmp"
 	"encoding/binary"
+	"math"
 	"slices"
 	"time"
 )
@@ -13,6 +14,8 @@ type session struct {
 	// timeout is the one negotiated when the session began, in milliseconds; a
 	// connection that resumes it may have negotiated another.
 	timeout int32
+	// clock is the rate of the client's clock as compared with the ensemble's.
+	clock float64
 	// expireAt is the tick boundary at which the session is over unless it is
 	// heard of before, in milliseconds of the server's clock.
 	expireAt int64
@@ -48,16 +51,18 @@ func firstSessionID(member int) int64 {
 }
 
 // expiry rounds the end of a timeout up to the next tick, as ZooKeeper does: it
-// looks for expired sessions once a tick.
-func (s *Server) expiry(timeout int32) int64 {
+// looks for expired sessions once a tick. Ticks and timeout are counted by the
+// ensemble's clock, which for this client may run at another rate than its own.
+func (s *Server) expiry(timeout int32, clock float64) int64 {
 	tick := s.tick.Milliseconds()
-	return (s.now()+int64(timeout))/tick*tick + tick
+	now := int64(float64(s.now()) / clock)
+	return int64(math.Ceil(float64((now+int64(timeout))/tick*tick+tick) * clock))
 }
 
 // touch notes that the leader has heard of a session.
 func (s *Server) touch(x *session, timeout int32) {
 	before := x.expireAt
-	x.expireAt = s.expiry(timeout)
+	x.expireAt = s.expiry(timeout, x.clock)
 	if x.expireAt < before {
 		s.poke() // it was resumed with a shorter timeout
 	}
