@@ -133,3 +133,47 @@ func (c *endsAfter) Err() error {
 	c.looks--
 	return nil
 }
+
+// A second Close of an Observer waited on a mutex for the first, which waits for
+// callbacks: in virtual time nothing goes on then, and the test hung.
+func TestObserverClosedTwiceAtOnce(t *testing.T) {
+	defer guard("TestObserverClosedTwiceAtOnce")()
+	synctest.Test(t, func(t *testing.T) {
+		srv, err := testutil.NewServer(&testutil.ServerOptions{NoListen: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer srv.Close()
+		s, err := Connect([]string{"mem"}, 4*time.Second, &SessionOptions{Dialer: srv.Dialer()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, err := NewObserver(s, "db", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hangs, release := make(chan struct{}), make(chan struct{})
+		o.OnLeaderDeath(func(Leader) { close(hangs); <-release })
+		if err := o.Observe(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		<-hangs
+		began := time.Now()
+		results := make(chan error, 2)
+		for range 2 {
+			go func() { results <- o.Close() }()
+		}
+		for range 2 {
+			if err := <-results; !errors.Is(err, ErrCallbackRunning) {
+				t.Errorf("Close: %v", err)
+			}
+		}
+		if took := time.Since(began); took != s.Timeout() {
+			t.Errorf("took %v", took)
+		}
+		close(release)
+		if err := s.Close(); err != nil && !errors.Is(err, ErrCallbackRunning) {
+			t.Error(err)
+		}
+	})
+}
