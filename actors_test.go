@@ -18,6 +18,7 @@ type process struct {
 	name    string
 	session *Session
 	gate    *gate
+	caller  *callersConn // what the session is on; nil when it owns its connection
 	actors  atomic.Pointer[[]*actor]
 	closing bool // guarded by trial.mu
 }
@@ -57,6 +58,36 @@ func (w *trial) newProcess(name string, tick time.Duration, member int) *process
 	defer w.mu.Unlock()
 	w.processes = append(w.processes, p)
 	return p
+}
+
+// newCallersProcess is newProcess with a Session on a caller's connection.
+func (w *trial) newCallersProcess(name string, tick time.Duration, member int) *process {
+	p := &process{w: w, name: name, gate: newGate(w.srv.Dialer())}
+	p.actors.Store(new([]*actor))
+	caller, err := newCallersConn(w.srv.Servers(), w.timeout, p.gate.Dial, p.provider(member))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	p.caller = caller
+	// NewSession, and what it has no arguments for.
+	s := newSession(w.timeout)
+	s.tick, s.logger, s.metrics = tick, w.logger.With("as", name), processMetrics{p: p}
+	s.conn.Store(caller.Conn)
+	p.session = s
+	go s.run()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.processes = append(w.processes, p)
+	return p
+}
+
+// end closes the session, and the connection that it is on.
+func (p *process) end() error {
+	err := p.session.Close()
+	if p.caller != nil {
+		p.caller.close()
+	}
+	return err
 }
 
 func (p *process) provider(member int) *roundRobin {
@@ -216,8 +247,11 @@ func knownCause(err error) bool {
 	return false
 }
 
-func (a *actor) onTakeoverError(Term, error) {
+func (a *actor) onTakeoverError(_ Term, err error) {
 	defer a.enter("OnTakeoverError")()
+	if errors.Is(err, ErrCallbackRunning) {
+		return // OnWin could not be called; it votes again by itself
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.wanted = false // it stays out
@@ -332,7 +366,7 @@ func (a *actor) close(calm bool) {
 	a.mu.Unlock()
 	// The ballot ends with the session, and so that has to end.
 	a.p.setClosing()
-	_ = a.p.session.Close()
+	_ = a.p.end()
 }
 
 func (a *actor) gaveUp() bool {

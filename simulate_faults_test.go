@@ -31,6 +31,11 @@ var simFaults = []simFault{
 	{"drop connections", 2, (*simulation).drop},
 	{"restart", 2, (*simulation).restart},
 	{"flaky", 3, (*simulation).flaky},
+	{"lost replies", 3, (*simulation).loseReplies},
+	{"refused watches", 1, (*simulation).refuseWatches},
+	{"cut off at the claim", 6, (*simulation).layAmbush},
+	{"delete a ballot", 1, (*simulation).deleteBallot},
+	{"delete the acknowledgement", 1, (*simulation).deleteAck},
 	{"slow callback", 3, (*simulation).slowCallback},
 	{"failing takeover", 1, (*simulation).failTakeover},
 	{"resign", 3, (*simulation).resignAndVote},
@@ -44,19 +49,10 @@ var simFaults = []simFault{
 }
 
 func (s *simulation) strike() {
-	total := 0
-	for _, f := range simFaults {
-		total += f.weight
-	}
-	n := s.rng.IntN(total)
-	for _, f := range simFaults {
-		if n -= f.weight; n < 0 {
-			if len(s.cast) > 0 {
-				s.count[f.name]++
-				f.strike(s)
-			}
-			break
-		}
+	if len(s.faults) > 0 && len(s.cast) > 0 {
+		f := drawFault(s.rng, s.faults)
+		s.count[f.name]++
+		f.strike(s)
 	}
 	s.sample()
 }
@@ -224,6 +220,7 @@ func (s *simulation) flaky() {
 			what, action = "request lost", testutil.LoseRequest
 		case 1:
 			what, action = "reply lost", testutil.LoseReply
+			s.loses(r)
 		case 2:
 			what, action = "connection cut", testutil.CutAfter
 		case 3:
@@ -238,12 +235,152 @@ func (s *simulation) flaky() {
 				return testutil.Pass // it would say that the session has expired
 			}
 			what, action = "throttled", throttled
+			if r.Op == testutil.OpSetWatches {
+				s.meets("watches refused")
+			}
 		}
 		s.note("%s: %v %s of %s", what, r.Op, r.Path, sessionName(r.SessionID))
 		return action
 	})
 	s.lasts(d, cancel)
 	s.lasts(d+s.timeout, func() {}) // the last delay is over by then
+}
+
+// loseReplies loses the reply to a request of some kind, or to two, and does what
+// brings such a request about.
+func (s *simulation) loseReplies() {
+	kind, n := simWrites[s.rng.IntN(len(simWrites))], 1+s.rng.IntN(2)
+	d := s.between(s.timeout/2, 2*s.timeout)
+	s.note("FAULT: %d replies are to be lost within %v: %s", n, d, kind)
+	var mu sync.Mutex
+	cancel := s.srv.Control(testutil.AnyOp, func(r *testutil.Request) testutil.Action {
+		if s.kindOf(r) != kind {
+			return testutil.Pass
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if n--; n < 0 {
+			return testutil.Pass
+		}
+		s.loses(r)
+		s.note("reply lost: %v of %s", r.Op, sessionName(r.SessionID))
+		return testutil.LoseReply
+	})
+	s.lasts(d, cancel)
+	switch kind {
+	case "ballot", "acknowledgement", "leader's withdrawal", "withdrawal":
+		s.resignAndVote()
+	case "proclaimed acknowledgement", "proclaimed ballot":
+		s.proclaimData()
+	case "handshake":
+		s.srv.DropConnections()
+	}
+}
+
+// refuseWatches cuts all connections, and refuses for a while to set watches again.
+func (s *simulation) refuseWatches() {
+	d := s.between(0, s.timeout)
+	s.note("FAULT: the servers set no watches again for %v", d)
+	cancel := s.srv.Control(testutil.OpSetWatches, func(*testutil.Request) testutil.Action {
+		s.meets("watches refused")
+		return throttled
+	})
+	s.srv.DropConnections()
+	s.lasts(d, cancel)
+}
+
+// simAmbush is what is to happen when the next candidate begins to lead.
+type simAmbush struct{ delay, lasts time.Duration }
+
+// layAmbush has the next that claims cut off soon after, with its member: what it
+// was told last is then all that its lease rests on. The leader may resign for that.
+func (s *simulation) layAmbush() {
+	ambush := &simAmbush{s.between(0, s.trial.tick), s.awhile()}
+	window := s.between(s.timeout, 2*s.timeout)
+	s.note("FAULT: who claims within %v is cut off %v later for %v", window, ambush.delay, ambush.lasts)
+	s.chaosMu.Lock()
+	s.ambush = ambush
+	s.chaosMu.Unlock()
+	s.lasts(window, func() {
+		s.chaosMu.Lock()
+		s.ambush = nil
+		s.chaosMu.Unlock()
+	})
+	s.lasts(window+ambush.delay+ambush.lasts+time.Millisecond, func() {})
+	if s.rng.IntN(4) == 0 {
+		return
+	}
+	// Just behind a ping, so that the next may come too late for the successor.
+	a, behind := s.someone(), s.between(0, s.timeout/50)
+	for _, other := range s.cast {
+		if other.IsLeader() {
+			a = other
+		}
+	}
+	s.call(func() {
+		time.Sleep(s.pings.untilNext() + behind)
+		s.note("%s resigns %v behind a ping", a.name, behind)
+		_ = a.resign(s.timeout)
+		time.Sleep(ambush.lasts)
+		_ = a.vote(s.timeout)
+	})
+	s.lasts(2*s.timeout+ambush.lasts, func() {})
+}
+
+// spring is called when a candidate begins to lead.
+func (s *simulation) spring(a *actor, session int64) {
+	s.chaosMu.Lock()
+	ambush := s.ambush
+	s.ambush = nil
+	s.chaosMu.Unlock()
+	if ambush == nil {
+		return
+	}
+	s.meets("cut off at the claim")
+	s.call(func() {
+		time.Sleep(ambush.delay)
+		s.seenMu.Lock()
+		i := s.seen.member[session]
+		s.seenMu.Unlock()
+		s.note("%s is cut off with member %d", a.p.name, i)
+		s.srv.Member(i).CutOff()
+		heal := s.srv.Isolate(session)
+		time.Sleep(ambush.lasts)
+		heal()
+		s.srv.Member(i).Heal()
+		s.note("%s and member %d are back", a.p.name, i)
+		s.sample()
+	})
+}
+
+// deleteBallot does what an operator may do. Who is told of it too late may lead
+// beside the next, which is no fault of ours.
+func (s *simulation) deleteBallot() {
+	path := s.someone().VotePath()
+	found, _ := s.look()
+	for _, b := range found.ballots {
+		if b.path == path {
+			s.excuse(b.session)
+			s.deleteByHand(path, "ballot deleted by hand")
+		}
+	}
+}
+
+func (s *simulation) deleteAck() {
+	s.deleteByHand(s.path+"/leader_ack", "acknowledgement deleted by hand")
+}
+
+func (s *simulation) deleteByHand(path, situation string) {
+	p := s.someone().p
+	s.note("FAULT: %s deletes %s by hand", p.name, path)
+	s.call(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), s.timeout)
+		defer cancel()
+		if p.session.settled(ctx, deleteNode(path)) == nil {
+			s.meets(situation)
+		}
+	})
+	s.lasts(s.timeout, func() {})
 }
 
 func (s *simulation) slowCallback() {
@@ -313,7 +450,7 @@ func (s *simulation) closeSession() {
 	}
 	p.setClosing()
 	s.note("%s closes", p.name)
-	s.call(func() { s.note("%s has closed: %v", p.name, p.session.Close()) })
+	s.call(func() { s.note("%s has closed: %v", p.name, p.end()) })
 	s.lasts(s.awhile(), func() { s.enlist(nil) })
 }
 

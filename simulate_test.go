@@ -18,10 +18,13 @@ import (
 )
 
 // The simulation. A seed decides on an election (session timeout, tick, members,
-// candidates, observers, their options) and on a schedule of faults and of what
-// its users do; the invariants are checked all along, and after the last fault
-// somebody leads, and every observer knows it, within the session timeout and
-// two seconds.
+// how late these are and at what rates the clients' clocks run, candidates,
+// observers, their options, whose connections they are on) and on a schedule of
+// faults, of some kinds, and of what its users do. The invariants are checked all along;
+// after the last fault somebody leads, and every observer knows it, within the
+// session timeout and two seconds or so; the leaders have kept a count, and none of what
+// they have added is missing (simulate_counter_test.go); and all schedules together
+// have met what there is to be met (simulate_situations_test.go).
 //
 // A seed replays with -seed. It decides on the schedule to the nanosecond; which
 // of two goroutines runs first within one moment is Go's to decide, so a rare
@@ -46,6 +49,15 @@ func TestSimulate(t *testing.T) {
 		}
 		return
 	}
+	failed := runSchedules(t, func(seed int64) bool { return simulate(t, seed, &total) }, func(took time.Duration) { total.report(t, took) })
+	if !failed {
+		checkSituations(t, total.met, total.schedules)
+	}
+}
+
+// runSchedules runs schedules on all processors, as the flags say, until a few
+// have failed, and reports whether one has.
+func runSchedules(t *testing.T, run func(seed int64) (ok bool), report func(took time.Duration)) (failed bool) {
 	limit := *simFor
 	switch {
 	case limit > 0:
@@ -66,17 +78,65 @@ func TestSimulate(t *testing.T) {
 				if *simCount > 0 && n >= *simCount {
 					return
 				}
-				if !simulate(t, *simFirst+n, &total) {
+				if !run(*simFirst + n) {
 					failures.Add(1)
 				}
 			}
 		})
 	}
 	workers.Wait()
-	total.report(t, time.Since(start))
-	if total.schedules > 50 && (total.claims == 0 || total.lapses == 0 || total.settled == 0) {
-		t.Error("nothing happened: the simulation is blind")
+	report(time.Since(start))
+	return failures.Load() > 0 || t.Failed()
+}
+
+// simAllowance is how late the members are, and how different the clocks.
+type simAllowance struct {
+	late  float64 // the ensemble leader's pings, at most; in session timeouts
+	rates float64 // by which the rates of two clocks differ, at most
+}
+
+// simAllowed is what docs/protocol.md section 5 assumes.
+var simAllowed = simAllowance{1. / 100, 1. / 12}
+
+// Members that are later, or clocks that differ more, than is allowed for, break
+// the promise, and the simulation has to see it.
+func TestSimulateBeyondAllowance(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		beyond   simAllowance
+		violated string
+	}{
+		{"pings too late", simAllowance{1. / 4, 1. / 12}, "lease longer than the session"},
+		{"pings much too late", simAllowance{1, 1. / 12}, "two leaders"},
+		{"clocks too different", simAllowance{1. / 100, 1. / 4}, "lease longer than the session"},
+		{"clocks much too different", simAllowance{1. / 100, 1. / 2}, "two leaders"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			const enough = 3000
+			for seed := range int64(enough) {
+				if found := simulateBeyond(t, seed+1, test.beyond); found[test.violated] {
+					t.Logf("seen by schedule %d", seed+1)
+					return
+				}
+			}
+			t.Errorf("%d schedules have seen no %s", enough, test.violated)
+		})
 	}
+}
+
+// simulateBeyond runs a schedule for the violations that it finds.
+func simulateBeyond(t *testing.T, seed int64, allowance simAllowance) (found map[string]bool) {
+	defer guard(fmt.Sprintf("TestSimulateBeyondAllowance, seed %d", seed))()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSimulation(t, seed, allowance)
+		s.mu.Lock()
+		s.control = true
+		s.mu.Unlock()
+		s.play()
+		s.finish()
+		found = s.broken
+	})
+	return found
 }
 
 // simTotals is what all schedules came to.
@@ -89,7 +149,7 @@ type simTotals struct {
 	stepDowns int
 	lapses    int
 	excused   int
-	settled   int
+	met       map[string]int
 	times     []time.Duration // until somebody led, after the faults
 }
 
@@ -102,28 +162,35 @@ func (s *simTotals) report(t *testing.T, took time.Duration) {
 		"%d moments with two leaders after an early expiry; a leader after the faults: median %v, 99th percentile %v, longest %v",
 		s.schedules, *simFirst, took.Round(time.Millisecond), s.virtual.Round(time.Second), s.claims, s.stepDowns, s.lapses,
 		s.excused, s.times[len(s.times)/2], s.times[len(s.times)*99/100], s.times[len(s.times)-1])
-	t.Logf("faults: %v", s.faults)
+	t.Logf("%.0f schedules a second; faults: %v", float64(s.schedules)/took.Seconds(), s.faults)
 }
 
 // simulation is one schedule under way. Its main goroutine, of the bubble,
 // decides and acts; calls that may block run on goroutines that calls counts.
 type simulation struct {
 	*trial
-	rng    *rand.Rand
-	limit  time.Duration // for a leader to be there after the faults
-	tick   time.Duration // what SessionOptions.TickTime is
-	cast   []*actor      // candidates that have not been closed
-	made   int
-	calls  sync.WaitGroup
-	heals  map[*simHeal]struct{}
-	count  map[string]int
-	ending chan struct{} // closed when the faults end: no callback is slow any more
+	rng     *rand.Rand
+	limit   time.Duration // for a leader to be there after the faults
+	tick    time.Duration // what SessionOptions.TickTime is
+	faults  []simFault    // those that this schedule has
+	cast    []*actor      // candidates that have not been closed
+	pings   *simPings
+	callers int // whose connections the sessions are on: none, some, all are callers'
+	counter counter
+	made    int
+	calls   sync.WaitGroup
+	heals   map[*simHeal]struct{}
+	count   map[string]int
+	ending  chan struct{} // closed when the faults end: no callback is slow any more
 
 	lapses atomic.Int64
+	seenMu sync.Mutex // guards seen
+	seen   simSeen
 	// What callbacks do next, by name; guarded by mu below.
 	chaosMu sync.Mutex
 	slow    map[string]time.Duration
 	fail    map[string]bool
+	ambush  *simAmbush
 }
 
 // simHeal is the end of a fault.
@@ -135,7 +202,7 @@ type simHeal struct {
 func simulate(t *testing.T, seed int64, total *simTotals) (ok bool) {
 	defer guard(fmt.Sprintf("TestSimulate -seed=%d", seed))()
 	synctest.Test(t, func(t *testing.T) {
-		s := newSimulation(t, rand.New(rand.NewPCG(uint64(seed), 7)))
+		s := newSimulation(t, seed, simAllowed)
 		start := time.Now()
 		took := s.play()
 		s.finish()
@@ -151,33 +218,44 @@ func simulate(t *testing.T, seed int64, total *simTotals) (ok bool) {
 		total.stepDowns += s.stepDowns
 		total.excused += s.excused
 		total.lapses += int(s.lapses.Load())
-		total.settled++
 		total.times = append(total.times, took)
 		if total.faults == nil {
-			total.faults = make(map[string]int)
+			total.faults, total.met = make(map[string]int), make(map[string]int)
 		}
 		for what, n := range s.count {
 			total.faults[what] += n
+		}
+		for what, n := range s.met {
+			total.met[what] += n
 		}
 	})
 	return ok
 }
 
-func newSimulation(t *testing.T, rng *rand.Rand) *simulation {
+func newSimulation(t *testing.T, seed int64, allowance simAllowance) *simulation {
+	rng := rand.New(rand.NewPCG(uint64(seed), 7))
 	timeout := time.Duration(2+rng.IntN(5)) * time.Second
 	tick := min(timeout/time.Duration(2+rng.IntN(7)), time.Second).Truncate(time.Millisecond)
 	members := 3
 	if rng.IntN(5) == 0 {
 		members = 1
 	}
+	pings := newSimPings(rng, tick, time.Duration(allowance.late*float64(timeout)), allowance.rates)
 	s := &simulation{
-		trial: newTrial(t, testutil.ServerOptions{TickTime: tick, Members: members, MinSessionTimeout: timeout, MaxSessionTimeout: timeout}, timeout),
-		rng:   rng, heals: make(map[*simHeal]struct{}), count: make(map[string]int), ending: make(chan struct{}),
+		trial: newTrial(t, testutil.ServerOptions{
+			TickTime: tick, Members: members, MinSessionTimeout: timeout, MaxSessionTimeout: timeout,
+			PingDelay: pings.delay, ClientClock: clocks(rng, allowance.rates),
+		}, timeout),
+		rng: rng, pings: pings, heals: make(map[*simHeal]struct{}), count: make(map[string]int), ending: make(chan struct{}),
 		slow: make(map[string]time.Duration), fail: make(map[string]bool),
 	}
+	s.counter.init(s.trial, rng.Uint64())
+	s.watchSituations()
+	s.faults, s.callers = someFaults(rng), rng.IntN(3)
 	// An ensemble expires a session a tick and a half late: it looks once a tick,
-	// and followers pass on whom they heard once in half a tick.
-	s.limit = timeout + 2*time.Second
+	// and followers pass on whom they heard once in half a tick. By the slowest
+	// clock all that takes a twelfth longer.
+	s.limit = timeout + timeout/12 + 2*time.Second
 	if tick > 500*time.Millisecond {
 		s.limit += tick + tick/2
 	}
@@ -190,12 +268,100 @@ func newSimulation(t *testing.T, rng *rand.Rand) *simulation {
 	for i := range 1 + rng.IntN(2) {
 		p := s.cast[rng.IntN(len(s.cast))].p
 		if rng.IntN(2) == 0 {
-			p = s.newProcess(fmt.Sprintf("o%d's session", i), s.tick, rng.IntN(3))
+			p = s.startProcess(fmt.Sprintf("o%d's session", i))
 		}
 		o := s.newWitness(p, fmt.Sprintf("o%d", i))
 		s.call(func() { _ = o.watch(time.Hour) })
 	}
 	return s
+}
+
+// someFaults draws the kinds of faults of a schedule: of all kinds about half, or
+// no more than three, which then come often.
+func someFaults(rng *rand.Rand) (some []simFault) {
+	few := rng.IntN(2) == 0
+	for _, f := range simFaults {
+		if !few && rng.IntN(2) == 0 {
+			some = append(some, f)
+		}
+	}
+	for range rng.IntN(4) {
+		if few {
+			some = append(some, drawFault(rng, simFaults))
+		}
+	}
+	return some
+}
+
+// drawFault draws one by the weights; there must be one.
+func drawFault(rng *rand.Rand, from []simFault) simFault {
+	total := 0
+	for _, f := range from {
+		total += f.weight
+	}
+	n := rng.IntN(total)
+	i := slices.IndexFunc(from, func(f simFault) bool { n -= f.weight; return n < 0 })
+	return from[i]
+}
+
+// simPings decides how late the pings of the ensemble's leader are.
+type simPings struct {
+	tick, late time.Duration
+	kind       int
+	slow       float64    // how much longer the members' half tick is by a client's clock
+	rng        *rand.Rand // of the members' clock alone, which asks for one at a time
+	next       atomic.Int64
+}
+
+func newSimPings(rng *rand.Rand, tick, late time.Duration, rates float64) *simPings {
+	return &simPings{
+		tick: tick, late: late, kind: rng.IntN(4), slow: 1 + rates*[]float64{0, rng.Float64(), 1, 1}[rng.IntN(4)],
+		rng: rand.New(rand.NewPCG(rng.Uint64(), 1)),
+	}
+}
+
+// delay is ServerOptions.PingDelay.
+func (p *simPings) delay() time.Duration {
+	late := p.late
+	switch p.kind {
+	case 0:
+		late = 0
+	case 1:
+		late = time.Duration(p.rng.Int64N(int64(late) + 1))
+	}
+	period := time.Duration(p.slow * float64(p.tick/2+late))
+	p.next.Store(time.Now().Add(period).UnixNano())
+	return period - p.tick/2
+}
+
+// untilNext is how long it is to the next ping.
+func (p *simPings) untilNext() time.Duration { return time.Until(time.Unix(0, p.next.Load())) }
+
+// clocks makes a ServerOptions.ClientClock: rates that differ by up to a share.
+func clocks(rng *rand.Rand, rates float64) func() float64 {
+	if rng.IntN(4) == 0 {
+		return func() float64 { return 1 }
+	}
+	own := rand.New(rand.NewPCG(rng.Uint64(), 2)) // drawn from under the server's mutex
+	return func() float64 {
+		switch own.IntN(3) {
+		case 0:
+			return 1 - rates
+		case 1:
+			return 1 + rates
+		default:
+			return 1 + rates*(2*own.Float64()-1)
+		}
+	}
+}
+
+// startProcess connects, on a connection of the Session's own or of a caller's.
+func (s *simulation) startProcess(name string) *process {
+	member := s.rng.IntN(3)
+	if s.callers == 2 || s.callers == 1 && s.rng.IntN(3) == 0 {
+		return s.newCallersProcess(name, s.tick, member)
+	}
+	return s.newProcess(name, s.tick, member)
 }
 
 // call runs what may block.
@@ -209,7 +375,7 @@ func (s *simulation) enlist(p *process) {
 		p = s.cast[s.rng.IntN(len(s.cast))].p
 	}
 	if p == nil {
-		p = s.newProcess(name+"'s session", s.tick, s.rng.IntN(3))
+		p = s.startProcess(name + "'s session")
 	}
 	opts := &CandidateOptions{HotStandby: s.rng.IntN(4) == 0}
 	if s.rng.IntN(2) == 0 {
@@ -223,9 +389,17 @@ func (s *simulation) enlist(p *process) {
 	}
 	a := s.newActor(p, name, opts)
 	if a == nil {
-		a = s.newActor(s.newProcess(name+"'s session", s.tick, s.rng.IntN(3)), name, opts)
+		a = s.newActor(s.startProcess(name+"'s session"), name, opts)
 	}
+	counts := s.rng.IntN(2) == 0
 	a.win = func(ctx context.Context) error {
+		a.mu.Lock()
+		term := *a.won
+		a.mu.Unlock()
+		s.noticeWin(a, term)
+		if counts {
+			s.counter.keep(ctx, a, term)
+		}
 		if d := s.dally(name + " wins"); d > 0 {
 			select {
 			case <-ctx.Done():
@@ -241,19 +415,24 @@ func (s *simulation) enlist(p *process) {
 		}
 		return nil
 	}
-	a.stepDown = func(context.Context) {
+	a.stepDown = func(ctx context.Context) {
 		if d := s.dally(name + " steps down"); d > 0 {
 			select {
 			case <-time.After(d):
 			case <-s.ending:
 			}
 		}
+		if ctx.Err() != nil {
+			s.meets("callbacks overdue")
+		}
 	}
-	a.OnStepDown(func(_ context.Context, _ Term, cause error) {
+	a.OnStepDown(func(_ context.Context, term Term, cause error) {
+		s.noticeStepDown(a, term, cause)
 		if errors.Is(cause, ErrLeaseLapsed) {
 			s.lapses.Add(1)
 		}
 	})
+	a.OnTakeoverError(func(Term, error) { s.meets("takeover failed") })
 	s.cast = append(s.cast, a)
 	s.call(func() { _ = a.vote(4 * s.timeout) })
 }

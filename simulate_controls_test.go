@@ -1,0 +1,96 @@
+package election
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zkelection/election/testutil"
+)
+
+// The controls of the simulations: each checker must see what is wrong.
+
+func TestCountControl(t *testing.T) {
+	tries := []countTry{
+		{"a", 10, countAdded}, {"a", 10, countUnknown}, {"b", 20, countAdded}, {"a", 10, countRefused}, {"b", 20, countUnknown},
+	}
+	for _, test := range []struct{ name, data, fault string }{
+		{"right", "1 10 0\n2 20 2\n", ""},
+		{"what was not answered may be there", "1 10 0\n2 10 1\n3 20 2\n4 20 4\n", ""},
+		{"lost", "1 10 0\n", "lost"},
+		{"overwritten", "1 20 2\n", "lost"},
+		{"nothing is there", "", "lost"},
+		{"a leader of the past", "1 10 0\n2 20 2\n3 10 1\n", "leader of the past"},
+		{"refused and done", "1 10 0\n2 10 3\n3 20 2\n", "refused"},
+		{"done twice", "1 10 0\n2 10 0\n3 20 2\n", "twice"},
+		{"counted wrong", "1 10 0\n3 20 2\n", "counted"},
+		{"another's token", "1 10 0\n2 20 1\n3 20 2\n", "not its own"},
+		{"not a count", "1 10 0\nx\n", "line"},
+	} {
+		faults := checkCount(test.data, tries)
+		if test.fault == "" {
+			assert.Empty(t, faults, test.name)
+			continue
+		}
+		assert.True(t, slices.ContainsFunc(faults, func(f string) bool { return strings.Contains(f, test.fault) }), "%s: %q", test.name, faults)
+	}
+}
+
+func TestSituationsControl(t *testing.T) {
+	met := make(map[string]int)
+	for situation, often := range simSituations {
+		met[situation] = int(10 * often)
+	}
+	assert.Empty(t, missedSituations(met, 10_000))
+	for situation := range simSituations {
+		fewer := map[string]int{}
+		for other, n := range met {
+			fewer[other] = n
+		}
+		fewer[situation] /= 2
+		assert.Len(t, missedSituations(fewer, 10_000), 1, situation)
+		assert.Empty(t, missedSituations(nil, 3), "too few schedules to ask for anything")
+	}
+	met["never heard of"] = 1
+	assert.Len(t, missedSituations(met, 10_000), 1)
+}
+
+// A leader of the past that does not use its guard, and one that overwrites what
+// others have added, are seen in the node itself.
+func TestCountControlOnTheServer(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		guard string // what is checked in place of the ballot; "" for the ballot
+		want  bool
+	}{
+		{"guarded", "", false},
+		{"not guarded", "/", true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &stage{trial: newTrial(t, testutil.ServerOptions{TickTime: sweepTick, MinSessionTimeout: sweepTimeout}, sweepTimeout)}
+			s.control = true
+			var c counter
+			c.init(s.trial, 1)
+			s.a = s.leader("a")
+			past, leads := s.a.Term()
+			require.True(t, leads)
+			require.Equal(t, countAdded, c.add(s.a, past))
+			s.b = s.follower("b", nil)
+			require.NoError(t, s.a.resign(sweepTimeout))
+			synctest.Wait()
+			present, leads := s.b.Term()
+			require.True(t, leads)
+			require.Equal(t, countAdded, c.add(s.b, present))
+			if test.guard != "" {
+				past.Ballot = test.guard
+			}
+			c.add(s.a, past)
+			s.finish()
+			assert.Equal(t, test.want, s.broken["count"], test.name)
+		})
+	}
+}
