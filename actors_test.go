@@ -69,12 +69,13 @@ func (w *trial) newCallersProcess(name string, tick time.Duration, member int) *
 		w.t.Fatal(err)
 	}
 	p.caller = caller
-	// NewSession, and what it has no arguments for.
-	s := newSession(w.timeout)
-	s.tick, s.logger, s.metrics = tick, w.logger.With("as", name), processMetrics{p: p}
-	s.conn.Store(caller.Conn)
+	s, err := NewSession(caller.Conn, w.timeout, &SessionOptions{
+		TickTime: tick, Logger: w.logger.With("as", name), Metrics: &Metrics{LeaseRenewed: p.leaseRenewed},
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
 	p.session = s
-	go s.run()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.processes = append(w.processes, p)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -88,12 +87,10 @@ type Candidate struct {
 	retry           time.Duration
 	stepDownTimeout time.Duration
 
-	inbox     *inbox
-	last      lastError     // of its requests
-	done      chan struct{} // closed when the loop has ended
-	closeErr  error         // written before done is closed
-	closeOnce sync.Once
-	closed    error // what Close returns
+	inbox    *inbox
+	last     lastError     // of its requests
+	done     chan struct{} // closed when the loop has ended
+	closeErr error         // written before done is closed
 
 	onWin           hooks[func(context.Context, Term) error]
 	onLose          hooks[func(context.Context, Leader)]
@@ -292,7 +289,7 @@ func (c *Candidate) Resign(ctx context.Context) error {
 // as it cannot when Close is called from inside of it. A second Close waits for
 // the first and returns the same.
 func (c *Candidate) Close() error {
-	c.closeOnce.Do(func() {
+	return c.closeOnce.do(func() error {
 		c.inbox.push(resignCommand{cause: ErrClosed})
 		<-c.done
 		c.stop(ErrClosed)
@@ -301,13 +298,12 @@ func (c *Candidate) Close() error {
 		if c.stuck.Load() {
 			limit = 0 // that long it has been waited for already
 		}
-		c.closed = c.closeErr
 		// What a win still owes its OnStepDown is not dropped.
 		if !c.queue.close(limit, false) {
-			c.closed = errors.Join(c.closeErr, fmt.Errorf("%w in %v", ErrCallbackRunning, c.stepDown()))
+			return errors.Join(c.closeErr, fmt.Errorf("%w in %v", ErrCallbackRunning, c.stepDown()))
 		}
+		return c.closeErr
 	})
-	return c.closed
 }
 
 // Proclaim changes the candidate's data, in its ballot and in the

@@ -83,8 +83,9 @@ type Base struct {
 	path    string
 	queue   callbackQueue
 
-	ctx  context.Context // ends, with the cause ErrClosed, on Close
-	stop context.CancelCauseFunc
+	closeOnce closer
+	ctx       context.Context // ends, with the cause ErrClosed, on Close
+	stop      context.CancelCauseFunc
 }
 
 func newBase(s *Session, name, root string, logger *slog.Logger) (*Base, error) {
@@ -100,6 +101,7 @@ func newBase(s *Session, name, root string, logger *slog.Logger) (*Base, error) 
 	}
 	b := &Base{session: s, logger: logger.With("election", name), name: name, path: path}
 	b.queue.logger = b.logger
+	b.closeOnce.done = make(chan struct{})
 	b.ctx, b.stop = context.WithCancelCause(context.Background())
 	return b, nil
 }
@@ -287,6 +289,25 @@ func (b *Base) OnLeaderAck(fn func(Leader)) (cancel func()) {
 	b.session.subscribe(b.LeaderAckPath(), sub)
 	context.AfterFunc(ctx, sub.end)
 	return cancel
+}
+
+// closer lets the first Close do the work; the others wait for it and return
+// the same. It is no sync.Once: who waits for that is blocked on a mutex, and in
+// testing/synctest time stands still then.
+type closer struct {
+	began atomic.Bool
+	done  chan struct{} // closed when the first is through
+	err   error         // written before
+}
+
+func (c *closer) do(work func() error) error {
+	if c.began.Swap(true) {
+		<-c.done
+		return c.err
+	}
+	defer close(c.done)
+	c.err = work()
+	return c.err
 }
 
 // bound derives a context that also ends when the candidate or observer is

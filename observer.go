@@ -42,10 +42,7 @@ type Observer struct {
 	current *Leader
 	began   bool
 
-	alive    atomic.Int32 // 0: not known, 1: alive, -1: not
-	closing  atomic.Bool
-	closed   chan struct{} // closed when Close is through
-	closeErr error         // its result, written before
+	alive atomic.Int32 // 0: not known, 1: alive, -1: not
 }
 
 // NewObserver makes an observer of the election called name. It does nothing
@@ -60,7 +57,7 @@ func NewObserver(s *Session, name string, opts *ObserverOptions) (*Observer, err
 	if err != nil {
 		return nil, err
 	}
-	o := &Observer{Base: base, known: make(chan struct{}), refused: make(chan struct{}), closed: make(chan struct{})}
+	o := &Observer{Base: base, known: make(chan struct{}), refused: make(chan struct{})}
 	if err := s.join(o); err != nil {
 		return nil, err
 	}
@@ -132,24 +129,19 @@ func (o *Observer) LeaderAlive() (alive, known bool) {
 // the session timeout, as it cannot when Close is called from inside of it. A
 // second Close waits for the first and returns the same.
 func (o *Observer) Close() error {
-	// Not a sync.Once: who waits for that is blocked on a mutex, and in
-	// testing/synctest time stands still then.
-	if o.closing.Swap(true) {
-		<-o.closed
-		return o.closeErr
-	}
-	defer close(o.closed)
-	o.stop(ErrClosed)
-	o.mu.Lock()
-	if o.sub != nil {
-		o.sub.end()
-	}
-	o.mu.Unlock()
-	o.session.leave(o)
-	if limit := o.session.Timeout(); !o.queue.close(limit, true) {
-		o.closeErr = fmt.Errorf("%w in %v", ErrCallbackRunning, limit)
-	}
-	return o.closeErr
+	return o.closeOnce.do(func() error {
+		o.stop(ErrClosed)
+		o.mu.Lock()
+		if o.sub != nil {
+			o.sub.end()
+		}
+		o.mu.Unlock()
+		o.session.leave(o)
+		if limit := o.session.Timeout(); !o.queue.close(limit, true) {
+			return fmt.Errorf("%w in %v", ErrCallbackRunning, limit)
+		}
+		return nil
+	})
 }
 
 // refuse is called on the follower's goroutine.
