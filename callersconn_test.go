@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-zookeeper/zk"
@@ -15,7 +16,7 @@ import (
 // them; a simulation would find nothing else.
 type callersConn struct {
 	*zk.Conn
-	once  sync.Once
+	begun atomic.Bool   // close has been called
 	ended chan struct{} // closed when the client's goroutines are done
 
 	mu   sync.Mutex
@@ -57,7 +58,9 @@ func newCallersConn(servers []string, timeout time.Duration, dial zk.Dialer, pro
 
 // close ends the client, and returns when nothing of it runs any more.
 func (c *callersConn) close() {
-	c.once.Do(c.Close)
+	if !c.begun.Swap(true) {
+		c.Close()
+	}
 	c.mu.Lock()
 	last := c.last
 	c.mu.Unlock()
