@@ -128,10 +128,7 @@ func TestSimulateBeyondAllowance(t *testing.T) {
 func simulateBeyond(t *testing.T, seed int64, allowance simAllowance) (found map[string]bool) {
 	defer guard(fmt.Sprintf("TestSimulateBeyondAllowance, seed %d", seed))()
 	synctest.Test(t, func(t *testing.T) {
-		s := newSimulation(t, seed, allowance)
-		s.mu.Lock()
-		s.control = true
-		s.mu.Unlock()
+		s := newSimulation(t, seed, allowance, true)
 		s.play()
 		s.finish()
 		found = s.broken
@@ -202,7 +199,7 @@ type simHeal struct {
 func simulate(t *testing.T, seed int64, total *simTotals) (ok bool) {
 	defer guard(fmt.Sprintf("TestSimulate -seed=%d", seed))()
 	synctest.Test(t, func(t *testing.T) {
-		s := newSimulation(t, seed, simAllowed)
+		s := newSimulation(t, seed, simAllowed, false)
 		start := time.Now()
 		took := s.play()
 		s.finish()
@@ -232,7 +229,8 @@ func simulate(t *testing.T, seed int64, total *simTotals) (ok bool) {
 	return ok
 }
 
-func newSimulation(t *testing.T, seed int64, allowance simAllowance) *simulation {
+// newSimulation begins a schedule. control: its violations are wanted.
+func newSimulation(t *testing.T, seed int64, allowance simAllowance, control bool) *simulation {
 	rng := rand.New(rand.NewPCG(uint64(seed), 7))
 	timeout := time.Duration(2+rng.IntN(5)) * time.Second
 	tick := min(timeout/time.Duration(2+rng.IntN(7)), time.Second).Truncate(time.Millisecond)
@@ -249,6 +247,7 @@ func newSimulation(t *testing.T, seed int64, allowance simAllowance) *simulation
 		rng: rng, pings: pings, heals: make(map[*simHeal]struct{}), count: make(map[string]int), ending: make(chan struct{}),
 		slow: make(map[string]time.Duration), fail: make(map[string]bool),
 	}
+	s.control = control // before anything goes on in it
 	s.counter.init(s.trial, rng.Uint64())
 	s.watchSituations()
 	s.faults, s.callers = someFaults(rng), rng.IntN(3)

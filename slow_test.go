@@ -67,8 +67,16 @@ func TestSlowAnswers(t *testing.T) {
 		tick  time.Duration // of the servers, and given
 		parts float64       // answers take T/parts
 	}{
-		{6 * time.Second, 32}, {6 * time.Second, 20}, {6 * time.Second, 16}, {6 * time.Second, 12}, {6 * time.Second, 8}, {6 * time.Second, 6.7},
-		{2 * time.Second, 32}, {2 * time.Second, 12}, {2 * time.Second, 8}, {2 * time.Second, 6},
+		{6 * time.Second, 32},
+		{6 * time.Second, 20},
+		{6 * time.Second, 16},
+		{6 * time.Second, 12},
+		{6 * time.Second, 8},
+		{6 * time.Second, 6.7},
+		{2 * time.Second, 32},
+		{2 * time.Second, 12},
+		{2 * time.Second, 8},
+		{2 * time.Second, 6},
 	} {
 		t.Run(fmt.Sprintf("tick %v, T over %v", c.tick, c.parts), func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
