@@ -74,6 +74,7 @@ type Session struct {
 	connection  atomic.Pointer[connection]
 	wire        atomic.Pointer[wire]
 	clientMu    sync.Mutex   // guards client, wire and connection against a change between a look and a store
+	granted     grant        // what servers granted the present session; guarded by clientMu
 	client      atomic.Int64 // number of the present client
 	timeout     atomic.Int64
 	answeredAt  atomic.Int64 // instant of the last answer on any connection
@@ -85,20 +86,21 @@ type Session struct {
 	server      atomic.Pointer[serverAt]
 	refusedAt   atomic.Int64 // instant since when servers refuse the credentials; 0: they do not
 
-	slots    chan struct{}           // one for each request under way
-	helpers  sync.WaitGroup          // goroutines that make a call of the client
-	loops    sync.WaitGroup          // followers
-	trouble  atomic.Pointer[trouble] // of the last attempt to get a connection; nil since one was had
-	quitting atomic.Bool             // Close is closing the connection
-	unusable error                   // why NewSession could make nothing of its arguments
-	helpMu   sync.Mutex              // guards helpless, and helpers against a beginning during the end
-	helpless bool                    // no helper begins any more
-	watches  spareWatches
-	last     lastError     // of heartbeats and of making a session ready
-	inbox    *inbox        // events for the loop
-	done     chan struct{} // closed when the loop has ended
-	closed   chan struct{} // closed when Close is through
-	closeErr error         // its result, written before
+	slots     chan struct{}           // one for each request under way
+	helpers   sync.WaitGroup          // goroutines that make a call of the client
+	loops     sync.WaitGroup          // followers
+	trouble   atomic.Pointer[trouble] // of the last attempt to get a connection; nil since one was had
+	quitting  atomic.Bool             // Close is closing the connection
+	unusable  error                   // why NewSession could make nothing of its arguments
+	helpMu    sync.Mutex              // guards helpless, and helpers against a beginning during the end
+	helpless  bool                    // no helper begins any more
+	watches   spareWatches
+	last      lastError     // of heartbeats and of making a session ready
+	inbox     *inbox        // events for the loop
+	done      chan struct{} // closed when the loop has ended
+	closed    chan struct{} // closed when Close is through
+	closeSlot chan struct{} // whoever closes the client holds it
+	closeErr  error         // its result, written before
 
 	mu        sync.Mutex
 	view      sessionView
@@ -165,6 +167,12 @@ type incarnation struct {
 	// lease is replaced by the Session's loop when one has lapsed and another
 	// begins; nil before the first.
 	lease atomic.Pointer[lease]
+}
+
+// grant is the least session timeout that any server has granted a session.
+type grant struct {
+	id    int64
+	least time.Duration
 }
 
 // connectedHook is one function given to OnConnected.
@@ -268,6 +276,7 @@ func newSession(timeout time.Duration) *Session {
 		inbox:     newInbox(),
 		done:      make(chan struct{}),
 		closed:    make(chan struct{}),
+		closeSlot: make(chan struct{}, 1),
 		changed:   make(chan struct{}),
 		members:   make(map[member]struct{}),
 		keepers:   make(map[member]struct{}),
@@ -304,8 +313,8 @@ func (s *Session) ID() int64 {
 	return 0
 }
 
-// Timeout returns the session timeout: the one that the server granted in
-// its last handshake, or before the first one the one that was asked for. With
+// Timeout returns the session timeout: the least that a server has granted the
+// present session, or before the first handshake the one that was asked for. With
 // NewSession it is the one that was given.
 func (s *Session) Timeout() time.Duration { return time.Duration(s.timeout.Load()) }
 
@@ -489,8 +498,12 @@ func (s *Session) closeAll() {
 	s.closeErr = errors.Join(errs...)
 }
 
-// closeConnection closes the client. It may be called more than once.
+// closeConnection closes the client. It may be called more than once, and at the
+// same time: who waits does so here and not in the client, whose mutex would keep
+// time from passing in testing/synctest.
 func (s *Session) closeConnection() {
+	s.closeSlot <- struct{}{}
+	defer func() { <-s.closeSlot }()
 	s.conn.Load().Close()
 	if w := s.wire.Load(); w != nil {
 		_ = w.Close() // the client may be waiting for a handshake

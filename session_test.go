@@ -615,3 +615,42 @@ func TestRunAndCloseDoNotAddUp(t *testing.T) {
 		assert.LessOrEqual(t, time.Since(began), 2*w.timeout()+3*time.Second)
 	})
 }
+
+// A session that was resumed with less and then with more keeps to the less: the
+// server that granted it may still tell the ensemble's leader of it.
+func TestLeastGrantedCounts(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		n := w.session()
+		require.NoError(t, n.AwaitConnected(w.context()))
+		require.Equal(t, w.timeout(), n.Timeout())
+		n.link.grant(w.timeout() / 2)
+		n.link.cut()
+		w.until("less to be granted", func() bool { return n.Timeout() == w.timeout()/2 })
+		n.link.grant(0)
+		n.link.cut()
+		id := n.ID()
+		w.settle()
+		time.Sleep(w.timeout() / 4)
+		require.Equal(t, zk.StateHasSession, n.Conn().State())
+		require.Equal(t, id, n.ID())
+		assert.Equal(t, w.timeout()/2, n.Timeout())
+		w.srv.ExpireSession(id)
+		w.until("a new session", func() bool { return n.ID() != id && n.ID() != 0 })
+		require.NoError(t, n.AwaitConnected(w.context()))
+		assert.Equal(t, w.timeout(), n.Timeout())
+	})
+}
+
+// A Shutdown whose time is over closes the connection while Close is about to:
+// neither waits where time cannot pass.
+func TestShutdownBesideClose(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		n := w.session()
+		require.NoError(t, n.AwaitConnected(w.context()))
+		defer w.srv.Control(testutil.AnyOp, func(*testutil.Request) testutil.Action { return testutil.Delay(w.timeout()) })()
+		ended, cancel := context.WithCancel(context.Background())
+		cancel()
+		require.ErrorIs(t, n.Shutdown(ended), context.Canceled)
+		assert.NoError(t, n.Session.Close())
+	})
+}

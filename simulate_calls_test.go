@@ -126,6 +126,11 @@ func init() {
 				c.s.closeProcess(c.a.p)
 			}
 		}},
+		{"Session.Shutdown", 1, func(c *caller, ctx context.Context) {
+			if c.s.draw(3) == 0 {
+				c.s.shutDown(ctx, c.a.p)
+			}
+		}},
 		{"NewCandidate", 2, (*caller).another},
 		{"Leader", 1, func(c *caller, ctx context.Context) { _, _ = c.a.Leader(ctx) }},
 		{"LeaderSync", 1, func(c *caller, ctx context.Context) { _, _ = c.a.LeaderSync(ctx) }},
@@ -140,6 +145,7 @@ func init() {
 			c.a.VotePath()
 			c.a.LeaseUntil()
 			_ = c.a.Healthy(time.Second)
+			c.a.Status()
 			c.a.p.session.ID()
 			c.a.p.session.Timeout()
 			c.a.p.session.Conn()
@@ -369,15 +375,14 @@ func (s *callSim) candidate(p *process) *actor {
 	name := fmt.Sprintf("c%d", s.made)
 	s.drawing.Unlock()
 	opts := &CandidateOptions{HotStandby: s.draw(4) == 0, Follow: Follow(s.draw(2))}
-	limit := s.timeout
 	if s.draw(2) == 0 {
-		limit = s.timeout/8 + s.upTo(2*s.timeout)
-		opts.StepDownTimeout = limit
+		opts.StepDownTimeout = s.timeout/8 + s.upTo(2*s.timeout)
 	}
 	if s.draw(4) == 0 {
-		// Longer: it counts from the claim, when a callback that hangs may keep
-		// OnWin from being called for as long as StepDownTimeout.
-		opts.TakeoverTimeout = limit + time.Millisecond + s.upTo(s.timeout)
+		opts.TakeoverTimeout = time.Millisecond + s.upTo(s.timeout)
+	}
+	if s.draw(3) == 0 {
+		opts.Retry = s.upTo(s.timeout) - s.timeout/4
 	}
 	a := s.newActor(p, name, opts)
 	if a == nil {
@@ -504,6 +509,15 @@ func (s *callSim) close(a *actor) {
 func (s *callSim) closeProcess(p *process) {
 	p.setClosing()
 	s.note("%s closes: %v", p.name, p.end())
+}
+
+// shutDown closes a session within a time, which may be too short for all of it.
+func (s *callSim) shutDown(ctx context.Context, p *process) {
+	p.setClosing()
+	ctx, cancel := context.WithTimeout(ctx, s.upTo(2*s.timeout))
+	defer cancel()
+	s.note("%s shuts down: %v", p.name, p.session.Shutdown(ctx))
+	s.closeProcess(p)
 }
 
 // another makes a second candidate on the session, and goes on with that.

@@ -277,8 +277,14 @@ func (w *wire) answerHandshake(head []byte) {
 		w.session.handshakeAnswered(nil, 0)
 		return // expired: there is no session on this connection
 	}
-	w.conn = newConnection(timeout, w.session.tick)
 	created := w.hello.sessionID == 0
+	if !created && w.session.granted.id == sessionID {
+		// A server that it has left may tell the ensemble's leader late of what it
+		// had heard, and with the timeout that it granted.
+		timeout = min(timeout, w.session.granted.least)
+	}
+	w.session.granted.id, w.session.granted.least = sessionID, timeout
+	w.conn = newConnection(timeout, w.session.tick)
 	resumed := w.hello.sessionID == sessionID &&
 		w.hello.sent-w.session.lastAnswer() < timeout/2
 	if (created || resumed) && !w.blind && w.hello.sent >= instant(w.session.awake.Load()) {

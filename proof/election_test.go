@@ -96,11 +96,11 @@ var electionUnlearned = []unlearned{
 	{macro: "WATCH_TRUSTED", defs: "EXP=1 DEAF=1", violates: "nobody_leads"},
 
 	{macro: "BARRIER", defs: "LOST=1", violates: "two_ballots", design: "the simulation has no name for it"},
-	{macro: "CLAIMS_WHILE_MOVING", defs: "DEMOTE=1", violates: "ballot_unserved", design: theEnd},
-	{macro: "MOVED_TAKEN_FOR_DELETED", defs: "DEMOTE=1", violates: "two_ballots", design: theEnd},
+	{macro: "CLAIMS_WHILE_MOVING", defs: "DEMOTE=1", violates: "ballot_unserved"},
+	{macro: "MOVED_TAKEN_FOR_DELETED", defs: "DEMOTE=1", violates: "two_ballots"},
 	{macro: "MOVE_ACK_UNSETTLED", defs: "DEMOTE=1 LAPSE=1 LOST=1", violates: "ack_without_ballot", design: theEnd},
 	{macro: "MOVE_KEEPS_PLACE", defs: "DEMOTE=1", violates: "token_fell", design: theEnd},
-	{macro: "MOVE_LEAVES_ACKNOWLEDGEMENT", defs: "DEMOTE=1 LAPSE=1", violates: "ack_without_ballot", design: theEnd},
+	{macro: "MOVE_LEAVES_ACKNOWLEDGEMENT", defs: "DEMOTE=1 LAPSE=1", violates: "ack_without_ballot"},
 }
 
 // electionReached are situations that the model must be able to meet: what never happens proves nothing.
