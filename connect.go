@@ -111,6 +111,10 @@ func (s *Session) answered(at instant) { s.answeredAt.Store(int64(at)) }
 
 func (s *Session) lastAnswer() instant { return instant(s.answeredAt.Load()) }
 
+// lastAnswerAt is when the last request that was answered had been sent; the
+// Session's beginning when there is none, as on a caller's connection.
+func (s *Session) lastAnswerAt() time.Time { return s.base.Add(s.lastAnswer()) }
+
 // clientLogger passes the client's lines on at Debug.
 type clientLogger struct{ logger *slog.Logger }
 

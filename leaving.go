@@ -154,7 +154,11 @@ func (c *candidacy) resign(m resignCommand) {
 		if !c.closing {
 			begun := time.Now()
 			if c.phase == withdrawing {
-				begun = c.leftAt // what a Resign has waited is not waited again
+				// What a Resign has waited in vain is not waited again.
+				begun = c.leftAt
+				if answered := c.session.lastAnswerAt(); answered.After(begun) {
+					begun = answered
+				}
 			}
 			c.quitAt = begun.Add(c.patience())
 		}
