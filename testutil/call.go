@@ -90,6 +90,10 @@ func (k *call) run() bool {
 // proceed is run once the member has heard of the request.
 func (k *call) proceed() bool {
 	c, s := k.c, k.c.srv
+	if !c.m.serving() {
+		c.kill(true) // a handshake: nobody else is connected here
+		return true
+	}
 	if !k.ready() {
 		k.park()
 		return false
@@ -140,7 +144,7 @@ func (k *call) ready() bool {
 	// What is asked of the leader alone needs a way there; what is to be
 	// committed needs a majority, and a member that lags answers a sync only
 	// once it has caught up.
-	asked := s.leader != nil && (m == s.leader || m.cutAt < 0 && s.leader.cutAt < 0)
+	asked := s.leader != nil && (m == s.leader || m.connected() && s.leader.connected())
 	switch {
 	case k.handshake && k.c.claimed != 0:
 		return asked

@@ -30,9 +30,6 @@ func (s *Server) runClock() {
 
 // advance does what is due and gives the time of what comes next, -1 for never.
 func (s *Server) advance() int64 {
-	if s.stopped {
-		return -1
-	}
 	now := s.now()
 	s.pulseIfDue(now)
 	s.giveUpMembers(now)

@@ -59,12 +59,12 @@ type connStats struct {
 	lastReply      time.Time
 }
 
-// serve takes a connection on; it is false when the member refuses it.
+// serve takes a connection on; it is false when nobody listens.
 func (m *member) serve(nc net.Conn) bool {
 	s := m.srv
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || !m.serving() {
+	if s.closed || m.down() {
 		return false
 	}
 	c := &conn{

@@ -51,10 +51,11 @@
 // what there is.
 //
 // With Members: 3 the server is an ensemble as its clients see it. Member(i) can
-// be cut off from the others, then it goes on answering reads and pings for 5
-// ticks while its clients' sessions expire elsewhere; or it can lag and show the
-// past. Elections among the members take no time, and no messages: what passes
-// between the servers is not modelled beyond what clients can notice.
+// be killed and started again, which makes a rolling restart; it can be cut off
+// from the others, then it goes on answering reads and pings for 5 ticks while its
+// clients' sessions expire elsewhere; or it can lag and show the past. Elections
+// among the members take no time, and no messages: what passes between the servers
+// is not modelled beyond what clients can notice.
 //
 // # What is left out
 //

@@ -19,7 +19,7 @@ func (s *Server) Dump() string {
 	if s.isolatedAll > 0 {
 		w.WriteString("isolated from all clients\n")
 	}
-	if s.stopped {
+	if len(s.members) == 1 && s.members[0].down() {
 		w.WriteString("stopped\n")
 	}
 	if len(s.members) > 1 {
@@ -57,13 +57,16 @@ func (s *Server) Dump() string {
 
 func (m *member) describe() string {
 	words := []string{m.mode(), m.addr}
+	if m.down() {
+		words[0] = "stopped"
+	}
 	if m.cutAt >= 0 {
 		words = append(words, "cut off")
 	}
 	if m.lagging {
 		words = append(words, "lagging")
 	}
-	if m.refuses {
+	if m.refuses && !m.down() {
 		words = append(words, "refusing clients")
 	}
 	return strings.Join(words, ", ")

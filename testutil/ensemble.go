@@ -18,6 +18,10 @@ import (
 // refuses new ones until it is healed. When the leader is cut off, or no
 // majority is left, writes hang on all members; after 5 ticks the ensemble
 // drops all clients, and a majority that can talk elects another leader at once.
+//
+// A member that follows no leader still listens. It answers four-letter words, those
+// that are about its state by saying that it does not serve, and closes a connection
+// at its handshake.
 type Member struct{ m *member }
 
 // Member gives the i-th member of the ensemble, from 0.
@@ -46,6 +50,45 @@ func (m Member) Dialer() zk.Dialer {
 	return func(_, _ string, timeout time.Duration) (net.Conn, error) { return m.m.dial(timeout) }
 }
 
+// Stop kills the member: its connections are cut, and its port refuses new ones.
+// When it led, the others see it at once: they drop their clients, and elect
+// another leader, if they are a majority. When it followed, they go on; a leader
+// that is left without a majority gives up within a tick.
+func (m Member) Stop() {
+	s := m.m.srv
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if m.m.down() || s.closed {
+		return
+	}
+	m.m.log("member stopped")
+	m.m.stop()
+	if m.m == s.leader {
+		s.leader = nil
+		for _, other := range s.members {
+			// One that is cut off hears of nothing.
+			if other.connected() && other.serving() {
+				other.giveUp()
+			}
+		}
+	}
+	s.quorumChanged()
+}
+
+// Start ends Stop: the member listens under the address that it had, and serves
+// as soon as it follows a leader, caught up with it. It fails when another program
+// has taken the port meanwhile, or the server is closed.
+func (m Member) Start() error {
+	s := m.m.srv
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !m.m.down() {
+		return nil
+	}
+	m.m.log("member started")
+	return s.start([]*member{m.m})
+}
+
 // CutOff separates the member from the other members, not from its clients.
 func (m Member) CutOff() {
 	s := m.m.srv
@@ -71,8 +114,9 @@ func (m Member) Heal() {
 	}
 	m.m.log("member healed")
 	m.m.cutAt = -1
-	if m.m.refuses && s.leader != nil {
-		m.m.rejoin()
+	if m.m.serving() && m.m.epoch != s.epoch {
+		// The leader that it followed was stopped meanwhile.
+		m.m.giveUp()
 	}
 	if s.canCommit() {
 		// The leader has gone on looking for expired sessions. Its pings were

@@ -37,7 +37,7 @@ func (c *conn) answerWord(word string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var w strings.Builder
-	if s.leader == nil && word != "ruok" && word != "envi" {
+	if !c.m.serving() && word != "ruok" && word != "envi" {
 		w.WriteString("This ZooKeeper instance is not currently serving requests\n")
 	} else {
 		fourLetterWords[word](c.m, &w)

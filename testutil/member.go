@@ -3,6 +3,7 @@ package testutil
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -25,9 +26,11 @@ type member struct {
 	// backlog holds what was committed since the member fell out of step.
 	backlog []*proposal
 	heard   map[int64]int32 // sessions and timeouts to pass on to the leader
+	downAt  int64           // when it was stopped, -1 while it runs
 	cutAt   int64           // when it was cut off, -1 while it is not
 	lagging bool
-	refuses bool // has given up its clients and takes no new ones
+	refuses bool  // follows no leader, so it has no clients and takes none
+	epoch   int64 // of the leader that it follows, or followed last
 	nextID  int64
 	dials   int
 }
@@ -41,7 +44,7 @@ type proposal struct {
 
 func newMember(s *Server, index int) *member {
 	m := &member{
-		srv: s, index: index, tree: s.tree, cutAt: -1,
+		srv: s, index: index, tree: s.tree, downAt: 0, cutAt: -1, refuses: true,
 		clients: make(map[*conn]struct{}), bySession: make(map[int64]*conn),
 		watches: newWatches(), heard: make(map[int64]int32),
 		nextID: firstSessionID(index),
@@ -52,22 +55,27 @@ func newMember(s *Server, index int) *member {
 	return m
 }
 
-// serving tells whether the member has, or may have, clients.
-func (m *member) serving() bool { return !m.srv.stopped && !m.refuses }
+func (m *member) down() bool { return m.downAt >= 0 }
 
-// inStep tells whether the member applies transactions as they are committed.
-func (m *member) inStep() bool { return m.cutAt < 0 && !m.lagging && !m.refuses }
+// connected reports whether the member can talk to the other members.
+func (m *member) connected() bool { return !m.down() && m.cutAt < 0 }
 
-// canCommit tells whether writes are possible: the leader reaches a majority.
+// serving reports whether the member has, or may have, clients.
+func (m *member) serving() bool { return !m.refuses }
+
+// inStep reports whether the member applies transactions as they are committed.
+func (m *member) inStep() bool { return m.connected() && !m.lagging && !m.refuses }
+
+// canCommit reports whether writes are possible: the leader reaches a majority.
 func (s *Server) canCommit() bool {
-	return s.leader != nil && s.leader.cutAt < 0 && s.connected() > len(s.members)/2
+	return s.leader != nil && s.leader.connected() && s.connected() > len(s.members)/2
 }
 
 // connected counts the members that can talk to each other.
 func (s *Server) connected() int {
 	n := 0
 	for _, m := range s.members {
-		if m.cutAt < 0 {
+		if m.connected() {
 			n++
 		}
 	}
@@ -92,11 +100,11 @@ func (s *Server) pulseIfDue(now int64) {
 
 // relay lets the followers that the leader reaches pass on whom they heard.
 func (s *Server) relay() {
-	if s.leader == nil || s.leader.cutAt >= 0 {
+	if s.leader == nil || !s.leader.connected() {
 		return
 	}
 	for _, m := range s.members {
-		if m == s.leader || m.cutAt >= 0 {
+		if m == s.leader || !m.connected() {
 			continue
 		}
 		for id, timeout := range m.heard {
@@ -117,29 +125,67 @@ func (s *Server) giveUpMembers(now int64) {
 			m.giveUp()
 		}
 	}
-	if s.noQuorumAt < 0 || s.leader == nil || now < s.noQuorumAt+limit {
+	if at, ok := s.leaderGivesUpAt(); !ok || now < at {
 		return
 	}
 	for _, m := range s.members {
-		m.giveUp()
+		if m.serving() {
+			m.giveUp()
+		}
 	}
 	s.leader = nil
-	s.elect()
+	s.quorumChanged()
+}
+
+// leaderGivesUpAt is when the leader will have lost its majority. It counts on a
+// member that is cut off for syncLimit ticks; of one that was stopped it sees the
+// connection end, and it looks at the connections once a tick.
+func (s *Server) leaderGivesUpAt() (at int64, ok bool) {
+	if s.leader == nil {
+		return 0, false
+	}
+	tick := s.tick.Milliseconds()
+	var lost []int64
+	for _, m := range s.members {
+		if m == s.leader {
+			continue
+		}
+		var ends []int64
+		if m.down() {
+			ends = append(ends, m.downAt+tick)
+		}
+		for _, cut := range []int64{m.cutAt, s.leader.cutAt} {
+			if cut >= 0 {
+				ends = append(ends, cut+syncLimit*tick)
+			}
+		}
+		if len(ends) > 0 {
+			lost = append(lost, slices.Min(ends))
+		}
+	}
+	slices.Sort(lost)
+	enough := len(s.members) - len(s.members)/2
+	if len(lost) < enough {
+		return 0, false
+	}
+	return lost[enough-1], true
 }
 
 func (s *Server) membersDue(at func(int64)) {
 	if len(s.members) == 1 {
 		return
 	}
-	at(s.nextPulse)
+	if s.leader != nil {
+		at(s.nextPulse)
+	}
 	limit := syncLimit * s.tick.Milliseconds()
 	for _, m := range s.members {
 		if m.cutAt >= 0 && !m.refuses {
 			at(m.cutAt + limit)
 		}
 	}
-	if s.noQuorumAt >= 0 && s.leader != nil {
-		at(s.noQuorumAt + limit)
+	if t, ok := s.leaderGivesUpAt(); ok {
+		at(t)
 	}
 }
 
@@ -149,39 +195,46 @@ func (s *Server) elect() {
 	if s.connected() <= len(s.members)/2 {
 		return
 	}
-	for _, m := range s.members {
-		if m.cutAt < 0 {
-			m.rejoin()
-			if s.leader == nil {
-				s.leader = m
-			}
-		}
-	}
+	s.leader = s.members[slices.IndexFunc(s.members, (*member).connected)]
 	if len(s.members) > 1 {
 		s.epoch++
 		s.zxid = s.epoch << 32
 		s.log.Info("member leads", "member", s.leader.index, "epoch", s.epoch)
 	}
-	s.noQuorumAt = -1
+	s.nextPulse = s.now() + s.untilPulse()
 	for _, x := range s.sessions {
 		s.touch(x, x.timeout)
 		x.owner = s.leader
 	}
-	s.broadcast()
 }
 
-// quorumChanged notes since when writes are impossible, or lets them go on.
+// quorumChanged is called when a member can talk to the others again or not any
+// more. Without a leader a majority elects one; a member that reaches the leader
+// follows it.
 func (s *Server) quorumChanged() {
-	switch {
-	case s.leader == nil:
+	if s.leader == nil {
 		s.elect()
-	case s.canCommit():
-		s.noQuorumAt = -1
-	case s.noQuorumAt < 0:
-		s.noQuorumAt = s.now()
+	}
+	if s.leader != nil && s.leader.connected() {
+		for _, m := range s.members {
+			if m.refuses && m.connected() {
+				m.rejoin()
+			}
+		}
 	}
 	s.broadcast()
 	s.poke()
+}
+
+// stop ends the member's process: it leaves nothing behind but the tree, which
+// the others have too.
+func (m *member) stop() {
+	if m.down() {
+		return
+	}
+	m.closeListener()
+	m.giveUp()
+	m.downAt = m.srv.now()
 }
 
 // giveUp drops the clients and takes no more until the member is in the
@@ -191,15 +244,15 @@ func (m *member) giveUp() {
 	m.dropClients()
 	m.refuses = true
 	m.backlog = nil
+	clear(m.heard)
 }
 
 func (m *member) log(message string) { m.srv.log.Info(message, "member", m.index) }
 
-// rejoin brings a member without clients back into step.
+// rejoin lets a member without clients follow the leader, caught up with it.
 func (m *member) rejoin() {
-	m.refuses = m.cutAt >= 0
-	m.backlog = nil
-	clear(m.heard)
+	m.refuses = false
+	m.epoch = m.srv.epoch
 	m.tree = m.srv.tree
 	if m.lagging {
 		m.tree = m.tree.clone()
@@ -251,7 +304,7 @@ func (m *member) dropClients() {
 }
 
 func (m *member) openListener() error {
-	if !m.srv.listen {
+	if !m.srv.listen || m.ln != nil {
 		return nil
 	}
 	ln, err := listenOn(m.addr)

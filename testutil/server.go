@@ -86,13 +86,9 @@ type Server struct {
 	isolatedAll int
 	changed     chan struct{} // closed and replaced when a waiting request might go on
 	hanging     int           // writes that wait for the ensemble
-	stopped     bool
 	closed      bool
-	// noQuorumAt is when writes became impossible, in milliseconds of the
-	// server's clock; -1 while they are possible.
-	noQuorumAt int64
-	nextPulse  int64
-	nextSweep  int64
+	nextPulse   int64
+	nextSweep   int64
 }
 
 const (
@@ -150,8 +146,6 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 		counts:      make(map[Op]int64),
 		isolated:    make(map[int64]int),
 		changed:     make(chan struct{}),
-		noQuorumAt:  -1,
-		stopped:     true,
 		nextSweep:   sweepInterval,
 	}
 	for i := range o.Members {
@@ -164,44 +158,41 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 	return s, nil
 }
 
-// Start lets a stopped server serve again, under the same address and with the
-// tree and the sessions that it had. As after a restart of ZooKeeper, every
-// session has its whole timeout before it again. It fails when another program
-// has taken the port meanwhile, or the server is closed.
+// Start starts every member that is stopped, under the address that it had and
+// with the tree and the sessions. As after a restart of ZooKeeper, every session
+// has its whole timeout before it again when a leader is found. It fails, and
+// starts none, when another program has taken a port meanwhile, or the server is
+// closed.
 func (s *Server) Start() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.start(s.members)
+}
+
+func (s *Server) start(members []*member) error {
 	if s.closed {
 		return errors.New("testutil: the server is closed")
 	}
-	if !s.stopped {
-		return nil
-	}
-	for _, m := range s.members {
+	for i, m := range members {
 		if err := m.openListener(); err != nil {
-			for _, m := range s.members {
-				m.closeListener()
+			for _, m := range members[:i] {
+				if m.down() {
+					m.closeListener()
+				}
 			}
 			return err
 		}
 	}
-	s.stopped = false
-	for _, m := range s.members {
-		m.rejoin()
+	for _, m := range members {
+		m.downAt = -1
 	}
-	s.noQuorumAt = -1
-	s.leader = nil
-	s.elect()
-	if s.leader == nil {
-		s.noQuorumAt = s.now()
-	}
-	s.nextPulse = s.now() + s.untilPulse()
-	s.poke()
+	s.quorumChanged()
 	return nil
 }
 
-// Stop cuts all connections and refuses new ones until Start. Once it has
-// returned no request is applied any more. Time stands still for the sessions.
+// Stop stops every member: it cuts all connections and refuses new ones until
+// Start. Once it has returned no request is applied any more. Time stands still
+// for the sessions.
 func (s *Server) Stop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -209,10 +200,9 @@ func (s *Server) Stop() {
 }
 
 func (s *Server) stop() {
-	s.stopped = true
+	s.leader = nil
 	for _, m := range s.members {
-		m.closeListener()
-		m.dropClients()
+		m.stop()
 	}
 	s.broadcast()
 }

@@ -207,7 +207,7 @@ func TestEverythingAtOnce(t *testing.T) {
 			for range 60 {
 				time.Sleep(time.Duration(nemesis.IntN(4000)) * time.Millisecond)
 				m := srv.Member(nemesis.IntN(3))
-				switch nemesis.IntN(6) {
+				switch nemesis.IntN(7) {
 				case 0:
 					m.CutOff()
 					undo = append(undo, m.Heal)
@@ -231,6 +231,13 @@ func TestEverythingAtOnce(t *testing.T) {
 					if infos := srv.Sessions(); len(infos) > 0 {
 						srv.ExpireSession(infos[nemesis.IntN(len(infos))].ID)
 					}
+				case 6:
+					m.Stop()
+					undo = append(undo, func() {
+						if err := m.Start(); err != nil {
+							t.Error(err)
+						}
+					})
 				}
 				_ = srv.Dump()
 				if len(undo) > 2 {
