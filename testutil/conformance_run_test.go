@@ -96,34 +96,22 @@ func (b *backend) execute(script []step) (transcript []string, ok bool) {
 
 	for i, st := range script {
 		r.note("step %d: %s", i+1, st)
-		begin := len(r.transcript)
 		r.do(r.clients[st.S], st)
 		r.barrier()
-		if endsSession[st.Op] {
-			sortEvents(r.transcript[begin:])
-		}
 	}
 	r.note("at the end")
 	r.dump("/")
 	for _, c := range r.clients {
-		begin := len(r.transcript)
 		if c.live && r.ready(c) {
 			r.request(c, step{Op: "closeSession"})
 			r.barrier()
 		}
-		sortEvents(r.transcript[begin:])
 		c.hangUp()
 	}
 	r.note("after the end of all sessions")
 	r.dump("/")
 	return r.transcript, !r.late
 }
-
-var endsSession = map[string]bool{"closeSession": true, "connectAgain": true, "expire": true}
-
-// sortEvents sorts the events that stand together. The end of a session deletes its nodes in the order of a Java hash
-// set, which is nobody's to rely on; in any other step the order counts.
-func sortEvents(lines []string) { sortRuns(lines, ": event ") }
 
 // close ends what the backend's own session holds; the server is its maker's to end.
 func (b *backend) close() {
@@ -504,7 +492,7 @@ func (r *run) dump(path string) {
 			continue
 		}
 		d := &decoder{bytes: p.body}
-		for _, child := range r.paths(d.strings()) {
+		for _, child := range d.strings() {
 			r.dump(strings.TrimSuffix(path, "/") + "/" + child)
 		}
 	}

@@ -128,6 +128,7 @@ func (g *generator) step() step {
 	st := weighted(g,
 		choice[step]{62, g.request},
 		choice[step]{4, g.burst},
+		choice[step]{3, g.brood},
 		choice[step]{8, g.multi},
 		choice[step]{3, g.multiRead},
 		choice[step]{4, g.auth},
@@ -376,6 +377,29 @@ func (g *generator) burst() step {
 		}
 	}
 	return st
+}
+
+// brood is a burst that makes many children of one node, and lists them: their order shows with their number.
+func (g *generator) brood() step {
+	st := step{Op: "burst"}
+	parent := pick(g, "", "", "/"+g.name())
+	for range 4 + g.IntN(16) {
+		child := step{Op: "create", Path: parent + "/" + g.word(), ACL: openACL, Flags: pick[int32](g, 0, 1, 1, 1, 2, 3)}
+		g.learn(child)
+		st.Ops = append(st.Ops, child)
+	}
+	list := step{Op: pick(g, "getChildren", "getChildren2", "getAllChildrenNumber"), Path: "/" + strings.TrimPrefix(parent, "/")}
+	st.Ops = append(st.Ops, list, step{Op: "getEphemerals", Path: "/"})
+	return st
+}
+
+// word is a name of some length, so that its hash may be any.
+func (g *generator) word() string {
+	var b strings.Builder
+	for range 1 + g.IntN(8) {
+		b.WriteString(pick(g, "a", "e", "o", "k", "r", "s", "t", "Z", "-", "7", "\u00e4", "\u4e16"))
+	}
+	return b.String()
 }
 
 // unreadable tells of a create within a multi whose flags ask for a time to live that it has no room for.

@@ -175,6 +175,15 @@ func next(w *wire, p packet, order func(event, next packet) []packet) []packet {
 func oneMore(v int64) int64 { return v + 1 }
 func zero(int64) int64      { return 0 }
 
+func sortedStrings(body []byte) []byte {
+	d := decoder{bytes: body}
+	list := d.strings()
+	slices.Sort(list)
+	var e encoder
+	e.strings(list)
+	return e.bytes
+}
+
 // inMulti changes the parts of a multi.
 func inMulti(change func(step) step) func(step) step {
 	return func(st step) step {
@@ -244,6 +253,28 @@ var plantedDifferences = []tampering{
 		list := d.strings()
 		var e encoder
 		e.strings(list[:max(0, len(list)-1)])
+		return e.bytes
+	})},
+	{name: "children are sorted", packet: answer("getChildren", func(body []byte) []byte {
+		return sortedStrings(body)
+	})},
+	{name: "ephemerals are sorted", packet: answer("getEphemerals", func(body []byte) []byte {
+		return sortedStrings(body)
+	})},
+	{name: "identities are in the order in which they were proved", packet: answer("whoAmI", func(body []byte) []byte {
+		d := decoder{bytes: body}
+		type info struct{ scheme, id string }
+		var infos []info
+		for n := d.int(); n > 0; n-- {
+			infos = append(infos, info{d.string(), d.string()})
+		}
+		slices.SortStableFunc(infos, func(a, b info) int { return -strings.Compare(a.scheme, b.scheme) })
+		var e encoder
+		e.int(int32(len(infos)))
+		for _, i := range infos {
+			e.string(i.scheme)
+			e.string(i.id)
+		}
 		return e.bytes
 	})},
 	{name: "a sequence number is one too high", packet: answer("create", func(body []byte) []byte {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -389,12 +388,10 @@ func (r *describer) path(p string) string {
 }
 
 func (r *describer) paths(list []string) []string {
-	// Java's hash sets have an order of their own.
 	var described []string
 	for _, p := range list {
 		described = append(described, r.path(p))
 	}
-	slices.Sort(described)
 	return described
 }
 
@@ -429,21 +426,7 @@ func (r *describer) acl(d *decoder) string {
 		perms, scheme, id := d.int(), d.string(), d.string()
 		list = append(list, fmt.Sprintf("%d:%s:%s", perms, scheme, id))
 	}
-	// Those that stand for "auth" come in the order of a Java hash set.
-	sortRuns(list, ":digest:")
 	return fmt.Sprint(list)
-}
-
-// sortRuns sorts the lines that contain a text, where they stand together.
-func sortRuns(lines []string, containing string) {
-	for begin := 0; begin < len(lines); begin++ {
-		end := begin
-		for end < len(lines) && strings.Contains(lines[end], containing) {
-			end++
-		}
-		slices.Sort(lines[begin:end])
-		begin = end
-	}
 }
 
 // quoteData keeps long data out of the transcript.
@@ -505,7 +488,6 @@ func (r *describer) result(op string, d *decoder) string {
 			scheme, user := d.string(), d.string()
 			infos = append(infos, scheme+":"+user)
 		}
-		slices.Sort(infos) // a set on the server
 		return fmt.Sprint(" ", infos)
 	case "multi", "multiRead":
 		return r.results(d)

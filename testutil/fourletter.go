@@ -118,7 +118,7 @@ func (m *member) wordMntr(w *strings.Builder) {
 	received, sent := m.packets()
 	ephemerals, size := 0, 0
 	for _, paths := range m.tree.ephemerals {
-		ephemerals += len(paths)
+		ephemerals += paths.len()
 	}
 	for path, n := range m.tree.nodes {
 		size += len(path) + len(n.data)

@@ -1,7 +1,9 @@
 package testutil
 
 import (
+	"cmp"
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -178,7 +180,8 @@ func (c *conn) prove(id identity) {
 			return
 		}
 	}
-	c.who = append(c.who[:len(c.who):len(c.who)], id)
+	c.who = append(slices.Clone(c.who), id)
+	slices.SortStableFunc(c.who, func(a, b identity) int { return cmp.Compare(a.bucket(), b.bucket()) })
 }
 
 func (k *call) closeSession() bool {

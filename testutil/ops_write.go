@@ -93,7 +93,7 @@ func (p *preparer) record(path string) *record {
 	if n == nil {
 		return nil
 	}
-	return &record{n.kind, n.version, n.aversion, n.created, len(n.children), n.acl}
+	return &record{n.kind, n.version, n.aversion, n.created, n.children.len(), n.acl}
 }
 
 func (p *preparer) note(path string, r *record) {

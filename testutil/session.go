@@ -150,7 +150,7 @@ type SessionInfo struct {
 	Addr string
 	// ExpiresIn is the time left unless the leader hears of the session.
 	ExpiresIn time.Duration
-	// Ephemerals are the paths of its ephemeral nodes, in order.
+	// Ephemerals are the paths of its ephemeral nodes, sorted.
 	Ephemerals []string
 }
 
@@ -172,7 +172,7 @@ func (s *Server) sessionInfos() []SessionInfo {
 			Timeout:    time.Duration(x.timeout) * time.Millisecond,
 			Member:     x.owner.index,
 			ExpiresIn:  time.Duration(x.expireAt-s.now()) * time.Millisecond,
-			Ephemerals: s.tree.ephemeralsOf(x.id),
+			Ephemerals: slices.Sorted(slices.Values(s.tree.ephemeralsOf(x.id))),
 		}
 		if c := x.owner.bySession[x.id]; c != nil {
 			info.Addr = c.remote

@@ -41,17 +41,15 @@ type znode struct {
 	// created counts the children ever created: the source of sequence numbers.
 	// A client sees it as cversion, which also counts the children deleted.
 	created  int32
-	children map[string]struct{}
-	// sorted caches the children's names in order; nil when it is stale.
-	sorted []string
+	children *javaSet // nil before the first
 }
 
 func (n *znode) stat() stat {
 	s := stat{
 		czxid: n.czxid, mzxid: n.mzxid, pzxid: n.pzxid, ctime: n.ctime, mtime: n.mtime,
 		version: n.version, aversion: n.aversion,
-		dataLength: int32(len(n.data)), numChildren: int32(len(n.children)),
-		cversion: n.created*2 - int32(len(n.children)),
+		dataLength: int32(len(n.data)), numChildren: int32(n.children.len()),
+		cversion: n.created*2 - int32(n.children.len()),
 	}
 	if n.kind == ephemeral {
 		s.ephemeralOwner = n.owner
@@ -59,29 +57,15 @@ func (n *znode) stat() stat {
 	return s
 }
 
-// childNames gives the children's names in order. The caller must not change it.
-func (n *znode) childNames() []string {
-	if n.sorted == nil && len(n.children) > 0 {
-		n.sorted = make([]string, 0, len(n.children))
-		for name := range n.children {
-			n.sorted = append(n.sorted, name)
-		}
-		slices.Sort(n.sorted)
-	}
-	return n.sorted
-}
+// childNames gives the children's names in the order in which ZooKeeper does. The
+// caller must not change it.
+func (n *znode) childNames() []string { return n.children.strings() }
 
 func (n *znode) addChild(name string) {
 	if n.children == nil {
-		n.children = make(map[string]struct{})
+		n.children = newJavaSet(childrenTable)
 	}
-	n.children[name] = struct{}{}
-	n.sorted = nil
-}
-
-func (n *znode) removeChild(name string) {
-	delete(n.children, name)
-	n.sorted = nil
+	n.children.add(name)
 }
 
 // A tree is the state that transactions change: the nodes, and which of them
@@ -90,7 +74,7 @@ func (n *znode) removeChild(name string) {
 type tree struct {
 	// nodes holds the root under "/" and under "", the parent of "/a".
 	nodes      map[string]*znode
-	ephemerals map[int64]map[string]struct{}
+	ephemerals map[int64]*javaSet
 	// transient holds the containers and the nodes with a time to live.
 	transient map[string]struct{}
 	lastZxid  int64
@@ -100,7 +84,7 @@ func newTree() *tree {
 	root := &znode{acl: openACL}
 	t := &tree{
 		nodes:      map[string]*znode{"": root, "/": root},
-		ephemerals: make(map[int64]map[string]struct{}),
+		ephemerals: make(map[int64]*javaSet),
 		transient:  make(map[string]struct{}),
 	}
 	for _, path := range []string{"/zookeeper", "/zookeeper/quota", "/zookeeper/config"} {
@@ -123,7 +107,7 @@ func isSystemPath(path string) bool {
 func (t *tree) clone() *tree {
 	c := &tree{
 		nodes:      make(map[string]*znode, len(t.nodes)),
-		ephemerals: make(map[int64]map[string]struct{}, len(t.ephemerals)),
+		ephemerals: make(map[int64]*javaSet, len(t.ephemerals)),
 		transient:  make(map[string]struct{}, len(t.transient)),
 		lastZxid:   t.lastZxid,
 	}
@@ -132,20 +116,12 @@ func (t *tree) clone() *tree {
 			continue
 		}
 		copied := *n
-		copied.children = make(map[string]struct{}, len(n.children))
-		for name := range n.children {
-			copied.children[name] = struct{}{}
-		}
-		copied.sorted = nil
+		copied.children = n.children.clone()
 		c.nodes[path] = &copied
 	}
 	c.nodes[""] = c.nodes["/"]
 	for id, paths := range t.ephemerals {
-		set := make(map[string]struct{}, len(paths))
-		for path := range paths {
-			set[path] = struct{}{}
-		}
-		c.ephemerals[id] = set
+		c.ephemerals[id] = paths.clone()
 	}
 	for path := range t.transient {
 		c.transient[path] = struct{}{}
@@ -153,15 +129,10 @@ func (t *tree) clone() *tree {
 	return c
 }
 
-// ephemeralsOf gives the paths of a session's ephemeral nodes in order.
-func (t *tree) ephemeralsOf(session int64) []string {
-	paths := make([]string, 0, len(t.ephemerals[session]))
-	for path := range t.ephemerals[session] {
-		paths = append(paths, path)
-	}
-	slices.Sort(paths)
-	return paths
-}
+// ephemeralsOf gives the paths of a session's ephemeral nodes in the order in which
+// ZooKeeper lists them, and deletes them at the session's end: that of a copy of its
+// set. The caller must not change it.
+func (t *tree) ephemeralsOf(session int64) []string { return t.ephemerals[session].copied() }
 
 // descendants counts the nodes below a path.
 func (t *tree) descendants(path string) int32 {
@@ -282,9 +253,9 @@ func (t *tree) create(x *txn, fire func(event)) stat {
 	case ephemeral:
 		n.owner = x.session
 		if t.ephemerals[x.session] == nil {
-			t.ephemerals[x.session] = make(map[string]struct{})
+			t.ephemerals[x.session] = newJavaSet(plainTable)
 		}
-		t.ephemerals[x.session][x.path] = struct{}{}
+		t.ephemerals[x.session].add(x.path)
 	case container, withTTL:
 		t.transient[x.path] = struct{}{}
 	}
@@ -297,14 +268,14 @@ func (t *tree) create(x *txn, fire func(event)) stat {
 func (t *tree) remove(path string, zxid int64, fire func(event)) {
 	parentPath, name, _ := splitPath(path)
 	n, parent := t.nodes[path], t.nodes[parentPath]
-	parent.removeChild(name)
+	parent.children.remove(name)
 	parent.pzxid = max(parent.pzxid, zxid)
 	delete(t.nodes, path)
 	switch n.kind {
 	case persistent:
 	case ephemeral:
-		delete(t.ephemerals[n.owner], path)
-		if len(t.ephemerals[n.owner]) == 0 {
+		t.ephemerals[n.owner].remove(path)
+		if t.ephemerals[n.owner].len() == 0 {
 			delete(t.ephemerals, n.owner)
 		}
 	case container, withTTL:
@@ -327,7 +298,7 @@ func (t *tree) overdue(now int64) []string {
 	var due []string
 	for path := range t.transient {
 		n := t.nodes[path]
-		if len(n.children) > 0 {
+		if n.children.len() > 0 {
 			continue
 		}
 		if n.kind == container && n.created > 0 || n.kind == withTTL && now-n.mtime > n.ttl {
