@@ -17,6 +17,7 @@ import (
 
 	"github.com/zkelection/election"
 	"github.com/zkelection/election/testutil"
+	"github.com/zkelection/election/testutil/realzk"
 )
 
 // Error codes, those too that go-zookeeper has no name for: what is not known to
@@ -343,7 +344,7 @@ func TestLastAnswerStandsInTheError(t *testing.T) {
 // On a real ZooKeeper that enforces quotas: the refused ballot and the refused
 // acknowledgement.
 func TestQuotaExceeded(t *testing.T) {
-	ensemble := testutil.StartZooKeeperWith(t, 1, testutil.EnsembleOptions{Config: []string{"enforceQuota=true"}})
+	ensemble := realzk.StartZooKeeperWith(t, 1, realzk.EnsembleOptions{Config: []string{"enforceQuota=true"}})
 	w := &world{t: t, servers: ensemble.Servers(), dial: net.DialTimeout}
 	operator := w.client()
 	const exceeded = election.ErrorCode(-125)

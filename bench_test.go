@@ -17,6 +17,7 @@ import (
 
 	"github.com/zkelection/election"
 	"github.com/zkelection/election/testutil"
+	"github.com/zkelection/election/testutil/realzk"
 )
 
 // Benchmarks, on the in-process ZooKeeper and on a real one. Times on a busy
@@ -50,7 +51,7 @@ func onBoth(b *testing.B, timeout time.Duration, run func(b *testing.B, start fu
 	})
 	b.Run("zookeeper", func(b *testing.B) {
 		// As in production, with the compiler that runs fast.
-		ensemble := testutil.StartZooKeeperWith(b, 1, testutil.EnsembleOptions{
+		ensemble := realzk.StartZooKeeperWith(b, 1, realzk.EnsembleOptions{
 			TickTime: timeout / 2, JavaOptions: []string{"-XX:TieredStopAtLevel=4", "-Xmx1g"},
 		})
 		var count atomic.Int64

@@ -13,6 +13,7 @@ import (
 
 	"github.com/zkelection/election"
 	"github.com/zkelection/election/testutil"
+	"github.com/zkelection/election/testutil/realzk"
 )
 
 func bubble(t *testing.T, run func(t *testing.T)) {
@@ -435,7 +436,7 @@ func TestNegotiatedTimeout(t *testing.T) {
 		}
 	})
 	t.Run("ZooKeeper", func(t *testing.T) {
-		ensemble := testutil.StartZooKeeperWith(t, 1, testutil.EnsembleOptions{MaxSessionTimeout: 2 * time.Second})
+		ensemble := realzk.StartZooKeeperWith(t, 1, realzk.EnsembleOptions{MaxSessionTimeout: 2 * time.Second})
 		w := &world{t: t, servers: ensemble.Servers(), dial: net.DialTimeout}
 		if s := w.session(); s.Timeout() != 2*time.Second {
 			t.Fatalf("asked for %v, learnt %v", w.timeout(), s.Timeout())

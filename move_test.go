@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/zkelection/election/testutil"
+	"github.com/zkelection/election/testutil/realzk"
 )
 
 // TestMoveKeepsLosing: who moves and loses to the same as before goes on with what
@@ -103,7 +103,7 @@ func TestCountLapse(t *testing.T) {
 // TestMoveOnZooKeeper: the real one takes the transaction, with the acknowledgement
 // and with the waking of a member of the gem.
 func TestMoveOnZooKeeper(t *testing.T) {
-	ensemble := testutil.StartZooKeeper(t, 1)
+	ensemble := realzk.StartZooKeeper(t, 1)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	s, err := Connect(ensemble.Servers(), 4*time.Second, nil)

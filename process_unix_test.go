@@ -11,14 +11,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/zkelection/election/testutil"
+	"github.com/zkelection/election/testutil/realzk"
 )
 
 // A candidate whose process is stopped for longer than its lease is no leader
 // at its first instruction after it goes on, learns of it once, and competes
 // again by itself.
 func TestStoppedProcess(t *testing.T) {
-	ensemble := testutil.StartZooKeeper(t, 1)
+	ensemble := realzk.StartZooKeeper(t, 1)
 	server := ensemble.Servers()[0]
 	child := exec.Command(os.Args[0])
 	child.Env = append(os.Environ(), stoppedCandidateEnv+"="+server)

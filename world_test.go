@@ -20,6 +20,7 @@ import (
 	"github.com/zkelection/election"
 	"github.com/zkelection/election/internal/zxid"
 	"github.com/zkelection/election/testutil"
+	"github.com/zkelection/election/testutil/realzk"
 )
 
 // A scenario is one behaviour of the library. Each runs on the in-process
@@ -43,16 +44,21 @@ func TestInProcess(t *testing.T) {
 	}
 }
 
+// TestZooKeeper runs the scenarios on each release of a real ZooKeeper, as
+// TestZooKeeper/<release>/<scenario>.
 func TestZooKeeper(t *testing.T) {
-	ensemble := testutil.StartZooKeeper(t, 1)
-	t.Run("scenarios", func(t *testing.T) {
-		for _, s := range scenarios {
-			t.Run(s.name, func(t *testing.T) {
-				t.Parallel()
-				s.run(t, &world{t: t, servers: ensemble.Servers(), dial: net.DialTimeout})
-			})
-		}
-	})
+	for _, release := range []testutil.Release{testutil.ZooKeeper38, testutil.ZooKeeper39} {
+		t.Run(string(release), func(t *testing.T) {
+			ensemble := realzk.StartZooKeeperWith(t, 1, realzk.EnsembleOptions{Release: release})
+			t.Logf("ZooKeeper %s", ensemble.Version())
+			for _, s := range scenarios {
+				t.Run(s.name, func(t *testing.T) {
+					t.Parallel()
+					s.run(t, &world{t: t, servers: ensemble.Servers(), dial: net.DialTimeout})
+				})
+			}
+		})
+	}
 }
 
 // world is the backend that a scenario runs on, and helpers for the clients.

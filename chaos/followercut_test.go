@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/zkelection/election/chaos/internal/history"
-	"github.com/zkelection/election/testutil"
+	"github.com/zkelection/election/testutil/realzk"
 )
 
 // TestFollowerCutOff cuts the follower that the leader is connected to off
@@ -36,7 +36,7 @@ func TestFollowerCutOff(t *testing.T) {
 		contestants = append(contestants, peers(t)...)
 	}
 	const tick = 2 * time.Second // ZooKeeper's default, with syncLimit=5: 10 s
-	zookeeper := testutil.StartZooKeeperWith(t, 3, testutil.EnsembleOptions{
+	zookeeper := realzk.StartZooKeeperWith(t, 3, realzk.EnsembleOptions{
 		TickTime: tick, Hosts: net.hosts, Namespaces: net.namespaces,
 	})
 	// How long the control has two leaders depends on when in its ticks the

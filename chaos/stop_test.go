@@ -13,7 +13,7 @@ import (
 	"github.com/go-zookeeper/zk"
 
 	"github.com/zkelection/election/chaos/internal/history"
-	"github.com/zkelection/election/testutil"
+	"github.com/zkelection/election/testutil/realzk"
 )
 
 // TestStoppedLeaderWithUnreadData stops leaders (SIGSTOP) for about the session
@@ -29,7 +29,7 @@ func TestStoppedLeaderWithUnreadData(t *testing.T) {
 		elections = 8
 		most      = 30 // rounds
 	)
-	zookeeper := testutil.StartZooKeeperWith(t, 3, testutil.EnsembleOptions{TickTime: 2 * time.Second})
+	zookeeper := realzk.StartZooKeeperWith(t, 3, realzk.EnsembleOptions{TickTime: 2 * time.Second})
 	servers := zookeeper.Servers()
 	followers := without(servers, zookeeper.Leader())
 	conn, events, err := zk.Connect(servers, 10*time.Second, zk.WithLogger(quiet{}))

@@ -15,7 +15,7 @@ import (
 	"github.com/go-zookeeper/zk"
 
 	"github.com/zkelection/election"
-	"github.com/zkelection/election/testutil"
+	"github.com/zkelection/election/testutil/realzk"
 )
 
 var (
@@ -87,7 +87,7 @@ var attacks = []attack{
 // credentials and with others than the service's. The control is an open
 // election, where every one of the attacks succeeds.
 func TestStrangersCanDoNothing(t *testing.T) {
-	zookeeper := testutil.StartZooKeeper(t, 1)
+	zookeeper := realzk.StartZooKeeper(t, 1)
 	strangers := map[string]*zk.Conn{"nobody": connectRaw(t, zookeeper), "somebody else": connectRaw(t, zookeeper)}
 	if err := strangers["somebody else"].AddAuth("digest", []byte("stranger:guess")); err != nil {
 		t.Fatal(err)
@@ -156,7 +156,7 @@ func TestStrangersCanDoNothing(t *testing.T) {
 
 // TestEveryCallWorksUnderAnACL goes through the library's calls with a digest ACL.
 func TestEveryCallWorksUnderAnACL(t *testing.T) {
-	zookeeper := testutil.StartZooKeeper(t, 1)
+	zookeeper := realzk.StartZooKeeper(t, 1)
 	opts := &election.SessionOptions{Auth: []election.Auth{service}, Logger: quietLogger}
 	everyCall(t, func() *election.Session { return connect(t, zookeeper.Servers(), opts) },
 		zk.DigestACL(zk.PermAll, "service", "secret"))
@@ -305,7 +305,7 @@ func campaign(t *testing.T, c *election.Candidate) election.Term {
 	return term
 }
 
-func connectRaw(t *testing.T, zookeeper *testutil.Ensemble) *zk.Conn {
+func connectRaw(t *testing.T, zookeeper *realzk.Ensemble) *zk.Conn {
 	t.Helper()
 	conn, events, err := zk.Connect(zookeeper.Servers(), 10*time.Second, zk.WithLogger(quiet{}))
 	if err != nil {

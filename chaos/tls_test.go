@@ -22,7 +22,7 @@ import (
 	"github.com/go-zookeeper/zk"
 
 	"github.com/zkelection/election"
-	"github.com/zkelection/election/testutil"
+	"github.com/zkelection/election/testutil/realzk"
 )
 
 // TestElectionOverTLS elects on a ZooKeeper that takes TLS with certificates
@@ -45,7 +45,7 @@ func TestElectionOverTLS(t *testing.T) {
 	}
 	server, client := ca.issue(t, "server"), ca.issue(t, "client")
 	const granted = 6 * time.Second // though more is asked for below
-	zookeeper := testutil.StartZooKeeperWith(t, 1, testutil.EnsembleOptions{
+	zookeeper := realzk.StartZooKeeperWith(t, 1, realzk.EnsembleOptions{
 		SecurePort:        true,
 		MaxSessionTimeout: granted,
 		Config: []string{

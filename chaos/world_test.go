@@ -13,7 +13,7 @@ import (
 	"github.com/go-zookeeper/zk"
 
 	"github.com/zkelection/election/chaos/internal/history"
-	"github.com/zkelection/election/testutil"
+	"github.com/zkelection/election/testutil/realzk"
 )
 
 // tick is the ensemble's tickTime, and syncTicks its syncLimit: a node that is
@@ -28,7 +28,7 @@ const (
 type world struct {
 	t          *testing.T
 	rng        *rand.Rand
-	zookeeper  *testutil.Ensemble
+	zookeeper  *realzk.Ensemble
 	net        *network // nil: nothing can be cut off
 	fleet      *fleet
 	conn       *zk.Conn
@@ -50,14 +50,14 @@ type candidate struct {
 
 func newWorld(t *testing.T, seed uint64) *world {
 	w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 0)), net: newNetwork(t, 3)}
-	opts := testutil.EnsembleOptions{
+	opts := realzk.EnsembleOptions{
 		TickTime: tick,
 		Config:   []string{fmt.Sprintf("syncLimit=%d", syncTicks), "initLimit=30"},
 	}
 	if w.net != nil {
 		opts.Hosts, opts.Namespaces = w.net.hosts, w.net.namespaces
 	}
-	w.zookeeper = testutil.StartZooKeeperWith(t, 3, opts)
+	w.zookeeper = realzk.StartZooKeeperWith(t, 3, opts)
 	conn, events, err := zk.Connect(w.zookeeper.Servers(), 10*time.Second, zk.WithLogger(quiet{}))
 	if err != nil {
 		t.Fatal(err)

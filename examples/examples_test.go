@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/zkelection/election/testutil"
+	"github.com/zkelection/election/testutil/realzk"
 )
 
 // binaries is the directory of the built examples.
@@ -60,16 +60,16 @@ func raceEnabled() bool {
 // zooKeeper is one real server for all examples.
 var zooKeeper struct {
 	once    sync.Once
-	started *testutil.Ensemble
+	started *realzk.Ensemble
 	err     error
 }
 
 func realServers(t *testing.T) string {
 	t.Helper()
 	zooKeeper.once.Do(func() {
-		zooKeeper.started, zooKeeper.err = testutil.LaunchZooKeeper(binaries, 1, testutil.EnsembleOptions{})
+		zooKeeper.started, zooKeeper.err = realzk.LaunchZooKeeper(binaries, 1, realzk.EnsembleOptions{})
 	})
-	if errors.Is(zooKeeper.err, testutil.ErrNoZooKeeper) && os.Getenv("ELECTION_REQUIRE_ZOOKEEPER") != "1" {
+	if errors.Is(zooKeeper.err, realzk.ErrNoZooKeeper) && os.Getenv("ELECTION_REQUIRE_ZOOKEEPER") != "1" {
 		t.Skip(zooKeeper.err)
 	}
 	if zooKeeper.err != nil {

@@ -25,7 +25,7 @@ func (k *call) decode(frame []byte) {
 func (k *call) handle(controls []*control, session int64) bool {
 	c := k.c
 	if len(controls) > 0 {
-		r := describe(k.op, k.xid, k.body)
+		r := describe(c.srv.release, k.op, k.xid, k.body)
 		r.SessionID, r.Member = session, c.m.index
 		for _, control := range controls {
 			if a := control.fn(r); k.action.kind == actPass {
@@ -146,6 +146,8 @@ func (k *call) ready() bool {
 	// once it has caught up.
 	asked := s.leader != nil && (m == s.leader || m.connected() && s.leader.connected())
 	switch {
+	case k.op == OpCheck && !s.release.checksOutsideMultis():
+		return true
 	case k.handshake && k.c.claimed != 0:
 		return asked
 	case k.op == OpSync:

@@ -110,7 +110,7 @@ func FuzzDecode(f *testing.F) {
 		f.Add(int32(seed.op), e.b)
 	}
 	f.Fuzz(func(t *testing.T, op int32, body []byte) {
-		r := describe(Op(op), 1, body)
+		r := describe(newestRelease, Op(op), 1, body)
 		// (What is no UTF-8 grows when it is read as U+FFFD.)
 		if len(r.Path) > 3*len(body) || len(r.Data) > len(body) || len(r.Ops) > len(body) {
 			t.Errorf("%v: more was read than there is", Op(op))

@@ -5,14 +5,17 @@ import (
 	"net"
 	"strings"
 	"time"
+
+	"github.com/zkelection/election/testutil"
 )
 
 // A backend is a server under comparison. Runs on one backend follow each other, so that nothing but the run's own
 // requests moves the server's zxid.
 type backend struct {
-	name   string
-	dial   func() (net.Conn, error)
-	tamper *tampering // nil but in the negative controls
+	name    string
+	release testutil.Release
+	dial    func() (net.Conn, error)
+	tamper  *tampering // nil but in the negative controls
 
 	// restart ends the server's process and starts it again with its data.
 	restart func()

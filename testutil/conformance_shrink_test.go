@@ -4,6 +4,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/zkelection/election/testutil"
 )
 
 // shrink returns a script as small as it can make, for which differs still says yes: steps are left out by halves,
@@ -48,7 +50,7 @@ func without(list []step, still func([]step) bool, deadline time.Time) []step {
 }
 
 func TestShrinkFindsTheStepsThatMatter(t *testing.T) {
-	script := generate(1, 200)
+	script := generate(testutil.ZooKeeper39, 1, 200)
 	script[40] = step{Op: "create", Path: "/needle"}
 	script[170] = step{Op: "multi", Ops: []step{{Op: "check", Path: "/a"}, {Op: "delete", Path: "/needle"}, {Op: "check", Path: "/b"}}}
 	deletes := func(st step) bool { return st.Op == "delete" && st.Path == "/needle" }

@@ -30,6 +30,9 @@ type tampering struct {
 	// password replaces the wrong one of a stranger.
 	password func(r *run, id int64) []byte
 
+	// release is another one than that which is looked for.
+	release testutil.Release
+
 	// server spoils the server itself.
 	server func(server *testutil.Server)
 }
@@ -42,11 +45,11 @@ func TestConformanceSeesPlantedDifferences(t *testing.T) {
 		planted := &plantedDifferences[i]
 		t.Run(strings.ReplaceAll(planted.name, " ", "_"), func(t *testing.T) {
 			t.Parallel()
-			sound, faulty := inProcessBackend(t), faultyBackend(t, planted)
+			sound, faulty := inProcessBackend(t, testutil.ZooKeeper39), faultyBackend(t, testutil.ZooKeeper39, planted)
 			done := 0
 			for seed := range uint64(patience) {
 				// Without the steps that take long: no difference here needs them.
-				script := slices.DeleteFunc(generate(seed, stepsInScript), func(st step) bool { return st.Op == "expire" })
+				script := slices.DeleteFunc(generate(testutil.ZooKeeper39, seed, stepsInScript), func(st step) bool { return st.Op == "expire" })
 				done += operations(script)
 				a, b, err := compare(script, sound, faulty)
 				if err != nil {
@@ -65,9 +68,9 @@ func TestConformanceSeesPlantedDifferences(t *testing.T) {
 // TestConformanceSeesNoDifferenceWhereNoneIs also shows that the server is the same in memory as over TCP.
 func TestConformanceSeesNoDifferenceWhereNoneIs(t *testing.T) {
 	t.Parallel()
-	one, other := inProcessBackend(t), inMemoryBackend(t)
+	one, other := inProcessBackend(t, testutil.ZooKeeper39), inMemoryBackend(t, testutil.ZooKeeper39)
 	for seed := range uint64(20) {
-		script := generate(seed, stepsInScript)
+		script := generate(testutil.ZooKeeper39, seed, stepsInScript)
 		a, b, err := compare(script, one, other)
 		if err != nil {
 			t.Fatal(err)
@@ -82,15 +85,15 @@ func TestConformanceSeesNoDifferenceWhereNoneIs(t *testing.T) {
 // at most one that makes the version matter.
 func TestConformanceExplainsADifferenceBriefly(t *testing.T) {
 	t.Parallel()
-	sound := inProcessBackend(t)
-	faulty := faultyBackend(t, &tampering{request: func(st step) step {
+	sound := inProcessBackend(t, testutil.ZooKeeper39)
+	faulty := faultyBackend(t, testutil.ZooKeeper39, &tampering{request: func(st step) step {
 		if st.Op == "setData" {
 			st.Version = -1
 		}
 		return st
 	}})
 	script := []step{{Op: "create", Path: "/a", ACL: openACL}}
-	for _, st := range generate(1, 2*stepsInScript) {
+	for _, st := range generate(testutil.ZooKeeper39, 1, 2*stepsInScript) {
 		if st.Op != "delete" && st.Op != "multi" && st.Op != "burst" && st.Op != "expire" {
 			script = append(script, st)
 		}
@@ -231,10 +234,26 @@ var plantedDifferences = []tampering{
 		}
 		return []packet{p}
 	}},
-	{name: "an event has a zxid", packet: event(func(_ *wire, p packet) []packet {
-		p.zxid = 5
+	{name: "an event has another zxid", packet: event(func(_ *wire, p packet) []packet {
+		p.zxid++
 		return []packet{p}
 	})},
+	{name: "an event has none", packet: event(func(_ *wire, p packet) []packet {
+		p.zxid = -1
+		return []packet{p}
+	})},
+	{name: "a create2 in a multi is a create", request: inMulti(func(st step) step {
+		if st.Op == "create2" {
+			st.Op = "create"
+		}
+		return st
+	})},
+	{name: "a watch of one mode is removed for one of another", request: func(st step) step {
+		if st.Op == "removeWatches" && st.Type > 3 {
+			st.Type = 3
+		}
+		return st
+	}},
 	{name: "NotEmpty is BadVersion", packet: code(-111, -103)},
 	{name: "NoAuth is NoNode", packet: code(-102, -101)},
 	{name: "NoChildrenForEphemerals is BadArguments", packet: code(-108, -8)},
@@ -417,6 +436,9 @@ var plantedDifferences = []tampering{
 		}
 		return make([]byte, 16)
 	}},
+
+	// The release. Each of the two looks like a server that is the other.
+	{name: "the release is another", release: testutil.ZooKeeper38},
 
 	// The server's own doing.
 	{name: "a setData in ten is applied and not answered", server: every(10, testutil.OpSetData, testutil.LoseReply)},

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/zkelection/election/testutil"
+	"github.com/zkelection/election/testutil/realzk"
 )
 
 // The conformance test runs generated scripts on the in-process server and on a real ZooKeeper, and compares every answer
@@ -28,15 +29,16 @@ func tcp(address string) func() (net.Conn, error) {
 	return func() (net.Conn, error) { return net.DialTimeout("tcp", address, wireTimeout) }
 }
 
-func realBackend(t *testing.T) *backend {
+func realBackend(t *testing.T, release testutil.Release) *backend {
 	t.Helper()
-	zookeeper := testutil.StartZooKeeperWith(t, 1, testutil.EnsembleOptions{
+	zookeeper := realzk.StartZooKeeperWith(t, 1, realzk.EnsembleOptions{
+		Release:  release,
 		TickTime: conformanceTick, MinSessionTimeout: shortestTimeout, MaxSessionTimeout: longestTimeout,
 		// Containers and TTL nodes are deleted by the clock: not in a run's time.
 		Properties:  []string{"znode.container.checkIntervalMs=3600000"},
 		JavaOptions: []string{"-Xmx512m"},
 	})
-	b := &backend{name: "ZooKeeper", dial: tcp(zookeeper.Servers()[0]), restart: func() {
+	b := &backend{name: "ZooKeeper " + zookeeper.Version(), release: release, dial: tcp(zookeeper.Servers()[0]), restart: func() {
 		zookeeper.Restart(0)
 		if err := zookeeper.AwaitServing(wireTimeout); err != nil {
 			t.Error(err)
@@ -52,23 +54,33 @@ func inMemory(server *testutil.Server) func() (net.Conn, error) {
 	return func() (net.Conn, error) { return server.Dialer()("tcp", "memory", wireTimeout) }
 }
 
-func inProcessBackend(t *testing.T) *backend { return newBackend(t, overTCP, nil) }
+func inProcessBackend(t *testing.T, release testutil.Release) *backend {
+	return newBackend(t, release, overTCP, nil)
+}
 
-func inMemoryBackend(t *testing.T) *backend { return newBackend(t, inMemory, nil) }
+func inMemoryBackend(t *testing.T, release testutil.Release) *backend {
+	return newBackend(t, release, inMemory, nil)
+}
 
 // faultyBackend is an in-process server with a planted difference.
-func faultyBackend(t *testing.T, planted *tampering) *backend { return newBackend(t, overTCP, planted) }
+func faultyBackend(t *testing.T, release testutil.Release, planted *tampering) *backend {
+	if planted.release != "" {
+		release = planted.release
+	}
+	return newBackend(t, release, overTCP, planted)
+}
 
-func newBackend(t *testing.T, dialer func(*testutil.Server) func() (net.Conn, error), planted *tampering) *backend {
+func newBackend(t *testing.T, release testutil.Release, dialer func(*testutil.Server) func() (net.Conn, error), planted *tampering) *backend {
 	t.Helper()
 	var server *testutil.Server
-	b := &backend{name: "the in-process server", tamper: planted}
+	b := &backend{name: "the in-process server", release: release, tamper: planted}
 	b.renew = func(b *backend) {
 		if server != nil {
 			server.Close()
 		}
 		var err error
 		server, err = testutil.NewServer(&testutil.ServerOptions{
+			Release:  release,
 			TickTime: conformanceTick, MinSessionTimeout: shortestTimeout, MaxSessionTimeout: longestTimeout,
 		})
 		if err != nil {
@@ -119,10 +131,22 @@ func compare(script []step, one, other *backend) (a, b []string, err error) {
 	return nil, nil, fmt.Errorf("this machine stands still for %v at every try", shortestTimeout/2)
 }
 
+// releases are those that the in-process server can behave as.
+var releases = []testutil.Release{testutil.ZooKeeper38, testutil.ZooKeeper39}
+
 func TestConformance(t *testing.T) {
+	for _, release := range releases {
+		t.Run(string(release), func(t *testing.T) {
+			t.Parallel()
+			conform(t, release)
+		})
+	}
+}
+
+func conform(t *testing.T, release testutil.Release) {
 	seed := setting(t, "ELECTION_CONFORMANCE_SEED", func(s string) (uint64, error) { return strconv.ParseUint(s, 10, 64) }, rand.Uint64())
 	wanted := setting(t, "ELECTION_CONFORMANCE_OPERATIONS", strconv.Atoi, 10_000)
-	theirs, ours := realBackend(t), inProcessBackend(t)
+	theirs, ours := realBackend(t, release), inProcessBackend(t, release)
 
 	// Scripts that were written by hand, or have shown a difference once, come first: on new servers, where also what
 	// is outside of a run is the same.
@@ -156,7 +180,7 @@ func TestConformance(t *testing.T) {
 	seen := coverage{}
 	scripts, done, lines := 0, 0, 0
 	for differences := 0; done < wanted; scripts++ {
-		script := generate(seed+uint64(scripts), stepsInScript)
+		script := generate(release, seed+uint64(scripts), stepsInScript)
 		a, b, err := compare(script, theirs, ours)
 		if err != nil {
 			t.Fatal(err)

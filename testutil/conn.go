@@ -236,7 +236,11 @@ func (c *conn) notify(e event) {
 	if c.dead || !allowed(e.acl, permRead, c.who) {
 		return
 	}
-	reply := newReply(-1, -1, codeOK)
+	zxid := int64(-1)
+	if c.srv.release.eventsHaveZxids() && e.zxid != 0 {
+		zxid = e.zxid
+	}
+	reply := newReply(-1, zxid, codeOK)
 	reply.int32(int32(e.typ))
 	reply.int32(3) // the client is connected
 	reply.string(e.path)

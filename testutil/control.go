@@ -186,7 +186,7 @@ func (s *Server) controlsFor(op Op) []*control {
 
 // describe decodes as much of a request as a control function wants to know. A
 // malformed one is described as far as it goes.
-func describe(op Op, xid int32, body []byte) *Request {
+func describe(release Release, op Op, xid int32, body []byte) *Request {
 	r := &Request{Op: op, Xid: xid}
 	d := &decoder{b: body}
 	switch op {
@@ -196,7 +196,7 @@ func describe(op Op, xid int32, body []byte) *Request {
 		w := decodeWrite(op, d)
 		r.Path, r.Data, r.Version = w.path, w.data, w.version
 	case OpMulti, OpMultiRead:
-		ops, _, _ := decodeMulti(d)
+		ops, _, _ := decodeMulti(release, d)
 		for _, w := range ops {
 			r.Ops = append(r.Ops, Request{Op: w.op, Xid: xid, Path: w.path, Data: w.data, Version: w.version})
 		}

@@ -1,5 +1,4 @@
-// Package testutil gives a test a ZooKeeper: one inside the test's own process,
-// in pure Go, and the real one.
+// Package testutil gives a test a ZooKeeper inside its own process, in pure Go.
 //
 // # The server in the process
 //
@@ -10,8 +9,8 @@
 //	defer srv.Close()
 //	conn, _, err := zk.Connect([]string{srv.Addr()}, 10*time.Second)
 //
-// It behaves as ZooKeeper 3.8 does, and a conformance test compares the two
-// answer by answer: zxids and every field of a Stat, sequence numbers and the
+// It behaves as ZooKeeper 3.9 does, or as 3.8 when ServerOptions.Release says so,
+// and a conformance test compares it with both, answer by answer: zxids and every field of a Stat, sequence numbers and the
 // end of their counter, ephemeral nodes, sessions that expire at whole ticks and
 // move between connections, watches and the order of their events, multis that
 // are all or nothing, access rights, size limits, and the order in which children
@@ -71,6 +70,6 @@
 //
 // # The real one
 //
-// StartZooKeeper starts a real ZooKeeper, a single server or an ensemble, from a
-// local installation, so that the same test can run on both.
+// Package realzk, below this one, starts a real ZooKeeper from a local installation,
+// so that the same test can run on both.
 package testutil

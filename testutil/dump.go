@@ -77,8 +77,11 @@ func (w *watchTable) dump(out *strings.Builder, m *member, what string) {
 		var lines []string
 		for c, mode := range w.byPath[path] {
 			line := fmt.Sprintf("watch on %s of %s: session 0x%x", what, path, c.session)
-			if mode != oneShot {
-				line += map[watchMode]string{persistentWatch: ", persistent", recursiveWatch: ", recursive"}[mode]
+			if mode&persistentWatch != 0 {
+				line += ", persistent"
+			}
+			if mode&recursiveWatch != 0 {
+				line += ", recursive"
 			}
 			if len(m.srv.members) > 1 {
 				line += fmt.Sprintf(", member %d", m.index)

@@ -11,6 +11,7 @@ import (
 	"github.com/go-zookeeper/zk"
 
 	"github.com/zkelection/election/testutil"
+	"github.com/zkelection/election/testutil/realzk"
 )
 
 type noLog struct{}
@@ -273,7 +274,7 @@ func ExampleServer_Dialer() {
 // The same test on a real ensemble, if the machine has one installed.
 func ExampleStartZooKeeper() {
 	_ = func(t *testing.T) {
-		ensemble := testutil.StartZooKeeper(t, 3)
+		ensemble := realzk.StartZooKeeper(t, 3)
 		conn, _, err := zk.Connect(ensemble.Servers(), 10*time.Second)
 		if err != nil {
 			t.Fatal(err)

@@ -110,6 +110,7 @@ func TestWordsOfAnEnsembleWithoutALeader(t *testing.T) {
 func TestDumpNamesWhatThereIs(t *testing.T) {
 	inMemory(t, three, func(t *testing.T, srv *Server) {
 		c := openRaw(t, srv.Member(1), 10*time.Second)
+		c.want(codeOK, OpAddWatch, versionBody("/e", 0))
 		c.want(codeOK, OpCreate, createBody("/e", strings.Repeat("long", 100), 1))
 		c.want(codeOK, OpCreateContainer, createBody("/k", "", 4))
 		c.want(codeOK, OpGetData, watchBody("/e", true))
@@ -122,8 +123,9 @@ func TestDumpNamesWhatThereIs(t *testing.T) {
 		for _, want := range []string{
 			"member 0: leader", "member 1: follower, 127.0.0.2:2181, cut off", "lagging",
 			"session " + id + ": timeout 10s", "connected from 127.0.0.1:1 to member 1, isolated",
-			"watch on data of /e: session " + id + ", member 1\n",
-			"watch on children of /k: session " + id + ", recursive, member 1\n",
+			"watch on data of /e: session " + id + ", persistent, member 1\n",
+			"watch on children of /e: session " + id + ", persistent, member 1\n",
+			"watch on data of /k: session " + id + ", recursive, member 1\n",
 			"/e version 0", "(400 bytes), ephemeral of " + id, ", container\n",
 			"/zookeeper/config version 0", "world:anyone may r\n",
 		} {

@@ -113,6 +113,10 @@ func (k *call) whenApplied(answer func()) bool {
 // when the answer has to wait for this member to catch up.
 func (k *call) execute() bool {
 	c := k.c
+	if k.op == OpCheck && !c.srv.release.checksOutsideMultis() {
+		k.refuseUnknown()
+		return true
+	}
 	switch k.op {
 	case OpPing:
 		c.reply(-2, codeOK, nil)
@@ -134,11 +138,17 @@ func (k *call) execute() bool {
 		err, body := c.read(k.op, &decoder{b: k.body})
 		c.reply(k.xid, err, body)
 	default:
-		c.srv.log.Warn("operation not known", "op", k.op, "client", c.remote)
-		c.send(newReply(k.xid, -1, codeUnimplemented).frame())
-		c.kill(true)
+		k.refuseUnknown()
 	}
 	return true
+}
+
+// refuseUnknown is the answer to an operation that there is not.
+func (k *call) refuseUnknown() {
+	c := k.c
+	c.srv.log.Warn("operation not known", "op", k.op, "client", c.remote)
+	c.send(newReply(k.xid, -1, codeUnimplemented).frame())
+	c.kill(true)
 }
 
 // reply answers a request with the header's zxid as this member has it.
@@ -206,14 +216,14 @@ func (k *call) write() bool {
 		return true
 	}
 	p := &preparer{
-		tree: s.tree, who: c.who, session: c.session, zxid: s.nextZxid(), now: s.wallTime(),
+		release: s.release, tree: s.tree, who: c.who, session: c.session, zxid: s.nextZxid(), now: s.wallTime(),
 		check: func() code { return s.mayWrite(c.session, m) },
 	}
 	var x *txn
 	d := &decoder{b: k.body}
 	switch k.op {
 	case OpMulti:
-		ops, reads, ok := decodeMulti(d)
+		ops, reads, ok := decodeMulti(s.release, d)
 		if errors.Is(d.err, errNull) {
 			// ZooKeeper stumbles over a null path between taking a zxid and making
 			// a transaction for it.

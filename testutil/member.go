@@ -46,7 +46,7 @@ func newMember(s *Server, index int) *member {
 	m := &member{
 		srv: s, index: index, tree: s.tree, downAt: 0, cutAt: -1, refuses: true,
 		clients: make(map[*conn]struct{}), bySession: make(map[int64]*conn),
-		watches: newWatches(), heard: make(map[int64]int32),
+		watches: newWatches(s.release), heard: make(map[int64]int32),
 		nextID: firstSessionID(index),
 	}
 	if !s.listen {

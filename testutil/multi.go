@@ -1,9 +1,11 @@
 package testutil
 
+import "slices"
+
 // decodeMulti reads the operations of a multi or a multiRead. ok is false when
 // ZooKeeper would not understand them: an operation that may not be in one, or
 // reads and writes together.
-func decodeMulti(d *decoder) (ops []write, reads, ok bool) {
+func decodeMulti(release Release, d *decoder) (ops []write, reads, ok bool) {
 	for {
 		op, done := Op(d.int32()), d.bool()
 		d.int32() // an error, which means nothing in a request
@@ -24,10 +26,8 @@ func decodeMulti(d *decoder) (ops []write, reads, ok bool) {
 		w := decodeWrite(op, d)
 		if read {
 			d.bool() // a watch, which these reads do not set
-		} else if op != OpCreateTTL && op.isCreate() {
-			w.op = opOfFlags(w.flags)
-		} else if mode, known := modeOfFlags(w.flags); op == OpCreateTTL && (!known || !mode.ttl) {
-			w.op, w.ttl = opOfFlags(w.flags), -1
+		} else if op.isCreate() {
+			w.inMulti(release)
 		}
 		if d.err != nil || len(ops) > 0 && read != reads {
 			return nil, false, false
@@ -37,11 +37,26 @@ func decodeMulti(d *decoder) (ops []write, reads, ok bool) {
 	}
 }
 
-// opOfFlags is the operation that a create within a multi becomes, whatever its
-// own code was.
+// inMulti makes of a create what it means within a multi, opError if it is not
+// understood.
+func (w *write) inMulti(release Release) {
+	mode, known := modeOfFlags(w.flags)
+	switch {
+	case w.op == OpCreateTTL && known && mode.ttl:
+	case w.op == OpCreateTTL || !release.createsKeepTheirCode():
+		w.op, w.ttl = opOfFlags(w.flags), -1
+	case !known || mode.ttl:
+		w.op = opError
+	case w.flags == containerFlag:
+		w.op = OpCreateContainer
+	}
+}
+
+// opOfFlags is the operation that a create within a multi becomes when its flags
+// alone decide.
 func opOfFlags(flags int32) Op {
 	switch flags {
-	case 4:
+	case containerFlag:
 		return OpCreateContainer
 	case 5, 6:
 		return opError // a time to live that was not given: not understood
@@ -55,8 +70,12 @@ func opOfFlags(flags int32) Op {
 func (p *preparer) prepareMulti(ops []write) *txn {
 	p.pending = make(map[string]*record)
 	x := &txn{op: OpMulti, zxid: p.zxid, time: p.now, session: p.session}
+	unknown := func(w write) bool { return w.op == opError }
+	if p.release.readsMultisFirst() && slices.ContainsFunc(ops, unknown) {
+		return p.failed(codeMarshallingError)
+	}
 	for i, w := range ops {
-		if w.op == opError {
+		if unknown(w) {
 			return p.failed(codeMarshallingError)
 		}
 		sub := p.prepare(w)

@@ -19,10 +19,13 @@ func (c *conn) read(op Op, d *decoder) (err code, body func(*encoder)) {
 		if strings.IndexByte(path, 0) >= 0 {
 			return codeBadArguments, nil
 		}
+		n := t.nodes[path]
+		if n != nil && c.srv.release.existsIsARight() && !allowed(n.acl, permRead, c.who) {
+			return codeNoAuth, nil
+		}
 		if watch {
 			w.data.add(path, c, oneShot)
 		}
-		n := t.nodes[path]
 		if n == nil {
 			return codeNoNode, nil
 		}
@@ -140,7 +143,7 @@ func (c *conn) readable(path string, perm int32, d *decoder) (*znode, code) {
 }
 
 func (c *conn) multiRead(d *decoder) (code, func(*encoder)) {
-	ops, reads, ok := decodeMulti(d)
+	ops, reads, ok := decodeMulti(c.srv.release, d)
 	switch {
 	case !ok && !errors.Is(d.err, errNull):
 		return codeMarshallingError, nil
@@ -168,10 +171,45 @@ func (c *conn) multiRead(d *decoder) (code, func(*encoder)) {
 
 // The kinds of watches that checkWatches and removeWatches name.
 const (
-	watcherChildren = 1
-	watcherData     = 2
-	watcherAny      = 3
+	watcherChildren   = 1
+	watcherData       = 2
+	watcherAny        = 3
+	watcherPersistent = 4
+	watcherRecursive  = 5
 )
+
+// A watcherKind is what checkWatches and removeWatches name: which of a connection's
+// watches on data, and which of those on children.
+type watcherKind struct{ data, child watchMode }
+
+// kindOf reads a kind; ZooKeeper 3.8 knows the first three, and no difference between
+// watches that last and those that do not.
+func (r Release) kindOf(which int32) (watcherKind, bool) {
+	if !r.watchesStack() {
+		switch which {
+		case watcherChildren:
+			return watcherKind{child: allWatches}, true
+		case watcherData:
+			return watcherKind{data: allWatches}, true
+		case watcherAny:
+			return watcherKind{allWatches, allWatches}, true
+		}
+		return watcherKind{}, false
+	}
+	switch which {
+	case watcherChildren:
+		return watcherKind{child: oneShot}, true
+	case watcherData:
+		return watcherKind{data: oneShot}, true
+	case watcherAny:
+		return watcherKind{allWatches, allWatches}, true
+	case watcherPersistent:
+		return watcherKind{persistentWatch, persistentWatch}, true
+	case watcherRecursive:
+		return watcherKind{data: recursiveWatch}, true
+	}
+	return watcherKind{}, false
+}
 
 func (c *conn) watchOp(op Op, d *decoder) (code, func(*encoder)) {
 	w := c.m.watches
@@ -197,27 +235,22 @@ func (c *conn) watchOp(op Op, d *decoder) (code, func(*encoder)) {
 		if mode == 1 {
 			lasting = recursiveWatch
 		}
-		w.data.add(path, c, lasting)
-		w.child.add(path, c, lasting)
+		w.addLasting(path, c, lasting)
 		return codeOK, func(e *encoder) { e.int32(0) }
 	default: // checkWatches or removeWatches, below
 	}
 	path, which := d.string(), d.int32()
-	if d.err != nil || which < watcherChildren || which > watcherAny {
+	kind, ok := c.srv.release.kindOf(which)
+	if d.err != nil || !ok {
 		return codeMarshallingError, nil
 	}
-	found := false
-	for table, watcher := range map[*watchTable]int32{w.child: watcherChildren, w.data: watcherData} {
-		if which != watcherAny && which != watcher {
-			continue
-		}
-		if op == OpCheckWatches {
-			found = table.contains(path) || found
-		} else {
-			found = table.remove(path, c) || found
-		}
+	look := (*watchTable).remove
+	if op == OpCheckWatches {
+		look = (*watchTable).contains
 	}
-	if !found {
+	inData := kind.data != 0 && look(w.data, path, c, kind.data)
+	inChild := kind.child != 0 && look(w.child, path, c, kind.child)
+	if !inData && !inChild {
 		return codeNoWatcher, nil
 	}
 	return codeOK, nil

@@ -42,9 +42,12 @@ type createMode struct {
 	ephemeral, sequential, ttl bool
 }
 
+// containerFlag is what the flags of a create say of a container.
+const containerFlag = 4
+
 func modeOfFlags(flags int32) (createMode, bool) {
 	switch flags {
-	case 0, 4:
+	case 0, containerFlag:
 		return createMode{}, true
 	case 1:
 		return createMode{ephemeral: true}, true
@@ -73,6 +76,7 @@ type record struct {
 // changes nothing but its own notes: within a multi, each operation sees what
 // the ones before it would leave.
 type preparer struct {
+	release Release
 	tree    *tree
 	who     []identity
 	session int64

@@ -17,6 +17,8 @@ import (
 // ServerOptions are the settings of a Server. Nil, and the zero of each field,
 // mean ZooKeeper's defaults.
 type ServerOptions struct {
+	// Release is the ZooKeeper that the server behaves as. Default ZooKeeper39.
+	Release Release
 	// TickTime is ZooKeeper's unit of time: sessions expire at whole ticks, and
 	// an ensemble gives a member up after 5 of them. Default 2 s.
 	TickTime time.Duration
@@ -58,6 +60,7 @@ type ServerOptions struct {
 // of a synctest bubble are never found blocked on the mutex. An owner goroutine
 // in its place would cost two switches for each request and order nothing better.
 type Server struct {
+	release                Release
 	tick                   time.Duration
 	minTimeout, maxTimeout int32 // milliseconds
 	listen                 bool
@@ -102,6 +105,12 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 	if opts != nil {
 		o = *opts
 	}
+	if o.Release == "" {
+		o.Release = newestRelease
+	}
+	if o.Release != ZooKeeper38 && o.Release != ZooKeeper39 {
+		return nil, fmt.Errorf("testutil: no release %q", o.Release)
+	}
 	if o.TickTime == 0 {
 		o.TickTime = defaultTick
 	}
@@ -130,6 +139,7 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{
+		release:     o.Release,
 		tick:        o.TickTime.Truncate(time.Millisecond),
 		minTimeout:  int32(o.MinSessionTimeout.Milliseconds()),
 		maxTimeout:  int32(o.MaxSessionTimeout.Milliseconds()),

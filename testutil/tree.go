@@ -185,11 +185,12 @@ const (
 )
 
 // An event is a change that watches may wait for. The acl decides who may hear
-// of it.
+// of it. One that is made up for a client that was away has no zxid.
 type event struct {
 	typ  eventType
 	path string
 	acl  []acl
+	zxid int64
 }
 
 // apply makes a transaction true in this tree. It tells each change to fire, in
@@ -214,7 +215,7 @@ func (t *tree) change(x *txn, fire func(event)) result {
 		n := t.nodes[x.path]
 		n.data, n.version, n.mtime, n.mzxid = x.data, x.version, x.time, x.zxid
 		r.stat = n.stat()
-		fire(event{nodeDataChanged, x.path, n.acl})
+		fire(event{nodeDataChanged, x.path, n.acl, x.zxid})
 	case OpSetACL:
 		n := t.nodes[x.path]
 		n.acl, n.aversion = x.acl, x.version
@@ -260,8 +261,8 @@ func (t *tree) create(x *txn, fire func(event)) stat {
 		t.transient[x.path] = struct{}{}
 	}
 	s := n.stat()
-	fire(event{nodeCreated, x.path, n.acl})
-	fire(event{nodeChildrenChanged, orRoot(parentPath), parent.acl})
+	fire(event{nodeCreated, x.path, n.acl, x.zxid})
+	fire(event{nodeChildrenChanged, orRoot(parentPath), parent.acl, x.zxid})
 	return s
 }
 
@@ -281,8 +282,8 @@ func (t *tree) remove(path string, zxid int64, fire func(event)) {
 	case container, withTTL:
 		delete(t.transient, path)
 	}
-	fire(event{nodeDeleted, path, n.acl})
-	fire(event{nodeChildrenChanged, orRoot(parentPath), parent.acl})
+	fire(event{nodeDeleted, path, n.acl, zxid})
+	fire(event{nodeChildrenChanged, orRoot(parentPath), parent.acl, zxid})
 }
 
 func orRoot(parent string) string {

@@ -1,25 +1,31 @@
 package testutil
 
-// A watchMode tells how long a watch lasts and how far it reaches.
+// A watchMode says how long a watch lasts and how far it reaches; several together
+// are the watches that one connection has on one path.
 type watchMode uint8
 
 const (
-	oneShot watchMode = iota
+	oneShot watchMode = 1 << iota
 	persistentWatch
 	recursiveWatch
+	allWatches = oneShot | persistentWatch | recursiveWatch
 )
 
 // A watchTable holds the watches of one member, of data or of children, by path
-// and by connection. A connection has at most one watch on a path in it: the
-// later one decides the mode.
+// and by connection.
 type watchTable struct {
+	// single is how it was before 3.9: a connection has one watch on a path, and the
+	// later decides the mode.
+	single    bool
 	byPath    map[string]map[*conn]watchMode
 	byConn    map[*conn]map[string]struct{}
 	recursive int
 }
 
-func newWatchTable() *watchTable {
-	return &watchTable{byPath: make(map[string]map[*conn]watchMode), byConn: make(map[*conn]map[string]struct{})}
+func newWatchTable(single bool) *watchTable {
+	return &watchTable{
+		single: single, byPath: make(map[string]map[*conn]watchMode), byConn: make(map[*conn]map[string]struct{}),
+	}
 }
 
 func (w *watchTable) add(path string, c *conn, mode watchMode) {
@@ -31,26 +37,37 @@ func (w *watchTable) add(path string, c *conn, mode watchMode) {
 		watchers = make(map[*conn]watchMode)
 		w.byPath[path] = watchers
 	}
-	if watchers[c] == recursiveWatch {
-		w.recursive--
+	if !w.single {
+		mode |= watchers[c]
 	}
-	if mode == recursiveWatch {
-		w.recursive++
-	}
-	watchers[c] = mode
+	w.set(path, c, mode)
 	if w.byConn[c] == nil {
 		w.byConn[c] = make(map[string]struct{})
 	}
 	w.byConn[c][path] = struct{}{}
 }
 
-func (w *watchTable) remove(path string, c *conn) bool {
-	mode, ok := w.byPath[path][c]
-	if !ok {
+// set changes the watches of a connection on a path that has watchers.
+func (w *watchTable) set(path string, c *conn, mode watchMode) {
+	if w.byPath[path][c]&recursiveWatch != 0 {
+		w.recursive--
+	}
+	if mode&recursiveWatch != 0 {
+		w.recursive++
+	}
+	w.byPath[path][c] = mode
+}
+
+// remove takes some of a connection's watches on a path away, and reports whether
+// there was one of these.
+func (w *watchTable) remove(path string, c *conn, which watchMode) bool {
+	mode := w.byPath[path][c]
+	if mode&which == 0 {
 		return false
 	}
-	if mode == recursiveWatch {
-		w.recursive--
+	w.set(path, c, mode&^which)
+	if mode&^which != 0 {
+		return true
 	}
 	delete(w.byPath[path], c)
 	if len(w.byPath[path]) == 0 {
@@ -65,14 +82,17 @@ func (w *watchTable) remove(path string, c *conn) bool {
 
 func (w *watchTable) removeConn(c *conn) {
 	for path := range w.byConn[c] {
-		w.remove(path, c)
+		w.remove(path, c, allWatches)
 	}
 }
 
-// contains answers checkWatches as ZooKeeper 3.8 does: for any connection's
-// watch on the path.
-func (w *watchTable) contains(path string) bool {
-	return len(w.byPath[path]) > 0
+// contains is the answer to checkWatches. That of ZooKeeper 3.8 is for any
+// connection's watch on the path, of whatever mode.
+func (w *watchTable) contains(path string, c *conn, which watchMode) bool {
+	if w.single {
+		return len(w.byPath[path]) > 0
+	}
+	return w.byPath[path][c]&which != 0
 }
 
 func (w *watchTable) size() int {
@@ -94,16 +114,11 @@ func (w *watchTable) triggered(e event) map[*conn]struct{} {
 		found[c] = struct{}{}
 	}
 	for c, mode := range w.byPath[e.path] {
-		if mode == recursiveWatch {
-			if e.typ != nodeChildrenChanged {
-				note(c)
-			}
+		if mode == recursiveWatch && e.typ == nodeChildrenChanged {
 			continue
 		}
 		note(c)
-		if mode == oneShot {
-			w.remove(e.path, c)
-		}
+		w.remove(e.path, c, oneShot)
 	}
 	if w.recursive == 0 || e.typ == nodeChildrenChanged {
 		return found
@@ -112,7 +127,7 @@ func (w *watchTable) triggered(e event) map[*conn]struct{} {
 		parent, _, _ := splitPath(path)
 		path = orRoot(parent)
 		for c, mode := range w.byPath[path] {
-			if mode == recursiveWatch {
+			if mode&recursiveWatch != 0 {
 				note(c)
 			}
 		}
@@ -125,7 +140,19 @@ type watches struct {
 	data, child *watchTable
 }
 
-func newWatches() *watches { return &watches{newWatchTable(), newWatchTable()} }
+func newWatches(release Release) *watches {
+	single := !release.watchesStack()
+	return &watches{newWatchTable(single), newWatchTable(single)}
+}
+
+// addLasting sets a watch that stays. A recursive one brings no events of children,
+// and since 3.9 it is not in the table of these.
+func (w *watches) addLasting(path string, c *conn, mode watchMode) {
+	w.data.add(path, c, mode)
+	if w.child.single || mode != recursiveWatch {
+		w.child.add(path, c, mode)
+	}
+}
 
 func (w *watches) size() int { return w.data.size() + w.child.size() }
 
@@ -190,11 +217,9 @@ func (w *watches) restore(t *tree, c *conn, since int64, data, exist, child, per
 		}
 	}
 	for _, path := range persistent {
-		w.child.add(path, c, persistentWatch)
-		w.data.add(path, c, persistentWatch)
+		w.addLasting(path, c, persistentWatch)
 	}
 	for _, path := range recursive {
-		w.child.add(path, c, recursiveWatch)
-		w.data.add(path, c, recursiveWatch)
+		w.addLasting(path, c, recursiveWatch)
 	}
 }

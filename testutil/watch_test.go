@@ -22,89 +22,129 @@ func TestWatchesFire(t *testing.T) {
 		watches []subOp
 		changes []subOp
 		want    []rawEvent
+		only    Release // "" for all
 	}{
-		{"created", []subOp{exists("/x")}, []subOp{create("/x"), set("/x")}, []rawEvent{{nodeCreated, "/x"}}},
-		{"exists sees data", []subOp{exists("/a")}, []subOp{set("/a"), set("/a")}, []rawEvent{{nodeDataChanged, "/a"}}},
-		{"data", []subOp{data("/a")}, []subOp{set("/a"), set("/a")}, []rawEvent{{nodeDataChanged, "/a"}}},
-		{"data not children", []subOp{data("/a")}, []subOp{create("/a/x")}, nil},
-		{"data deleted", []subOp{data("/a/b")}, []subOp{remove("/a/b"), create("/a/b")}, []rawEvent{{nodeDeleted, "/a/b"}}},
-		{"children", []subOp{children("/a")}, []subOp{create("/a/x"), create("/a/y")}, []rawEvent{{nodeChildrenChanged, "/a"}}},
-		{"children not data", []subOp{children("/a")}, []subOp{set("/a")}, nil},
-		{"children not grandchildren", []subOp{children("/a")}, []subOp{create("/a/b/x")}, nil},
-		{"children of root", []subOp{children("/")}, []subOp{create("/x")}, []rawEvent{{nodeChildrenChanged, "/"}}},
-		{"children deleted", []subOp{children("/a/b")}, []subOp{remove("/a/b")}, []rawEvent{{nodeDeleted, "/a/b"}}},
+		{"created", []subOp{exists("/x")}, []subOp{create("/x"), set("/x")}, []rawEvent{{nodeCreated, "/x"}}, ""},
+		{"exists sees data", []subOp{exists("/a")}, []subOp{set("/a"), set("/a")}, []rawEvent{{nodeDataChanged, "/a"}}, ""},
+		{"data", []subOp{data("/a")}, []subOp{set("/a"), set("/a")}, []rawEvent{{nodeDataChanged, "/a"}}, ""},
+		{"data not children", []subOp{data("/a")}, []subOp{create("/a/x")}, nil, ""},
+		{"data deleted", []subOp{data("/a/b")}, []subOp{remove("/a/b"), create("/a/b")}, []rawEvent{{nodeDeleted, "/a/b"}}, ""},
+		{"children", []subOp{children("/a")}, []subOp{create("/a/x"), create("/a/y")}, []rawEvent{{nodeChildrenChanged, "/a"}}, ""},
+		{"children not data", []subOp{children("/a")}, []subOp{set("/a")}, nil, ""},
+		{"children not grandchildren", []subOp{children("/a")}, []subOp{create("/a/b/x")}, nil, ""},
+		{"children of root", []subOp{children("/")}, []subOp{create("/x")}, []rawEvent{{nodeChildrenChanged, "/"}}, ""},
+		{"children deleted", []subOp{children("/a/b")}, []subOp{remove("/a/b")}, []rawEvent{{nodeDeleted, "/a/b"}}, ""},
 		{
 			"both deleted is told once",
 			[]subOp{children("/a/b"), data("/a/b"), exists("/a/b")},
 			[]subOp{remove("/a/b")},
 			[]rawEvent{{nodeDeleted, "/a/b"}},
+			"",
 		},
 		{
 			"node before parent",
 			[]subOp{exists("/a/b"), children("/a")},
 			[]subOp{remove("/a/b")},
 			[]rawEvent{{nodeDeleted, "/a/b"}, {nodeChildrenChanged, "/a"}},
+			"",
 		},
 		{
 			"persistent",
 			[]subOp{add("/a", persistentMode)},
 			[]subOp{set("/a"), set("/a"), create("/a/x"), remove("/a/x"), create("/a/b/x")},
 			[]rawEvent{{nodeDataChanged, "/a"}, {nodeDataChanged, "/a"}, {nodeChildrenChanged, "/a"}, {nodeChildrenChanged, "/a"}},
+			"",
 		},
 		{
 			"persistent survives the node",
 			[]subOp{add("/a/b", persistentMode)},
 			[]subOp{remove("/a/b"), create("/a/b")},
 			[]rawEvent{{nodeDeleted, "/a/b"}, {nodeCreated, "/a/b"}},
+			"",
 		},
 		{
 			"recursive",
 			[]subOp{add("/a", recursiveMode)},
 			[]subOp{set("/a"), create("/a/b/x"), set("/a/b/x"), remove("/a/b/x"), create("/ab")},
 			[]rawEvent{{nodeDataChanged, "/a"}, {nodeCreated, "/a/b/x"}, {nodeDataChanged, "/a/b/x"}, {nodeDeleted, "/a/b/x"}},
+			"",
 		},
-		{"recursive from root", []subOp{add("/", recursiveMode)}, []subOp{create("/x"), remove("/a/b")}, []rawEvent{{nodeCreated, "/x"}, {nodeDeleted, "/a/b"}}},
+		{"recursive from root", []subOp{add("/", recursiveMode)}, []subOp{create("/x"), remove("/a/b")}, []rawEvent{{nodeCreated, "/x"}, {nodeDeleted, "/a/b"}}, ""},
 		{
 			"recursive above one-shot is told once",
 			[]subOp{add("/a", recursiveMode), data("/a/b")},
 			[]subOp{set("/a/b"), set("/a/b")},
 			[]rawEvent{{nodeDataChanged, "/a/b"}, {nodeDataChanged, "/a/b"}},
+			"",
 		},
 		{
 			"one-shot replaces persistent",
 			[]subOp{add("/a", persistentMode), data("/a")},
 			[]subOp{set("/a"), set("/a")},
 			[]rawEvent{{nodeDataChanged, "/a"}},
+			ZooKeeper38,
+		},
+		{
+			"one-shot stands beside persistent",
+			[]subOp{add("/a", persistentMode), data("/a")},
+			[]subOp{set("/a"), set("/a")},
+			[]rawEvent{{nodeDataChanged, "/a"}, {nodeDataChanged, "/a"}},
+			ZooKeeper39,
+		},
+		{
+			"one of three modes removed",
+			[]subOp{add("/a", persistentMode), add("/a", recursiveMode), data("/a"), {OpRemoveWatches, versionBody("/a", watcherPersistent)}},
+			[]subOp{set("/a"), set("/a"), create("/a/x")},
+			[]rawEvent{{nodeDataChanged, "/a"}, {nodeDataChanged, "/a"}, {nodeCreated, "/a/x"}},
+			ZooKeeper39,
+		},
+		{
+			"two of three modes removed",
+			[]subOp{
+				add("/a", persistentMode), add("/a", recursiveMode), data("/a"),
+				{OpRemoveWatches, versionBody("/a", watcherRecursive)},
+				{OpRemoveWatches, versionBody("/a", watcherPersistent)},
+			},
+			[]subOp{set("/a"), set("/a"), create("/a/x")},
+			[]rawEvent{{nodeDataChanged, "/a"}},
+			ZooKeeper39,
 		},
 		{
 			"removed",
 			[]subOp{data("/a"), children("/a"), {OpRemoveWatches, versionBody("/a", watcherData)}},
 			[]subOp{set("/a"), create("/a/x")},
 			[]rawEvent{{nodeChildrenChanged, "/a"}},
+			"",
 		},
 		{
 			"all removed",
 			[]subOp{data("/a"), children("/a"), {OpRemoveWatches, versionBody("/a", watcherAny)}},
 			[]subOp{set("/a"), create("/a/x")},
 			nil,
+			"",
 		},
 		{
 			"recursive removed",
 			[]subOp{add("/a", recursiveMode), {OpRemoveWatches, versionBody("/a", watcherAny)}},
 			[]subOp{set("/a"), create("/a/x")},
 			nil,
+			"",
 		},
 		{
 			"a multi's events in order",
 			[]subOp{exists("/x"), children("/a"), exists("/x/y")},
 			[]subOp{{OpMulti, multiBody(create("/x"), create("/a/x"), create("/x/y"))}},
 			[]rawEvent{{nodeCreated, "/x"}, {nodeChildrenChanged, "/a"}, {nodeCreated, "/x/y"}},
+			"",
 		},
-		{"a failed multi's none", []subOp{exists("/x")}, []subOp{{OpMulti, multiBody(create("/x"), remove("/none"))}}, nil},
-		{"acl is no change", []subOp{data("/a")}, []subOp{{OpSetACL, func(e *encoder) { e.string("/a"); e.acls(openACL); e.int32(-1) }}}, nil},
+		{"a failed multi's none", []subOp{exists("/x")}, []subOp{{OpMulti, multiBody(create("/x"), remove("/none"))}}, nil, ""},
+		{"acl is no change", []subOp{data("/a")}, []subOp{{OpSetACL, func(e *encoder) { e.string("/a"); e.acls(openACL); e.int32(-1) }}}, nil, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			withRaw(t, func(t *testing.T, srv *Server, c *rawClient) {
+				if test.only != "" && test.only != c.release {
+					return
+				}
 				other := openRaw(t, srv.Member(0), 40*time.Second)
 				c.want(codeOK, OpCreate, createBody("/a", "", 0))
 				c.want(codeOK, OpCreate, createBody("/a/b", "", 0))

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/zkelection/election/testutil"
+	"github.com/zkelection/election/testutil/realzk"
 )
 
 // asZkelect in the environment makes the test's own binary zkelect, so that
@@ -47,7 +48,7 @@ func TestMain(m *testing.M) {
 var zooKeeper struct {
 	dir     string
 	once    sync.Once
-	started *testutil.Ensemble
+	started *realzk.Ensemble
 	err     error
 }
 
@@ -62,9 +63,9 @@ func onBoth(t *testing.T, test func(t *testing.T, servers string)) {
 	t.Run("ZooKeeper", func(t *testing.T) {
 		t.Parallel()
 		zooKeeper.once.Do(func() {
-			zooKeeper.started, zooKeeper.err = testutil.LaunchZooKeeper(zooKeeper.dir, 1, testutil.EnsembleOptions{})
+			zooKeeper.started, zooKeeper.err = realzk.LaunchZooKeeper(zooKeeper.dir, 1, realzk.EnsembleOptions{})
 		})
-		if errors.Is(zooKeeper.err, testutil.ErrNoZooKeeper) && os.Getenv("ELECTION_REQUIRE_ZOOKEEPER") != "1" {
+		if errors.Is(zooKeeper.err, realzk.ErrNoZooKeeper) && os.Getenv("ELECTION_REQUIRE_ZOOKEEPER") != "1" {
 			t.Skip(zooKeeper.err)
 		}
 		if zooKeeper.err != nil {

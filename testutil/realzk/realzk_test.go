@@ -1,4 +1,4 @@
-package testutil
+package realzk
 
 import (
 	"errors"
@@ -268,7 +268,7 @@ func TestNoZooKeeperOutlivesItsTest(t *testing.T) {
 		}
 		t.Fatal("lives on: ", err)
 	}
-	if _, err := findZooKeeper(); err != nil && os.Getenv(requireZooKeeper) != "1" {
+	if _, err := findZooKeeper(""); err != nil && os.Getenv(requireZooKeeper) != "1" {
 		t.Skip(err)
 	}
 	if dieWithParent() == nil {

@@ -1,4 +1,4 @@
-package testutil
+package realzk
 
 import (
 	"errors"
@@ -24,7 +24,7 @@ const firstPort, lastPort = 15000, 31999
 func newPort(host string, usual int) (port, error) {
 	ip := net.ParseIP(host)
 	if ip == nil {
-		return port{}, errors.New("testutil: not an IP address: " + host)
+		return port{}, errors.New("realzk: not an IP address: " + host)
 	}
 	if !ip.IsLoopback() {
 		return port{number: usual, address: net.JoinHostPort(host, strconv.Itoa(usual))}, nil

@@ -1,4 +1,4 @@
-package testutil
+package realzk
 
 import (
 	"bytes"
@@ -17,7 +17,7 @@ import (
 const logTail = 8 << 10
 
 // errPortTaken marks a node that did not come up because another program holds its port.
-var errPortTaken = errors.New("testutil: a port of ZooKeeper was taken by another program")
+var errPortTaken = errors.New("realzk: a port of ZooKeeper was taken by another program")
 
 var errNotServing = errors.New("it does not serve")
 
@@ -229,7 +229,7 @@ func (n *node) await(timeout time.Duration, ok func(answer string) bool) error {
 	p := n.process
 	n.mu.Unlock()
 	if p == nil {
-		return fmt.Errorf("testutil: ZooKeeper node %d does not run", n.number)
+		return fmt.Errorf("realzk: ZooKeeper node %d does not run", n.number)
 	}
 	deadline := time.NewTimer(timeout)
 	defer deadline.Stop()
@@ -251,9 +251,9 @@ func (n *node) await(timeout time.Duration, ok func(answer string) bool) error {
 		}
 		select {
 		case <-p.exited:
-			return fmt.Errorf("testutil: ZooKeeper node %d ended: %v", n.number, p.cmd.ProcessState)
+			return fmt.Errorf("realzk: ZooKeeper node %d ended: %v", n.number, p.cmd.ProcessState)
 		case <-deadline.C:
-			return fmt.Errorf("testutil: ZooKeeper node %d at %s, after %v, last answered %q: %w", n.number, n.client.address, timeout, answer, err)
+			return fmt.Errorf("realzk: ZooKeeper node %d at %s, after %v, last answered %q: %w", n.number, n.client.address, timeout, answer, err)
 		case <-poll.C:
 		}
 	}

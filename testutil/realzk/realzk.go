@@ -1,4 +1,6 @@
-package testutil
+// Package realzk starts a real ZooKeeper for a test: a single server or an ensemble, on loopback, from a local
+// installation of Java and ZooKeeper. A test that runs on the in-process server of package testutil can run on it too.
+package realzk
 
 import (
 	"errors"
@@ -7,20 +9,38 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/zkelection/election/testutil"
 )
 
-// ErrNoZooKeeper is the error of [LaunchZooKeeper] on a machine without Java or without ZooKeeper's jars.
-var ErrNoZooKeeper = errors.New("testutil: no ZooKeeper installed (wanted: java, and Debian's package zookeeper or ZOOKEEPER_HOME)")
+// ErrNoZooKeeper is the error of [LaunchZooKeeper] on a machine without Java or without ZooKeeper's jars, or without those
+// of the release that is wanted.
+var ErrNoZooKeeper = errors.New("realzk: no ZooKeeper installed (wanted: java, and Debian's package zookeeper or ZOOKEEPER_HOME)")
 
-// requireZooKeeper names the environment variable that turns the skip of a test without ZooKeeper into its failure, so
-// that a CI run cannot pass by not testing.
-const requireZooKeeper = "ELECTION_REQUIRE_ZOOKEEPER"
+// The environment variables.
+const (
+	// requireZooKeeper turns the skip of a test without ZooKeeper into its failure, so that a CI run cannot pass by not
+	// testing.
+	requireZooKeeper = "ELECTION_REQUIRE_ZOOKEEPER"
+	// withoutReleases lists the releases, with commas between them, whose absence is a skip all the same.
+	withoutReleases = "ELECTION_WITHOUT_ZOOKEEPER"
+	// defaultRelease is the release of those tests that name none.
+	defaultRelease = "ELECTION_ZOOKEEPER_RELEASE"
+	// furtherHomes lists directories like ZOOKEEPER_HOME, in the manner of PATH, in which other releases are looked for.
+	furtherHomes = "ELECTION_ZOOKEEPER_HOMES"
+)
 
 // EnsembleOptions says how the real ZooKeeper of a test is set up. The zero value means the documented defaults.
 type EnsembleOptions struct {
+	// Release is the one to start. It is looked for in ZOOKEEPER_HOME, among Debian's packages, and in the directories
+	// listed in ELECTION_ZOOKEEPER_HOMES. Default: that of the environment variable ELECTION_ZOOKEEPER_RELEASE, or
+	// whichever is found first.
+	Release testutil.Release
+
 	// TickTime is ZooKeeper's tickTime. Default 500 ms, so that sessions may be as short as 1 s; production
 	// systems mostly have 2 s.
 	TickTime time.Duration
@@ -63,10 +83,12 @@ type EnsembleOptions struct {
 }
 
 // StartZooKeeper starts a real ZooKeeper for the test, and returns when every node serves: one node alone, or an
-// ensemble of three or more. It takes ZooKeeper from Debian's package, or from the directory that ZOOKEEPER_HOME names.
+// ensemble of three or more. It takes ZooKeeper from Debian's package, or from the directory that ZOOKEEPER_HOME names; see
+// [EnsembleOptions] for several releases.
 //
-// Without an installation the test is skipped; with ELECTION_REQUIRE_ZOOKEEPER=1 in the environment it fails instead. At
-// the end of the test the processes are killed and their files removed; the end of their logs is printed if it failed.
+// Without an installation the test is skipped; with ELECTION_REQUIRE_ZOOKEEPER=1 in the environment it fails instead
+// (unless ELECTION_WITHOUT_ZOOKEEPER lists the release). At the end of the test the processes are killed and their files
+// removed; the end of their logs is printed if it failed.
 func StartZooKeeper(tb testing.TB, nodes int) *Ensemble {
 	tb.Helper()
 	return StartZooKeeperWith(tb, nodes, EnsembleOptions{})
@@ -76,7 +98,7 @@ func StartZooKeeper(tb testing.TB, nodes int) *Ensemble {
 func StartZooKeeperWith(tb testing.TB, nodes int, opts EnsembleOptions) *Ensemble {
 	tb.Helper()
 	ensemble, err := LaunchZooKeeper(tb.TempDir(), nodes, opts)
-	if errors.Is(err, ErrNoZooKeeper) && os.Getenv(requireZooKeeper) != "1" {
+	if errors.Is(err, ErrNoZooKeeper) && !required(opts.Release) {
 		tb.Skip(err)
 	}
 	if err != nil {
@@ -95,18 +117,32 @@ func StartZooKeeperWith(tb testing.TB, nodes int, opts EnsembleOptions) *Ensembl
 	return ensemble
 }
 
+func (opts EnsembleOptions) release() testutil.Release {
+	if opts.Release != "" {
+		return opts.Release
+	}
+	return testutil.Release(os.Getenv(defaultRelease))
+}
+
+// required reports whether a test must not be skipped for want of the release.
+func required(release testutil.Release) bool {
+	return os.Getenv(requireZooKeeper) == "1" &&
+		(release == "" || !slices.Contains(strings.Split(os.Getenv(withoutReleases), ","), string(release)))
+}
+
 // LaunchZooKeeper is [StartZooKeeper] for what is not one test: a server shared by the tests of a package, a benchmark
 // program. It keeps its files in dir, which must exist; the caller calls Close. A fault that cannot be injected panics.
 func LaunchZooKeeper(dir string, nodes int, opts EnsembleOptions) (*Ensemble, error) {
 	if nodes < 1 || nodes == 2 {
-		return nil, fmt.Errorf("testutil: an ensemble of %d nodes: want 1, 3 or more", nodes)
+		return nil, fmt.Errorf("realzk: an ensemble of %d nodes: want 1, 3 or more", nodes)
 	}
 	for _, list := range [][]string{opts.Hosts, opts.Namespaces} {
 		if len(list) != 0 && len(list) != nodes {
-			return nil, fmt.Errorf("testutil: %d hosts or namespaces for %d nodes", len(list), nodes)
+			return nil, fmt.Errorf("realzk: %d hosts or namespaces for %d nodes", len(list), nodes)
 		}
 	}
-	install, err := findZooKeeper()
+	opts.Release = opts.release()
+	install, err := findZooKeeper(opts.Release)
 	if err != nil {
 		return nil, err
 	}
@@ -140,12 +176,13 @@ func LaunchZooKeeper(dir string, nodes int, opts EnsembleOptions) (*Ensemble, er
 // An Ensemble is a running ZooKeeper of one or more nodes, counted from 0. Its methods may be called from any goroutine;
 // those that change the same node wait for each other.
 type Ensemble struct {
-	nodes  []*node
-	failed func(format string, args ...any)
+	nodes   []*node
+	version string
+	failed  func(format string, args ...any)
 }
 
 func launchOnce(dir string, nodes int, opts EnsembleOptions, install installation) (_ *Ensemble, err error) {
-	ensemble := &Ensemble{failed: func(format string, args ...any) { panic(fmt.Sprintf("testutil: "+format, args...)) }}
+	ensemble := &Ensemble{version: install.version, failed: func(format string, args ...any) { panic(fmt.Sprintf("realzk: "+format, args...)) }}
 	defer func() {
 		if err != nil {
 			ensemble.Close()
@@ -175,6 +212,9 @@ func launchOnce(dir string, nodes int, opts EnsembleOptions, install installatio
 	}
 	return ensemble, nil
 }
+
+// Version is that of the installation, such as "3.9.3"; "" if it does not tell.
+func (e *Ensemble) Version() string { return e.version }
 
 // Len is the number of nodes.
 func (e *Ensemble) Len() int { return len(e.nodes) }
@@ -292,7 +332,7 @@ func (e *Ensemble) AwaitServing(timeout time.Duration) error {
 		}
 	}
 	if !leads {
-		return errors.New("testutil: no ZooKeeper node leads")
+		return errors.New("realzk: no ZooKeeper node leads")
 	}
 	return nil
 }

@@ -1,0 +1,38 @@
+package testutil
+
+// A Release is a release of ZooKeeper whose behaviour a server can have. In what
+// clients see the two differ in little: since 3.9 a watch event carries the zxid of
+// the change, and a check that is not within a multi is an operation that there is
+// not.
+type Release string
+
+// The releases.
+const (
+	ZooKeeper38 Release = "3.8"
+	ZooKeeper39 Release = "3.9"
+)
+
+// newestRelease is that of a server for which none was chosen.
+const newestRelease = ZooKeeper39
+
+// eventsHaveZxids reports whether a watch event carries the zxid of its change.
+func (r Release) eventsHaveZxids() bool { return r != ZooKeeper38 }
+
+// checksOutsideMultis reports whether a check may stand alone. (3.8 fails to write
+// the answer of one that holds, and sends none.)
+func (r Release) checksOutsideMultis() bool { return r == ZooKeeper38 }
+
+// watchesStack reports whether a connection can have watches of several modes on one
+// path, told apart by checkWatches and removeWatches.
+func (r Release) watchesStack() bool { return r != ZooKeeper38 }
+
+// readsMultisFirst reports whether a multi is refused for an operation that cannot be
+// understood wherever it stands: 3.8 gets no further than the first that fails.
+func (r Release) readsMultisFirst() bool { return r != ZooKeeper38 }
+
+// createsKeepTheirCode reports whether a create within a multi is what its operation
+// code says: in 3.8 a create2 is a create there, and its answer has no Stat.
+func (r Release) createsKeepTheirCode() bool { return r != ZooKeeper38 }
+
+// existsIsARight reports whether exists needs the right to read the node.
+func (r Release) existsIsARight() bool { return r != ZooKeeper38 }
