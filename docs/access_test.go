@@ -6,13 +6,13 @@ import (
 	"errors"
 	"net"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/go-zookeeper/zk"
 
 	"github.com/zkelection/election"
 	"github.com/zkelection/election/testutil"
+	"github.com/zkelection/election/testutil/virtualtime"
 )
 
 // private joins an election that nobody else can touch or read.
@@ -37,21 +37,8 @@ func secureDialer(config *tls.Config) zk.Dialer {
 
 var _ = election.SessionOptions{Dialer: secureDialer(nil)}
 
-// inMemory runs a test in virtual time, on a server with ZooKeeper's default
-// tick of 2 s.
-func inMemory(t *testing.T, test func(t *testing.T, srv *testutil.Server)) {
-	synctest.Test(t, func(t *testing.T) {
-		srv, err := testutil.NewServer(&testutil.ServerOptions{NoListen: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer srv.Close()
-		test(t, srv)
-	})
-}
-
 func TestPrivate(t *testing.T) {
-	inMemory(t, func(t *testing.T, srv *testutil.Server) {
+	virtualtime.Test(t, nil, func(t *testing.T, srv *testutil.Server) {
 		session, c, err := private([]string{"mem"}, "member", "secret", election.SessionOptions{Dialer: srv.Dialer()})
 		if err != nil {
 			t.Fatal(err)
@@ -117,7 +104,7 @@ func TestLeaseFigures(t *testing.T) {
 		{10 * time.Second, 2 * time.Second, 0.52},
 		{30 * time.Second, 2 * time.Second, 0.52},
 	} {
-		inMemory(t, func(t *testing.T, srv *testutil.Server) {
+		virtualtime.Test(t, nil, func(t *testing.T, srv *testutil.Server) {
 			session, err := election.Connect([]string{"mem"}, row.timeout,
 				&election.SessionOptions{Dialer: srv.Dialer(), TickTime: row.tickTime})
 			if err != nil {

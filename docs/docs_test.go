@@ -15,7 +15,8 @@ import (
 
 // documents are the files that are checked, by their path from the root.
 var documents = []string{
-	"README.md", "CHANGELOG.md", "docs/protocol.md", "docs/operations.md", "docs/testing.md", "docs/from-ruby.md",
+	"README.md", "CHANGELOG.md", "docs/protocol.md", "docs/operations.md", "docs/testing.md",
+	"docs/testing-your-service.md", "docs/from-ruby.md",
 }
 
 func read(t *testing.T, patterns ...string) string {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/zkelection/election"
 	"github.com/zkelection/election/testutil"
+	"github.com/zkelection/election/testutil/virtualtime"
 )
 
 func overTCP(t *testing.T) *zk.Conn {
@@ -31,7 +32,7 @@ func TestOverTCP(t *testing.T) {
 }
 
 func TestLostReply(t *testing.T) {
-	inMemory(t, func(t *testing.T, srv *testutil.Server) {
+	virtualtime.Test(t, nil, func(t *testing.T, srv *testutil.Server) {
 		session, err := election.Connect([]string{"mem"}, 10*time.Second,
 			&election.SessionOptions{Dialer: srv.Dialer()})
 		if err != nil {

@@ -427,6 +427,12 @@ var plantedDifferences = []tampering{
 		}
 		return st
 	}},
+	{name: "nobody is super", request: func(st step) step {
+		if st.Op == "auth" && st.Auth == "super:secret" {
+			st.Auth = "super:wrong"
+		}
+		return st
+	}},
 	{name: "another timeout is negotiated", connect: func(a *connectAnswer) { a.timeout++ }},
 	{name: "any password opens a session", password: func(r *run, id int64) []byte {
 		for _, c := range r.clients {

@@ -35,7 +35,10 @@ func realBackend(t *testing.T, release testutil.Release) *backend {
 		Release:  release,
 		TickTime: conformanceTick, MinSessionTimeout: shortestTimeout, MaxSessionTimeout: longestTimeout,
 		// Containers and TTL nodes are deleted by the clock: not in a run's time.
-		Properties:  []string{"znode.container.checkIntervalMs=3600000"},
+		Properties: []string{
+			"znode.container.checkIntervalMs=3600000",
+			"zookeeper.DigestAuthenticationProvider.superDigest=" + digestOf("super", "secret"),
+		},
 		JavaOptions: []string{"-Xmx512m"},
 	})
 	b := &backend{name: "ZooKeeper " + zookeeper.Version(), release: release, dial: tcp(zookeeper.Servers()[0]), restart: func() {
@@ -80,7 +83,7 @@ func newBackend(t *testing.T, release testutil.Release, dialer func(*testutil.Se
 		}
 		var err error
 		server, err = testutil.NewServer(&testutil.ServerOptions{
-			Release:  release,
+			Release: release, SuperDigest: digestOf("super", "secret"),
 			TickTime: conformanceTick, MinSessionTimeout: shortestTimeout, MaxSessionTimeout: longestTimeout,
 		})
 		if err != nil {

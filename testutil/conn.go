@@ -105,7 +105,7 @@ func (c *conn) readFrames() {
 	if err != nil && !c.dead {
 		s.log.Warn("connection closed", "client", c.remote, "session", sessionName(c.session), "error", err)
 	}
-	c.kill(false)
+	c.kill(err != nil) // it is the server that ends it then
 }
 
 // readAll reads until the connection ends; nil means that the client closed it,
@@ -277,10 +277,24 @@ func (c *conn) kill(flush bool) {
 	}
 }
 
+// linger is how long a connection that the server ends is read on for. Otherwise what
+// the client has sent, and nobody reads any more, would reset it, and take the last
+// answers with it.
+const linger = time.Second
+
+// hangUp ends the connection in order, if it is a socket.
+func (c *conn) hangUp() {
+	if half, ok := c.nc.(*net.TCPConn); ok && half.CloseWrite() == nil {
+		_ = half.SetReadDeadline(time.Now().Add(linger))
+		_, _ = io.Copy(io.Discard, half)
+	}
+	_ = c.nc.Close()
+}
+
 // write is the writer.
 func (c *conn) write() {
 	s := c.srv
-	defer func() { _ = c.nc.Close() }()
+	defer c.hangUp()
 	for {
 		s.mu.Lock()
 		open := s.closed || !c.isolated()

@@ -24,15 +24,14 @@
 // and its clients then live in virtual time: an hour of heartbeats, expiries and
 // failovers takes milliseconds, and a test knows to the tick when what happens.
 //
-//	synctest.Test(t, func(t *testing.T) {
-//		srv, err := testutil.NewServer(&testutil.ServerOptions{NoListen: true})
-//		defer srv.Close()
+//	virtualtime.Test(t, nil, func(t *testing.T, srv *testutil.Server) {
 //		conn, events, err := zk.Connect([]string{srv.Addr()}, 10*time.Second, zk.WithDialer(srv.Dialer()))
 //		time.Sleep(time.Hour)
 //	})
 //
-// The server must be made inside the bubble and closed before its end. So must
-// the client, whose event channel is to be drained until it closes.
+// Package virtualtime, below this one, is the set-up. Without it: the server must
+// be made inside the bubble, with NoListen, and closed before its end. So must the
+// client in any case, whose event channel is to be drained until it closes.
 //
 // # Faults
 //
@@ -62,8 +61,8 @@
 // SASL (answered as by a ZooKeeper that has none configured), X.509, TLS and
 // quotas; reconfiguration (answered with ReconfigDisabled);
 // read-only mode and local sessions; request throttling; the admin server, JMX
-// and metrics beyond a short mntr; four-letter words other than ruok, srvr, stat,
-// mntr, cons, wchs, wchp, dump and envi. Operations that are not known are
+// and metrics beyond a short mntr; four-letter words other than ruok, isro, srvr,
+// stat, mntr, conf, cons, crst, srst, wchs, wchp, wchc, dump and envi. Operations that are not known are
 // answered with Unimplemented, and the connection closes. Nodes with a time to
 // live work as with zookeeper.extendedTypesEnabled=true. Watch events are kept
 // from clients that may not read the node, as since 3.8.4.

@@ -2,20 +2,24 @@ package testutil
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 )
-
-// fourLetterVersion is what the words tell for a version: the ZooKeeper whose
-// behaviour this server has.
-const fourLetterVersion = "3.8.0-testutil, built on 02/25/2022 08:49 UTC"
 
 // The four-letter words: commands that an operator sends in place of a
 // handshake. The answer is text, and the connection ends with it.
 var fourLetterWords = map[string]func(*member, *strings.Builder){
 	"ruok": func(_ *member, w *strings.Builder) { w.WriteString("imok") },
+	"isro": func(_ *member, w *strings.Builder) { w.WriteString("rw") },
+	"conf": (*member).wordConf,
+	"crst": (*member).wordCrst,
+	"srst": (*member).wordSrst,
+	"wchc": (*member).wordWchc,
 	"srvr": (*member).wordSrvr,
 	"stat": (*member).wordStat,
 	"mntr": (*member).wordMntr,
@@ -37,9 +41,12 @@ func (c *conn) answerWord(word string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var w strings.Builder
-	if !c.m.serving() && word != "ruok" && word != "envi" {
+	switch {
+	case !c.m.serving() && word == "isro":
+		w.WriteString("null")
+	case !c.m.serving() && word != "ruok" && word != "envi":
 		w.WriteString("This ZooKeeper instance is not currently serving requests\n")
-	} else {
+	default:
 		fourLetterWords[word](c.m, &w)
 	}
 	if !c.dead {
@@ -78,14 +85,14 @@ func (m *member) packets() (received, sent int64) {
 }
 
 func (m *member) wordSrvr(w *strings.Builder) {
-	fmt.Fprintf(w, "Zookeeper version: %s\n", fourLetterVersion)
+	fmt.Fprintf(w, "Zookeeper version: %s\n", m.srv.release.version())
 	m.summary(w)
 }
 
 func (m *member) wordStat(w *strings.Builder) {
-	fmt.Fprintf(w, "Zookeeper version: %s\nClients:\n", fourLetterVersion)
+	fmt.Fprintf(w, "Zookeeper version: %s\nClients:\n", m.srv.release.version())
 	for _, c := range m.connections() {
-		fmt.Fprintf(w, " /%s[1](queued=%d,recved=%d,sent=%d)\n", c.remote, len(c.inbox), c.stats.received, c.stats.sent)
+		fmt.Fprintf(w, " %s)\n", c.brief())
 	}
 	w.WriteByte('\n')
 	m.summary(w)
@@ -96,6 +103,9 @@ func (m *member) summary(w *strings.Builder) {
 	fmt.Fprintf(w, "Latency min/avg/max: 0/0.0/0\nReceived: %d\nSent: %d\nConnections: %d\nOutstanding: %d\n",
 		received, sent, len(m.clients), m.outstanding())
 	fmt.Fprintf(w, "Zxid: 0x%x\nMode: %s\nNode count: %d\n", m.tree.lastZxid, m.mode(), m.tree.count())
+	if m == m.srv.leader && len(m.srv.members) > 1 {
+		w.WriteString("Proposal sizes last/min/max: -1/-1/-1\n")
+	}
 }
 
 // outstanding counts the requests that have arrived and are not answered.
@@ -123,9 +133,18 @@ func (m *member) wordMntr(w *strings.Builder) {
 	for path, n := range m.tree.nodes {
 		size += len(path) + len(n.data)
 	}
-	line("version", fourLetterVersion)
+	leads := m == m.srv.leader
+	line("version", m.srv.release.version())
 	line("server_state", m.mode())
-	line("peer_state", map[bool]string{true: "leading", false: "following"}[m == m.srv.leader]+" - broadcast")
+	if len(m.srv.members) > 1 {
+		line("peer_state", map[bool]string{true: "leading", false: "following"}[leads]+" - broadcast")
+		line("quorum_size", len(m.srv.members))
+	}
+	line("uptime", m.srv.now()-m.upAt)
+	// Latencies, in milliseconds: an answer is made in none.
+	line("min_latency", 0)
+	line("avg_latency", "0.0")
+	line("max_latency", 0)
 	line("packets_received", received)
 	line("packets_sent", sent)
 	line("num_alive_connections", len(m.clients))
@@ -135,19 +154,68 @@ func (m *member) wordMntr(w *strings.Builder) {
 	line("ephemerals_count", ephemerals)
 	line("approximate_data_size", size)
 	line("global_sessions", len(m.srv.sessions))
-	if m == m.srv.leader && len(m.srv.members) > 1 {
+	line("local_sessions", 0)
+	line("connection_drop_probability", "0.0")
+	if leads && len(m.srv.members) > 1 {
+		line("leader_uptime", m.srv.now()-m.upAt)
 		line("learners", m.srv.connected()-1)
 		line("synced_followers", m.srv.connected()-1)
+		line("synced_non_voting_followers", 0)
+		line("synced_observers", 0)
+		line("pending_syncs", 0)
 	}
+}
+
+// wordConf writes the configuration, without directories, of which there are none.
+func (m *member) wordConf(w *strings.Builder) {
+	s := m.srv
+	port := 0
+	if _, p, err := net.SplitHostPort(m.addr); err == nil {
+		port, _ = strconv.Atoi(p)
+	}
+	fmt.Fprintf(w, "clientPort=%d\nsecureClientPort=-1\ntickTime=%d\nmaxClientCnxns=0\n", port, s.tick.Milliseconds())
+	fmt.Fprintf(w, "minSessionTimeout=%d\nmaxSessionTimeout=%d\nclientPortListenBacklog=-1\n", s.minTimeout, s.maxTimeout)
+	if len(s.members) == 1 {
+		w.WriteString("serverId=0\n")
+		return
+	}
+	fmt.Fprintf(w, "serverId=%d\ninitLimit=10\nsyncLimit=%d\nelectionAlg=3\nelectionPort=%d\nquorumPort=%d\npeerType=0\n",
+		m.index+1, syncLimit, electionPort+m.index, quorumPort+m.index)
+	fmt.Fprintf(w, "membership: \n%s", s.config())
+}
+
+func (m *member) wordCrst(w *strings.Builder) {
+	for c := range m.clients {
+		c.stats = connStats{lastXid: -1, lastReply: c.stats.lastReply}
+	}
+	w.WriteString("Connection stats reset.\n")
+}
+
+// wordSrst resets the sums, which are those of the connections here.
+func (m *member) wordSrst(w *strings.Builder) {
+	m.wordCrst(new(strings.Builder))
+	w.WriteString("Server stats reset.\n")
+}
+
+// brief is how the words name a connection: the number in brackets is 0 while they are
+// being read from it, before there is a session.
+func (c *conn) brief() string {
+	interested := 1
+	if c.session == 0 {
+		interested = 0
+	}
+	return fmt.Sprintf("/%s[%d](queued=%d,recved=%d,sent=%d", c.remote, interested, len(c.inbox), c.stats.received, c.stats.sent)
 }
 
 func (m *member) wordCons(w *strings.Builder) {
 	for _, c := range m.connections() {
-		fmt.Fprintf(w, " /%s[1](queued=%d,recved=%d,sent=%d", c.remote, len(c.inbox), c.stats.received, c.stats.sent)
+		fmt.Fprintf(w, " %s", c.brief())
 		if c.session != 0 {
-			fmt.Fprintf(w, ",sid=0x%x,lop=%s,est=%d,to=%d,lcxid=0x%x,lzxid=0x%x,lresp=%d,llat=0,minlat=0,avglat=0,maxlat=0",
-				c.session, c.stats.lastOp, c.began.UnixMilli(), c.timeout, uint32(c.stats.lastXid), uint64(c.stats.lastZxid),
-				c.stats.lastReply.UnixMilli())
+			fmt.Fprintf(w, ",sid=0x%x,lop=%s,est=%d,to=%d", c.session, c.stats.lastOp.short(), c.began.UnixMilli(), c.timeout)
+			if c.stats.lastXid >= 0 {
+				fmt.Fprintf(w, ",lcxid=0x%x", c.stats.lastXid)
+			}
+			fmt.Fprintf(w, ",lzxid=0x%x,lresp=%d,llat=0,minlat=0,avglat=0,maxlat=0", uint64(c.stats.lastZxid), c.stats.lastReply.UnixMilli())
 		}
 		w.WriteString(")\n")
 	}
@@ -174,11 +242,45 @@ func (m *member) wordWchp(w *strings.Builder) {
 	w.WriteByte('\n')
 }
 
+func (m *member) wordWchc(w *strings.Builder) {
+	paths := make(map[int64][]string)
+	for c, watched := range m.watches.data.byConn {
+		paths[c.session] = append(paths[c.session], sortedKeys(watched)...)
+	}
+	for _, id := range sortedKeys(paths) {
+		fmt.Fprintf(w, "0x%x\n", id)
+		for _, path := range paths[id] {
+			fmt.Fprintf(w, "\t%s\n", path)
+		}
+	}
+	w.WriteByte('\n')
+}
+
+// expiryForm is that of Java's Date.
+const expiryForm = "Mon Jan 02 15:04:05 MST 2006"
+
+// wordDump writes the sessions by the time at which they expire, which only the leader
+// knows.
 func (m *member) wordDump(w *strings.Builder) {
 	infos := m.srv.sessionInfos()
-	fmt.Fprintf(w, "SessionTracker dump:\nSession Sets (%d)/(%d):\n", len(infos), len(infos))
-	for _, info := range infos {
-		fmt.Fprintf(w, "1 expire in %v:\n\t0x%x\n", info.ExpiresIn, info.ID)
+	w.WriteString("SessionTracker dump:\n")
+	if m == m.srv.leader {
+		sets := make(map[time.Duration][]int64)
+		for _, info := range infos {
+			sets[info.ExpiresIn] = append(sets[info.ExpiresIn], info.ID)
+		}
+		fmt.Fprintf(w, "Session Sets (%d)/(%d):\n", len(sets), len(infos))
+		for _, in := range sortedKeys(sets) {
+			fmt.Fprintf(w, "%d expire at %s:\n", len(sets[in]), time.Now().Add(in).Format(expiryForm))
+			for _, id := range sets[in] {
+				fmt.Fprintf(w, "\t0x%x\n", id)
+			}
+		}
+	} else {
+		fmt.Fprintf(w, "Global Sessions(%d):\n", len(infos))
+		for _, info := range infos {
+			fmt.Fprintf(w, "0x%x\t%dms\n", info.ID, info.Timeout.Milliseconds())
+		}
 	}
 	fmt.Fprintf(w, "ephemeral nodes dump:\nSessions with Ephemerals (%d):\n", len(m.tree.ephemerals))
 	for _, id := range sortedKeys(m.tree.ephemerals) {
@@ -195,6 +297,6 @@ func (m *member) wordDump(w *strings.Builder) {
 
 func (m *member) wordEnvi(w *strings.Builder) {
 	host, _ := os.Hostname()
-	fmt.Fprintf(w, "Environment:\nzookeeper.version=%s\nhost.name=%s\n", fourLetterVersion, host)
+	fmt.Fprintf(w, "Environment:\nzookeeper.version=%s\nhost.name=%s\n", m.srv.release.version(), host)
 	fmt.Fprintf(w, "os.name=%s\nos.arch=%s\ngo.version=%s\n", runtime.GOOS, runtime.GOARCH, runtime.Version())
 }

@@ -44,14 +44,14 @@ func TestFourLetterWords(t *testing.T) {
 	}
 	id := sessionName(c.SessionID())
 	for name, wants := range map[string][]string{
-		"srvr": {"Zookeeper version: 3.8.0-", "\nZxid: 0x2\n", "\nMode: standalone\n", "\nNode count: 6\n"},
+		"srvr": {"Zookeeper version: 3.9.3-", "\nZxid: 0x2\n", "\nMode: standalone\n", "\nNode count: 6\n"},
 		"stat": {"Clients:\n /127.0.0.1:", "\nMode: standalone\n"},
 		"mntr": {"zk_server_state\tstandalone\n", "zk_znode_count\t6\n", "zk_watch_count\t1\n", "zk_ephemerals_count\t1\n"},
-		"cons": {"sid=" + id + ",lop=getData,", ",to=5000,"},
+		"cons": {"sid=" + id + ",lop=GETD,", ",to=5000,"},
 		"wchs": {"1 connections watching 1 paths\nTotal watches:1\n"},
 		"wchp": {"/e\n\t" + id + "\n"},
 		"dump": {"\t" + id + "\n", id + ":\n\t/e\n"},
-		"envi": {"Environment:\nzookeeper.version=3.8.0-"},
+		"envi": {"Environment:\nzookeeper.version=3.9.3-"},
 	} {
 		answer := word(t, srv.Addr(), name)
 		for _, want := range wants {
@@ -80,8 +80,8 @@ func TestGoClientReadsFourLetterWords(t *testing.T) {
 	if ok := zk.FLWRuok(srv.Servers(), time.Second); !slices.Equal(ok, []bool{true, true, true}) {
 		t.Errorf("ruok: %v", ok)
 	}
-	stats, ok := zk.FLWSrvr(srv.Servers(), time.Second)
-	if !ok || stats[0].Mode != zk.ModeLeader || stats[1].Mode != zk.ModeFollower || stats[0].Epoch != 1 {
+	// It knows the version line of 3.4, and fails here as on every later release.
+	if stats, ok := zk.FLWSrvr(srv.Servers(), time.Second); ok || stats[0].Error == nil {
 		t.Errorf("srvr: %+v", stats[0])
 	}
 	// (It cannot parse the line of the connection that asks, a real server's
@@ -121,13 +121,13 @@ func TestDumpNamesWhatThereIs(t *testing.T) {
 		dump := srv.Dump()
 		id := sessionName(c.session)
 		for _, want := range []string{
-			"member 0: leader", "member 1: follower, 127.0.0.2:2181, cut off", "lagging",
+			"member 0: leader", "member 1: follower, 233.252.0.2:2181, cut off", "lagging",
 			"session " + id + ": timeout 10s", "connected from 127.0.0.1:1 to member 1, isolated",
 			"watch on data of /e: session " + id + ", persistent, member 1\n",
 			"watch on children of /e: session " + id + ", persistent, member 1\n",
 			"watch on data of /k: session " + id + ", recursive, member 1\n",
 			"/e version 0", "(400 bytes), ephemeral of " + id, ", container\n",
-			"/zookeeper/config version 0", "world:anyone may r\n",
+			"/zookeeper/config version -1", "world:anyone may r\n",
 		} {
 			if !strings.Contains(dump, want) {
 				t.Errorf("no %q in\n%s", want, dump)

@@ -173,7 +173,11 @@ func (k *call) authenticate() {
 		c.kill(false)
 		return
 	case scheme == "digest" && credentials != nil:
-		c.prove(digestOf(string(credentials)))
+		id := digestOf(string(credentials))
+		if c.srv.super != "" && id.id == c.srv.super {
+			c.prove(superUser)
+		}
+		c.prove(id)
 	case scheme != "ip":
 		err = codeAuthFailed
 	}

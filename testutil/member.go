@@ -26,6 +26,7 @@ type member struct {
 	// backlog holds what was committed since the member fell out of step.
 	backlog []*proposal
 	heard   map[int64]int32 // sessions and timeouts to pass on to the leader
+	upAt    int64           // when it was started last
 	downAt  int64           // when it was stopped, -1 while it runs
 	cutAt   int64           // when it was cut off, -1 while it is not
 	lagging bool
@@ -50,7 +51,10 @@ func newMember(s *Server, index int) *member {
 		nextID: firstSessionID(index),
 	}
 	if !s.listen {
-		m.addr = fmt.Sprintf("127.0.0.%d:2181", index+1)
+		// A multicast address of the block for documentation: no TCP connection is made
+		// to one, so that who forgets the Dialer meets no other ZooKeeper, and hears of
+		// it at once.
+		m.addr = fmt.Sprintf("233.252.0.%d:2181", index+1)
 	}
 	return m
 }

@@ -30,7 +30,7 @@ func TestStoppedFollower(t *testing.T) {
 		srv.Member(1).Stop()
 		there.wantClosed()
 		wantRefused(t, srv.Member(1))
-		assert.Contains(t, srv.Dump(), "member 1: stopped, 127.0.0.2:2181\n")
+		assert.Contains(t, srv.Dump(), "member 1: stopped, 233.252.0.2:2181\n")
 
 		// The others notice nothing, and the session goes on there.
 		here.want(codeOK, OpCreate, createBody("/a", "", 0))
@@ -140,7 +140,8 @@ func TestWordsOfAMemberWithoutALeader(t *testing.T) {
 		srv.Member(2).Stop()
 		time.Sleep(2 * tick)
 		assert.Equal(t, "imok", ask("ruok"))
-		for _, word := range []string{"srvr", "stat", "mntr", "cons", "wchs", "wchp", "dump"} {
+		assert.Equal(t, "null", ask("isro"))
+		for _, word := range []string{"srvr", "stat", "mntr", "conf", "cons", "crst", "srst", "wchs", "wchp", "wchc", "dump"} {
 			assert.Equal(t, "This ZooKeeper instance is not currently serving requests\n", ask(word), word)
 		}
 		assert.True(t, strings.HasPrefix(ask("envi"), "Environment:\n"))

@@ -3,6 +3,7 @@ package testutil
 import (
 	"errors"
 	"strconv"
+	"strings"
 
 	"github.com/go-zookeeper/zk"
 )
@@ -97,6 +98,37 @@ func (o Op) String() string {
 		return name
 	}
 	return "op" + strconv.Itoa(int(o))
+}
+
+// short is how cons names an operation.
+func (o Op) short() string {
+	switch o {
+	case OpNotification:
+		return "NA" // nothing yet
+	case OpConnect:
+		return "SESS"
+	case OpClose:
+		return "CLOS"
+	case OpGetChildren, OpGetChildren2:
+		return "GETC"
+	case OpCheckWatches, OpRemoveWatches:
+		return strings.ToUpper(o.String()[:3]) + "W"
+	case OpSetWatches, OpSetWatches2:
+		return "SETW"
+	case OpGetAllChildrenNumber:
+		return "GETACN"
+	case OpGetEphemerals:
+		return "GETE"
+	case OpAddWatch:
+		return "ADDW"
+	case OpMultiRead:
+		return "MLTR"
+	}
+	name, known := opNames[o]
+	if !known {
+		return "NA"
+	}
+	return strings.ToUpper(name[:min(4, len(name))])
 }
 
 // isWrite tells whether the operation goes through the ensemble's leader as a

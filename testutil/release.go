@@ -36,3 +36,11 @@ func (r Release) createsKeepTheirCode() bool { return r != ZooKeeper38 }
 
 // existsIsARight reports whether exists needs the right to read the node.
 func (r Release) existsIsARight() bool { return r != ZooKeeper38 }
+
+// version is what the four-letter words say.
+func (r Release) version() string {
+	if r == ZooKeeper38 {
+		return "3.8.0-testutil, built on 2022-02-25 08:49 UTC"
+	}
+	return "3.9.3-testutil, built on 2024-10-17 23:21 UTC"
+}

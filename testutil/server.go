@@ -1,12 +1,15 @@
 package testutil
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -27,6 +30,10 @@ type ServerOptions struct {
 	MinSessionTimeout, MaxSessionTimeout time.Duration
 	// Members is the number of servers in the ensemble, see Member. Default 1.
 	Members int
+	// SuperDigest is ZooKeeper's property DigestAuthenticationProvider.superDigest:
+	// who proves to be this user, given as user:hash, may do everything. Digest makes
+	// one. Default none.
+	SuperDigest string
 	// NoListen leaves out the TCP listeners: only Dialer connects. Inside
 	// testing/synctest it must be set.
 	NoListen bool
@@ -61,6 +68,7 @@ type ServerOptions struct {
 // in its place would cost two switches for each request and order nothing better.
 type Server struct {
 	release                Release
+	super                  string // user:hash of the super user, or ""
 	tick                   time.Duration
 	minTimeout, maxTimeout int32 // milliseconds
 	listen                 bool
@@ -105,6 +113,12 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 	if opts != nil {
 		o = *opts
 	}
+	if !o.NoListen && inBubble() {
+		return nil, errors.New("testutil: a socket does not work in a synctest bubble: set ServerOptions.NoListen, and give Dialer to the clients")
+	}
+	if o.SuperDigest != "" && !validDigest(o.SuperDigest) {
+		return nil, fmt.Errorf("testutil: the super user is not of the form user:hash: %q", o.SuperDigest)
+	}
 	if o.Release == "" {
 		o.Release = newestRelease
 	}
@@ -140,6 +154,7 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 	}
 	s := &Server{
 		release:     o.Release,
+		super:       o.SuperDigest,
 		tick:        o.TickTime.Truncate(time.Millisecond),
 		minTimeout:  int32(o.MinSessionTimeout.Milliseconds()),
 		maxTimeout:  int32(o.MaxSessionTimeout.Milliseconds()),
@@ -163,6 +178,13 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 	}
 	if err := s.Start(); err != nil {
 		return nil, err
+	}
+	if o.Members > 1 {
+		// It may have clients already. The node is as the real one makes it at its start: without a transaction.
+		s.mu.Lock()
+		config := s.tree.nodes["/zookeeper/config"]
+		config.data, config.version, config.mtime = []byte(s.config()), -1, s.wallTime()
+		s.mu.Unlock()
 	}
 	s.running.Go(s.runClock)
 	return s, nil
@@ -194,10 +216,33 @@ func (s *Server) start(members []*member) error {
 		}
 	}
 	for _, m := range members {
-		m.downAt = -1
+		if m.down() {
+			m.upAt, m.downAt = s.now(), -1
+		}
 	}
 	s.quorumChanged()
 	return nil
+}
+
+// The ports of the ensemble's own traffic, of which there is none.
+const (
+	quorumPort   = 2888
+	electionPort = 3888
+)
+
+// config is the ensemble as /zookeeper/config has it, with the addresses for clients:
+// that of an ensemble whose configuration names them, as it should since 3.5.
+func (s *Server) config() string {
+	var w strings.Builder
+	for i, m := range s.members {
+		host, _, err := net.SplitHostPort(m.addr)
+		if err != nil {
+			host = m.addr
+		}
+		fmt.Fprintf(&w, "server.%d=%s:%d:%d:participant;%s\n", i+1, host, quorumPort+i, electionPort+i, m.addr)
+	}
+	w.WriteString("version=0")
+	return w.String()
 }
 
 // Stop stops every member: it cuts all connections and refuses new ones until
@@ -235,7 +280,8 @@ func (s *Server) Close() {
 }
 
 // Addr is the host and port of the server, of the first member in an ensemble.
-// With NoListen it is a name that only Dialer understands.
+// With NoListen it is an address that only Dialer understands: who connects to it
+// by any other way is refused at once.
 func (s *Server) Addr() string { return s.members[0].Addr() }
 
 // Servers lists the addresses of all members, for zk.Connect.
@@ -336,6 +382,14 @@ func (s *Server) commit(x *txn) result {
 		}
 	}
 	return r
+}
+
+// inBubble reports whether the caller runs in a bubble of testing/synctest. The
+// header of its stack says so.
+func inBubble() bool {
+	var stack [128]byte
+	header, _, _ := bytes.Cut(stack[:runtime.Stack(stack[:], false)], []byte{'\n'})
+	return bytes.Contains(header, []byte("synctest bubble"))
 }
 
 func refused(addr string) error {

@@ -1,0 +1,194 @@
+package testutil_test
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zkelection/election/testutil"
+	"github.com/zkelection/election/testutil/realzk"
+)
+
+func ask(t *testing.T, addr, word string) string {
+	t.Helper()
+	nc, err := net.DialTimeout("tcp", addr, wireTimeout)
+	require.NoError(t, err)
+	defer nc.Close()
+	require.NoError(t, nc.SetDeadline(time.Now().Add(wireTimeout)))
+	_, err = io.WriteString(nc, word)
+	require.NoError(t, err)
+	answer, err := io.ReadAll(nc)
+	require.NoError(t, err)
+	return string(answer)
+}
+
+// shapes are what differs between two servers that say the same: versions as they were built, times, numbers, what is
+// kept in directories.
+var shapes = []struct{ pattern, becomes string }{
+	{`(?m)^(?:dataDir|dataLogDir|dataDirSize|dataLogSize)=.*\n`, ""},
+	{`(\d+\.\d+\.\d+)-[^,]*, built on \d{4}-\d\d-\d\d \d\d:\d\d UTC`, "${1}-HASH, built on DATE"},
+	{`[A-Z][a-z]{2} [A-Z][a-z]{2} \d\d \d\d:\d\d:\d\d [A-Z]+ \d{4}`, "TIME"},
+	{`;[0-9.:]+`, ""}, // an address for clients, which the real one's configuration leaves out
+	{`(server\.\d+)=[0-9.]+:\d+:\d+`, "$1=PORTS"},
+	{`(Proposal sizes last/min/max): .*`, "$1"},
+	{`0x[0-9a-f]+`, "0xN"},
+	{`\d+\.\d+\.\d+\.\d+:\d+`, "ADDR"},
+	{`(recved|sent|est|lcxid|lzxid|lresp|llat|minlat|avglat|maxlat)=[0-9a-fxN]+`, "$1=N"},
+	{`(Received|Sent|Outstanding|Connections|clientPort|electionPort|quorumPort|serverId): ?=?\d+`, "$1: N"},
+	{`(clientPort|electionPort|quorumPort|serverId)=\d+`, "$1=N"},
+	{`Latency min/avg/max: .*`, "Latency"},
+}
+
+func shapeOf(answer string) string {
+	for _, s := range shapes {
+		answer = regexp.MustCompile(s.pattern).ReplaceAllString(answer, s.becomes)
+	}
+	return answer
+}
+
+// wordsWanted are compared in full, the lines in any order where the real one has none.
+var wordsWanted = []string{"ruok", "isro", "srvr", "conf", "wchs", "wchp", "wchc", "crst", "srst"}
+
+// TestWordsAsTheRealOneSaysThem compares the four-letter words with those of a real server, alone and in an ensemble.
+func TestWordsAsTheRealOneSaysThem(t *testing.T) {
+	for _, release := range releases {
+		for _, members := range []int{1, 3} {
+			t.Run(fmt.Sprintf("%s/members=%d", release, members), func(t *testing.T) {
+				t.Parallel()
+				const tick = 500 * time.Millisecond
+				theirs := realzk.StartZooKeeperWith(t, members, realzk.EnsembleOptions{Release: release, TickTime: tick})
+				ours, err := testutil.NewServer(&testutil.ServerOptions{
+					Release: release, TickTime: tick, MaxSessionTimeout: time.Minute, Members: members,
+				})
+				require.NoError(t, err)
+				t.Cleanup(ours.Close)
+				leader := theirs.Leader()
+				for _, role := range []struct {
+					name          string
+					theirs, ours  string
+					onlyIfMembers int
+				}{
+					{"leader", theirs.Servers()[leader], ours.Servers()[0], 1},
+					{"follower", theirs.Servers()[(leader+1)%members], ours.Servers()[1%members], 3},
+				} {
+					if members < role.onlyIfMembers {
+						continue
+					}
+					for _, addr := range []string{role.theirs, role.ours} {
+						conn := dialZK(t, addr)
+						_, err := conn.Create("/"+role.name, []byte("data"), zk.FlagEphemeral, zk.WorldACL(zk.PermAll))
+						require.NoError(t, err)
+						_, _, _, err = conn.GetW("/" + role.name)
+						require.NoError(t, err)
+					}
+					compareFields(t, ask(t, role.theirs, "mntr"), ask(t, role.ours, "mntr"))
+					compareConnections(t, "lop=GETD,", ask(t, role.theirs, "cons"), ask(t, role.ours, "cons"))
+					for _, word := range wordsWanted {
+						assert.Equal(t, shapeOf(ask(t, role.theirs, word)), shapeOf(ask(t, role.ours, word)), "%s of the %s", word, role.name)
+					}
+					compareConnections(t, "lop=NA,", ask(t, role.theirs, "cons"), ask(t, role.ours, "cons")) // after crst
+					compareDumps(t, ask(t, role.theirs, "dump"), ask(t, role.ours, "dump"))
+				}
+				if members > 1 {
+					compareConfigs(t, dialZK(t, theirs.Servers()[0]), dialZK(t, ours.Servers()[0]))
+				}
+			})
+		}
+	}
+}
+
+func dialZK(t *testing.T, addr string) *zk.Conn {
+	t.Helper()
+	conn, events, err := zk.Connect([]string{addr}, 30*time.Second, zk.WithLogger(silent{}), zk.WithLogInfo(false))
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		conn.Close()
+		for range events {
+		}
+	})
+	_, _, err = conn.Exists("/")
+	require.NoError(t, err)
+	return conn
+}
+
+// compareFields wants each field of ours among theirs, with the same value where it is no measurement.
+func compareFields(t *testing.T, theirs, ours string) {
+	t.Helper()
+	fields := func(text string) map[string]string {
+		m := make(map[string]string)
+		for line := range strings.Lines(text) {
+			name, value, found := strings.Cut(strings.TrimSpace(line), "\t")
+			require.True(t, found || line == "\n", "%q", line)
+			m[name] = value
+		}
+		return m
+	}
+	there := fields(theirs)
+	for name, value := range fields(ours) {
+		switch name {
+		case "zk_version", "zk_uptime", "zk_leader_uptime", "zk_packets_received", "zk_packets_sent", "zk_num_alive_connections",
+			"zk_min_latency", "zk_avg_latency", "zk_max_latency", "zk_approximate_data_size", "zk_znode_count":
+			assert.Contains(t, there, name)
+		default:
+			assert.Equal(t, there[name], value, name)
+		}
+	}
+	for _, name := range []string{"zk_peer_state", "zk_quorum_size", "zk_pending_syncs", "zk_synced_followers", "zk_uptime"} {
+		_, theirsHas := there[name]
+		_, oursHas := fields(ours)[name]
+		assert.Equal(t, theirsHas, oursHas, name)
+	}
+}
+
+// compareConnections wants the line of the client's connection, last operation and all; the other is that of who asks.
+func compareConnections(t *testing.T, operation, theirs, ours string) {
+	t.Helper()
+	session := func(text string) string {
+		for line := range strings.Lines(text) {
+			if strings.Contains(line, "sid=") {
+				return shapeOf(line)
+			}
+		}
+		return ""
+	}
+	assert.Equal(t, session(theirs), session(ours))
+	assert.Contains(t, ours, operation)
+}
+
+func compareDumps(t *testing.T, theirs, ours string) {
+	t.Helper()
+	sessions := func(text string) []string {
+		head, _, found := strings.Cut(text, "Connections dump:")
+		assert.True(t, found)
+		// The real one keeps sets that have become empty, and orders sessions by their hash.
+		lines := strings.Split(regexp.MustCompile(`(?m)^0 expire at TIME:\n|\(\d+\)/`).ReplaceAllString(shapeOf(head), ""), "\n")
+		slices.Sort(lines)
+		return lines
+	}
+	assert.Equal(t, sessions(theirs), sessions(ours))
+}
+
+// compareConfigs compares what clients learn of the members. Ours has the addresses for clients too.
+func compareConfigs(t *testing.T, theirs, ours *zk.Conn) {
+	t.Helper()
+	read := func(conn *zk.Conn) (string, zk.Stat) {
+		data, stat, err := conn.Get("/zookeeper/config")
+		require.NoError(t, err)
+		return string(data), *stat
+	}
+	a, statA := read(theirs)
+	b, statB := read(ours)
+	assert.Equal(t, shapeOf(a), shapeOf(b))
+	statA.Mtime, statB.Mtime, statA.DataLength, statB.DataLength = 0, 0, 0, 0
+	assert.Equal(t, statA, statB)
+	assert.Equal(t, 3, strings.Count(b, ":participant;127.0.0.1:"))
+}
