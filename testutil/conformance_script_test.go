@@ -299,7 +299,7 @@ func (g *generator) acl() []scriptACL {
 }
 
 func (g *generator) auth() step {
-	scheme, auth := "digest", pick(g, "ann:secret", "ann:secret", "bob:secret", "bob:wrong", "super:secret", "super:wrong", "no colon", "", "a:b:c")
+	scheme, auth := "digest", pick(g, "ann:secret", "ann:secret", "bob:secret", "bob:wrong", "super:root", "super:wrong", "no colon", "", "a:b:c")
 	switch g.IntN(20) {
 	case 0:
 		scheme = "nonsense"

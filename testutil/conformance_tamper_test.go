@@ -428,7 +428,7 @@ var plantedDifferences = []tampering{
 		return st
 	}},
 	{name: "nobody is super", request: func(st step) step {
-		if st.Op == "auth" && st.Auth == "super:secret" {
+		if st.Op == "auth" && st.Auth == "super:root" {
 			st.Auth = "super:wrong"
 		}
 		return st

@@ -37,7 +37,7 @@ func realBackend(t *testing.T, release testutil.Release) *backend {
 		// Containers and TTL nodes are deleted by the clock: not in a run's time.
 		Properties: []string{
 			"znode.container.checkIntervalMs=3600000",
-			"zookeeper.DigestAuthenticationProvider.superDigest=" + digestOf("super", "secret"),
+			"zookeeper.DigestAuthenticationProvider.superDigest=" + digestOf("super", "root"),
 		},
 		JavaOptions: []string{"-Xmx512m"},
 	})
@@ -83,7 +83,7 @@ func newBackend(t *testing.T, release testutil.Release, dialer func(*testutil.Se
 		}
 		var err error
 		server, err = testutil.NewServer(&testutil.ServerOptions{
-			Release: release, SuperDigest: digestOf("super", "secret"),
+			Release: release, SuperDigest: digestOf("super", "root"),
 			TickTime: conformanceTick, MinSessionTimeout: shortestTimeout, MaxSessionTimeout: longestTimeout,
 		})
 		if err != nil {

@@ -123,6 +123,7 @@ func (o Op) short() string {
 		return "ADDW"
 	case OpMultiRead:
 		return "MLTR"
+	default: // the first letters of its name
 	}
 	name, known := opNames[o]
 	if !known {
