@@ -151,6 +151,9 @@ func (c *Candidate) makeParents(ctx context.Context) error {
 			// Whoever may not create it need not, if it is there.
 			if c.session.do(ctx, func(conn *zk.Conn) error {
 				exists, _, err := conn.Exists(path)
+				if errors.Is(err, zk.ErrNoAuth) {
+					return nil // it is there, and since 3.9 that is all that is said of it
+				}
 				if err == nil && !exists {
 					return zk.ErrNoNode
 				}

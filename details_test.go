@@ -436,8 +436,15 @@ func unreadableBallot(t *testing.T, w *world) {
 	ballots, err := a.Ballots(w.context())
 	require.NoError(t, err)
 	require.Len(t, ballots, 3)
+	// Since 3.9 ZooKeeper says nothing at all of a node that may not be read.
+	_, _, hidden := w.client().Exists(b.VotePath())
 	for i, m := range []*member{a, b, c} {
 		assert.Equal(t, m.VotePath(), ballots[i].Path)
+		if m == b && errors.Is(hidden, zk.ErrNoAuth) {
+			assert.Zero(t, ballots[i].SessionID)
+			assert.Zero(t, ballots[i].Token)
+			continue
+		}
 		assert.Equal(t, m.node.ID(), ballots[i].SessionID)
 		assert.NotZero(t, ballots[i].Token)
 	}
@@ -518,4 +525,22 @@ func aclWithoutWrite(t *testing.T, w *world) {
 		a.resign()
 	}
 	w.same("journal", j.all(), []string{"a won", "a stepped down: resigned", "a won", "a stepped down: resigned"})
+}
+
+// A node above the election that may be neither read nor created is taken for
+// what it is: there.
+func TestParentThatMayNotBeRead(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		operator := w.client()
+		require.NoError(t, operator.AddAuth("digest", []byte("operator:secret")))
+		all := zk.DigestACL(zk.PermAll, "operator", "secret")
+		_, err := operator.Create("/hidden", nil, 0, append(zk.WorldACL(zk.PermCreate|zk.PermDelete), all...))
+		require.NoError(t, err)
+		_, err = operator.SetACL("/", append(zk.WorldACL(zk.PermRead), all...), -1)
+		require.NoError(t, err)
+		c, err := election.NewCandidate(w.session().Session, "a", &election.CandidateOptions{Root: "/hidden"})
+		require.NoError(t, err)
+		require.NoError(t, c.Vote(w.context()))
+		require.NoError(t, c.Close())
+	})
 }
