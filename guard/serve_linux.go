@@ -1,0 +1,536 @@
+package guard
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+)
+
+// The side of the guard: one loop that waits for what processes say and for their ends, with nothing to do in between.
+// The loop's goroutine owns everything but the closing of sessions, which has a goroutine for each process that has died.
+
+// initiated is whether Init has run in this process.
+var initiated atomic.Bool
+
+// Init makes the service's own executable fit to be the guard. Call it in main after the flags have been read and before
+// anything else is begun. In a process that Start has started as a guard it does not return: that process guards its
+// parent, and exits. In others it only notes that it has run.
+//
+// dialer returns what connects to ZooKeeper in the guard, for TLS for example; nil, or a nil Dialer, for TCP. It is called
+// in the guard only. The guard is started with the arguments and the environment of its parent.
+func Init(dialer func() (zk.Dialer, error)) {
+	mark := os.Getenv(markEnvironment)
+	if mark == "" {
+		initiated.Store(true)
+		return
+	}
+	if err := serveParent(mark, dialer); err != nil {
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// serveParent guards the process that has started this one.
+func serveParent(mark string, dialer func() (zk.Dialer, error)) error {
+	fd, err := strconv.Atoi(mark)
+	if err != nil {
+		return err
+	}
+	// Those are for the process that is guarded, which decides what becomes of it.
+	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+	syscall.CloseOnExec(fd)
+	s := &serving{logger: func(h message) (*slog.Logger, func()) { return fileLogger(h.LogFile) }}
+	if err := leaveNothingOpen(fd); err != nil {
+		return err
+	}
+	if err := os.Chdir("/"); err != nil {
+		return err
+	}
+	_ = os.WriteFile("/proc/self/comm", []byte("zk-guard"), 0) // what kills the service by its name is not for the guard
+	if s.dialer, err = callDialer(dialer); err != nil {
+		s.fault = err
+	}
+	notDumpable()
+	if err := s.begin(); err != nil {
+		return err
+	}
+	if err := s.add(fd); err != nil {
+		return err
+	}
+	return s.serve()
+}
+
+func callDialer(dialer func() (zk.Dialer, error)) (zk.Dialer, error) {
+	if dialer == nil {
+		return nil, nil
+	}
+	return dialer()
+}
+
+// fileLogger opens a log for what happens after a death.
+func fileLogger(path string) (*slog.Logger, func()) {
+	if path == "" {
+		return slog.New(slog.DiscardHandler), func() {}
+	}
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return slog.New(slog.DiscardHandler), func() {}
+	}
+	return slog.New(slog.NewTextHandler(file, nil)), func() { _ = file.Close() }
+}
+
+// ListenOptions are the options of Listen. The zero value, and nil, mean the defaults.
+type ListenOptions struct {
+	// Mode is the permission of the socket: who may write to it may be guarded. The default is 0600.
+	Mode os.FileMode
+	// Logger gets a line for each process that is guarded, and for what is done when it has died. The default is
+	// slog.Default().
+	Logger *slog.Logger
+}
+
+// Listen guards any number of processes that connect to a unix socket. A socket that is left there of an earlier guard is
+// replaced. It returns when ctx has ended and no process is guarded any more; when interrupt is closed it returns at once.
+// Call it once, in a process of its own: "zkelect guard --listen PATH" does.
+func Listen(ctx context.Context, interrupt <-chan struct{}, path string, opts *ListenOptions) error {
+	var o ListenOptions
+	if opts != nil {
+		o = *opts
+	}
+	if o.Mode == 0 {
+		o.Mode = 0o600
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	listener, err := listen(path, o.Mode)
+	if err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	defer func() { _ = listener.Close() }()
+	file, err := listener.File()
+	if err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	defer func() { _ = file.Close() }()
+	fd := int(file.Fd())
+	if err := syscall.SetNonblock(fd, true); err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	notDumpable()
+	s := &serving{
+		listener: fd,
+		log:      o.Logger,
+		logger: func(h message) (*slog.Logger, func()) {
+			return o.Logger.With("process", h.Name, "pid", h.PID), func() {}
+		},
+	}
+	if err := s.begin(); err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	if err := s.watch(s.listener); err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	defer context.AfterFunc(ctx, func() { s.tell('q') })()
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		select {
+		case <-interrupt:
+			s.tell('i')
+		case <-done:
+		}
+	}()
+	o.Logger.Info("guard: listening", "socket", path)
+	if err := s.serve(); err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	return nil
+}
+
+// listen makes the socket. One that nobody listens on is left of a guard that was killed.
+func listen(path string, mode os.FileMode) (*net.UnixListener, error) {
+	if conn, err := net.Dial("unixpacket", path); err == nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("listen %s: there is a guard already", path)
+	} else if info, statErr := os.Lstat(path); statErr == nil && info.Mode()&os.ModeSocket == 0 {
+		return nil, fmt.Errorf("listen %s: it is there, and no socket", path)
+	} else if errors.Is(err, syscall.ECONNREFUSED) {
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	// Made under another name, so that nobody can connect before it has its mode.
+	dir, err := os.MkdirTemp(filepath.Dir(path), ".guard-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	made := filepath.Join(dir, "s")
+	listener, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: made, Net: "unixpacket"})
+	if err != nil {
+		return nil, err
+	}
+	listener.SetUnlinkOnClose(false)
+	if err := errors.Join(os.Chmod(made, mode), os.Rename(made, path)); err != nil {
+		_ = listener.Close()
+		return nil, err
+	}
+	return listener, nil
+}
+
+// guarded is one process, as its guard knows it. A descriptor of 0 is none.
+type guarded struct {
+	conn   int
+	pidfd  int
+	memory int
+	inode  uint64 // of the memory
+	awaits []int  // pidfds of processes to wait for
+	hello  message
+	since  time.Time // of the connection
+	dead   time.Time // since when its end is known
+}
+
+// serving is a guard at work.
+type serving struct {
+	logger   func(hello message) (*slog.Logger, func()) // for one process that has died
+	log      *slog.Logger                               // nil for a helper
+	dialer   zk.Dialer
+	fault    error // why this guard is of no use
+	listener int   // 0 for a helper
+
+	epoll     int
+	wake      [2]int // a pipe on which tell tells
+	processes []*guarded
+	closings  sync.WaitGroup
+	quitting  bool
+}
+
+func (s *serving) begin() (err error) {
+	if s.epoll, err = syscall.EpollCreate1(syscall.EPOLL_CLOEXEC); err != nil {
+		return os.NewSyscallError("epoll_create", err)
+	}
+	if err := syscall.Pipe2(s.wake[:], syscall.O_CLOEXEC|syscall.O_NONBLOCK); err != nil {
+		return os.NewSyscallError("pipe", err)
+	}
+	return s.watch(s.wake[0])
+}
+
+func (s *serving) tell(what byte) { _, _ = syscall.Write(s.wake[1], []byte{what}) }
+
+func (s *serving) watch(fd int) error {
+	return os.NewSyscallError("epoll_ctl", syscall.EpollCtl(s.epoll, syscall.EPOLL_CTL_ADD, fd, &syscall.EpollEvent{Events: syscall.EPOLLIN, Fd: int32(fd)}))
+}
+
+func (s *serving) unwatch(fd int) {
+	_ = syscall.EpollCtl(s.epoll, syscall.EPOLL_CTL_DEL, fd, &syscall.EpollEvent{})
+}
+
+// add begins with a process, from its connection.
+func (s *serving) add(conn int) error {
+	if err := s.watch(conn); err != nil {
+		return err
+	}
+	s.processes = append(s.processes, &guarded{conn: conn, since: time.Now()})
+	return nil
+}
+
+// serve is the loop. A helper's ends when there is no process any more; what is being closed then is waited for.
+func (s *serving) serve() error {
+	events := make([]syscall.EpollEvent, 16)
+	for len(s.processes) > 0 || s.listener != 0 && !s.quitting {
+		n, err := syscall.EpollWait(s.epoll, events, s.untilNext(time.Now()))
+		if err != nil && !errors.Is(err, syscall.EINTR) {
+			return os.NewSyscallError("epoll_wait", err)
+		}
+		for _, event := range events[:max(n, 0)] {
+			switch fd := int(event.Fd); {
+			case fd == s.wake[0]:
+				if s.told() {
+					return nil
+				}
+			case fd == s.listener:
+				s.accept()
+			default:
+				s.handle(fd)
+			}
+		}
+		s.expire(time.Now())
+	}
+	s.closings.Wait()
+	return nil
+}
+
+// told reports whether the guard is to end at once.
+func (s *serving) told() bool {
+	var buffer [16]byte
+	n, _ := syscall.Read(s.wake[0], buffer[:])
+	s.quitting = true
+	if len(s.processes) > 0 && s.log != nil {
+		s.log.Info("guard: ending when no process is guarded any more", "processes", len(s.processes))
+	}
+	return slices.Contains(buffer[:max(n, 0)], 'i')
+}
+
+func (s *serving) accept() {
+	conn, _, err := syscall.Accept4(s.listener, syscall.SOCK_CLOEXEC|syscall.SOCK_NONBLOCK)
+	if err != nil {
+		time.Sleep(10 * time.Millisecond) // with no descriptor left it would be tried without end
+		return
+	}
+	if err := s.add(conn); err != nil {
+		_ = syscall.Close(conn)
+	}
+}
+
+// untilNext is how long the loop may sleep, in ms; -1 is until something happens.
+func (s *serving) untilNext(now time.Time) int {
+	until := time.Duration(-1)
+	for _, p := range s.processes {
+		if at, ok := p.deadline(); ok {
+			if left := max(0, at.Sub(now)) + time.Millisecond; until < 0 || left < until {
+				until = left
+			}
+		}
+	}
+	if until < 0 {
+		return -1
+	}
+	return int(until / time.Millisecond)
+}
+
+// deadline is when nothing more is expected of a process that says no hello, or waits for others to end.
+func (p *guarded) deadline() (time.Time, bool) {
+	switch {
+	case p.pidfd == 0:
+		return p.since.Add(readyTimeout), true
+	case !p.dead.IsZero():
+		return p.dead.Add(p.lifetime()), true
+	}
+	return time.Time{}, false
+}
+
+// lifetime is when the last of its sessions is over by itself, counted from its death.
+func (p *guarded) lifetime() (longest time.Duration) {
+	records, _ := sharedMemory(p.memory)
+	for _, r := range records {
+		longest = max(longest, r.lifetime())
+	}
+	return longest
+}
+
+func (s *serving) expire(now time.Time) {
+	for _, p := range slices.Clone(s.processes) {
+		if at, ok := p.deadline(); ok && !now.Before(at) {
+			s.drop(p)
+		}
+	}
+}
+
+// drop forgets a process.
+func (s *serving) drop(p *guarded) {
+	for _, fd := range append([]int{p.conn, p.pidfd, p.memory}, p.awaits...) {
+		if fd > 0 {
+			s.unwatch(fd) // closing is not enough while the process has a copy
+			_ = syscall.Close(fd)
+		}
+	}
+	s.processes = slices.DeleteFunc(s.processes, func(other *guarded) bool { return other == p })
+}
+
+// handle acts on a descriptor that is ready.
+func (s *serving) handle(fd int) {
+	for _, p := range s.processes {
+		switch {
+		case fd == p.conn:
+			s.listen(p)
+			return
+		case fd == p.pidfd, slices.Contains(p.awaits, fd):
+			s.judge(p)
+			return
+		}
+	}
+	s.unwatch(fd) // dropped while events were handled
+}
+
+// listen takes what a process says. The end of its connection says nothing: foreign code may have closed it.
+func (s *serving) listen(p *guarded) {
+	for p.conn > 0 {
+		m, descriptors, err := receive(p.conn)
+		switch {
+		case errors.Is(err, syscall.EAGAIN):
+			return
+		case err != nil:
+			closeAll(descriptors)
+			_ = syscall.Close(p.conn)
+			if p.conn = 0; p.pidfd == 0 {
+				s.drop(p)
+			}
+			return
+		case m.Kind == kindBye:
+			closeAll(descriptors)
+			s.drop(p)
+			return
+		}
+		err = s.obey(p, m, descriptors)
+		a := answer{Number: m.Number, Ready: err == nil}
+		if err != nil {
+			a.Error = err.Error()
+		}
+		text, _ := json.Marshal(a)
+		_ = syscall.Sendmsg(p.conn, text, nil, nil, syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL)
+	}
+}
+
+// obey takes the descriptors, or closes them.
+func (s *serving) obey(p *guarded, m message, descriptors []int) (err error) {
+	defer func() {
+		if err != nil {
+			closeAll(descriptors)
+		}
+	}()
+	switch {
+	case m.Kind == kindAwait && len(descriptors) == 1 && isPidfd(descriptors[0]):
+		p.awaits = slices.DeleteFunc(p.awaits, func(fd int) bool {
+			over, err := ended(fd)
+			if over = over && err == nil; over {
+				_ = syscall.Close(fd)
+			}
+			return over
+		})
+		p.awaits = append(p.awaits, descriptors[0])
+		return nil
+	case m.Kind != kindHello || p.pidfd != 0:
+		return fmt.Errorf("a guard does not understand %q", m.Kind)
+	case s.fault != nil:
+		return s.fault
+	case len(descriptors) < 2 || !isMemory(descriptors[1]):
+		return errors.New("no memory handed over")
+	case slices.ContainsFunc(slices.Delete(slices.Clone(descriptors), 1, 2), func(fd int) bool { return !isPidfd(fd) }):
+		return errors.New("no pidfd handed over")
+	}
+	if _, err := m.TLS.dialer(); err != nil {
+		return err
+	}
+	inode, err := inodeOf(descriptors[1])
+	if err != nil {
+		return err
+	}
+	// The same process once more: it has lost its connection, and made another.
+	for _, former := range slices.Clone(s.processes) {
+		if former != p && former.pidfd != 0 && former.inode == inode && former.dead.IsZero() {
+			s.drop(former)
+		}
+	}
+	if err := s.watch(descriptors[0]); err != nil {
+		return err
+	}
+	p.hello, p.pidfd, p.memory, p.inode, p.awaits = m, descriptors[0], descriptors[1], inode, descriptors[2:]
+	if s.log != nil {
+		s.log.Info("guard: guarding", "process", m.Name, "pid", m.PID)
+	}
+	return nil
+}
+
+// judge looks whether a process has died, and all that were to be waited for with it, and then has its sessions closed.
+func (s *serving) judge(p *guarded) {
+	if over, err := ended(p.pidfd); err != nil || !over {
+		return
+	}
+	if p.dead.IsZero() {
+		p.dead = time.Now()
+		s.unwatch(p.pidfd)
+		before := len(s.processes)
+		s.listen(p) // what it said at the last, whom to wait for, and perhaps that it has gone properly
+		if len(s.processes) != before {
+			return
+		}
+		for _, fd := range p.awaits {
+			_ = s.watch(fd)
+		}
+	}
+	for _, fd := range p.awaits {
+		if over, err := ended(fd); err != nil || !over {
+			return
+		}
+		s.unwatch(fd)
+	}
+	records, err := sharedMemory(p.memory)
+	hello := p.hello
+	s.closings.Go(func() { s.closeSessions(hello, records, err) })
+	s.drop(p)
+}
+
+// closeSessions closes what a dead process has left, all at the same time.
+func (s *serving) closeSessions(hello message, records []*record, unread error) {
+	logger, closeLog := s.logger(hello)
+	defer closeLog()
+	if unread != nil {
+		logger.Warn("guard: the sessions of a dead process cannot be read", "error", unread)
+	}
+	var all sync.WaitGroup
+	for _, r := range records {
+		all.Go(func() {
+			began := time.Now()
+			if err := closeSession(context.Background(), r, s.dialer); err != nil {
+				logger.Warn("guard: the session of a dead process is not closed", "session", sessionName(r.ID), "error", err)
+				return
+			}
+			logger.Info("guard: the session of a dead process is closed", "session", sessionName(r.ID), "took", time.Since(began))
+		})
+	}
+	all.Wait()
+}
+
+// sessionName prints a session id as ZooKeeper does.
+func sessionName(id int64) string { return fmt.Sprintf("0x%x", uint64(id)) }
+
+// receive takes one message, without waiting for it.
+func receive(conn int) (m message, descriptors []int, err error) {
+	text, rights := make([]byte, 16<<10), make([]byte, syscall.CmsgSpace(4*253))
+	var n, m2 int
+	for {
+		n, m2, _, _, err = syscall.Recvmsg(conn, text, rights, syscall.MSG_DONTWAIT|syscall.MSG_CMSG_CLOEXEC)
+		if !errors.Is(err, syscall.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		return m, nil, err
+	}
+	controls, err := syscall.ParseSocketControlMessage(rights[:m2])
+	if err != nil {
+		return m, nil, err
+	}
+	for _, control := range controls {
+		if fds, err := syscall.ParseUnixRights(&control); err == nil {
+			descriptors = append(descriptors, fds...)
+		}
+	}
+	if n == 0 {
+		return m, descriptors, net.ErrClosed
+	}
+	if err := json.Unmarshal(text[:n], &m); err != nil {
+		return m, descriptors, err
+	}
+	return m, descriptors, nil
+}
+
+func closeAll(descriptors []int) {
+	for _, fd := range descriptors {
+		_ = syscall.Close(fd)
+	}
+}
