@@ -30,6 +30,10 @@ type SessionOptions struct {
 	HostProvider zk.HostProvider
 	// Auth is added to the connection before anything else is asked on it.
 	Auth []Auth
+	// Guard closes the session when this process dies without Close, so that the
+	// next candidate leads within milliseconds: see package guard. The default,
+	// and a nil *guard.Guard, is none.
+	Guard Guard
 	// TickTime is the tickTime of the servers. The lease of a leader lasts
 	// longer when it is given, and is wrong when it is given too small. The
 	// default is half the session timeout, which is safe for every server
@@ -490,6 +494,7 @@ func (s *Session) closeAll() {
 	if s.owned {
 		s.quitting.Store(true) // whatever connection comes now comes too late
 		s.closeConnection()
+		s.unguard()
 		s.helpMu.Lock()
 		s.helpless = true
 		s.helpMu.Unlock()

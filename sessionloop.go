@@ -50,6 +50,7 @@ type sessionLoop struct {
 	closedSeen       int   // so many times in a row it seemed to be
 	closed           <-chan zk.Event
 	strangers        map[string]bool // servers that are no ZooKeeper, as was said
+	guarded          *connection     // what the guard knows of
 }
 
 // Messages to the loop.
@@ -212,6 +213,7 @@ func (l *sessionLoop) step() {
 	l.noteRefusal(now, conn, hasSession, established)
 	l.probeOwner(conn)
 	l.seen = established
+	l.guard()
 	l.replaceClient(now)
 	l.keep(now)
 	l.timer.Reset(max(0, l.wakeAt(now)-now))
@@ -287,6 +289,7 @@ func (l *sessionLoop) prepared(m prepared) {
 	l.connected = conn.State() == zk.StateHasSession
 	l.lookAt = 0
 	l.looks++
+	l.guard() // before there is a ballot
 	l.logger.Info("election: session ready", "session", sessionName(m.id), "timeout", l.Timeout())
 	if rule := newLeaseRule(l.Timeout(), l.tick); !rule.feasible() {
 		l.logger.Error("election: TickTime is too long for the session timeout: nobody can lead on this session",
@@ -306,6 +309,8 @@ func (l *sessionLoop) lose(cause error) {
 	if !errors.Is(cause, ErrClosed) {
 		l.logger.Warn("election: session lost", "session", sessionName(l.inc.id))
 		l.metrics.SessionLost()
+		l.guarded = nil
+		l.unguard()
 	}
 	if lease := l.inc.lease.Load(); lease != nil {
 		lease.revoke(cause)

@@ -197,7 +197,7 @@ type simHeal struct {
 }
 
 func simulate(t *testing.T, seed int64, total *simTotals) (ok bool) {
-	defer guard(fmt.Sprintf("TestSimulate -seed=%d", seed))()
+	defer bound(fmt.Sprintf("TestSimulate -seed=%d", seed))()
 	synctest.Test(t, func(t *testing.T) {
 		s := newSimulation(t, seed, simAllowed, false)
 		start := time.Now()

@@ -453,7 +453,7 @@ func (r sweepRun) String() string {
 // and how many of the faults were reached.
 func (r sweepRun) play(t *testing.T) (requests, reached int, ok bool) {
 	ok = true
-	defer guard(fmt.Sprintf("TestSweep -sweep.case=%q", r))()
+	defer bound(fmt.Sprintf("TestSweep -sweep.case=%q", r))()
 	synctest.Test(t, func(t *testing.T) {
 		s := &stage{trial: newTrial(t, testutil.ServerOptions{TickTime: sweepTick, MinSessionTimeout: sweepTimeout}, sweepTimeout)}
 		s.o = s.newWitness(s.newProcess("watcher", 0, 0), "watcher")
@@ -559,9 +559,9 @@ func TestSweep(t *testing.T) {
 	}
 }
 
-// guard names the case when its bubble deadlocks, or does not end: in virtual
+// bound names the case when its bubble deadlocks, or does not end: in virtual
 // time a wait without end is an endless run.
-func guard(name string) (done func()) {
+func bound(name string) (done func()) {
 	dog := time.AfterFunc(*patient, func() {
 		panic(fmt.Sprintf("no end in %v: go test -run %s", *patient, name))
 	})

@@ -27,6 +27,8 @@ const (
 	helloHead = 20 // of a handshake's answer: version, timeout, session, length of the password
 	// helloMost is more than any server answers to a handshake, which is 37 bytes.
 	helloMost = 1024
+
+	passwordSize = 16 // all servers' passwords have it
 )
 
 // connection is one connection of a session, as the lease sees it. With a
@@ -37,6 +39,11 @@ type connection struct {
 	// atMost is the end of every lease from before this connection: its
 	// handshake may have granted a shorter timeout. 0 when that is not known.
 	atMost instant
+
+	// What a guard needs to close the session, with a client of our own only.
+	session        int64
+	password       []byte
+	server, remote string // HOST:PORT as given, and the address it has
 }
 
 func newConnection(timeout, tick time.Duration) *connection {
@@ -61,7 +68,7 @@ type wire struct {
 	blind    bool        // a write was no whole frame: nothing more is believed
 
 	// Owned by the receiving goroutine.
-	head   [4 + helloHead]byte
+	head   [4 + helloHead + passwordSize]byte
 	filled int
 	skip   int
 	shaken bool // the handshake's answer has been seen
@@ -190,14 +197,6 @@ func (w *wire) feed(p []byte) error {
 	return nil
 }
 
-// headSize is how much of a frame is looked at.
-func (w *wire) headSize() int {
-	if w.shaken {
-		return frameHead
-	}
-	return helloHead
-}
-
 // checkLength looks at the first four bytes of a frame.
 func (w *wire) checkLength() error {
 	begin, length := w.head[:4], w.length()
@@ -211,6 +210,14 @@ func (w *wire) checkLength() error {
 	default:
 		return fmt.Errorf("not a ZooKeeper server: its answer to the handshake begins with %q", begin)
 	}
+}
+
+// headSize is how much of a frame is looked at.
+func (w *wire) headSize() int {
+	if w.shaken {
+		return frameHead
+	}
+	return helloHead + passwordSize
 }
 
 // finishHandshake takes the answer to the handshake, once all of it is there:
@@ -285,6 +292,8 @@ func (w *wire) answerHandshake(head []byte) {
 	}
 	w.session.granted.id, w.session.granted.least = sessionID, timeout
 	w.conn = newConnection(timeout, w.session.tick)
+	w.conn.session, w.conn.password = sessionID, passwordIn(head)
+	w.conn.server, w.conn.remote = w.server, remoteOf(w.Conn)
 	resumed := w.hello.sessionID == sessionID &&
 		w.hello.sent-w.session.lastAnswer() < timeout/2
 	if (created || resumed) && !w.blind && w.hello.sent >= instant(w.session.awake.Load()) {

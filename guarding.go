@@ -1,0 +1,69 @@
+package election
+
+import (
+	"encoding/binary"
+	"net"
+	"slices"
+
+	"github.com/go-zookeeper/zk"
+
+	"github.com/zkelection/election/guard"
+)
+
+// Guard is what closes the sessions of a process that has died: a *guard.Guard.
+type Guard interface {
+	// Hold is told what it takes to close the present ZooKeeper session of a
+	// Session, which is the owner, each time that this changes; and nil when
+	// there is nothing to be closed. It must not block. For one owner it is not
+	// called by two goroutines at a time.
+	Hold(owner any, session *guard.Session)
+}
+
+// guard tells the guard of the session that there is, and of the server that it
+// is connected to.
+func (l *sessionLoop) guard() {
+	if l.opts.Guard == nil {
+		return
+	}
+	conn := l.connection.Load()
+	if conn == nil || conn == l.guarded || conn.session != l.conn.Load().SessionID() {
+		return // between two connections it stays as it is
+	}
+	l.guarded = conn
+	session := &guard.Session{
+		Servers: zk.FormatServers(l.servers), Connected: conn.server, Remote: conn.remote,
+		ID: conn.session, Password: conn.password,
+		Timeout: conn.rule.timeout, Tick: conn.rule.tick,
+	}
+	for _, a := range l.opts.Auth {
+		session.Auth = append(session.Auth, guard.Auth(a))
+	}
+	l.opts.Guard.Hold(l.Session, session)
+}
+
+// unguard tells the guard that there is no session any more.
+func (s *Session) unguard() {
+	if s.opts.Guard != nil {
+		s.opts.Guard.Hold(s, nil)
+	}
+}
+
+// passwordIn returns the session's password from the beginning of a handshake's
+// answer, nil if that has none of the usual length.
+func passwordIn(hello []byte) []byte {
+	if binary.BigEndian.Uint32(hello[frameHead:]) != passwordSize {
+		return nil
+	}
+	return slices.Clone(hello[frameHead+4:][:passwordSize])
+}
+
+// remoteOf returns the address of the other side, "" if it has none that a
+// process elsewhere could dial.
+func remoteOf(conn net.Conn) string {
+	if address, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
+		return address.String()
+	}
+	return ""
+}
+
+var _ Guard = (*guard.Guard)(nil)
