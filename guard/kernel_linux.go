@@ -193,7 +193,7 @@ func sharedMemory(fd int) (records []*record, err error) {
 	return records, err
 }
 
-// leaveNothingOpen closes every descriptor but the standard ones, keep and those of Go's own poller: whatever this
+// leaveNothingOpen closes every descriptor but the standard ones, keep and those of Go's own runtime: whatever this
 // process was started with besides would be held for as long as it lives, a listening socket for example.
 func leaveNothingOpen(keep int) error {
 	entries, err := os.ReadDir("/proc/self/fd")
@@ -206,8 +206,8 @@ func leaveNothingOpen(keep int) error {
 			continue
 		}
 		what, err := os.Readlink("/proc/self/fd/" + entry.Name())
-		if err != nil || strings.HasPrefix(what, "anon_inode:[event") { // the directory itself is closed by now
-			continue
+		if err != nil || strings.HasPrefix(what, "anon_inode:[event") || strings.HasPrefix(what, "/sys/fs/cgroup/") {
+			continue // gone by now, as the directory itself, or of the runtime: its poller, and what limits its processors
 		}
 		_ = syscall.Close(fd)
 	}

@@ -69,6 +69,7 @@ type hold struct {
 // link is one guard process, or one connection to a guard on a socket.
 type link struct {
 	conn    *net.UnixConn
+	inode   uint64        // of conn, while nobody else has closed it
 	process *exec.Cmd     // nil for a guard on a socket
 	gone    chan struct{} // it has ended
 	answers chan answer   // to what was asked
@@ -197,7 +198,7 @@ func (g *Guard) connect() (l *link, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("guard: %w", err)
 	}
-	g.loops.Go(func() { l.read(g.logger) })
+	g.loops.Go(func() { l.follow(g.logger) })
 	if err := g.hello(l); err != nil {
 		l.drop()
 		return nil, fmt.Errorf("guard: %w", err)
@@ -215,7 +216,31 @@ func dialGuard(socket string) (*link, error) {
 }
 
 func newLink(conn *net.UnixConn, process *exec.Cmd) *link {
-	return &link{conn: conn, process: process, gone: make(chan struct{}), answers: make(chan answer, 1)}
+	l := &link{conn: conn, process: process, gone: make(chan struct{}), answers: make(chan answer, 1)}
+	l.inode = l.inodeNow()
+	return l
+}
+
+func (l *link) inodeNow() (inode uint64) {
+	raw, err := l.conn.SyscallConn()
+	if err == nil {
+		_ = raw.Control(func(fd uintptr) { inode, _ = inodeOf(int(fd)) })
+	}
+	return inode
+}
+
+// lost keeps connections whose descriptors foreign code has closed from being closed by the garbage collector: what has
+// their numbers now is somebody else's.
+var lost sync.Map
+
+// close ends the connection, and the wait for what it says.
+func (l *link) close() {
+	if l.inodeNow() == l.inode {
+		_ = l.conn.Close()
+		return
+	}
+	lost.Store(l.conn, nil)
+	_ = l.conn.SetReadDeadline(time.Now())
 }
 
 // startGuard starts a helper, "" for this process's own executable.
@@ -256,14 +281,31 @@ func notForHelpers(variable string) bool {
 	return !slices.Contains([]string{"GODEBUG", "GOTRACEBACK", "SSL_CERT_FILE", "SSL_CERT_DIR", "TZ"}, name)
 }
 
-// read takes what a guard says until it is gone.
-func (l *link) read(logger *slog.Logger) {
+// follow takes what a guard says until it is gone. Of a process the end is its own, and not that of the connection:
+// foreign code may have closed this side of it.
+func (l *link) follow(logger *slog.Logger) {
 	defer close(l.gone)
+	if l.process == nil {
+		l.read(logger)
+		l.close()
+		return
+	}
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		l.read(logger)
+	}()
+	_ = l.process.Wait()
+	l.close()
+	<-read
+}
+
+func (l *link) read(logger *slog.Logger) {
 	buffer := make([]byte, 4096)
 	for {
 		n, err := l.conn.Read(buffer)
 		if err != nil || n == 0 {
-			break
+			return
 		}
 		var a answer
 		if err := json.Unmarshal(buffer[:n], &a); err != nil {
@@ -276,15 +318,13 @@ func (l *link) read(logger *slog.Logger) {
 			logger.Warn("guard: the guard says what nobody has asked", "error", a.Error)
 		}
 	}
-	// What ends a helper is its end: foreign code may have closed this side of the connection.
-	if l.process != nil {
-		_ = l.process.Wait()
-	}
-	_ = l.conn.Close()
 }
 
 // ask sends a message with descriptors, and waits for its answer.
 func (l *link) ask(m message, descriptors ...int) error {
+	if l.inodeNow() != l.inode {
+		return errors.New("something in this process has closed the connection to the guard")
+	}
 	l.asked++
 	m.Number = l.asked
 	text, err := json.Marshal(m)
@@ -320,7 +360,7 @@ func (l *link) drop() {
 	if l.process != nil {
 		_ = l.process.Process.Kill()
 	} else {
-		_ = l.conn.Close()
+		l.close()
 	}
 	<-l.gone
 }
@@ -328,11 +368,11 @@ func (l *link) drop() {
 // dismiss ends a guard that is no longer needed. That it loses its connection would not tell it so.
 func (l *link) dismiss() {
 	_ = l.conn.SetWriteDeadline(time.Now().Add(byeTimeout))
-	if text, err := json.Marshal(message{Kind: kindBye}); err == nil {
+	if text, err := json.Marshal(message{Kind: kindBye}); err == nil && l.inodeNow() == l.inode {
 		_, _ = l.conn.Write(text)
 	}
 	if l.process == nil {
-		_ = l.conn.Close()
+		l.close()
 	} else {
 		late := time.AfterFunc(byeTimeout, func() { _ = l.process.Process.Kill() })
 		defer late.Stop()
@@ -522,7 +562,9 @@ func (g *Guard) Await(pid int) (release func(), err error) {
 	}
 	if g.link != nil {
 		if err := g.link.ask(message{Kind: kindAwait}, int(pidfd.Fd())); err != nil {
-			g.logger.Warn("guard: the guard has not heard of a process to wait for; the next one will", "error", err)
+			// It would not wait: better no guard than that one. The next one hears of it at once.
+			g.logger.Warn("guard: the guard has not heard of a process to wait for; replacing it", "error", err)
+			g.link.drop()
 		}
 	}
 	return release, nil

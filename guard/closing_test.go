@@ -1,0 +1,291 @@
+package guard
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/zkelection/election/testutil"
+)
+
+// abandoned is a session whose client has gone without a word.
+func abandoned(t *testing.T, srv *testutil.Server) *record {
+	t.Helper()
+	conn, err := net.Dial("tcp", srv.Addr())
+	require.NoError(t, err)
+	hello := appendInt32(nil, 0)
+	hello = binary.BigEndian.AppendUint64(hello, 0)
+	hello = appendInt32(hello, 10000)
+	hello = binary.BigEndian.AppendUint64(hello, 0)
+	hello = append(appendBuffer(hello, make([]byte, 16)), 0)
+	_, err = conn.Write(appendBuffer(nil, hello))
+	require.NoError(t, err)
+	answer, err := readFrame(conn)
+	require.NoError(t, err)
+	require.NoError(t, conn.Close())
+	return &record{
+		ID: int64(binary.BigEndian.Uint64(answer[8:])), Password: answer[20:36], Timeout: 10 * time.Second,
+		Servers: []server{{Name: srv.Addr(), Addresses: []string{srv.Addr()}}},
+	}
+}
+
+func newServer(t *testing.T, opts *testutil.ServerOptions) *testutil.Server {
+	t.Helper()
+	srv, err := testutil.NewServer(opts)
+	require.NoError(t, err)
+	t.Cleanup(srv.Close)
+	return srv
+}
+
+// scripted is a server that answers each connection as the next of its scripts does, and the last one for all that follow.
+func scripted(t *testing.T, scripts ...func(conn net.Conn)) (address string, asked func() int) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	var conns []net.Conn
+	all.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			script := scripts[min(len(conns), len(scripts)-1)]
+			conns = append(conns, conn)
+			mu.Unlock()
+			all.Go(func() {
+				script(conn)
+				_ = conn.Close()
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = listener.Close()
+		mu.Lock()
+		for _, conn := range conns {
+			_ = conn.Close()
+		}
+		mu.Unlock()
+		all.Wait()
+	})
+	return listener.Addr().String(), func() int { mu.Lock(); defer mu.Unlock(); return len(conns) }
+}
+
+// answers reads the request and sends frames: a handshake that grants timeout, and the codes of answers to closeSession.
+func answers(timeout int32, codes ...int32) func(net.Conn) {
+	return func(conn net.Conn) {
+		if _, err := readFrame(conn); err != nil {
+			return
+		}
+		hello := appendInt32(appendInt32(nil, 0), timeout)
+		hello = append(appendBuffer(binary.BigEndian.AppendUint64(hello, 7), make([]byte, 16)), 0)
+		out := appendBuffer(nil, hello)
+		for _, code := range codes {
+			out = appendBuffer(out, appendInt32(binary.BigEndian.AppendUint64(appendInt32(nil, xidClose), 1), code))
+		}
+		_, _ = conn.Write(out)
+	}
+}
+
+func silent(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) } // until the other side, or the test, ends
+func hangsUp(net.Conn)     {}
+
+func at(addresses ...string) *record {
+	r := &record{ID: 7, Password: make([]byte, 16), Timeout: 2 * time.Second, Tick: 500 * time.Millisecond}
+	for _, address := range addresses {
+		r.Servers = append(r.Servers, server{Name: address, Addresses: []string{address}})
+	}
+	return r
+}
+
+func TestCloseSession(t *testing.T) {
+	t.Parallel()
+	srv := newServer(t, nil)
+	r := abandoned(t, srv)
+	require.Len(t, srv.Sessions(), 1)
+	require.NoError(t, closeSession(t.Context(), r, nil))
+	require.Empty(t, srv.Sessions())
+	require.NoError(t, closeSession(t.Context(), r, nil), "it is closed already")
+
+	other := abandoned(t, srv)
+	other.Password = bytes.Clone(r.Password)
+	require.NoError(t, closeSession(t.Context(), other, nil), "the server knows no session with this password")
+	require.Len(t, srv.Sessions(), 1)
+}
+
+// TestNotProlonged: a try that is not answered leaves the session with what it had.
+func TestNotProlonged(t *testing.T) {
+	t.Parallel()
+	srv := newServer(t, &testutil.ServerOptions{TickTime: 100 * time.Millisecond, MaxSessionTimeout: time.Minute})
+	r := abandoned(t, srv)
+	defer srv.Control(testutil.OpClose, func(*testutil.Request) testutil.Action { return testutil.LoseRequest })()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	require.Error(t, closeSession(ctx, r, nil))
+	sessions := srv.Sessions()
+	require.LessOrEqual(t, len(sessions), 1)
+	if len(sessions) == 1 {
+		require.LessOrEqual(t, sessions[0].ExpiresIn, r.Timeout)
+		require.LessOrEqual(t, sessions[0].Timeout, time.Second)
+	}
+}
+
+// TestOnlyAnAnswerCounts: neither the end of a connection nor an error is a success, and then not even that a server
+// knows no such session.
+func TestOnlyAnAnswerCounts(t *testing.T) {
+	t.Parallel()
+	for name, script := range map[string]func(net.Conn){
+		"hangs up":                   hangsUp,
+		"hangs up after the request": func(conn net.Conn) { _, _ = readFrame(conn); _, _ = readFrame(conn) },
+		"granted, and no more":       answers(1000),
+		"an error":                   answers(1000, -118),
+		"nonsense":                   func(conn net.Conn) { _, _ = conn.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n")) },
+		"a short answer":             func(conn net.Conn) { _, _ = conn.Write(appendBuffer(nil, make([]byte, 3))) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			address, asked := scripted(t, script, script, answers(1000, 0))
+			require.NoError(t, closeSession(t.Context(), at(address), nil))
+			require.Equal(t, 3, asked())
+
+			// What knows no such session may be closing it: it is asked until the session is over by itself.
+			address, asked = scripted(t, script, answers(0))
+			r := at(address)
+			r.Timeout, r.Tick = 500*time.Millisecond, 50*time.Millisecond
+			require.ErrorIs(t, closeSession(t.Context(), r, nil), errTooLate)
+			require.Greater(t, asked(), 2)
+		})
+	}
+	address, asked := scripted(t, answers(0))
+	require.NoError(t, closeSession(t.Context(), at(address), nil), "nothing went unanswered")
+	require.Equal(t, 1, asked())
+}
+
+// TestHangingServer: a first server that takes connections and says nothing costs a moment, and one that refuses them, not
+// even that.
+func TestHangingServer(t *testing.T) {
+	t.Parallel()
+	hangs, _ := scripted(t, silent)
+	good, _ := scripted(t, answers(1000, 0))
+	refuses, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, refuses.Close())
+	began := time.Now()
+	require.NoError(t, closeSession(t.Context(), at(hangs, refuses.Addr().String(), good), nil))
+	took := time.Since(began)
+	require.GreaterOrEqual(t, took, retryAfter)
+	require.Less(t, took, tryTimeout, "it has waited for the first one")
+}
+
+// TestSilentForLong: a server that comes back to itself is asked again.
+func TestSilentForLong(t *testing.T) {
+	t.Parallel()
+	address, _ := scripted(t, silent, answers(1000, 0))
+	r := at(address)
+	r.Timeout = 20 * time.Second
+	require.NoError(t, closeSession(t.Context(), r, nil))
+}
+
+// TestRefused: what asking again cannot change ends it.
+func TestRefused(t *testing.T) {
+	t.Parallel()
+	address, asked := scripted(t, answers(1000, codeNeedsAuth))
+	err := closeSession(t.Context(), at(address), nil)
+	require.ErrorContains(t, err, "-124")
+	require.Equal(t, 1, asked())
+}
+
+// TestGivesUp: never later than the session lasts.
+func TestGivesUp(t *testing.T) {
+	t.Parallel()
+	address, _ := scripted(t, hangsUp)
+	r := at(address)
+	r.Timeout, r.Tick = 400*time.Millisecond, 100*time.Millisecond
+	began := time.Now()
+	require.ErrorIs(t, closeSession(t.Context(), r, nil), errTooLate)
+	require.GreaterOrEqual(t, time.Since(began), 600*time.Millisecond)
+	require.ErrorIs(t, closeSession(t.Context(), at(), nil), errNothingToAsk)
+}
+
+// TestSuspended: after a suspension of the machine, in which the monotonic clock stands still, it is too late as well.
+func TestSuspended(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(time.Minute))
+	defer cancel()
+	require.False(t, late(ctx))
+	past := wallDeadline{ctx, time.Now().Round(0).Add(-time.Minute)}
+	require.True(t, late(past))
+	address, asked := scripted(t, answers(1000, 0))
+	targets, err := at(address).targets(nil)
+	require.NoError(t, err)
+	require.ErrorIs(t, targets[0].try(past, closeRequest(at(address))), errTooLate)
+	require.LessOrEqual(t, asked(), 1)
+}
+
+type wallDeadline struct {
+	context.Context
+	at time.Time
+}
+
+func (w wallDeadline) Deadline() (time.Time, bool) { return w.at, true }
+
+// TestCredentials: they are sent before closeSession, and a refusal of them is final.
+func TestCredentials(t *testing.T) {
+	t.Parallel()
+	srv := newServer(t, nil)
+	r := abandoned(t, srv)
+	r.Auth = []Auth{{Scheme: "digest", Credentials: []byte("user:password")}}
+	var sent []string
+	defer srv.Control(testutil.OpAuth, func(*testutil.Request) testutil.Action {
+		sent = append(sent, "auth")
+		return testutil.Pass
+	})()
+	require.NoError(t, closeSession(t.Context(), r, nil))
+	require.Equal(t, []string{"auth"}, sent)
+
+	r = abandoned(t, srv)
+	r.Auth = []Auth{{Scheme: "nonsense", Credentials: []byte("x")}}
+	err := closeSession(t.Context(), r, nil)
+	var refused refusal
+	require.True(t, errors.As(err, &refused), "%v", err)
+}
+
+// TestRecord: the connected server comes first, with the address that it has; a name that has no address is left to
+// dialers of one's own.
+func TestRecord(t *testing.T) {
+	r := newRecord(&Session{
+		Servers: []string{"10.0.0.1:2181", "zk2:2181", "[::1]:2181"}, Connected: "zk2:2181", Remote: "10.0.0.2:2181",
+		ID: 7,
+	}, nil, literal)
+	require.Equal(t, []server{
+		{Name: "zk2:2181", Addresses: []string{"10.0.0.2:2181"}},
+		{Name: "10.0.0.1:2181", Addresses: []string{"10.0.0.1:2181"}},
+		{Name: "[::1]:2181", Addresses: []string{"[::1]:2181"}},
+	}, r.Servers)
+	r = newRecord(&Session{Servers: []string{"zk1:2181", "zk2:2181"}, Connected: "zk2:2181"}, nil,
+		func(host string) []string { return []string{host + ".a", host + ".b"} })
+	targets, err := r.targets(nil)
+	require.NoError(t, err)
+	var names []string
+	for _, target := range targets {
+		names = append(names, target.name)
+	}
+	require.Equal(t, []string{"zk2.a:2181", "zk1.a:2181", "zk2.b:2181", "zk1.b:2181"}, names)
+	own, err := r.targets(func(string, string, time.Duration) (net.Conn, error) { return nil, errors.New("x") })
+	require.NoError(t, err)
+	require.Len(t, own, 2)
+	require.Equal(t, "zk2:2181", own[0].name)
+
+	require.Len(t, closeRequest(&record{Password: make([]byte, 16)}), 4+45+4+8)
+}
+

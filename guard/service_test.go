@@ -1,0 +1,359 @@
+//go:build linux
+
+package guard_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/zkelection/election"
+	"github.com/zkelection/election/guard"
+)
+
+// serviceVariable holds the configuration of a service, in JSON.
+const serviceVariable = "GUARD_TEST_SERVICE"
+
+// configuration is what a service is to do.
+type configuration struct {
+	Servers   []string
+	Timeout   time.Duration
+	Name      string            // of the election
+	Sessions  int               // 0 means one
+	Auth      string            // user:password
+	Elsewhere map[string]string // where servers really are, for a dialer of the service's own
+
+	NoGuard    bool
+	Socket     string
+	Executable string
+	LogFile    string
+	NoInit     bool // Init is forgotten
+	OwnDialer  bool // the guard has the dialer, too
+	Ballast    int  // MiB of memory in use
+}
+
+func readConfiguration() (c configuration) {
+	if err := json.Unmarshal([]byte(os.Getenv(serviceVariable)), &c); err != nil {
+		panic(err)
+	}
+	return c
+}
+
+// serve is the service: it campaigns, says what happens, and does what it is told on its standard input.
+func serve(c configuration) {
+	say := func(format string, args ...any) { fmt.Printf(format+"\n", args...) }
+	check := func(err error) {
+		if err != nil {
+			say("error %v", err)
+			os.Exit(1)
+		}
+	}
+	logger := slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	debug.SetTraceback("none")
+	opts := &election.SessionOptions{Logger: logger}
+	if c.Elsewhere != nil {
+		opts.Dialer = func(network, address string, timeout time.Duration) (net.Conn, error) {
+			return net.DialTimeout(network, c.Elsewhere[address], timeout)
+		}
+	}
+	if c.Auth != "" {
+		opts.Auth = []election.Auth{{Scheme: "digest", Credentials: []byte(c.Auth)}}
+	}
+	ballast := make([]byte, c.Ballast<<20)
+	for i := 0; i < len(ballast); i += 4096 {
+		ballast[i] = 1
+	}
+	var g *guard.Guard
+	if !c.NoGuard {
+		began := time.Now()
+		var err error
+		g, err = guard.Start(&guard.Options{
+			Socket: c.Socket, Executable: c.Executable, LogFile: c.LogFile,
+			Logger: slog.New(slog.NewTextHandler(os.Stdout, nil)),
+		})
+		check(err)
+		say("guard ready in %v", time.Since(began))
+		opts.Guard = g
+	}
+	var sessions []*election.Session
+	for i := range max(1, c.Sessions) {
+		s, err := election.Connect(c.Servers, c.Timeout, opts)
+		check(err)
+		candidate, err := election.NewCandidate(s, fmt.Sprintf("%s%d", c.Name, i), &election.CandidateOptions{HotStandby: true})
+		check(err)
+		candidate.OnWin(func(context.Context, election.Term) error { say("won %d %d", i, time.Now().UnixNano()); return nil })
+		check(candidate.Vote(context.Background()))
+		sessions = append(sessions, s)
+		say("session %d", s.ID())
+	}
+	say("stands")
+	lines := bufio.NewScanner(os.Stdin)
+	for lines.Scan() {
+		command, argument, _ := strings.Cut(lines.Text(), " ")
+		switch command {
+		case "close":
+			check(sessions[0].Close())
+			say("closed")
+		case "quit":
+			for _, s := range sessions {
+				check(s.Close())
+			}
+			check(g.Close())
+			os.Exit(0)
+		case "await":
+			child := exec.Command("sleep", "600")
+			check(child.Start())
+			_, err := g.Await(child.Process.Pid)
+			check(err)
+			say("child %d", child.Process.Pid)
+		case "storm":
+			var n int
+			_, _ = fmt.Sscan(argument, &n)
+			for range n {
+				check(exec.Command("/bin/true").Run())
+			}
+			say("storm over")
+		case "close-descriptors": // as a library that makes daemons does
+			check(closeForeign())
+			say("descriptors closed")
+		case "end-main-thread":
+			say("main thread ends")
+			_, _, _ = syscall.RawSyscall(syscall.SYS_EXIT, 0, 0, 0)
+		case "exec":
+			check(os.Setenv(serviceVariable, ""))
+			check(syscall.Exec("/bin/sh", []string{"sh", "-c", "echo image; exec cat"}, os.Environ()))
+		case "core": // what a core dump would have of the memory that is shared
+			say("core %v", flagsOfSharedMemory())
+		default:
+			die(lines.Text(), ballast)
+		}
+	}
+	<-make(chan struct{}) // its end is the test's to bring about
+}
+
+// die is each way to die but those that come from outside.
+func die(how string, ballast []byte) {
+	fmt.Printf("dies %d\n", time.Now().UnixNano())
+	switch how {
+	case "kill -9":
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	case "panic":
+		go func() { panic("of another goroutine") }()
+	case "os.Exit":
+		os.Exit(3)
+	case "SIGSEGV":
+		_ = syscall.Kill(os.Getpid(), syscall.SIGSEGV)
+	case "memory":
+		for {
+			more := make([]byte, 64<<20)
+			for i := 0; i < len(more); i += 4096 {
+				more[i] = 1
+			}
+			ballast = append(ballast, more...)
+		}
+	default:
+		fmt.Println("error: what is", how)
+	}
+}
+
+// closeForeign closes the sockets and memory files that it finds, and opens others under their numbers.
+func closeForeign() error {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		var fd int
+		_, _ = fmt.Sscan(entry.Name(), &fd)
+		what, _ := os.Readlink("/proc/self/fd/" + entry.Name())
+		var stat syscall.Stat_t
+		_ = syscall.Fstat(fd, &stat)
+		address, _ := syscall.Getpeername(fd)
+		_, unix := address.(*syscall.SockaddrUnix)
+		if fd > 2 && (unix || strings.HasPrefix(what, "/memfd:")) {
+			null, err := syscall.Open("/dev/null", syscall.O_RDWR|syscall.O_CLOEXEC, 0)
+			if err != nil {
+				return err
+			}
+			if err := syscall.Dup3(null, fd, syscall.O_CLOEXEC); err != nil {
+				return err
+			}
+			_ = syscall.Close(null)
+		}
+	}
+	return nil
+}
+
+// flagsOfSharedMemory are the kernel's for the mapping: "dd" is not to be dumped, "dc" not to be copied by fork.
+func flagsOfSharedMemory() string {
+	maps, _ := os.ReadFile("/proc/self/smaps")
+	_, after, _ := strings.Cut(string(maps), "memfd:election-guard")
+	_, after, _ = strings.Cut(after, "VmFlags:")
+	flags, _, _ := strings.Cut(after, "\n")
+	return flags
+}
+
+// service is a running service, as its test sees it.
+type service struct {
+	t       *testing.T
+	cmd     *exec.Cmd
+	stdin   io.WriteCloser
+	log     string // the guard's, of what it did after a death
+	session int64  // the last that it has told of
+	exited  chan struct{}
+
+	mu    sync.Mutex
+	lines []string
+	more  chan struct{}
+}
+
+// start starts a service, and waits until it stands.
+func start(t *testing.T, c configuration) *service {
+	t.Helper()
+	s := launch(t, c, nil)
+	s.says("stands")
+	_, err := fmt.Sscanf(s.says("session "), "session %d", &s.session)
+	require.NoError(t, err)
+	return s
+}
+
+func launch(t *testing.T, c configuration, change func(*exec.Cmd)) *service {
+	t.Helper()
+	s := &service{t: t, exited: make(chan struct{}), more: make(chan struct{})}
+	if c.Timeout == 0 {
+		c.Timeout = 30 * time.Second // what is closed sooner is closed by the guard
+	}
+	if c.Name == "" {
+		c.Name = strings.ReplaceAll(t.Name(), "/", "-")
+	}
+	if c.LogFile == "" && c.Socket == "" {
+		c.LogFile = filepath.Join(t.TempDir(), "log")
+	}
+	s.log = c.LogFile
+	text, err := json.Marshal(c)
+	require.NoError(t, err)
+	s.cmd = exec.Command(os.Args[0])
+	s.cmd.Env = append(os.Environ(), serviceVariable+"="+string(text))
+	s.cmd.Stderr = io.Discard
+	if testing.Verbose() {
+		s.cmd.Stderr = os.Stderr
+	}
+	if change != nil {
+		change(s.cmd)
+	}
+	s.stdin, err = s.cmd.StdinPipe()
+	require.NoError(t, err)
+	stdout, err := s.cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, s.cmd.Start())
+	go func() {
+		defer close(s.exited)
+		for scanner := bufio.NewScanner(stdout); scanner.Scan(); {
+			s.mu.Lock()
+			s.lines = append(s.lines, scanner.Text())
+			close(s.more)
+			s.more = make(chan struct{})
+			s.mu.Unlock()
+		}
+		_ = s.cmd.Wait()
+	}()
+	t.Cleanup(func() {
+		_ = s.cmd.Process.Kill()
+		<-s.exited
+		if t.Failed() {
+			t.Logf("the service: %q\nits guard: %s", s.lines, s.guardLog())
+		}
+	})
+	return s
+}
+
+// tells sends a command.
+func (s *service) tell(command string) {
+	s.t.Helper()
+	_, err := fmt.Fprintln(s.stdin, command)
+	require.NoError(s.t, err)
+}
+
+// says waits for a line, or a line of the log, with the beginning, and returns it.
+func (s *service) says(beginning string) string {
+	s.t.Helper()
+	line, ok := s.saysWithin(beginning, time.Minute)
+	require.True(s.t, ok, "the service does not say %q", beginning)
+	return line
+}
+
+func (s *service) saysWithin(beginning string, limit time.Duration) (string, bool) {
+	late := time.After(limit)
+	for {
+		s.mu.Lock()
+		for _, line := range s.lines {
+			if strings.HasPrefix(line, beginning) || strings.Contains(line, `msg="`+beginning) {
+				s.mu.Unlock()
+				return line, true
+			}
+		}
+		more := s.more
+		s.mu.Unlock()
+		select {
+		case <-more:
+		case <-late:
+			return "", false
+		}
+	}
+}
+
+func (s *service) guardLog() string {
+	text, _ := os.ReadFile(s.log)
+	return string(text)
+}
+
+func (s *service) kill() {
+	_ = s.cmd.Process.Kill()
+	<-s.exited
+}
+
+// guards are the processes that guard the service: its children of that name.
+func (s *service) guards() (pids []int) {
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, stat := range stats {
+		text, err := os.ReadFile(stat)
+		if err != nil {
+			continue
+		}
+		var pid, parent int
+		var state string
+		head, tail, _ := strings.Cut(string(text), ") ")
+		if !strings.HasSuffix(head, "(zk-guard") {
+			continue
+		}
+		_, _ = fmt.Sscan(head, &pid)
+		_, _ = fmt.Sscan(tail, &state, &parent)
+		if parent == s.cmd.Process.Pid && state != "Z" {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// until polls for what tells of itself in no other way.
+func until(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(2 * time.Millisecond) {
+		require.True(t, time.Now().Before(deadline), "waited in vain for %s", what)
+	}
+}
