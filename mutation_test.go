@@ -32,6 +32,7 @@ var (
 
 type mutation struct {
 	name, title, unlearns string
+	dir                   string // of the package, "." for the root
 	by                    string // sweep, simulation, a test's name, or nobody
 	ci                    bool
 	changes               []change
@@ -60,7 +61,7 @@ func readMutations(t *testing.T) []*mutation {
 }
 
 func parseMutation(name, text string) (*mutation, error) {
-	m := &mutation{name: name}
+	m := &mutation{name: name, dir: "."}
 	for line := range strings.Lines(text) {
 		line = strings.TrimSuffix(line, "\n")
 		if file, ok := strings.CutPrefix(line, "== "); ok {
@@ -74,6 +75,8 @@ func parseMutation(name, text string) (*mutation, error) {
 				m.title = value
 			case "unlearns":
 				m.unlearns = value
+			case "package":
+				m.dir = value
 			case "caught by":
 				m.by = value
 			case "ci":
@@ -137,8 +140,11 @@ func TestMutationsApply(t *testing.T) {
 var catchers = []string{"sweep", "simulation"}
 
 // arguments are what the mutated test binary is run with.
-func arguments(catcher string) []string {
-	args := []string{"-test.timeout=3m", "-proof.failures=1", "-proof.patience=40s"}
+func (m *mutation) arguments(catcher string) []string {
+	args := []string{"-test.timeout=3m"}
+	if m.dir == "." {
+		args = append(args, "-proof.failures=1", "-proof.patience=40s")
+	}
 	switch catcher {
 	case "sweep":
 		return append(args, "-test.run=^TestSweep$", "-sweep.pairs=100")
@@ -172,6 +178,9 @@ func TestMutations(t *testing.T) {
 			tried := []string{m.by}
 			if *mutate != "ci" || m.by == "nobody" {
 				tried = slices.Clone(catchers)
+				if m.dir != "." {
+					tried = nil // those are of the root
+				}
 				if m.by != "nobody" && !slices.Contains(tried, m.by) {
 					tried = append(tried, m.by)
 				}
@@ -199,7 +208,8 @@ func (m *mutation) tryOn(t *testing.T, tried []string) map[string]string {
 	}
 	for _, catcher := range tried {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-		cmd := exec.CommandContext(ctx, binary, arguments(catcher)...) //nolint:gosec // what was built above
+		cmd := exec.CommandContext(ctx, binary, m.arguments(catcher)...) //nolint:gosec // what was built above
+		cmd.Dir = m.dir
 		output, err := cmd.CombinedOutput()
 		cancel()
 		if err != nil {
@@ -248,7 +258,7 @@ func (m *mutation) build(t *testing.T) (binary string, err error) {
 		return "", err
 	}
 	binary = filepath.Join(dir, "mutated.test")
-	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", filepath.Join(dir, "overlay.json"), "-o", binary, ".") //nolint:gosec // our own files
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", filepath.Join(dir, "overlay.json"), "-o", binary, "./"+m.dir) //nolint:gosec // our own files
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("does not compile: %w\n%s", err, output)
 	}
