@@ -273,4 +273,3 @@ func TestRecord(t *testing.T) {
 	require.Len(t, request, 4+45+4+8)
 	require.Equal(t, []byte{0, 0, 0, 1}, request[16:20], "another timeout than 1 ms would prolong the session")
 }
-

@@ -51,7 +51,7 @@ func listening(t *testing.T) (socket string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() {
-		done <- guard.Listen(ctx, nil, socket, &guard.ListenOptions{Logger: slog.New(slog.DiscardHandler)})
+		done <- guard.Listen(ctx, socket, &guard.ListenOptions{Logger: slog.New(slog.DiscardHandler)})
 	}()
 	t.Cleanup(func() {
 		cancel()
@@ -528,18 +528,18 @@ func TestListen(t *testing.T) {
 	dir := t.TempDir()
 	plain := filepath.Join(dir, "plain")
 	require.NoError(t, os.WriteFile(plain, nil, 0o600))
-	require.ErrorContains(t, guard.Listen(t.Context(), nil, plain, nil), "no socket")
+	require.ErrorContains(t, guard.Listen(t.Context(), plain, nil), "no socket")
 
 	left := filepath.Join(dir, "left")
 	former, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: left, Net: "unixpacket"})
 	require.NoError(t, err)
-	require.ErrorContains(t, guard.Listen(t.Context(), nil, left, nil), "a guard already")
+	require.ErrorContains(t, guard.Listen(t.Context(), left, nil), "a guard already")
 	former.SetUnlinkOnClose(false)
 	require.NoError(t, former.Close())
-	interrupt := make(chan struct{})
-	done := make(chan error)
+	ctx, quit := context.WithCancel(t.Context())
+	done := make(chan error, 1)
 	go func() {
-		done <- guard.Listen(t.Context(), interrupt, left, &guard.ListenOptions{Mode: 0o660, Logger: slog.New(slog.DiscardHandler)})
+		done <- guard.Listen(ctx, left, &guard.ListenOptions{Mode: 0o660, Logger: slog.New(slog.DiscardHandler)})
 	}()
 	until(t, "the socket's mode", func() bool {
 		info, err := os.Stat(left)
@@ -547,7 +547,12 @@ func TestListen(t *testing.T) {
 	})
 	g, err := guard.Start(&guard.Options{Socket: left})
 	require.NoError(t, err)
-	close(interrupt)
-	require.NoError(t, <-done)
+	quit()
+	select {
+	case <-done:
+		t.Fatal("it has ended while this process is guarded")
+	case <-time.After(100 * time.Millisecond):
+	}
 	require.NoError(t, g.Close())
+	require.NoError(t, <-done)
 }

@@ -103,9 +103,8 @@ type ListenOptions struct {
 }
 
 // Listen guards any number of processes that connect to a unix socket. A socket that is left there of an earlier guard is
-// replaced. It returns when ctx has ended and no process is guarded any more; when interrupt is closed it returns at once.
-// Call it once, in a process of its own: "zkelect guard --listen PATH" does.
-func Listen(ctx context.Context, interrupt <-chan struct{}, path string, opts *ListenOptions) error {
+// replaced. It returns when ctx has ended and no process is guarded any more. "zkelect guard --listen PATH" does it.
+func Listen(ctx context.Context, path string, opts *ListenOptions) error {
 	var o ListenOptions
 	if opts != nil {
 		o = *opts
@@ -144,16 +143,7 @@ func Listen(ctx context.Context, interrupt <-chan struct{}, path string, opts *L
 	if err := s.watch(s.listener); err != nil {
 		return fmt.Errorf("guard: %w", err)
 	}
-	defer context.AfterFunc(ctx, func() { s.tell('q') })()
-	done := make(chan struct{})
-	defer close(done)
-	go func() {
-		select {
-		case <-interrupt:
-			s.tell('i')
-		case <-done:
-		}
-	}()
+	defer context.AfterFunc(ctx, s.quit)()
 	o.Logger.Info("guard: listening", "socket", path)
 	if err := s.serve(); err != nil {
 		return fmt.Errorf("guard: %w", err)
@@ -213,7 +203,7 @@ type serving struct {
 	listener int   // 0 for a helper
 
 	epoll     int
-	wake      [2]int // a pipe on which tell tells
+	wake      [2]int // a pipe, by which quit ends the sleep
 	processes []*guarded
 	closings  sync.WaitGroup
 	quitting  bool
@@ -229,7 +219,8 @@ func (s *serving) begin() (err error) {
 	return s.watch(s.wake[0])
 }
 
-func (s *serving) tell(what byte) { _, _ = syscall.Write(s.wake[1], []byte{what}) }
+// quit makes the guard end when no process is guarded any more. It is called on other goroutines.
+func (s *serving) quit() { _, _ = syscall.Write(s.wake[1], []byte{0}) }
 
 func (s *serving) watch(fd int) error {
 	return os.NewSyscallError("epoll_ctl", syscall.EpollCtl(s.epoll, syscall.EPOLL_CTL_ADD, fd, &syscall.EpollEvent{Events: syscall.EPOLLIN, Fd: int32(fd)}))
@@ -259,9 +250,7 @@ func (s *serving) serve() error {
 		for _, event := range events[:max(n, 0)] {
 			switch fd := int(event.Fd); {
 			case fd == s.wake[0]:
-				if s.told() {
-					return nil
-				}
+				s.quits()
 			case fd == s.listener:
 				s.accept()
 			default:
@@ -274,15 +263,13 @@ func (s *serving) serve() error {
 	return nil
 }
 
-// told reports whether the guard is to end at once.
-func (s *serving) told() bool {
+func (s *serving) quits() {
 	var buffer [16]byte
-	n, _ := syscall.Read(s.wake[0], buffer[:])
+	_, _ = syscall.Read(s.wake[0], buffer[:])
 	s.quitting = true
 	if len(s.processes) > 0 && s.log != nil {
 		s.log.Info("guard: ending when no process is guarded any more", "processes", len(s.processes))
 	}
-	return slices.Contains(buffer[:max(n, 0)], 'i')
 }
 
 func (s *serving) accept() {

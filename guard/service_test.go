@@ -143,7 +143,7 @@ func serve(c configuration) {
 			die(lines.Text(), ballast)
 		}
 	}
-	<-make(chan struct{}) // its end is the test's to bring about
+	os.Exit(0) // the test has ended
 }
 
 // die is each way to die but those that come from outside.

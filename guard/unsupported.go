@@ -35,4 +35,4 @@ type ListenOptions struct {
 }
 
 // Listen returns ErrUnsupported.
-func Listen(context.Context, <-chan struct{}, string, *ListenOptions) error { return ErrUnsupported }
+func Listen(context.Context, string, *ListenOptions) error { return ErrUnsupported }

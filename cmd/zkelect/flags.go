@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/zkelection/election"
+	sessionguard "github.com/zkelection/election/guard"
 	"github.com/zkelection/election/testutil"
 )
 
@@ -31,6 +32,8 @@ type options struct {
 	auth    string
 	wait    time.Duration
 	verbose bool
+
+	guard *sessionguard.Guard // of the session that connect opens; nil for none
 }
 
 // newOptions defines the common flags. wait is the default of --wait.
@@ -143,7 +146,7 @@ func (o *options) connect(ctx context.Context) (s *election.Session, closeAll fu
 		servers = srv.Servers()
 		o.env.say("a ZooKeeper for trying things out runs here: ZK_SERVERS=%s", srv.Addr())
 	}
-	opts := &election.SessionOptions{TickTime: o.tick, Logger: logger}
+	opts := &election.SessionOptions{TickTime: o.tick, Logger: logger, Guard: o.guard}
 	if scheme, credentials, ok := strings.Cut(o.auth, ":"); ok {
 		opts.Auth = []election.Auth{{Scheme: scheme, Credentials: []byte(credentials)}}
 	}

@@ -16,6 +16,8 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+
+	sessionguard "github.com/zkelection/election/guard"
 )
 
 // Exit codes. Those of run that are not the command's own are what env and
@@ -41,6 +43,7 @@ Commands:
   watch    print each leader, and each leader's death, as it happens
   status   show an election: its leader and its candidates in order
   list     list the elections
+  guard    close the sessions of services that die, so that the next leads at once
   version  print the version
 
 "zkelect COMMAND --help" tells the flags and exit codes of each.
@@ -58,7 +61,7 @@ type command struct {
 }
 
 func commands() []command {
-	return []command{runCommand(), watchCommand(), statusCommand(), listCommand()}
+	return []command{runCommand(), watchCommand(), statusCommand(), listCommand(), guardCommand()}
 }
 
 // env is what a command has of the process.
@@ -81,6 +84,7 @@ type interrupted struct{ signal syscall.Signal }
 func (i interrupted) Error() string { return i.signal.String() }
 
 func main() {
+	sessionguard.Init(nil) // in a process that is to be the guard of another's sessions this does not return
 	if len(os.Args) > 1 && os.Args[1] == guardArgument {
 		os.Exit(guard(os.Args[2:]))
 	}

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	sessionguard "github.com/zkelection/election/guard"
 	"github.com/zkelection/election/testutil"
 	"github.com/zkelection/election/testutil/realzk"
 )
@@ -23,6 +24,7 @@ import (
 const asZkelect = "ZKELECT_TEST_AS_ZKELECT"
 
 func TestMain(m *testing.M) {
+	sessionguard.Init(nil)
 	if os.Getenv(asZkelect) != "" {
 		main()
 	}
@@ -232,6 +234,12 @@ func TestUsage(t *testing.T) {
 		{"watch --servers 127.0.0.1:1 --wait 300ms --election e", 1, "no ZooKeeper answers"},
 		{"run --servers 127.0.0.1:1 --wait 300ms --election e -- true", 125, "no ZooKeeper answers"},
 		{"list --servers x:1 more", 2, `"more"`},
+		{"guard --help", 0, "--listen"},
+		{"guard", 2, "--listen"},
+		{"guard --listen /nowhere/at/all more", 2, `"more"`},
+		{"guard --listen /nowhere/at/all --mode 9", 2, "octal"},
+		{"guard --listen /nowhere/at/all", 1, "no such file"},
+		{"run --servers x:1 --election e --guard /nowhere/at/all -- true", 125, "no such file"},
 		{"list --dev --root relative", 2, "not absolute"},
 	} {
 		t.Run(test.args, func(t *testing.T) {
@@ -262,6 +270,12 @@ func TestHelpTellsEveryFlag(t *testing.T) {
 			t.Errorf("%s: %v", c.name, err)
 		}
 		help := e.stdout.(*lines).String()
+		if c.name == "guard" {
+			if !strings.Contains(help, "\n  --listen") {
+				t.Error("guard: no word of --listen")
+			}
+			continue // it has none of the common ones
+		}
 		for _, flag := range []string{"servers", "dev", "root", "timeout", "tick", "auth", "wait", "verbose"} {
 			if !strings.Contains(help, "\n  --"+flag) {
 				t.Errorf("%s: no word of --%s", c.name, flag)

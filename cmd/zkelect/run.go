@@ -12,6 +12,7 @@ import (
 	"github.com/go-zookeeper/zk"
 
 	"github.com/zkelection/election"
+	sessionguard "github.com/zkelection/election/guard"
 )
 
 func runCommand() command {
@@ -31,10 +32,12 @@ fencing token: a number that grows from leader to leader, with which a store can
 refuse what a leader of the past still sends. COMMAND runs in a process group of
 its own, which the signals go to, and a terminal is not its standard input.
 
-If zkelect itself is killed (kill -9), COMMAND is killed at once; if it is
-stopped (kill -STOP), COMMAND is killed when the lease ends, before another
-candidate leads. After a lease that was lost in any other way, the next leader
-may begin while COMMAND has its grace time: --grace 0 leaves it none.`,
+If zkelect itself is killed (kill -9), COMMAND is killed at once, and when it has
+ended the next candidate leads, without waiting for the session timeout: that is
+what --guard is for. If zkelect is stopped (kill -STOP), COMMAND is killed when
+the lease ends, before another candidate leads. After a lease that was lost in
+any other way, the next leader may begin while COMMAND has its grace time:
+--grace 0 leaves it none.`,
 		exits: `
   N      COMMAND's own status; 128 and the signal's number if a signal ended it
   2      the command line is wrong
@@ -52,6 +55,7 @@ type job struct {
 	env       *env
 	session   *election.Session
 	candidate *election.Candidate
+	guard     *sessionguard.Guard
 	name      string
 	data      string
 	argv      []string
@@ -72,6 +76,7 @@ func run(ctx context.Context, e *env, args []string) (int, error) {
 	keep := o.Bool("keep", false, "contend again after COMMAND has exited or leadership was lost, until a signal comes")
 	pause := o.Duration("pause", time.Second, "with --keep, how long others may lead before this candidate contends again after COMMAND has exited")
 	standby := o.Bool("standby", false, "take over two writes sooner when next in line, for up to eight small writes in each session timeout")
+	guarding := o.String("guard", "own", "what ends the session when zkelect is killed: own for a process of its own, off for nothing, or the `SOCKET` of a zkelect guard")
 	private := o.Bool("private", false, "with --auth, let nobody but holders of the same credentials see or touch this candidate, and the election if this creates it")
 	if err := o.parse(args); err != nil {
 		return exitUsage, err
@@ -95,7 +100,8 @@ func run(ctx context.Context, e *env, args []string) (int, error) {
 	if strings.ContainsRune(*data, 0) {
 		return exitUsage, usageError{errors.New("a NUL in --data")}
 	}
-	if _, err := exec.LookPath(o.Arg(0)); err != nil {
+	_, err := exec.LookPath(o.Arg(0))
+	if err != nil {
 		return notStarted(err), err
 	}
 	if !o.isSet("data") {
@@ -105,6 +111,10 @@ func run(ctx context.Context, e *env, args []string) (int, error) {
 		}
 		*data = fmt.Sprintf("%s:%d", host, os.Getpid())
 	}
+	if o.guard, err = startSessionGuard(o, *guarding); err != nil {
+		return exitRunFailed, err
+	}
+	defer func() { _ = o.guard.Close() }()
 	s, closeAll, err := o.connect(ctx)
 	if err != nil {
 		return signalledOr(ctx, err)
@@ -118,7 +128,7 @@ func run(ctx context.Context, e *env, args []string) (int, error) {
 	if err != nil {
 		return exitUsage, misuse(err)
 	}
-	j := &job{env: e, session: s, candidate: c, name: *name, data: *data, argv: o.Args(), grace: *grace, keep: *keep}
+	j := &job{env: e, session: s, candidate: c, guard: o.guard, name: *name, data: *data, argv: o.Args(), grace: *grace, keep: *keep}
 	return j.run(ctx, *pause)
 }
 
@@ -160,6 +170,14 @@ func (j *job) lead(ctx context.Context, term election.Term) error {
 	if err != nil {
 		return fmt.Errorf("start %s: %w", j.argv[0], err)
 	}
+	// When this process dies, the command's guard kills the command, and the
+	// session is closed only after both have ended.
+	release, err := j.guard.Await(g.process.Process.Pid)
+	if err != nil {
+		g.stop(0)
+		return fmt.Errorf("start %s: %w", j.argv[0], err)
+	}
+	defer release()
 	if !g.allow(j.candidate.LeaseUntil()) {
 		g.stop(0) // leadership has ended meanwhile; the command was not begun
 		return nil

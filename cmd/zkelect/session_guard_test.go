@@ -1,0 +1,118 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	sessionguard "github.com/zkelection/election/guard"
+)
+
+// successionTimeout is a session timeout that no test waits for.
+const successionTimeout = 40 * time.Second
+
+// successors starts A, which leads, and B, which waits, under sessions that last long by themselves.
+func successors(t *testing.T, servers string, j journal, flags ...string) (a, b *process) {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		t.Skip(sessionguard.ErrUnsupported)
+	}
+	return pair(t, servers, j, append([]string{"--timeout", successionTimeout.String()}, flags...)...)
+}
+
+func leadsSoon(t *testing.T, j journal) {
+	t.Helper()
+	began := time.Now()
+	until(t, "B to lead", func() bool { return strings.Count(j.read(), "B\n") >= 3 })
+	if took := time.Since(began); took > successionTimeout/2 {
+		t.Errorf("B led after %v: the session has ended by itself", took)
+	}
+	if who := overlap(j.read()); who != "" {
+		t.Errorf("%s went on while another led", who)
+	}
+}
+
+// TestRunSucceeded: a zkelect that is killed is succeeded at once, with the guard of its own and with one on a socket, and
+// its command has ended by then.
+func TestRunSucceeded(t *testing.T) {
+	t.Run("own", func(t *testing.T) {
+		onBoth(t, func(t *testing.T, servers string) {
+			j := newJournal(t)
+			a, _ := successors(t, servers, j)
+			a.signal(syscall.SIGKILL)
+			leadsSoon(t, j)
+		})
+	})
+	t.Run("socket", func(t *testing.T) {
+		onBoth(t, func(t *testing.T, servers string) {
+			j := newJournal(t)
+			socket := filepath.Join(t.TempDir(), "guard")
+			g := start(t, "", "guard", "--listen", socket)
+			g.says(&g.stderr, "listening")
+			a, b := successors(t, servers, j, "--guard", socket)
+			a.signal(syscall.SIGKILL)
+			leadsSoon(t, j)
+			g.says(&g.stderr, "is closed")
+			g.signal(syscall.SIGTERM)
+			g.says(&g.stderr, "ending when no process is guarded any more")
+			b.signal(syscall.SIGTERM)
+			b.wait()
+			if status := g.wait(); status != exitOK {
+				t.Errorf("the guard's status is %d", status)
+			}
+		})
+	})
+}
+
+// TestRunWaitsForTheCommand: the command's guard is stopped, and so the command goes on when zkelect is killed. The next
+// one does not lead before it has ended.
+func TestRunWaitsForTheCommand(t *testing.T) {
+	onBoth(t, func(t *testing.T, servers string) {
+		j := newJournal(t)
+		a, _ := successors(t, servers, j)
+		var keeper int
+		for _, child := range children(t, a.cmd.Process.Pid) {
+			if len(children(t, child)) > 0 {
+				keeper = child
+			}
+		}
+		if keeper == 0 {
+			t.Fatal("the command has no guard")
+		}
+		if err := syscall.Kill(keeper, syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		a.signal(syscall.SIGKILL)
+		before := strings.Count(j.read(), "A\n")
+		until(t, "a second of the command's life", func() bool { return strings.Count(j.read(), "A\n") > before+50 })
+		if strings.Contains(j.read(), "B\n") {
+			t.Error("B leads while A's command goes on")
+		}
+		if err := syscall.Kill(keeper, syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		leadsSoon(t, j)
+	})
+}
+
+// children are the processes that a process has started.
+func children(t *testing.T, parent int) (pids []int) {
+	t.Helper()
+	stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", parent))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range stats {
+		for _, field := range strings.Fields((journal{path}).read()) {
+			var pid int
+			if _, err := fmt.Sscan(field, &pid); err == nil {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids
+}
