@@ -32,6 +32,7 @@ const serviceVariable = "GUARD_TEST_SERVICE"
 // configuration is what a service is to do.
 type configuration struct {
 	Servers   []string
+	More      []string // servers that the guard knows besides
 	Timeout   time.Duration
 	Name      string            // of the election
 	Sessions  int               // 0 means one
@@ -89,6 +90,9 @@ func serve(c configuration) {
 		check(err)
 		say("guard ready in %v", time.Since(began))
 		opts.Guard = g
+		if c.More != nil {
+			opts.Guard = knowing{g, c.More}
+		}
 	}
 	var sessions []*election.Session
 	for i := range max(1, c.Sessions) {
@@ -144,6 +148,19 @@ func serve(c configuration) {
 		}
 	}
 	os.Exit(0) // the test has ended
+}
+
+// knowing is a guard that is told of more servers than the client has.
+type knowing struct {
+	*guard.Guard
+	servers []string
+}
+
+func (k knowing) Hold(owner any, session *guard.Session) {
+	if session != nil {
+		session.Servers = k.servers
+	}
+	k.Guard.Hold(owner, session)
 }
 
 // die is each way to die but those that come from outside.
@@ -242,7 +259,10 @@ func launch(t *testing.T, c configuration, change func(*exec.Cmd)) *service {
 		c.Name = strings.ReplaceAll(t.Name(), "/", "-")
 	}
 	if c.LogFile == "" && c.Socket == "" {
-		c.LogFile = filepath.Join(t.TempDir(), "log")
+		dir, err := os.MkdirTemp("", "guard") //nolint:usetesting // the guard may write to it after the test
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = os.RemoveAll(dir) })
+		c.LogFile = filepath.Join(dir, "log")
 	}
 	s.log = c.LogFile
 	text, err := json.Marshal(c)
@@ -250,9 +270,6 @@ func launch(t *testing.T, c configuration, change func(*exec.Cmd)) *service {
 	s.cmd = exec.Command(os.Args[0])
 	s.cmd.Env = append(os.Environ(), serviceVariable+"="+string(text))
 	s.cmd.Stderr = io.Discard
-	if testing.Verbose() {
-		s.cmd.Stderr = os.Stderr
-	}
 	if change != nil {
 		change(s.cmd)
 	}

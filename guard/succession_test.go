@@ -1,0 +1,214 @@
+//go:build linux
+
+package guard_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/zkelection/election/testutil"
+)
+
+// successionTimeout is the session timeout of the services on a real ensemble, whose tick is half a second.
+const successionTimeout = 6 * time.Second
+
+// TestSuccession: on a real ensemble of three, from each kind of death of the leader to OnWin of the next one. With
+// -guard.long each is done fifty times, on a machine that has nothing else to do, and what is promised is asked for;
+// otherwise five times, and whatever is done before the session has ended by itself is good.
+func TestSuccession(t *testing.T) {
+	zookeeper := testutil.StartZooKeeper(t, 3)
+	rounds := 5
+	if *long {
+		rounds = 50
+	}
+	for _, test := range []struct {
+		how     string
+		ballast int // MiB
+		group   int // MiB that its control group may have; 0 for none
+	}{
+		{"kill -9", 0, 0},
+		{"kill -9", 64, 0},
+		{"panic", 0, 0},
+		{"os.Exit", 0, 0},
+		{"SIGSEGV", 0, 0},
+		{"memory", 0, 100},
+	} {
+		name := test.how
+		if test.ballast > 0 {
+			name = fmt.Sprintf("%s, %d MiB", test.how, test.ballast)
+		}
+		t.Run(name, func(t *testing.T) {
+			c := configuration{Servers: zookeeper.Servers(), Timeout: successionTimeout, Ballast: test.ballast}
+			var change func(*exec.Cmd)
+			if test.group > 0 {
+				change = inGroup(t, test.group)
+			}
+			stand := func() *service {
+				s := launch(t, c, change)
+				s.says("stands")
+				return s
+			}
+			leader := stand()
+			leader.says("won ")
+			var all []time.Duration
+			for range rounds {
+				next := stand()
+				// Two heartbeats make the lease of the next in line, a quarter of the timeout; nothing tells of it.
+				time.Sleep(successionTimeout / 2)
+				leader.tell(test.how)
+				died := died(t, leader, test.how)
+				var won int64
+				_, err := fmt.Sscanf(next.says("won "), "won 0 %d", &won)
+				require.NoError(t, err)
+				<-leader.exited
+				all = append(all, time.Duration(won-died))
+				leader = next
+			}
+			slices.Sort(all)
+			median, longest := all[len(all)/2], all[len(all)-1]
+			t.Logf("%s: %d deaths: median %.1f ms, longest %.1f ms, shortest %.1f ms", name, len(all), ms(median), ms(longest), ms(all[0]))
+			require.Less(t, longest, successionTimeout/2, "the session has ended by itself")
+			if *long {
+				require.LessOrEqual(t, median, 50*time.Millisecond)
+				require.LessOrEqual(t, longest, 500*time.Millisecond)
+			}
+		})
+	}
+}
+
+func ms(d time.Duration) float64 { return float64(d) / 1e6 }
+
+// died is when the leader began to die. What the memory killer does is known from its parent's being told of the end, a
+// moment late.
+func died(t *testing.T, s *service, how string) (at int64) {
+	t.Helper()
+	if how == "memory" {
+		<-s.exited
+		return time.Now().UnixNano()
+	}
+	_, err := fmt.Sscanf(s.says("dies "), "dies %d", &at)
+	require.NoError(t, err)
+	return at
+}
+
+// inGroup has a service run in a control group with so much memory, its guard with it.
+func inGroup(t *testing.T, megabytes int) func(*exec.Cmd) {
+	t.Helper()
+	name := fmt.Sprintf("election-guard-%d", os.Getpid())
+	for root, limit := range map[string]string{"/sys/fs/cgroup/memory": "memory.limit_in_bytes", "/sys/fs/cgroup": "memory.max"} {
+		group := filepath.Join(root, name)
+		if os.Mkdir(group, 0o755) != nil {
+			continue
+		}
+		t.Cleanup(func() {
+			until(t, "an empty control group", func() bool { return syscall.Rmdir(group) == nil })
+		})
+		if os.WriteFile(filepath.Join(group, limit), []byte(fmt.Sprint(megabytes<<20)), 0o600) != nil {
+			continue
+		}
+		return func(cmd *exec.Cmd) {
+			cmd.Path = "/bin/sh"
+			cmd.Args = []string{"sh", "-c", `echo $$ > "$0" && exec "$1"`, filepath.Join(group, "cgroup.procs"), os.Args[0]}
+		}
+	}
+	t.Skip("no control group with a limit of memory can be made here")
+	return nil
+}
+
+// TestEnforceAuth: a server that wants sessions to have credentials refuses to close one without. The guard has them; and
+// one that had not would leave the session its time, and no more.
+func TestEnforceAuth(t *testing.T) {
+	t.Parallel()
+	zookeeper := testutil.StartZooKeeperWith(t, 1, testutil.EnsembleOptions{
+		Properties: []string{"zookeeper.enforce.auth.enabled=true", "zookeeper.enforce.auth.schemes=digest"},
+	})
+	c := configuration{Servers: zookeeper.Servers(), Auth: "user:password"}
+	s := start(t, c)
+	s.says("won ")
+	s.kill()
+	until(t, "the guard's word of it", func() bool { return s.guardLog() != "" })
+	require.Contains(t, s.guardLog(), "is closed")
+}
+
+// TestQuorumLost: the ensemble loses its quorum when the leader dies. The guard goes on until there is one again.
+func TestQuorumLost(t *testing.T) {
+	t.Parallel()
+	zookeeper := testutil.StartZooKeeper(t, 3)
+	s := start(t, configuration{Servers: zookeeper.Servers(), Timeout: 20 * time.Second})
+	s.says("won ")
+	followers := slices.DeleteFunc([]int{0, 1, 2}, func(i int) bool { return i == zookeeper.Leader() })
+	for _, i := range followers {
+		zookeeper.Pause(i)
+	}
+	s.kill()
+	time.Sleep(500 * time.Millisecond) // some tries
+	require.NotContains(t, s.guardLog(), "is closed")
+	for _, i := range followers {
+		zookeeper.Resume(i)
+	}
+	until(t, "the guard's word of it", func() bool { return s.guardLog() != "" })
+	require.Contains(t, s.guardLog(), "is closed")
+	until(t, "the end of the session", func() bool {
+		dump, err := zookeeper.FourLetter(max(0, zookeeper.Leader()), "dump")
+		return err == nil && !strings.Contains(dump, fmt.Sprintf("0x%x", s.session))
+	})
+}
+
+// TestFirstMemberHangs: the server that the session is connected to stops at the moment of the death.
+func TestFirstMemberHangs(t *testing.T) {
+	t.Parallel()
+	zookeeper := testutil.StartZooKeeper(t, 3)
+	follower := (zookeeper.Leader() + 1) % 3
+	servers := zookeeper.Servers()
+	// The client takes the servers in random order: with the one first, and then all, it would not be known which.
+	s := start(t, configuration{Servers: servers[follower : follower+1], More: servers})
+	s.says("won ")
+	zookeeper.Pause(follower)
+	began := time.Now()
+	s.kill()
+	until(t, "the guard's word of it", func() bool { return s.guardLog() != "" })
+	require.Contains(t, s.guardLog(), "is closed")
+	require.Less(t, time.Since(began), 10*time.Second)
+	zookeeper.Resume(follower)
+}
+
+// TestCost measures what a guard takes.
+func TestCost(t *testing.T) {
+	t.Parallel()
+	srv := newServer(t)
+	for name, c := range map[string]configuration{"helper": {Executable: os.Args[0]}, "own": {}} {
+		c.Servers = srv.Servers()
+		s := start(t, c)
+		pid := s.guards()[0]
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		require.NoError(t, err)
+		stat := func() string {
+			text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+			require.NoError(t, err)
+			fields := strings.Fields(string(text))
+			return strings.Join(fields[13:15], " ") // the ticks that it has run
+		}
+		before := stat()
+		descriptors, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+		require.NoError(t, err)
+		time.Sleep(2 * time.Second)
+		require.Equal(t, before, stat(), "it does something while nothing happens")
+		require.LessOrEqual(t, len(descriptors), 16)
+		for line := range strings.Lines(string(status)) {
+			if key, _, _ := strings.Cut(line, ":"); slices.Contains([]string{"VmRSS", "RssAnon", "Threads"}, key) {
+				t.Logf("%s: %s", name, strings.Join(strings.Fields(line), " "))
+			}
+		}
+		t.Logf("%s: %d descriptors, %s", name, len(descriptors), s.says("guard ready"))
+		s.kill()
+	}
+}
