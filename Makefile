@@ -6,7 +6,8 @@
 # make bench   benchmarks against the barest recipe, and the long soak; prints tables (docs/performance.md)
 # make chaos   CHAOS_FAULTS faults on a real ensemble, half an hour; writes docs/chaos.md and docs/chaos.svg;
 #              ZOOKEEPER=3.9 chooses the release
-# make chaos-short  CHAOS_DURATION of it, for CI
+# make chaos-guard  the faults again, on candidates that have a guard
+# make chaos-short  CHAOS_DURATION of each, for CI
 # make tools   only installs the linters
 
 GO ?= go
@@ -110,18 +111,24 @@ bench: deps
 	@$(REAL) scripts/bench "$(GO)"
 
 CHAOS_FAULTS ?= 220
-CHAOS_DURATION ?= 3m30s
+CHAOS_DURATION ?= 1m45s
 ZOOKEEPER ?= 3.8
 CHAOS = $(REAL) ELECTION_ZOOKEEPER_RELEASE=$(ZOOKEEPER) $(GO) test -count=1 -v -timeout 90m ./chaos
 
 # These measure time, so they want the machine for themselves.
 .PHONY: chaos
 chaos: deps
-	$(CHAOS) -run 'TestChaos|TestFollowerCutOff|TestStoppedLeader' -chaos.faults=$(CHAOS_FAULTS) -chaos.rolls=5 -chaos.cuts=3 -chaos.peers -chaos.stops=20 -chaos.report=$(CURDIR)/docs
+	$(CHAOS) -run 'TestChaos|TestFollowerCutOff|TestStoppedLeader|TestKilledLeader' -chaos.faults=$(CHAOS_FAULTS) -chaos.rolls=5 -chaos.cuts=3 -chaos.kills=3 -chaos.peers -chaos.stops=20 -chaos.report=$(CURDIR)/docs
 
 .PHONY: chaos-short
 chaos-short: deps
 	$(CHAOS) -run TestChaos -chaos.duration=$(CHAOS_DURATION)
+	$(CHAOS) -run 'TestChaos|TestKilledLeader' -chaos.duration=$(CHAOS_DURATION) -chaos.guard -chaos.rolls=0
+
+# The same faults on candidates that have a guard each.
+.PHONY: chaos-guard
+chaos-guard: deps
+	$(CHAOS) -run TestChaos -chaos.faults=$(CHAOS_FAULTS) -chaos.guard -chaos.rolls=0
 
 .PHONY: tools
 tools: $(GOLANGCI_LINT) $(STATICCHECK) $(GOFUMPT)

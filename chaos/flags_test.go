@@ -15,8 +15,10 @@ var (
 	flagSeed     = flag.Uint64("chaos.seed", 0, "seed of the faults' order, targets and durations; 0 for another each time")
 	flagRolls    = flag.Int("chaos.rolls", 1, "rolling restarts in TestChaos")
 	flagCuts     = flag.Int("chaos.cuts", 1, "rounds of TestFollowerCutOff")
-	flagPeers    = flag.Bool("chaos.peers", false, "measure other libraries in TestFollowerCutOff, too")
+	flagKills    = flag.Int("chaos.kills", 1, "rounds of TestKilledLeader")
+	flagPeers    = flag.Bool("chaos.peers", false, "measure other libraries in TestFollowerCutOff and TestKilledLeader, too")
 	flagStops    = flag.Int("chaos.stops", 3, "rounds of TestStoppedLeaderWithUnreadData")
+	flagGuard    = flag.Bool("chaos.guard", false, "the candidates of TestChaos have a guard each")
 	flagReport   = flag.String("chaos.report", "", "directory to write chaos.md and chaos.svg to")
 )
 

@@ -139,9 +139,11 @@ type contestant struct {
 }
 
 // agentIn is the agent in one of its modes.
-func agentIn(mode string) func(f *fleet, who, servers, election string) *agent {
+func agentIn(mode string, more ...string) func(f *fleet, who, servers, election string) *agent {
 	return func(f *fleet, who, servers, election string) *agent {
-		return f.start(who, "-mode", mode, "-election", election, "-servers", servers, "-timeout", sessionTimeout.String())
+		return f.start(who, append([]string{
+			"-mode", mode, "-election", election, "-servers", servers, "-timeout", sessionTimeout.String(),
+		}, more...)...)
 	}
 }
 

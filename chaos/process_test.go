@@ -80,12 +80,13 @@ func newFleet(tb testing.TB) *fleet {
 // agent is one process. Its name is that of the candidate, with the number of
 // times that it has been started.
 type agent struct {
-	fleet *fleet
-	name  string
-	cmd   *exec.Cmd
-	stdin io.WriteCloser
-	log   *tail
-	ended chan struct{} // the process is gone and its output read
+	fleet   *fleet
+	name    string
+	cmd     *exec.Cmd
+	stdin   io.WriteCloser
+	guarded bool
+	log     *tail
+	ended   chan struct{} // the process is gone and its output read
 
 	// Guarded by fleet.mu.
 	state   state
@@ -117,6 +118,7 @@ func (f *fleet) startCommand(name, program string, args ...string) *agent {
 	f.tb.Helper()
 	a := &agent{fleet: f, name: name, ended: make(chan struct{}), log: &tail{}}
 	a.cmd = exec.Command(program, args...)
+	a.guarded = slices.Contains(args, "-guard")
 	a.cmd.Stderr = a.log
 	a.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var err error
@@ -212,10 +214,15 @@ func (a *agent) kill() {
 	already := a.killing
 	a.killing = true
 	a.fleet.mu.Unlock()
+	before := history.Now()
 	if err := a.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		a.fleet.tb.Errorf("kill %s: %v", a.name, err)
 	}
 	<-a.ended
+	if !already && a.guarded {
+		// No sooner than its last sign of life.
+		a.fleet.note(history.Event{At: max(before, a.look().lastTrue+1), Who: a.name, Kind: history.Dead})
+	}
 	if !already {
 		a.fleet.note(history.Event{Who: a.name, Kind: history.Killed})
 	}

@@ -25,6 +25,9 @@ var results struct {
 	contestants  []string // of the cuts, in their order
 	cuts         []followerCut
 	stops        *stopResult
+
+	killContestants []string // of the kills, in their order
+	kills           []leaderKilled
 }
 
 // writeReport writes chaos.md and chaos.svg.
@@ -94,6 +97,20 @@ func writeReport(dir string) error {
 				overlap = append(overlap, fmt.Sprintf("%.2f s", c[i].overlap.Seconds()))
 			}
 			say("| %s | %s | %s | **%s** |", name, strings.Join(down, ", "), strings.Join(until, ", "), strings.Join(overlap, ", "))
+		}
+	}
+	if len(results.kills) > 0 {
+		say("\n## The leader killed\n")
+		say("`kill -9` of a leader on a healthy ensemble of tickTime %v, session timeout %v: how long until the next one led. A", tick, sessionTimeout)
+		say("guard closes the session of the dead process; without one the session has to end by itself.\n")
+		say("| %d kills | the next led after |", len(results.kills))
+		say("|---|--:|")
+		for i, name := range results.killContestants {
+			var took []string
+			for _, k := range results.kills {
+				took = append(took, fmt.Sprintf("%.3f s", k[i].Seconds()))
+			}
+			say("| %s | %s |", name, strings.Join(took, ", "))
 		}
 	}
 	if s := results.stops; s != nil {

@@ -99,6 +99,9 @@ func (w *world) populate(election string, timeout time.Duration, tickGiven bool)
 		if i >= 2 {
 			c.args = append(c.args, "-follow-leader")
 		}
+		if *flagGuard {
+			c.args = append(c.args, "-guard")
+		}
 		w.candidates = append(w.candidates, c)
 		w.startCandidate(c)
 	}

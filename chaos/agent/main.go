@@ -17,6 +17,7 @@ import (
 
 	"github.com/zkelection/election"
 	"github.com/zkelection/election/chaos/internal/history"
+	"github.com/zkelection/election/guard"
 )
 
 // contender is what all kinds of candidates have in common.
@@ -44,6 +45,7 @@ type options struct {
 	follow   bool
 	poke     string
 	dialer   zk.Dialer
+	guard    *guard.Guard
 	out      *history.Writer
 }
 
@@ -53,6 +55,7 @@ func main() {
 		servers = flag.String("servers", "", "the nodes, HOST:PORT each, with commas")
 		local   = flag.String("local", "", "the address to connect from")
 		patient = flag.Bool("patient", false, "never give up a connection for want of an answer")
+		guarded = flag.Bool("guard", false, "have a guard close the session when this process dies")
 		every   = flag.Duration("every", 3*time.Millisecond, "time between samples")
 	)
 	flag.StringVar(&o.name, "name", "agent", "what the process is called in the history, and its data")
@@ -64,8 +67,16 @@ func main() {
 	flag.BoolVar(&o.follow, "follow-leader", false, "FollowLeader")
 	flag.StringVar(&o.poke, "poke", "", "a node to watch, so that the test can leave unread data in the socket")
 	flag.Parse()
+	// The guard is this program again, with the same flags, and connects from the same address.
+	guard.Init(func() (zk.Dialer, error) { return dialer(*local, false), nil })
 	o.servers = strings.Split(*servers, ",")
 	o.dialer = dialer(*local, *patient)
+	if *guarded {
+		var err error
+		if o.guard, err = guard.Start(&guard.Options{Logger: logger()}); err != nil {
+			fail(err)
+		}
+	}
 	o.out = history.NewWriter(os.Stdout, o.name)
 	o.out.Write(history.Event{Kind: history.Start})
 
@@ -145,7 +156,7 @@ type candidate struct {
 
 func newCandidate(o options) (*candidate, error) {
 	session, err := election.Connect(o.servers, o.timeout, &election.SessionOptions{
-		Dialer: o.dialer, TickTime: o.tick, Logger: logger(),
+		Dialer: o.dialer, TickTime: o.tick, Logger: logger(), Guard: o.guard,
 	})
 	if err != nil {
 		return nil, err

@@ -83,6 +83,12 @@ func TestOverlaps(t *testing.T) {
 		"killed, and the next began under its lease": {together(
 			of("a").leads(1, 0, 1000, 3000).says(Killed, 1001),
 			of("b").leads(2, 3500, 6000, 3000)), []time.Duration{500 * time.Millisecond}},
+		"killed with a guard, and the next began under its lease": {together(
+			of("a").leads(1, 0, 1000, 3000).says(Dead, 1001),
+			of("b").leads(2, 1010, 6000, 3000)), nil},
+		"stopped, killed with a guard, and the next began before": {together(
+			of("a").leads(1, 0, 1000, 3000).says(Dead, 2000),
+			of("b").leads(2, 1900, 6000, 3000)), []time.Duration{100 * time.Millisecond}},
 		"killed, the lease over before the next": {together(
 			of("a").leads(1, 0, 1000, 3000),
 			of("b").leads(2, 4001, 6000, 3000)), nil},

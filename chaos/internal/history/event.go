@@ -24,6 +24,7 @@ const (
 	StepDown Kind = "stepdown" // OnStepDown was called
 	Release  Kind = "release"  // Resign or Close is about to be called
 	Killed   Kind = "killed"   // nothing follows: the nemesis killed it
+	Dead     Kind = "dead"     // it was killed after this, and has a guard: it claims nothing any more
 	Server   Kind = "server"   // the ZooKeeper node that it is connected to
 )
 

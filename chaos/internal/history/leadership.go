@@ -92,6 +92,8 @@ func stretches(events []Event) []Leadership {
 		case False:
 			// It was false at e.After at the latest, and stays so until it wins.
 			end(e.After)
+		case Dead:
+			end(e.At) // what is dead does not act, whatever is left of its lease
 		case Acked:
 			if open != nil && open.Token == e.Token && open.Acked == 0 {
 				open.Acked = e.At
