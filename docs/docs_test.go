@@ -77,7 +77,7 @@ func TestCode(t *testing.T) {
 	report(t, missing, codeNotIn("control", "```go\nfunc "+"serve(mistake int) {\n```", source))
 }
 
-var logCall = regexp.MustCompile(`(?s)\.(Info|Warn|Error)\("(election: [^"]*)"`)
+var logCall = regexp.MustCompile(`(?s)\.(Info|Warn|Error)\("((?:election|guard): [^"]*)"`)
 
 // logLinesNotIn returns the log lines of source that a document does not list
 // with their level.
@@ -90,13 +90,18 @@ func logLinesNotIn(document, source string) (missing []string) {
 	return missing
 }
 
-var logRow = regexp.MustCompile("\\| (Info|Warn|Error) \\| `(election: [^`]*)` \\|")
+var logRow = regexp.MustCompile("\\| (Info|Warn|Error) \\| `((?:election|guard): [^`]*)` \\|")
 
 func TestLogLines(t *testing.T) {
 	paths, err := filepath.Glob("../*.go")
 	if err != nil {
 		t.Fatal(err)
 	}
+	guards, err := filepath.Glob("../guard/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	paths = append(paths, guards...)
 	var source strings.Builder
 	for _, path := range paths {
 		if !strings.HasSuffix(path, "_test.go") {

@@ -24,7 +24,7 @@ const Environment = "ELECTION_GUARD"
 type Options struct {
 	// Socket is the path of the unix socket of a guard that is there already ("zkelect guard --listen PATH").
 	Socket string
-	// Executable is the helper to start: zkelect, under whatever name, or a program that calls Init. Without it, and
+	// Executable is the helper to start, a path or a name in the PATH: zkelect, or a program that calls Init. Without it, and
 	// without a Socket, what ELECTION_GUARD names is used; without that, the service's own executable if it has called
 	// Init, and else zkelect, if it is found in the PATH.
 	Executable string

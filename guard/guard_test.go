@@ -249,6 +249,19 @@ func TestNeverMainThreadEnded(t *testing.T) {
 	lives(t, srv, s, time.Second)
 }
 
+// A process is frozen as a container is that is paused.
+func TestNeverFrozen(t *testing.T) {
+	t.Parallel()
+	srv := newServer(t)
+	s := start(t, configuration{Servers: srv.Servers()})
+	thaw := freeze(t, s.cmd.Process.Pid)
+	for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		require.True(t, has(srv, s.session))
+	}
+	thaw()
+	lives(t, srv, s, 100*time.Millisecond)
+}
+
 func TestNeverNewImage(t *testing.T) {
 	t.Parallel()
 	srv := newServer(t)

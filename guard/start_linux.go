@@ -166,6 +166,11 @@ func (o Options) resolved() (Options, error) {
 			return o, fmt.Errorf("guard: no guard to start: no Socket, Executable or %s is given, Init has not been called, and %w", Environment, err)
 		}
 	}
+	if !strings.Contains(o.Executable, "/") {
+		if o.Executable, err = exec.LookPath(o.Executable); err != nil {
+			return o, fmt.Errorf("guard: %w", err)
+		}
+	}
 	if o.Executable, err = filepath.Abs(o.Executable); err != nil {
 		return o, err
 	}

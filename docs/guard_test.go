@@ -1,0 +1,38 @@
+package docs_test
+
+import (
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/zkelection/election"
+	"github.com/zkelection/election/guard"
+	"github.com/zkelection/election/testutil"
+)
+
+// guarded connects with a guard, and without one where there is none to be had.
+func guarded(servers []string, logger *slog.Logger) (*election.Session, error) {
+	g, err := guard.Start(&guard.Options{Logger: logger})
+	if err != nil {
+		logger.Warn("no guard: a death costs the session timeout", "error", err)
+	}
+	return election.Connect(servers, 10*time.Second, &election.SessionOptions{Guard: g})
+}
+
+// TestGuarded: where there is no guard the session is as without one.
+func TestGuarded(t *testing.T) {
+	t.Setenv(guard.Environment, "/nowhere")
+	srv, err := testutil.NewServer(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer srv.Close()
+	session, err := guarded(srv.Servers(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer session.Close()
+	if err := session.AwaitConnected(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
