@@ -195,7 +195,9 @@ func TestGivesUp(t *testing.T) {
 	r := at(address)
 	r.Timeout, r.Tick = 400*time.Millisecond, 100*time.Millisecond
 	began := time.Now()
-	require.ErrorIs(t, closeSession(t.Context(), r, nil), errTooLate)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	require.ErrorIs(t, closeSession(ctx, r, nil), errTooLate)
 	require.GreaterOrEqual(t, time.Since(began), 600*time.Millisecond)
 	require.ErrorIs(t, closeSession(t.Context(), at(), nil), errNothingToAsk)
 }
