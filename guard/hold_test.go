@@ -1,0 +1,84 @@
+//go:build linux
+
+package guard
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// lockedBuffer is a log that is read while it is written.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+// TestHold looks at what a guard would find if this process died now.
+func TestHold(t *testing.T) {
+	t.Parallel()
+	log := &lockedBuffer{}
+	g, err := Start(&Options{Executable: os.Args[0], Logger: slog.New(slog.NewTextHandler(log, nil))})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, g.Close()) }()
+	found := func() []*record {
+		records, err := sharedMemory(g.memory.fd)
+		require.NoError(t, err)
+		return records
+	}
+	require.Empty(t, found())
+
+	// The names are resolved now, and not when it is too late to know what they meant.
+	g.Hold("a", &Session{ID: 1, Servers: []string{"localhost:2181", "127.0.0.9:2181", "no.such.name.invalid:2181"}})
+	require.Len(t, found(), 1)
+	require.Equal(t, []server{
+		{Name: "localhost:2181"}, {Name: "127.0.0.9:2181", Addresses: []string{"127.0.0.9:2181"}}, {Name: "no.such.name.invalid:2181"},
+	}, found()[0].Servers)
+	for deadline := time.Now().Add(time.Minute); !slices.Contains(found()[0].Servers[0].Addresses, "127.0.0.1:2181"); time.Sleep(5 * time.Millisecond) {
+		require.True(t, time.Now().Before(deadline), "localhost is not resolved")
+	}
+
+	// What is found late is not written over what has come since.
+	g.Hold("a", &Session{ID: 2, Servers: []string{"localhost:2181"}})
+	g.Hold("a", nil)
+	g.loops.Go(func() {}) // as a name that is resolved
+	require.Empty(t, found())
+
+	g.Hold("b", &Session{ID: 3})
+	g.Hold("b", &Session{ID: 4, Auth: []Auth{{Credentials: make([]byte, slotSize)}}})
+	require.Empty(t, found(), "what is too long leaves the session before it")
+	require.Contains(t, log.String(), "this session is not guarded")
+
+	for i := range maxSessions + 1 {
+		g.Hold(i, &Session{ID: int64(100 + i)})
+	}
+	require.Len(t, found(), maxSessions-1, "one page is that of b")
+	require.Contains(t, log.String(), "too many sessions")
+	g.Hold(7, nil)
+	g.Hold("c", &Session{ID: 5})
+	require.Len(t, found(), maxSessions-1, "a page that is free again is not used")
+	for i := range maxSessions + 1 {
+		g.Hold(i, nil)
+	}
+	require.Len(t, found(), 1)
+	require.Equal(t, int64(5), found()[0].ID, fmt.Sprint(found()))
+}
