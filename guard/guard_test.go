@@ -136,9 +136,9 @@ func TestTwoSessions(t *testing.T) {
 }
 
 // lives looks that a guard has done nothing to a service, and still does when that dies.
-func lives(t *testing.T, srv *testutil.Server, s *service, for_ time.Duration) {
+func lives(t *testing.T, srv *testutil.Server, s *service, still time.Duration) {
 	t.Helper()
-	for end := time.Now().Add(for_); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(still); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		require.True(t, has(srv, s.session), "the session of a living process was closed")
 	}
 	require.Empty(t, s.guardLog(), "the guard has acted on a living process")
@@ -562,8 +562,8 @@ func TestListen(t *testing.T) {
 	require.NoError(t, err)
 	quit()
 	select {
-	case <-done:
-		t.Fatal("it has ended while this process is guarded")
+	case err := <-done:
+		t.Fatal("it has ended while this process is guarded: ", err)
 	case <-time.After(100 * time.Millisecond):
 	}
 	require.NoError(t, g.Close())

@@ -248,10 +248,10 @@ func (s *serving) serve() error {
 			return os.NewSyscallError("epoll_wait", err)
 		}
 		for _, event := range events[:max(n, 0)] {
-			switch fd := int(event.Fd); {
-			case fd == s.wake[0]:
+			switch fd := int(event.Fd); fd {
+			case s.wake[0]:
 				s.quits()
-			case fd == s.listener:
+			case s.listener:
 				s.accept()
 			default:
 				s.handle(fd)
