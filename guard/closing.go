@@ -329,3 +329,6 @@ func literal(host string) []string {
 	}
 	return nil
 }
+
+// sessionName prints a session id as ZooKeeper does.
+func sessionName(id int64) string { return fmt.Sprintf("0x%x", uint64(id)) }

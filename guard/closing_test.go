@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -19,7 +20,12 @@ import (
 // abandoned is a session whose client has gone without a word.
 func abandoned(t *testing.T, srv *testutil.Server) *record {
 	t.Helper()
-	conn, err := net.Dial("tcp", srv.Addr())
+	return abandonedAt(t, srv.Addr())
+}
+
+func abandonedAt(t *testing.T, address string) *record {
+	t.Helper()
+	conn, err := net.Dial("tcp", address)
 	require.NoError(t, err)
 	hello := appendInt32(nil, 0)
 	hello = binary.BigEndian.AppendUint64(hello, 0)
@@ -33,7 +39,7 @@ func abandoned(t *testing.T, srv *testutil.Server) *record {
 	require.NoError(t, conn.Close())
 	return &record{
 		ID: int64(binary.BigEndian.Uint64(answer[8:])), Password: answer[20:36], Timeout: 10 * time.Second,
-		Servers: []server{{Name: srv.Addr(), Addresses: []string{srv.Addr()}}},
+		Servers: []server{{Name: address, Addresses: []string{address}}},
 	}
 }
 
@@ -186,6 +192,29 @@ func TestRefused(t *testing.T) {
 	err := closeSession(t.Context(), at(address), nil)
 	require.ErrorContains(t, err, "-124")
 	require.Equal(t, 1, asked())
+}
+
+// TestRefusedForReal: a server that wants credentials does not close a session without them, and what the guard has asked of
+// it leaves the session the 10 s that it had.
+func TestRefusedForReal(t *testing.T) {
+	t.Parallel()
+	zookeeper := testutil.StartZooKeeperWith(t, 1, testutil.EnsembleOptions{
+		Properties: []string{"zookeeper.enforce.auth.enabled=true", "zookeeper.enforce.auth.schemes=digest"},
+	})
+	r := abandonedAt(t, zookeeper.Servers()[0])
+	err := closeSession(t.Context(), r, nil)
+	var refused refusal
+	require.ErrorAs(t, err, &refused)
+	require.Equal(t, int32(codeNeedsAuth), refused.code)
+	lasts := func() bool {
+		dump, err := zookeeper.FourLetter(0, "dump")
+		return err != nil || strings.Contains(dump, sessionName(r.ID))
+	}
+	began := time.Now()
+	for lasts() {
+		require.Less(t, time.Since(began), 25*time.Second, "it was prolonged")
+		time.Sleep(50 * time.Millisecond)
+	}
 }
 
 // TestGivesUp: never later than the session lasts.

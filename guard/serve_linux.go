@@ -482,9 +482,6 @@ func (s *serving) closeSessions(hello message, records []*record, unread error) 
 	all.Wait()
 }
 
-// sessionName prints a session id as ZooKeeper does.
-func sessionName(id int64) string { return fmt.Sprintf("0x%x", uint64(id)) }
-
 // receive takes one message, without waiting for it.
 func receive(conn int) (m message, descriptors []int, err error) {
 	text, rights := make([]byte, 16<<10), make([]byte, syscall.CmsgSpace(4*253))
