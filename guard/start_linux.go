@@ -459,7 +459,7 @@ func (g *Guard) run(l *link) {
 }
 
 // Hold says what the present session of owner is, or nil when it has none to be closed: never, any more, or because it was
-// closed properly. It is what a election.Session calls, which is the owner, and it does not block: it writes to memory,
+// closed properly. An election.Session calls it, as the owner. It does not block: it writes to memory,
 // and has the servers' names resolved in the background.
 func (g *Guard) Hold(owner any, session *Session) {
 	if g == nil {
