@@ -193,9 +193,16 @@ func sharedMemory(fd int) (records []*record, err error) {
 	return records, err
 }
 
-// leaveNothingOpen closes every descriptor but the standard ones, keep and those of Go's own runtime: whatever this
-// process was started with besides would be held for as long as it lives, a listening socket for example.
+// leaveNothingOpen lets go of every descriptor but the standard ones, keep and those of Go's own runtime: whatever this
+// process was started with besides would be held for as long as it lives, a listening socket for example. The numbers
+// stay taken, by /dev/null: an os.File that main had opened closes its number again when it is collected, and that must
+// not be another file's by then.
 func leaveNothingOpen(keep int) error {
+	null, err := syscall.Open("/dev/null", syscall.O_RDWR|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = syscall.Close(null) }()
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		return err
@@ -209,7 +216,7 @@ func leaveNothingOpen(keep int) error {
 		if err != nil || strings.HasPrefix(what, "anon_inode:[event") || strings.HasPrefix(what, "/sys/fs/cgroup/") {
 			continue // gone by now, as the directory itself, or of the runtime: its poller, and what limits its processors
 		}
-		_ = syscall.Close(fd)
+		_ = syscall.Dup3(null, fd, syscall.O_CLOEXEC)
 	}
 	return nil
 }
