@@ -334,6 +334,18 @@ func (s *service) saysWithin(beginning string, limit time.Duration) (string, boo
 	}
 }
 
+// count is how many lines with the beginning the service has said.
+func (s *service) count(beginning string) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, line := range s.lines {
+		if strings.HasPrefix(line, beginning) {
+			n++
+		}
+	}
+	return n
+}
+
 func (s *service) guardLog() string {
 	text, _ := os.ReadFile(s.log)
 	return string(text)

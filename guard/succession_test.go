@@ -24,6 +24,9 @@ const successionTimeout = 6 * time.Second
 // -guard.long each is done fifty times, on a machine that has nothing else to do, and what is promised is asked for;
 // otherwise five times, and whatever is done before the session has ended by itself is good.
 func TestSuccession(t *testing.T) {
+	if !*long {
+		t.Parallel()
+	}
 	zookeeper := testutil.StartZooKeeper(t, 3)
 	rounds := 5
 	if *long {
@@ -46,6 +49,9 @@ func TestSuccession(t *testing.T) {
 			name = fmt.Sprintf("%s, %d MiB", test.how, test.ballast)
 		}
 		t.Run(name, func(t *testing.T) {
+			if !*long {
+				t.Parallel()
+			}
 			c := configuration{Servers: zookeeper.Servers(), Timeout: successionTimeout, Ballast: test.ballast}
 			var change func(*exec.Cmd)
 			if test.group > 0 {
