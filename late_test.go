@@ -37,7 +37,7 @@ func TestTakeoverBetweenTwoLatePings(t *testing.T) {
 // successor has waited for a while. It returns 1 when the successor has led and,
 // cut off, was succeeded in turn.
 func takeOverBetweenPings(t *testing.T, timeout, tick, late, behind, waits time.Duration) (succeeded int) {
-	defer guard(fmt.Sprintf("TestTakeoverBetweenTwoLatePings, %v late, %v behind, after %v", late, behind, waits))()
+	defer bound(fmt.Sprintf("TestTakeoverBetweenTwoLatePings, %v late, %v behind, after %v", late, behind, waits))()
 	synctest.Test(t, func(t *testing.T) {
 		pinged := make(chan struct{}, 1)
 		s := &stage{trial: newTrial(t, testutil.ServerOptions{

@@ -137,7 +137,7 @@ func (c *endsAfter) Err() error {
 // A second Close of an Observer waited on a mutex for the first, which waits for
 // callbacks: in virtual time nothing goes on then, and the test hung.
 func TestObserverClosedTwiceAtOnce(t *testing.T) {
-	defer guard("TestObserverClosedTwiceAtOnce")()
+	defer bound("TestObserverClosedTwiceAtOnce")()
 	synctest.Test(t, func(t *testing.T) {
 		srv, err := testutil.NewServer(&testutil.ServerOptions{NoListen: true})
 		if err != nil {

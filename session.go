@@ -243,6 +243,8 @@ func NewSession(conn *zk.Conn, timeout time.Duration, opts *SessionOptions) (*Se
 		err = errors.New("option HostProvider is for connections that Connect opens")
 	case opts.Auth != nil:
 		err = errors.New("option Auth is for connections that Connect opens: call zk.Conn.AddAuth")
+	case opts.Guard != nil:
+		err = errors.New("option Guard is for connections that Connect opens: of others the password is not known")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("election: new session: %w", err)

@@ -24,6 +24,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election"
+	"github.com/zkelection/election/guard"
 	"github.com/zkelection/election/testutil"
 )
 
@@ -213,6 +214,9 @@ func TestNewSessionArguments(t *testing.T) {
 			},
 			"HostProvider": func() (*election.Session, error) {
 				return election.NewSession(conn, time.Second, &election.SessionOptions{HostProvider: zk.NewDNSHostProvider()})
+			},
+			"Guard": func() (*election.Session, error) {
+				return election.NewSession(conn, time.Second, &election.SessionOptions{Guard: new(guard.Guard)})
 			},
 			"Auth": func() (*election.Session, error) {
 				return election.NewSession(conn, time.Second, &election.SessionOptions{Auth: []election.Auth{{Scheme: "digest"}}})

@@ -238,7 +238,7 @@ var callFaults = []func(s *callSim, p *process) (heal func()){
 }
 
 func simulateCalls(t *testing.T, seed int64, total *callTotals) (ok bool) {
-	defer guard(fmt.Sprintf("TestSimulateCalls -calls.seed=%d", seed))()
+	defer bound(fmt.Sprintf("TestSimulateCalls -calls.seed=%d", seed))()
 	synctest.Test(t, func(t *testing.T) {
 		s := newCallSim(t, seed)
 		start := time.Now()

@@ -126,7 +126,7 @@ func TestSimulateBeyondAllowance(t *testing.T) {
 
 // simulateBeyond runs a schedule for the violations that it finds.
 func simulateBeyond(t *testing.T, seed int64, allowance simAllowance) (found map[string]bool) {
-	defer guard(fmt.Sprintf("TestSimulateBeyondAllowance, seed %d", seed))()
+	defer bound(fmt.Sprintf("TestSimulateBeyondAllowance, seed %d", seed))()
 	synctest.Test(t, func(t *testing.T) {
 		s := newSimulation(t, seed, allowance, true)
 		s.play()
