@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/zkelection/election/chaos/internal/history"
-	"github.com/zkelection/election/testutil"
+	"github.com/zkelection/election/testutil/realzk"
 )
 
 // TestKilledLeader kills leaders (kill -9), all at the same moment, and waits for the next ones. Without a guard that is
@@ -26,7 +26,7 @@ func TestKilledLeader(t *testing.T) {
 	if *flagPeers {
 		contestants = append(contestants, peers(t)...)
 	}
-	zookeeper := testutil.StartZooKeeperWith(t, 3, testutil.EnsembleOptions{TickTime: tick})
+	zookeeper := realzk.StartZooKeeperWith(t, 3, realzk.EnsembleOptions{TickTime: tick})
 	servers := strings.Join(zookeeper.Servers(), ",")
 	for round := range *flagKills {
 		f := newFleet(t)

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election/testutil"
+	"github.com/zkelection/election/testutil/realzk"
 )
 
 // abandoned is a session whose client has gone without a word.
@@ -198,7 +199,7 @@ func TestRefused(t *testing.T) {
 // it leaves the session the 10 s that it had.
 func TestRefusedForReal(t *testing.T) {
 	t.Parallel()
-	zookeeper := testutil.StartZooKeeperWith(t, 1, testutil.EnsembleOptions{
+	zookeeper := realzk.StartZooKeeperWith(t, 1, realzk.EnsembleOptions{
 		Properties: []string{"zookeeper.enforce.auth.enabled=true", "zookeeper.enforce.auth.schemes=digest"},
 	})
 	r := abandonedAt(t, zookeeper.Servers()[0])

@@ -14,7 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/zkelection/election/testutil"
+	"github.com/zkelection/election/testutil/realzk"
 )
 
 // successionTimeout is the session timeout of the services on a real ensemble, whose tick is half a second.
@@ -27,7 +27,7 @@ func TestSuccession(t *testing.T) {
 	if !*long {
 		t.Parallel()
 	}
-	zookeeper := testutil.StartZooKeeper(t, 3)
+	zookeeper := realzk.StartZooKeeper(t, 3)
 	rounds := 5
 	if *long {
 		rounds = 50
@@ -126,7 +126,7 @@ func inGroup(t *testing.T, megabytes int) func(*exec.Cmd) {
 // one that had not would leave the session its time, and no more.
 func TestEnforceAuth(t *testing.T) {
 	t.Parallel()
-	zookeeper := testutil.StartZooKeeperWith(t, 1, testutil.EnsembleOptions{
+	zookeeper := realzk.StartZooKeeperWith(t, 1, realzk.EnsembleOptions{
 		Properties: []string{"zookeeper.enforce.auth.enabled=true", "zookeeper.enforce.auth.schemes=digest"},
 	})
 	c := configuration{Servers: zookeeper.Servers(), Auth: "user:password"}
@@ -140,7 +140,7 @@ func TestEnforceAuth(t *testing.T) {
 // TestQuorumLost: the ensemble loses its quorum when the leader dies. The guard goes on until there is one again.
 func TestQuorumLost(t *testing.T) {
 	t.Parallel()
-	zookeeper := testutil.StartZooKeeper(t, 3)
+	zookeeper := realzk.StartZooKeeper(t, 3)
 	s := start(t, configuration{Servers: zookeeper.Servers(), Timeout: 20 * time.Second})
 	s.says("won ")
 	followers := slices.DeleteFunc([]int{0, 1, 2}, func(i int) bool { return i == zookeeper.Leader() })
@@ -164,7 +164,7 @@ func TestQuorumLost(t *testing.T) {
 // TestFirstMemberHangs: the server that the session is connected to stops at the moment of the death.
 func TestFirstMemberHangs(t *testing.T) {
 	t.Parallel()
-	zookeeper := testutil.StartZooKeeper(t, 3)
+	zookeeper := realzk.StartZooKeeper(t, 3)
 	follower := (zookeeper.Leader() + 1) % 3
 	servers := zookeeper.Servers()
 	// The client takes the servers in random order: with the one first, and then all, it would not be known which.
