@@ -40,7 +40,7 @@ deps:
 
 .PHONY: test
 test: deps
-	$(REAL) $(GO) test -race -count=1 -timeout 10m $(TESTFLAGS) ./...
+	$(REAL) $(GO) test -race -count=1 -timeout 20m $(TESTFLAGS) ./...
 	@set -e; for module in $(MODULES); do echo "in $$module:"; (cd $$module && $(GO) test -race -count=1 $(TESTFLAGS) ./...); done
 
 # That everything compiles there, tests included, and that vet has nothing against it.
