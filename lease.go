@@ -111,19 +111,25 @@ func (r leaseRule) next(heard *contacts, previous, answered instant, ok bool, un
 	if !ok {
 		return now
 	}
+	pause, _ := r.pace(answered - previous)
+	paced := answered + pause
 	if until-now >= r.minToClaim() {
-		pause, _ := r.pace(answered - previous)
-		return answered + pause
+		return paced
 	}
 	if end, ok := r.end(heard, previous); ok && end-now >= r.minToClaim() {
 		return now // one more answer makes the lease
 	}
 	// No answer is old enough to stand on, so wait until one is. A pair of
 	// heartbeats follows: this one, and at once the one that it vouches for.
-	if answered, ok := heard.firstAnsweredAfter(previous - r.pingPeriod()); ok {
-		return max(answered+r.pingPeriod(), now)
+	due := now
+	if first, ok := heard.firstAnsweredAfter(previous - r.pingPeriod()); ok {
+		due = max(first+r.pingPeriod(), now)
 	}
-	return now
+	if until > now {
+		// There is a lease, and not much of it: slow answers leave no more.
+		due = min(due, max(paced, now))
+	}
+	return due
 }
 
 // contact is one request of the session that a server has answered: sent no

@@ -152,6 +152,7 @@ func TestLeaseRuleNext(t *testing.T) {
 		{"in good time", nil, 5 * second, true, 15 * second, 6 * second, 6790 * ms},
 		{"one more makes it", []contact{{1 * second, 1500 * ms}, {5 * second, 5 * second}}, 5 * second, true, 0, 5 * second, 5 * second},
 		{"nothing old enough: when the oldest is", []contact{{4 * second, 4 * second}, {5 * second, 5 * second}}, 5 * second, true, 0, 5 * second, 7380 * ms},
+		{"there is little of a lease: the pace is kept", []contact{{4 * second, 4 * second}, {5 * second, 5 * second}}, 5 * second, true, 6500 * ms, 5100 * ms, 6790 * ms},
 		{"that is now", []contact{{4 * second, 4 * second}, {5 * second, 5 * second}}, 5 * second, true, 0, 8 * second, 8 * second},
 	} {
 		heard := newContacts(T)
