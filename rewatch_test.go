@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/require"
 )
 
 // TestRewatch plays a server that refuses watches, in as few and in as many
@@ -19,12 +21,12 @@ func TestRewatch(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWired(t)
 			w.note(hello)
-			w.feed(handshake)
+			require.NoError(t, w.feed(handshake))
 			read := func(answer []byte) []byte {
 				shown := bytes.Clone(answer)
 				for rest := shown; len(rest) > 0; {
 					n := min(piece, len(rest))
-					w.feed(rest[:n])
+					require.NoError(t, w.feed(rest[:n]))
 					rest = rest[n:]
 				}
 				return shown

@@ -95,7 +95,6 @@ type Session struct {
 	loops     sync.WaitGroup          // followers
 	trouble   atomic.Pointer[trouble] // of the last attempt to get a connection; nil since one was had
 	quitting  atomic.Bool             // Close is closing the connection
-	unusable  error                   // why NewSession could make nothing of its arguments
 	helpMu    sync.Mutex              // guards helpless, and helpers against a beginning during the end
 	helpless  bool                    // no helper begins any more
 	watches   spareWatches

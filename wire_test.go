@@ -108,7 +108,7 @@ func TestWireHandshakeDeadline(t *testing.T) {
 		w := newWired(t)
 		hello, answer := handshakeFrames(8*time.Second, 8*time.Second, 0, 5)
 		w.note(hello)
-		w.feed(answer)
+		require.NoError(t, w.feed(answer))
 		time.Sleep(time.Minute)
 		if err := w.SetDeadline(time.Time{}); err != nil {
 			t.Fatal("an answered handshake was ended")
@@ -250,12 +250,12 @@ func TestWireContacts(t *testing.T) {
 		// What is no whole frame makes the wire blind: nothing is believed.
 		w := newWired(t)
 		w.note(hello)
-		w.feed(answer)
+		require.NoError(t, w.feed(answer))
 		conn := w.session.connection.Load()
 		conn.heard.counts = false
 		w.note([]byte{0, 0, 0, 9, 1})
 		w.note(frame(0, xidPing, opPing))
-		w.feed(frame(0, xidPing, 0, 1, 0))
+		require.NoError(t, w.feed(frame(0, xidPing, 0, 1, 0)))
 		if _, ok := conn.heard.surelyHeard(time.Hour); ok {
 			t.Error("a blind wire believes")
 		}

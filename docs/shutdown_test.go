@@ -17,18 +17,19 @@ import (
 
 // untilTold runs a service until ctx ends, and then takes no longer than grace.
 func untilTold(ctx context.Context, session *election.Session, run func(context.Context) error, grace time.Duration) error {
-	ended := make(chan error, 1)
-	go func() { ended <- run(ctx) }()
+	var err error
+	ended := make(chan struct{})
+	go func() { defer close(ended); err = run(ctx) }()
 	select {
-	case err := <-ended:
+	case <-ended:
 		return errors.Join(err, session.Close())
 	case <-ctx.Done():
 	}
 	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
-	err := session.Shutdown(bound)
+	told := session.Shutdown(bound)
 	<-ended // the candidate is closed
-	return err
+	return told
 }
 
 func TestUntilTold(t *testing.T) {
