@@ -272,7 +272,9 @@ func FuzzWire(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte, piece int) {
 		s := newSession(time.Second)
 		s.owned = true
-		w := s.wrap(nil, "zk1:2181")
+		client, server := net.Pipe()
+		defer func() { _, _ = client.Close(), server.Close() }()
+		w := s.wrap(client, "zk1:2181")
 		s.wire.Store(w)
 		w.note(hello)
 		defer w.deadline.Stop()
