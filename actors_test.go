@@ -3,6 +3,7 @@ package election
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -33,13 +34,13 @@ func (r *roundRobin) Init(servers []string) error {
 	if err := r.hosts.Init(servers); err != nil {
 		return err
 	}
-	for i := range servers {
-		r.servers[i] = testutilServer(i + r.offset)
+	// The client has shuffled them by a seed of its own.
+	inOrder := slices.Sorted(slices.Values(servers))
+	for i := range inOrder {
+		r.servers[i] = inOrder[(i+r.offset)%len(inOrder)]
 	}
 	return nil
 }
-
-func testutilServer(i int) string { return "127.0.0." + string(rune('1'+i%3)) + ":2181" }
 
 // newProcess connects. tick is SessionOptions.TickTime; member is the server
 // that it tries first.

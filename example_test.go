@@ -9,11 +9,13 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-zookeeper/zk"
 
 	"github.com/zkelection/election"
+	"github.com/zkelection/election/guard"
 	"github.com/zkelection/election/testutil"
 )
 
@@ -417,18 +419,113 @@ func ExampleMetrics() {
 	session := connect(srv)
 	defer session.Close()
 	c := stand(session, &election.CandidateOptions{Metrics: &election.Metrics{ // contrib/prometheus has the real thing
+		Standing:    func(name string, stands bool) { fmt.Println("standing", name, stands) },
 		Leading:     func(name string, leads bool) { fmt.Println("leading", name, leads) },
+		TakingOver:  func(name string, since time.Time) { fmt.Println("taking over", name, !since.IsZero()) },
 		TakenOver:   func(name string, took time.Duration) { fmt.Println("taken over", name, took < time.Minute) },
 		SteppedDown: func(name string, cause error) { fmt.Println("stepped down", name, cause) },
+		Lost:        func(name string) { fmt.Println("lost", name) },
+		MovedToEnd:  func(name string) { fmt.Println("made way", name) },
+		// These are the Session's.
+		LeaseRenewed: func(margin time.Duration) { fmt.Println("renewed with some left", margin > 0) },
+		SessionLost:  func() { fmt.Println("session lost") },
 	}})
 	_, err := c.Campaign(ctx)
 	check(err)
 	check(c.Close())
 	// Output:
+	// standing database_election true
 	// leading database_election true
+	// taking over database_election true
 	// taken over database_election true
+	// taking over database_election false
+	// standing database_election false
 	// leading database_election false
 	// stepped down database_election election: closed
+}
+
+// What a probe or a dashboard shows of a candidate.
+func ExampleCandidate_Status() {
+	srv := newServer()
+	defer srv.Close()
+	session := connect(srv)
+	defer session.Close()
+	check(session.AwaitConnected(ctx))
+	c := stand(session, &election.CandidateOptions{Retry: time.Hour}) // after a takeover that failed
+	show := func() {
+		s := c.Status()
+		fmt.Printf("%s: standing %v, leads %v, connected %v\n", s.Phase, s.Standing, s.Leads, s.Connected)
+		switch {
+		case s.Absence != nil:
+			fmt.Println("  does not stand:", s.Absence)
+			fmt.Println("  tries again by itself:", !s.RetryAt.IsZero())
+		case !s.TakingOverSince.IsZero():
+			fmt.Println("  takes over for", time.Since(s.TakingOverSince).Round(time.Hour))
+		case !s.AcknowledgedAt.IsZero():
+			fmt.Println("  in front:", s.InFront)
+		}
+		if s.LastError != nil {
+			fmt.Println("  last error:", s.LastError, time.Since(s.LastErrorAt) < time.Hour)
+		}
+	}
+	show()
+	_, err := c.Campaign(ctx)
+	check(err)
+	show()
+	check(c.Resign(ctx))
+	show()
+	// Output:
+	// idle: standing false, leads false, connected true
+	//   does not stand: election: nobody has asked for the vote yet
+	//   tries again by itself: false
+	// leading: standing true, leads true, connected true
+	//   in front: 0
+	// idle: standing false, leads false, connected true
+	//   does not stand: election: resigned
+	//   tries again by itself: false
+}
+
+// A process that is told to end has so much time for all of it.
+func ExampleSession_Shutdown() {
+	srv := newServer()
+	defer srv.Close()
+	session := connect(srv)
+	c := stand(session, nil)
+	c.OnStepDown(func(_ context.Context, _ election.Term, cause error) { fmt.Println("stepped down:", cause) })
+	_, err := c.Campaign(ctx)
+	check(err)
+
+	grace, cancel := context.WithTimeout(ctx, 25*time.Second)
+	defer cancel()
+	check(session.Shutdown(grace))
+	// Output:
+	// stepped down: election: closed
+}
+
+// bookkeeper is a Guard that only writes down what it is told to hold.
+type bookkeeper struct{ held *atomic.Int64 }
+
+func (b bookkeeper) Hold(_ any, session *guard.Session) {
+	if session != nil {
+		b.held.Store(session.ID)
+	}
+}
+
+// A service gives what guard.Start returns instead: a process beside it, which
+// closes its session when it has died.
+func ExampleGuard() {
+	srv := newServer()
+	defer srv.Close()
+	kept := bookkeeper{new(atomic.Int64)}
+	session, err := election.Connect(srv.Servers(), 10*time.Second, &election.SessionOptions{
+		Dialer: srv.Dialer(), Logger: slog.New(slog.DiscardHandler), Guard: kept,
+	})
+	check(err)
+	defer session.Close()
+	check(session.AwaitConnected(ctx))
+	fmt.Println(kept.held.Load() == session.ID())
+	// Output:
+	// true
 }
 
 // The errors of bad input harm nothing, and are told apart by errors.Is.
@@ -496,8 +593,12 @@ func Example_causes() {
 			return "cut off, or too slow: the candidate votes again by itself"
 		case errors.Is(cause, election.ErrBallotDeleted):
 			return "an operator wants another leader"
-		case errors.Is(cause, election.ErrTakeoverFailed), errors.Is(cause, election.ErrResigned):
+		case errors.Is(cause, election.ErrTakeoverFailed):
+			return "out for CandidateOptions.Retry"
+		case errors.Is(cause, election.ErrResigned):
 			return "out until Vote is called"
+		case errors.Is(cause, election.ErrTickTime): // of Vote
+			return "correct SessionOptions.TickTime, or ask for a longer session timeout"
 		case errors.Is(cause, election.ErrCallbackRunning):
 			return "a callback hangs: the process had better end"
 		}

@@ -143,7 +143,7 @@ func TestFailure(t *testing.T) {
 		if code := (&exec.ExitError{}); !errors.As(err, &code) || code.ExitCode() != 1 {
 			t.Errorf("%s with an empty address: %v, want exit status 1", name, err)
 		}
-		if !strings.Contains(string(out), "server 1 of 2 is empty") {
+		if !strings.Contains(string(out), `server 1 of 2, "": it is empty`) {
 			t.Errorf("%s with an empty address printed %q", name, out)
 		}
 	}
