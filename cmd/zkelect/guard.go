@@ -20,8 +20,10 @@ import (
 //
 // The end of the pipe means that zkelect is gone.
 //
-// A guard that is stopped together with zkelect (kill -STOP of the whole
-// group, a suspended machine) cannot help; that is what fencing tokens are for.
+// It has a process group of its own, so that a signal to zkelect's whole group
+// (kill -9, kill -STOP) leaves it to do its work: the command's own children are
+// in the command's group, and nothing else would end them. A guard that is killed
+// or stopped as well, or a suspended machine, is what fencing tokens are for.
 
 // guardArgument makes zkelect a guard: zkelect --guard GRACE COMMAND ARG...
 const guardArgument = "--guard"
@@ -51,6 +53,7 @@ func startGuard(argv []string, grace time.Duration, environment []string) (*guar
 	cmd.Env = environment
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = input(), os.Stdout, os.Stderr
 	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.SysProcAttr = apart()
 	if err := cmd.Start(); err != nil {
 		_ = ours.Close()
 		return nil, err

@@ -5,12 +5,15 @@ package main
 import (
 	"errors"
 	"os"
+	"syscall"
 )
 
 // Process groups and signals are what run is made of.
 var errNotUnix = errors.New("run needs a Unix system")
 
 func executable() (string, error) { return "", errNotUnix }
+
+func apart() *syscall.SysProcAttr { return nil }
 
 func guard([]string) int { return exitRunFailed }
 

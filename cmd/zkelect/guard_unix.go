@@ -147,6 +147,9 @@ func guardFails(err error) int {
 	return exitRunFailed
 }
 
+// apart keeps the signals to zkelect's process group from its guard.
+func apart() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
+
 // statusOf is a process's exit status as a shell tells it.
 func statusOf(state *os.ProcessState) int {
 	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {

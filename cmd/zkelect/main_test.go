@@ -128,6 +128,7 @@ func startWith(t *testing.T, servers string, stdin io.Reader, args ...string) *p
 	p := &process{t: t, cmd: exec.Command(os.Args[0], args...), exited: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), asZkelect+"=1", "ZK_SERVERS="+servers)
 	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = stdin, &p.stdout, &p.stderr
+	p.cmd.SysProcAttr = apart() // so that a test can signal its whole group
 	// A command that is left over would keep the pipes open: that is found
 	// otherwise, and must not hang the test.
 	p.cmd.WaitDelay = time.Second

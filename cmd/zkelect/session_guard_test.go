@@ -70,31 +70,13 @@ func TestRunSucceeded(t *testing.T) {
 	})
 }
 
-// TestRunWaitsForTheCommand: the command's guard is stopped, and so the command goes on when zkelect is killed. The next
-// one does not lead before it has ended.
-func TestRunWaitsForTheCommand(t *testing.T) {
+// TestRunGroupKilled: kill -9 of zkelect's whole process group, as supervisors and shells do, leaves the command's guard to
+// end the command's children, and the next one leads after that.
+func TestRunGroupKilled(t *testing.T) {
 	onBoth(t, func(t *testing.T, servers string) {
 		j := newJournal(t)
 		a, _ := successors(t, servers, j)
-		var keeper int
-		for _, child := range children(t, a.cmd.Process.Pid) {
-			if len(children(t, child)) > 0 {
-				keeper = child
-			}
-		}
-		if keeper == 0 {
-			t.Fatal("the command has no guard")
-		}
-		if err := syscall.Kill(keeper, syscall.SIGSTOP); err != nil {
-			t.Fatal(err)
-		}
-		a.signal(syscall.SIGKILL)
-		before := strings.Count(j.read(), "A\n")
-		until(t, "a second of the command's life", func() bool { return strings.Count(j.read(), "A\n") > before+50 })
-		if strings.Contains(j.read(), "B\n") {
-			t.Error("B leads while A's command goes on")
-		}
-		if err := syscall.Kill(keeper, syscall.SIGCONT); err != nil {
+		if err := syscall.Kill(-a.cmd.Process.Pid, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
 		leadsSoon(t, j)

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+)
+
+// TestRunWaitsForTheCommand: the command's guard stands still in a debugger, and so the command goes on when zkelect is
+// killed. The next one does not lead before it has ended. (A guard that is merely stopped is continued by the kernel when
+// zkelect dies, as what is left of an orphaned process group is.)
+func TestRunWaitsForTheCommand(t *testing.T) {
+	onBoth(t, func(t *testing.T, servers string) {
+		j := newJournal(t)
+		a, _ := successors(t, servers, j)
+		var keeper int
+		for _, child := range children(t, a.cmd.Process.Pid) {
+			if len(children(t, child)) > 0 {
+				keeper = child
+			}
+		}
+		if keeper == 0 {
+			t.Fatal("the command has no guard")
+		}
+		release := trace(t, keeper)
+		a.signal(syscall.SIGKILL)
+		before := strings.Count(j.read(), "A\n")
+		until(t, "a second of the command's life", func() bool { return strings.Count(j.read(), "A\n") > before+50 })
+		if strings.Contains(j.read(), "B\n") {
+			t.Error("B leads while A's command goes on")
+		}
+		release()
+		leadsSoon(t, j)
+	})
+}
+
+// trace stops a process as a debugger does, all of its threads, until release is called.
+func trace(t *testing.T, pid int) (release func()) {
+	t.Helper()
+	stopped, over := make(chan error), make(chan struct{})
+	var tracing sync.WaitGroup
+	tracing.Go(func() {
+		runtime.LockOSThread() // what is traced belongs to a thread
+		defer runtime.UnlockOSThread()
+		traced := map[int]bool{}
+		err := attach(pid, traced)
+		stopped <- err
+		<-over
+		for thread := range traced {
+			_ = syscall.PtraceDetach(thread)
+		}
+	})
+	release = sync.OnceFunc(func() { close(over); tracing.Wait() })
+	t.Cleanup(release)
+	if err := <-stopped; err != nil {
+		t.Fatal(err)
+	}
+	return release
+}
+
+// attach goes on until there is no thread that is not traced: those that are cannot make others.
+func attach(pid int, traced map[int]bool) error {
+	for {
+		threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+		if err != nil {
+			return err
+		}
+		before := len(traced)
+		for _, entry := range threads {
+			thread, err := strconv.Atoi(entry.Name())
+			if err != nil || traced[thread] {
+				continue
+			}
+			if err := syscall.PtraceAttach(thread); err != nil {
+				return os.NewSyscallError("ptrace", err)
+			}
+			traced[thread] = true
+			var status syscall.WaitStatus
+			if _, err := syscall.Wait4(thread, &status, syscall.WALL|syscall.WUNTRACED, nil); err != nil {
+				return os.NewSyscallError("wait", err)
+			}
+		}
+		if len(traced) == before {
+			return nil
+		}
+	}
+}
