@@ -363,7 +363,7 @@ func (s *serving) listen(p *guarded) {
 		case err != nil:
 			closeAll(descriptors)
 			_ = syscall.Close(p.conn)
-			if p.conn = 0; p.pidfd == 0 {
+			if p.conn = 0; p.pidfd == 0 || errors.Is(err, errTruncated) {
 				s.drop(p)
 			}
 			return
@@ -379,6 +379,10 @@ func (s *serving) listen(p *guarded) {
 		}
 		text, _ := json.Marshal(a)
 		_ = syscall.Sendmsg(p.conn, text, nil, nil, syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL)
+		if err != nil && m.Kind == kindAwait {
+			s.drop(p) // it would not wait: better no guard than that one
+			return
+		}
 	}
 }
 
@@ -482,12 +486,16 @@ func (s *serving) closeSessions(hello message, records []*record, unread error) 
 	all.Wait()
 }
 
+// errTruncated is that a message has not come whole: with no number left for a descriptor the kernel drops it, and that may
+// be a process to wait for.
+var errTruncated = errors.New("guard: a message without all of its descriptors")
+
 // receive takes one message, without waiting for it.
 func receive(conn int) (m message, descriptors []int, err error) {
 	text, rights := make([]byte, 16<<10), make([]byte, syscall.CmsgSpace(4*253))
-	var n, m2 int
+	var n, m2, flags int
 	for {
-		n, m2, _, _, err = syscall.Recvmsg(conn, text, rights, syscall.MSG_DONTWAIT|syscall.MSG_CMSG_CLOEXEC)
+		n, m2, flags, _, err = syscall.Recvmsg(conn, text, rights, syscall.MSG_DONTWAIT|syscall.MSG_CMSG_CLOEXEC)
 		if !errors.Is(err, syscall.EINTR) {
 			break
 		}
@@ -503,6 +511,9 @@ func receive(conn int) (m message, descriptors []int, err error) {
 		if fds, err := syscall.ParseUnixRights(&control); err == nil {
 			descriptors = append(descriptors, fds...)
 		}
+	}
+	if flags&(syscall.MSG_CTRUNC|syscall.MSG_TRUNC) != 0 {
+		return m, descriptors, errTruncated
 	}
 	if n == 0 {
 		return m, descriptors, net.ErrClosed
