@@ -460,13 +460,14 @@ func (s *serving) judge(p *guarded) {
 		s.unwatch(fd)
 	}
 	records, err := sharedMemory(p.memory)
-	hello := p.hello
-	s.closings.Go(func() { s.closeSessions(hello, records, err) })
+	hello, dead := p.hello, p.dead
+	s.closings.Go(func() { s.closeSessions(hello, records, dead, err) })
 	s.drop(p)
 }
 
-// closeSessions closes what a dead process has left, all at the same time.
-func (s *serving) closeSessions(hello message, records []*record, unread error) {
+// closeSessions closes what a dead process has left, all at the same time. The time counts from its death, however long
+// others have been waited for since.
+func (s *serving) closeSessions(hello message, records []*record, dead time.Time, unread error) {
 	logger, closeLog := s.logger(hello)
 	defer closeLog()
 	if unread != nil {
@@ -476,7 +477,9 @@ func (s *serving) closeSessions(hello message, records []*record, unread error) 
 	for _, r := range records {
 		all.Go(func() {
 			began := time.Now()
-			if err := closeSession(context.Background(), r, s.dialer); err != nil {
+			ctx, cancel := context.WithDeadlineCause(context.Background(), dead.Add(r.lifetime()), errTooLate)
+			defer cancel()
+			if err := closeSession(ctx, r, s.dialer); err != nil {
 				logger.Warn("guard: the session of a dead process is not closed", "session", sessionName(r.ID), "error", err)
 				return
 			}

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -107,3 +108,25 @@ func TestAwaitNotHeard(t *testing.T) {
 	})
 }
 
+// TestTimeCountsFromDeath: what is waited for after the death takes nothing away from the limit, and adds nothing to it.
+func TestTimeCountsFromDeath(t *testing.T) {
+	t.Parallel()
+	for name, ago := range map[string]time.Duration{"in time": 0, "too late": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			address, _ := scripted(t, answers(1000, 0))
+			pidfd, end := pidfdOf(t)
+			s, p, _, log := atWork(t, pidfd, at(address))
+			end()
+			p.dead = time.Now().Add(-ago)
+			s.judge(p)
+			s.closings.Wait()
+			if ago == 0 {
+				require.Contains(t, log.String(), "is closed")
+			} else {
+				require.Contains(t, log.String(), "is not closed")
+				require.Contains(t, log.String(), errTooLate.Error())
+			}
+		})
+	}
+}
