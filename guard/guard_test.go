@@ -545,6 +545,17 @@ func TestListen(t *testing.T) {
 	require.NoError(t, os.WriteFile(plain, nil, 0o600))
 	require.ErrorContains(t, guard.Listen(t.Context(), plain, nil), "no socket")
 
+	others := filepath.Join(dir, "others")
+	other, err := net.Listen("unix", others)
+	require.NoError(t, err)
+	defer func() { _ = other.Close() }()
+	elsewhere, quitElsewhere := context.WithTimeout(t.Context(), time.Second) // it listens in vain where this is not refused
+	defer quitElsewhere()
+	require.ErrorContains(t, guard.Listen(elsewhere, others, nil), "wrong type", "the socket of another program")
+	conn, err := net.Dial("unix", others)
+	require.NoError(t, err, "it is still there")
+	require.NoError(t, conn.Close())
+
 	left := filepath.Join(dir, "left")
 	former, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: left, Net: "unixpacket"})
 	require.NoError(t, err)

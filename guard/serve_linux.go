@@ -162,6 +162,8 @@ func listen(path string, mode os.FileMode) (*net.UnixListener, error) {
 		if err := os.Remove(path); err != nil {
 			return nil, err
 		}
+	} else if !errors.Is(err, syscall.ENOENT) {
+		return nil, err // somebody else's: of another type, or not for us to dial
 	}
 	// Made under another name, so that nobody can connect before it has its mode.
 	dir, err := os.MkdirTemp(filepath.Dir(path), ".guard-")
