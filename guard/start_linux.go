@@ -546,8 +546,9 @@ func (g *Guard) addAddresses(owner any, h *hold, made int, session *Session) {
 }
 
 // Await makes the guard wait for another process, too: when this one has died, the sessions are closed only once that has
-// ended as well. It is for a child that does the leader's work, and does not end with its parent at once. release ends
-// that, and may be called more than once. The session timeout limits the wait: after that there is nothing to close.
+// ended as well. It is for a child that does the leader's work, and does not end with its parent at once. Call release
+// when that process has ended; it may be called more than once. A guard that knows of a process that goes on waits for it
+// all the same. The session timeout limits the wait: after that there is nothing to close.
 func (g *Guard) Await(pid int) (release func(), err error) {
 	if g == nil {
 		return func() {}, nil
