@@ -60,7 +60,7 @@ func (c *Candidate) acknowledge(ctx context.Context, b *ballot, data []byte, kno
 		switch {
 		case found == nil:
 			ops = append([]any{guard}, write...)
-		case !isOurs(found, b, data, known, maybe):
+		case !isOurs(found, b, [][]byte{data}, known, maybe):
 			// One transaction, so that there is no moment without.
 			ops = append([]any{guard, &zk.DeleteRequest{Path: path, Version: -1}}, write...)
 		case bytes.Equal(found.data, data):
@@ -74,9 +74,14 @@ func (c *Candidate) acknowledge(ctx context.Context, b *ballot, data []byte, kno
 // isOurs reports whether this candidate made an acknowledgement. The session
 // alone does not show it: two candidates may share one. Ours is younger than our
 // ballot.
-func isOurs(found *node, b *ballot, data []byte, known int64, maybe bool) bool {
+func isOurs(found *node, b *ballot, data [][]byte, known int64, maybe bool) bool {
 	return found.stat.EphemeralOwner == b.inc.id &&
-		(known != 0 && found.stat.Czxid == known || maybe && found.stat.Czxid > b.token && bytes.Equal(found.data, data))
+		(known != 0 && found.stat.Czxid == known || maybe && found.stat.Czxid > b.token && carries(data, found.data))
+}
+
+// carries reports whether data is one of those that an acknowledgement may have.
+func carries(all [][]byte, data []byte) bool {
+	return slices.ContainsFunc(all, func(d []byte) bool { return bytes.Equal(d, data) })
 }
 
 // guarded makes a multi that is conditional on the ballot. The error is

@@ -93,6 +93,7 @@ type (
 	}
 	ackDone struct {
 		lead  *leadership
+		data  []byte
 		czxid int64 // 0: not known
 		err   error
 	}
@@ -165,8 +166,9 @@ type candidacy struct {
 	acked     bool        // an acknowledgement of this ballot may exist
 	ack       int64       // its czxid; 0 when not known
 	ackWatch  <-chan zk.Event
-	reack     bool // it has to be written again
-	ackUnsure bool // it has been asked for, and no reply has come
+	reack     bool     // it has to be written again
+	ackUnsure bool     // it has been asked for, and no reply has come
+	ackData   [][]byte // what it carries is one of these
 	proclaims []*proclaimCommand
 
 	// Losing.

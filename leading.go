@@ -146,14 +146,20 @@ func (c *candidacy) beginAck() {
 	l, data, ack := c.lead, c.data, c.ack
 	maybe := c.ackUnsure || c.acked && ack == 0 // one that is not known to us by its czxid
 	c.acked, c.ackUnsure = true, true           // from now on there may be one
+	if !carries(c.ackData, data) {
+		c.ackData = append(c.ackData, data) // OnWin may have proclaimed since the last one
+	}
 	c.errand(func(ctx context.Context) any {
 		czxid, err := c.acknowledge(ctx, l.ballot, data, ack, maybe)
-		return ackDone{l, czxid, err}
+		return ackDone{l, data, czxid, err}
 	})
 }
 
 func (c *candidacy) ackDone(m ackDone) {
 	c.errandDone()
+	if m.err == nil && m.lead.ballot == c.ballot {
+		c.ackData = [][]byte{m.data}
+	}
 	switch {
 	case m.lead != c.lead || c.phase != acking && c.phase != leading:
 		if m.err == nil && m.lead.ballot == c.ballot {

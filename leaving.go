@@ -186,7 +186,7 @@ func (c *candidacy) resign(m resignCommand) {
 
 func (c *candidacy) withdrawal() withdrawal {
 	w := withdrawal{
-		ballot: c.ballot, acked: c.acked, ack: c.ack, unsure: c.ackUnsure, watched: c.ackWatch != nil, data: c.data,
+		ballot: c.ballot, acked: c.acked, ack: c.ack, unsure: c.ackUnsure, watched: c.ackWatch != nil, data: c.ackData,
 		front: c.placed && c.place.below == 0,
 	}
 	if c.uncertain || c.phase == casting {

@@ -659,3 +659,40 @@ func TestMetricsAreInherited(t *testing.T) {
 		assert.EqualValues(t, 1, session.Load())
 	})
 }
+
+// The reply to an acknowledgement was lost with the lease, and OnWin proclaimed
+// other data in the next term, which failed: what stands has the data from before
+// that, and does not stay behind beside a successor all the same.
+func TestUncertainAcknowledgementGoesAfterProclaim(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a := w.member("a", j, func(o *election.CandidateOptions) { o.Retry = -1 })
+		var wins atomic.Int32
+		a.OnWin(func(ctx context.Context, _ election.Term) error {
+			if wins.Add(1) == 1 {
+				return nil
+			}
+			return errors.Join(a.Proclaim(ctx, []byte("a again")), errors.New("refused"))
+		})
+		feed := func() {}
+		defer func() { feed() }()
+		var once sync.Once
+		cancel := w.srv.Control(testutil.AnyOp, func(r *testutil.Request) (action testutil.Action) {
+			if isAcknowledgement(r) {
+				once.Do(func() { feed, action = w.starve(a.node), testutil.LoseReply })
+			}
+			return action
+		})
+		defer cancel()
+		a.vote()
+		w.await(j, "a stepped down: lease lapsed")
+		conn := w.client()
+		data, _, err := conn.Get(a.LeaderAckPath())
+		require.NoError(t, err)
+		require.Equal(t, "a", string(data))
+		feed()
+		w.await(j, "a stepped down: takeover failed")
+		w.until("the ballot to go", func() bool { return a.Status().Phase == "idle" })
+		require.Empty(t, w.children(conn, a.RootVotePath()))
+	})
+}

@@ -83,7 +83,7 @@ func (c *candidacy) moveDone(r moveResult) {
 		c.live.Store(c.ballot)
 		if moved {
 			c.ballotData = r.data
-			c.acked, c.ack, c.ackWatch, c.reack, c.ackUnsure = false, 0, nil, false, false
+			c.acked, c.ack, c.ackWatch, c.reack, c.ackUnsure, c.ackData = false, 0, nil, false, false, nil
 			c.lapses, c.flaps = nil, false
 			c.lackingSince, c.lacked = time.Time{}, 0 // the new place is another chance
 			c.logger.Warn("election: moved to the end of the line for want of a lease",

@@ -127,7 +127,7 @@ func TestMoveOnZooKeeper(t *testing.T) {
 		_, _, ack, err := s.Conn().ExistsW(c.LeaderAckPath())
 		require.NoError(t, err)
 
-		r := c.move(ctx, withdrawal{ballot: cast.ballot, tag: newTag(), acked: acked, data: []byte("first")}, []byte("again"))
+		r := c.move(ctx, withdrawal{ballot: cast.ballot, tag: newTag(), acked: acked, data: [][]byte{[]byte("first")}}, []byte("again"))
 		require.NoError(t, r.err)
 		assert.Equal(t, 1, r.place.below)
 		assert.Greater(t, r.ballot.token, cast.ballot.token)

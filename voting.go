@@ -142,7 +142,7 @@ func (c *candidacy) castDone(r castResult) {
 		c.last.over()
 		c.ballotData, c.catchUp = r.data, false
 		c.place, c.placed = r.place, r.place.below == 0
-		c.acked, c.ack, c.ackWatch, c.reack, c.ackUnsure = false, 0, nil, false, false
+		c.acked, c.ack, c.ackWatch, c.reack, c.ackUnsure, c.ackData = false, 0, nil, false, false, nil
 		c.lapses, c.flaps, c.moveAt = nil, false, time.Time{}
 		c.absence = nil
 		c.live.Store(c.ballot)

@@ -22,7 +22,7 @@ type withdrawal struct {
 	unsure bool
 	// watched: a watch on it, which has not fired, tells that it still stands.
 	watched bool
-	data    []byte // of that acknowledgement
+	data    [][]byte // that acknowledgement has one of these
 	// front: no other ballot is in front.
 	front bool
 }
