@@ -81,30 +81,43 @@ func (l *sessionLoop) beaten(m beat) {
 	if !ok {
 		return
 	}
+	l.renew(m.on, until)
+}
+
+// renew makes the lease last until then, as a heartbeat on that connection says.
+func (l *sessionLoop) renew(on *connection, until instant) {
 	current := l.inc.lease.Load()
 	var end instant
 	if current != nil {
 		end = instant(current.until.Load())
 	}
-	minToClaim := m.on.rule.minToClaim()
+	minToClaim := on.rule.minToClaim()
 	if current != nil && current.extend(until) {
 		// Reckoned after the extension: whoever found too little of the lease
 		// left before it is told.
 		margin := max(0, end-l.now())
-		if newer := l.connection.Load(); newer != m.on && newer != nil && newer.atMost > 0 {
-			current.shorten(newer.atMost) // a handshake has come in between
-		}
+		l.noLonger(current, on)
 		l.metrics.LeaseRenewed(margin)
 		if margin >= minToClaim {
 			return // nobody has been waiting for it
 		}
 	} else if until-l.now() >= minToClaim {
-		l.inc.lease.Store(newLease(l.base, until).beside(&l.ahead, m.on.rule.timeout/12))
+		current = newLease(l.base, until).beside(&l.ahead, on.rule.timeout/12)
+		l.inc.lease.Store(current)
+		l.noLonger(current, on)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for m := range l.keepers {
 		m.wake()
+	}
+}
+
+// noLonger shortens a lease from before the present connection, whose handshake
+// has come in between and may have found another lease, or none, to shorten.
+func (l *sessionLoop) noLonger(lease *lease, on *connection) {
+	if newer := l.connection.Load(); newer != on && newer != nil && newer.atMost > 0 {
+		lease.shorten(newer.atMost)
 	}
 }
 

@@ -325,6 +325,30 @@ func TestShortSuspensionsAddUp(t *testing.T) {
 	})
 }
 
+// A handshake that grants less is answered while a heartbeat of the connection
+// before is evaluated: neither the lease that there is nor a new one outlives it.
+func TestLeaseBesideHandshake(t *testing.T) {
+	for _, lapsed := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSession(12 * time.Second)
+			s.owned = true
+			l := &sessionLoop{Session: s, inc: &incarnation{}}
+			lease := newLease(s.base, time.Second)
+			l.inc.lease.Store(lease)
+			if lapsed {
+				time.Sleep(time.Second)
+			}
+			on, newer := newConnection(12*time.Second, 0), newConnection(4*time.Second, 0)
+			newer.atMost = s.now() + newer.rule.duration()
+			s.connection.Store(newer)
+			l.renew(on, s.now()+on.rule.duration())
+			if got := instant(l.inc.lease.Load().until.Load()); got != newer.atMost {
+				t.Errorf("lapsed %v: until %v, and no longer than %v is sure", lapsed, got, newer.atMost)
+			}
+		})
+	}
+}
+
 func TestFeasible(t *testing.T) {
 	const T = 12 * time.Second
 	for tick, want := range map[time.Duration]bool{0: true, time.Second: true, T / 2: true, T: true, T + time.Second: false, 2 * T: false} {
