@@ -166,10 +166,10 @@ func (r *callbackRun) String() string {
 }
 
 // call calls one function of a user's, and notes meanwhile which it is.
-func (c *Candidate) call(kind string, index int, fn any, call func() error) error {
-	c.inside.Store(&callbackRun{kind, index, fn, time.Now()})
-	defer c.inside.Store(nil)
-	return protect(c.logger, kind, call)
+func (b *Base) call(kind string, index int, fn any, call func() error) error {
+	b.inside.Store(&callbackRun{kind, index, fn, time.Now()})
+	defer b.inside.Store(nil)
+	return protect(b.logger, kind, call)
 }
 
 // inTurn calls functions one after another. One that ends its goroutine

@@ -98,12 +98,11 @@ type Candidate struct {
 	onTakeoverError hooks[func(Term, error)]
 
 	// Published by the loop for readers.
-	leader  atomic.Pointer[leadership]  // nil when not leading
-	live    atomic.Pointer[ballot]      // nil when no ballot of ours is known
-	stuck   atomic.Bool                 // callbacks of a lost term have outlived StepDownTimeout
-	picture atomic.Pointer[picture]     // for Status
-	hung    atomic.Bool                 // OnWin has been reported to hang
-	inside  atomic.Pointer[callbackRun] // the callback that runs; nil when none does
+	leader  atomic.Pointer[leadership] // nil when not leading
+	live    atomic.Pointer[ballot]     // nil when no ballot of ours is known
+	stuck   atomic.Bool                // callbacks of a lost term have outlived StepDownTimeout
+	picture atomic.Pointer[picture]    // for Status
+	hung    atomic.Bool                // OnWin has been reported to hang
 }
 
 // leadership is one stretch of leading under one lease. It does not change,

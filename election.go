@@ -82,6 +82,7 @@ type Base struct {
 	name    string
 	path    string
 	queue   callbackQueue
+	inside  atomic.Pointer[callbackRun] // the callback that runs, of a candidate; nil when none does
 
 	closeOnce closer
 	ctx       context.Context // ends, with the cause ErrClosed, on Close
@@ -282,7 +283,7 @@ func (b *Base) OnLeaderAck(fn func(Leader)) (cancel func()) {
 		leader := view.leader.leader() // a copy of its own
 		b.queue.push(func() {
 			if b.ctx.Err() == nil {
-				_ = protect(b.logger, "OnLeaderAck", func() error { fn(leader); return nil })
+				_ = b.call("OnLeaderAck", 0, fn, func() error { fn(leader); return nil })
 			}
 		})
 	}

@@ -563,6 +563,26 @@ func TestHangingCallbacksAreNamed(t *testing.T) {
 	})
 }
 
+// An OnLeaderAck function that hangs keeps OnWin from being called as others do, and
+// is named, too.
+func TestHangingOnLeaderAckIsNamed(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a, b := w.member("a", j).lead(), w.member("b", j)
+		hang := make(chan struct{})
+		release := sync.OnceFunc(func() { close(hang) })
+		defer release()
+		b.OnLeaderAck(func(election.Leader) { <-hang })
+		b.vote()
+		a.resign()
+		w.await(j, "a stepped down: resigned")
+		w.until("b to give up", func() bool { return b.Healthy(time.Hour) != nil })
+		assert.Contains(t, w.log.String(), "OnLeaderAck function 0 (")
+		release()
+		w.await(j, "b won")
+	})
+}
+
 // Status is one consistent picture, from before the first vote to after Close.
 func TestStatus(t *testing.T) {
 	virtually(t, func(t *testing.T, w *world) {
