@@ -105,3 +105,20 @@ func TestSuspendedFor(t *testing.T) {
 	}
 	assert.LessOrEqual(t, least, most)
 }
+
+// The machine was suspended during a handshake, and the loop has noted it before
+// there was a connection whose past it could have dropped.
+func TestHandshakeBesideSuspension(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSession(10 * time.Second)
+		s.owned = true
+		conn := newConnection(10*time.Second, 0)
+		sent := s.now()
+		conn.heard.establish(sent)
+		time.Sleep(time.Second)
+		s.awake.Store(int64(s.now()))
+		s.handshakeAnswered(conn, sent)
+		_, ok := conn.heard.surelyHeard(s.now())
+		assert.False(t, ok)
+	})
+}

@@ -98,6 +98,9 @@ func (s *Session) handshakeAnswered(conn *connection, sent instant) {
 	s.timeout.Store(int64(conn.rule.timeout))
 	conn.atMost = sent + conn.rule.duration()
 	s.connection.Store(conn)
+	if awake := instant(s.awake.Load()); sent < awake {
+		conn.heard.forget(awake) // the clock has jumped before the loop could find this connection
+	}
 	s.answered(sent)
 	// A server may grant less than the one before it, and has told the leader so.
 	if inc := s.look().inc; inc != nil {
