@@ -43,8 +43,8 @@ type CandidateOptions struct {
 	// where strangers could otherwise replace an empty election node.
 	ACL []zk.ACL
 	// HotStandby makes the candidate that is next in line keep the lease warm,
-	// at the cost of at most eight small writes in each session timeout: it then
-	// leads at once when its predecessor goes, two writes sooner.
+	// at the cost of eight small writes in each session timeout, or twelve while
+	// answers are slow: it then leads at once when its predecessor goes, two writes sooner.
 	HotStandby bool
 	// TakeoverTimeout is how long the OnWin callbacks may take together, from when
 	// the first is called; a takeover that takes longer has failed. The default is
