@@ -114,8 +114,8 @@ func (m Member) Heal() {
 	}
 	m.m.log("member healed")
 	m.m.cutAt = -1
-	if m.m.serving() && m.m.epoch != s.epoch {
-		// The leader that it followed was stopped meanwhile.
+	if m.m.serving() && (s.leader == nil || m.m.epoch != s.epoch) {
+		// The leader that it followed was stopped meanwhile, and another may lead by now.
 		m.m.giveUp()
 	}
 	if s.canCommit() {

@@ -323,3 +323,24 @@ func TestClosedServerStartsNoMember(t *testing.T) {
 		assert.Error(t, srv.Member(1).Start())
 	})
 }
+
+// Whoever is healed when its leader has been stopped and nobody leads yet has lost
+// its leader all the same: it does not go on in the new epoch with its old clients.
+func TestHealedWhileNobodyLeads(t *testing.T) {
+	inMemory(t, three, func(t *testing.T, srv *Server) {
+		c := openRaw(t, srv.Member(2), 40*time.Second)
+		srv.Member(2).CutOff()
+		srv.Member(0).Stop() // one of three can talk: there is no election
+		require.Equal(t, -1, srv.Leader())
+		c.want(codeNoNode, OpExists, watchBody("/a", false))
+		srv.Member(2).Heal()
+		require.Equal(t, 1, srv.Leader())
+		c.wantClosed()
+
+		// It follows that leader, so a short cut costs its next clients nothing.
+		next := c.again(srv.Member(2))
+		srv.Member(2).CutOff()
+		srv.Member(2).Heal()
+		next.want(codeOK, OpCreate, createBody("/a", "", 0))
+	})
+}
