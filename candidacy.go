@@ -54,7 +54,9 @@ type (
 		reply chan error
 		taken chan struct{} // closed when leadership has been given up
 	}
-	hurryCommand    struct{} // the time that Shutdown had is over
+	hurryCommand struct { // the time that Shutdown had is over
+		taken chan struct{} // closed when leadership has been given up
+	}
 	proclaimCommand struct {
 		data  []byte
 		reply chan error
@@ -253,6 +255,7 @@ func (c *candidacy) handle(message any) {
 		}
 	case hurryCommand:
 		c.hurry()
+		close(m.taken)
 	case *proclaimCommand:
 		c.proclaims = append(c.proclaims, m)
 	case runCommand:

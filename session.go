@@ -440,12 +440,22 @@ func (s *Session) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	s.mu.Lock()
+	hurried := make(map[*Candidate]chan struct{})
 	for m := range s.members {
 		if c, ok := m.(*Candidate); ok {
-			c.inbox.push(hurryCommand{})
+			hurried[c] = make(chan struct{})
+			c.inbox.push(hurryCommand{hurried[c]})
 		}
 	}
 	s.mu.Unlock()
+	// The session must not end before they have heard: others may lead from then on.
+	// Their loops wait for nobody, so this is at once.
+	for c, taken := range hurried {
+		select {
+		case <-taken:
+		case <-c.done:
+		}
+	}
 	if s.owned {
 		s.quitting.Store(true) // whatever connection comes now comes too late
 		s.help(s.closeConnection)
