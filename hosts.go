@@ -108,7 +108,9 @@ func checkServer(server string) error {
 	if err != nil {
 		return fmt.Errorf(`%w: write "host:port", and "[address]:port" for an IPv6 address`, err)
 	}
-	if number, err := strconv.Atoi(port); host == "" || port == "" || err == nil && (number < 1 || number > 65535) {
+	// A name of a port is left to the dialer.
+	number, err := strconv.Atoi(port)
+	if host == "" || port == "" || !errors.Is(err, strconv.ErrSyntax) && (number < 1 || number > 65535) {
 		return errors.New(`write "host:port" with a port from 1 to 65535`)
 	}
 	return nil

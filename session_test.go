@@ -129,6 +129,7 @@ func TestConnectArguments(t *testing.T) {
 		{[]string{":2181"}, time.Second, 0, "port"},
 		{[]string{"a:0"}, time.Second, 0, "65535"},
 		{[]string{"a:65536"}, time.Second, 0, "65535"},
+		{[]string{"a:99999999999999999999"}, time.Second, 0, "65535"},
 		{[]string{"a:-1"}, time.Second, 0, "65535"},
 		{[]string{"a"}, 0, 0, "less than a millisecond"},
 		{[]string{"a"}, -time.Second, 0, "less than a millisecond"},
