@@ -298,6 +298,29 @@ func TestNotZooKeeper(t *testing.T) {
 	}
 }
 
+// A server that takes the connection and never answers is named with that, and not
+// with what reading from the connection said when it was closed for it: an HTTP
+// server goes on waiting for the end of a line.
+func TestServerThatNeverAnswers(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, err := election.Connect([]string{"front:80"}, 4*time.Second, &election.SessionOptions{
+			Logger: slog.New(slog.DiscardHandler),
+			Dialer: func(string, string, time.Duration) (net.Conn, error) {
+				ours, theirs := net.Pipe()
+				go func() { _, _ = io.Copy(io.Discard, theirs) }()
+				return ours, nil
+			},
+		})
+		require.NoError(t, err)
+		defer s.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), 4500*time.Millisecond)
+		defer cancel()
+		err = s.AwaitConnected(ctx)
+		require.ErrorContains(t, err, "the last was front:80: it has not answered the handshake in 4s")
+		assert.NotContains(t, err.Error(), "closed")
+	})
+}
+
 // frames keeps what a client writes on each of its connections.
 type frames struct {
 	net.Conn

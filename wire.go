@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -67,6 +68,8 @@ type wire struct {
 	conn     *connection // nil until the handshake's answer
 	blind    bool        // a write was no whole frame: nothing more is believed
 
+	late atomic.Bool // the handshake was not answered in time, and that is why this is closed
+
 	// Owned by the receiving goroutine.
 	head   [4 + helloHead + passwordSize]byte
 	filled int
@@ -125,6 +128,7 @@ func (w *wire) note(p []byte) {
 		// The client gives a handshake many times T, its body no limit at all.
 		limit := w.session.Timeout()
 		w.deadline = time.AfterFunc(limit, func() {
+			w.late.Store(true)
 			w.session.troubled(w, fmt.Errorf("it has not answered the handshake in %v", limit))
 			_ = w.Close()
 		})
@@ -149,7 +153,7 @@ func (w *wire) Read(p []byte) (int, error) {
 		_ = w.Close()
 		return 0, wrong
 	}
-	if err != nil && !w.shaken {
+	if err != nil && !w.shaken && !w.late.Load() {
 		w.session.troubled(w, fmt.Errorf("it has not answered the handshake: %w", err))
 	}
 	return n, err
