@@ -9,9 +9,9 @@ import (
 	"github.com/zkelection/election/testutil"
 )
 
-// Test runs f in a bubble of [testing/synctest], on a server of its own, which is closed when f returns. Options are as for
-// [testutil.NewServer], nil for the defaults; NoListen is set. Each client of ZooKeeper needs srv.Dialer, and must be closed
-// before f returns. There is no T.Run in f: give each case a Test of its own.
+// Test runs f in a bubble of [testing/synctest], on a server of its own, which is closed behind the last T.Cleanup. Options are
+// as for [testutil.NewServer], nil for the defaults; NoListen is set. Each client of ZooKeeper needs srv.Dialer, and must be
+// closed when f returns, or in a T.Cleanup. There is no T.Run in f: give each case a Test of its own.
 func Test(t *testing.T, opts *testutil.ServerOptions, f func(t *testing.T, srv *testutil.Server)) {
 	t.Helper()
 	var o testutil.ServerOptions
@@ -24,7 +24,7 @@ func Test(t *testing.T, opts *testutil.ServerOptions, f func(t *testing.T, srv *
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer srv.Close()
+		t.Cleanup(srv.Close)
 		f(t, srv)
 	})
 }

@@ -39,3 +39,18 @@ func TestOptionsReachTheServer(t *testing.T) {
 	})
 	assert.False(t, opts.NoListen, "the caller's options have been changed")
 }
+
+func TestCleanupsStillHaveTheServer(t *testing.T) {
+	virtualtime.Test(t, nil, func(t *testing.T, srv *testutil.Server) {
+		conn, events, err := zk.Connect(srv.Servers(), 10*time.Second, zk.WithDialer(srv.Dialer()), zk.WithLogger(silent{}))
+		require.NoError(t, err)
+		t.Cleanup(func() {
+			_, _, err := conn.Exists("/")
+			assert.NoError(t, err)
+			conn.Close()
+			for range events {
+			}
+			assert.Empty(t, srv.Sessions(), "the client's Close has not reached the server")
+		})
+	})
+}
