@@ -1,9 +1,9 @@
 package testutil
 
 // A Release is a release of ZooKeeper whose behaviour a server can have. In what
-// clients see the two differ in little: since 3.9 a watch event carries the zxid of
-// the change, and a check that is not within a multi is an operation that there is
-// not.
+// clients see the two differ in little: in 3.9 a watch event carries the zxid of the
+// change, exists needs the right to read, a check that is not within a multi is an
+// operation that there is not, and a create2 within one is answered with a Stat.
 type Release string
 
 // The releases.

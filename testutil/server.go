@@ -52,7 +52,7 @@ type ServerOptions struct {
 	// that comes sooner or later.) It must not call the Server. Default 1.
 	ClientClock func() float64
 	// Logger hears of sessions and members that come and go, and of malformed
-	// requests. Default none.
+	// requests. Its handler must not call the Server. Default none.
 	Logger *slog.Logger
 }
 
@@ -61,7 +61,7 @@ type ServerOptions struct {
 //
 // All state, the tree, the sessions, the watches, what each connection has still
 // to send, is guarded by one mutex. It is held only to compute: never while
-// reading or writing a connection, waiting for anything or calling a user's
+// reading or writing a connection, waiting for anything or calling a control
 // function. So a write and the watch events it causes are one step, no client
 // can see the one without the other being on its way before, and the goroutines
 // of a synctest bubble are never found blocked on the mutex. An owner goroutine
