@@ -25,6 +25,11 @@ func TestLaggingRead(t *testing.T) {
 				for range events { // until the client's goroutines have ended
 				}
 			})
+			for event := range events { // a server that lags begins no session
+				if event.State == zk.StateHasSession {
+					break
+				}
+			}
 			return conn
 		}
 		writer, reader := connect(srv.Member(0)), connect(srv.Member(1))
