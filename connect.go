@@ -2,6 +2,7 @@ package election
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -26,7 +27,7 @@ func (s *Session) open() error {
 	if dial == nil {
 		dial = newRounds().dial
 	}
-	dial = zxid.Dialer(dial)
+	dial = zxid.Dialer(s.noteEncryption(dial))
 	provider := s.opts.HostProvider
 	if provider == nil {
 		provider = new(hosts)
@@ -80,6 +81,18 @@ func (s *Session) open() error {
 		}
 	}()
 	return nil
+}
+
+// noteEncryption notes whether the connections that dial opens are TLS, for the
+// guard.
+func (s *Session) noteEncryption(dial zk.Dialer) zk.Dialer {
+	return func(network, address string, timeout time.Duration) (net.Conn, error) {
+		c, err := dial(network, address, timeout)
+		if _, ok := c.(*tls.Conn); ok {
+			s.encrypted.Store(true)
+		}
+		return c, err
+	}
 }
 
 // handshakeSent and the three after it are called by the wire.

@@ -33,7 +33,7 @@ func (l *sessionLoop) guard() {
 	session := &guard.Session{
 		Servers: zk.FormatServers(l.servers), Connected: conn.server, Remote: conn.remote,
 		ID: conn.session, Password: conn.password,
-		Timeout: conn.rule.timeout, Tick: conn.rule.tick,
+		Timeout: conn.rule.timeout, Tick: conn.rule.tick, Encrypted: l.encrypted.Load(),
 	}
 	for _, a := range l.opts.Auth {
 		session.Auth = append(session.Auth, guard.Auth(a))

@@ -79,6 +79,7 @@ type Session struct {
 	wire        atomic.Pointer[wire]
 	clientMu    sync.Mutex   // guards client, wire and connection against a change between a look and a store
 	granted     grant        // what servers granted the present session; guarded by clientMu
+	encrypted   atomic.Bool  // a connection of the client was TLS
 	client      atomic.Int64 // number of the present client
 	timeout     atomic.Int64
 	answeredAt  atomic.Int64 // instant of the last answer on any connection

@@ -40,6 +40,8 @@ var (
 	errSilence      = errors.New("no answer")
 	errTooLate      = errors.New("the session is over by itself")
 	errNothingToAsk = errors.New("no server to ask")
+	// errClear: password and credentials would go to a TLS port in the clear.
+	errClear = errors.New("the session's connection is TLS, and neither Options.TLS nor a dialer of Init says how to connect so")
 )
 
 // refusal is an answer that asking again cannot change.
@@ -64,6 +66,9 @@ type target struct {
 // targets are all addresses of a record's servers, in the order in which they are tried: of each server one, then the
 // others. own is the service's own dialer, which is given the names.
 func (r *record) targets(own zk.Dialer) ([]target, error) {
+	if r.Encrypted && r.TLS == nil && own == nil {
+		return nil, errClear
+	}
 	secure, err := r.TLS.dialer()
 	if err != nil {
 		return nil, err
@@ -299,7 +304,7 @@ func appendBuffer(to, p []byte) []byte {
 // newRecord is a Session as it is written: with the servers' present addresses, the connected one first. resolve returns
 // the addresses of a name, and may return none.
 func newRecord(s *Session, tls *TLS, resolve func(host string) []string) *record {
-	r := &record{ID: s.ID, Password: s.Password, Timeout: s.Timeout, Tick: s.Tick, Auth: s.Auth, TLS: tls}
+	r := &record{ID: s.ID, Password: s.Password, Timeout: s.Timeout, Tick: s.Tick, Auth: s.Auth, TLS: tls, Encrypted: s.Encrypted}
 	names := slices.Clone(s.Servers)
 	if i := slices.Index(names, s.Connected); i > 0 {
 		names = slices.Insert(slices.Delete(names, i, i+1), 0, s.Connected)

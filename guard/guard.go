@@ -61,6 +61,9 @@ type Session struct {
 	// Timeout is the negotiated session timeout, and Tick the tickTime of the servers: two of those after the timeout
 	// the session is over by itself, and a guard gives up. A Tick of 0 means half the timeout.
 	Timeout, Tick time.Duration
+	// Encrypted is whether the session's connection is TLS. A guard that is not told how to connect so does not guard it: it
+	// would send password and credentials in the clear.
+	Encrypted bool
 	// Auth are the session's credentials.
 	Auth []Auth
 }

@@ -35,6 +35,8 @@ type record struct {
 	Tick     time.Duration `json:"tick"`
 	Auth     []Auth        `json:"auth,omitempty"`
 	TLS      *TLS          `json:"tls,omitempty"`
+	// Encrypted: the session's own connection was TLS, so nothing is sent in the clear.
+	Encrypted bool `json:"encrypted,omitempty"`
 }
 
 // server is one ZooKeeper server. A guard dials the addresses that its name had while the session lived: resolved anew,

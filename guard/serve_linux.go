@@ -23,8 +23,8 @@ import (
 // The side of the guard: one loop that waits for what processes say and for their ends, with nothing to do in between.
 // The loop's goroutine owns everything but the closing of sessions, which has a goroutine for each process that has died.
 
-// initiated is whether Init has run in this process.
-var initiated atomic.Bool
+// initiated is whether Init has run in this process, and hasDialer whether it was given a dialer.
+var initiated, hasDialer atomic.Bool
 
 // Init makes the service's own executable fit to be the guard. Call it in main after the flags have been read and before
 // anything else is begun. In a process that Start has started as a guard it does not return: that process guards its
@@ -35,6 +35,7 @@ var initiated atomic.Bool
 func Init(dialer func() (zk.Dialer, error)) {
 	mark := os.Getenv(markEnvironment)
 	if mark == "" {
+		hasDialer.Store(dialer != nil)
 		initiated.Store(true)
 		return
 	}

@@ -489,6 +489,11 @@ func (g *Guard) Hold(owner any, session *Session) {
 		g.holds[owner] = h
 	}
 	h.made++
+	if own := g.opts.Socket == "" && g.opts.Executable == "" && hasDialer.Load(); session.Encrypted && g.opts.TLS == nil && !own {
+		g.logger.Warn("guard: this session is not guarded", "error", errClear)
+		_ = h.page.put(g.memory.mapped, nil)
+		return
+	}
 	g.put(h, newRecord(session, g.opts.TLS, literal))
 	if slices.ContainsFunc(session.Servers, named) {
 		own, made := *session, h.made

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -100,4 +101,32 @@ func TestTLS(t *testing.T) {
 	require.ErrorContains(t, err, "no certificate")
 	_, err = (&TLS{CertFile: clientCert}).dialer()
 	require.Error(t, err)
+}
+
+// TestNothingInTheClear: a guard that is not told how to connect by TLS sends nothing to a server whose session was on TLS.
+func TestNothingInTheClear(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { _ = listener.Close() }()
+	received := make(chan []byte, 1)
+	go func() {
+		defer close(received)
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		defer func() { _ = conn.Close() }()
+		first := make([]byte, 512)
+		n, _ := conn.Read(first)
+		received <- first[:n]
+	}()
+	r := newRecord(&Session{
+		Servers: []string{listener.Addr().String()}, ID: 1, Password: make([]byte, 16), Timeout: time.Second, Tick: 100 * time.Millisecond,
+		Auth: []Auth{{Scheme: "digest", Credentials: []byte("user:secret")}}, Encrypted: true,
+	}, nil, literal)
+	require.ErrorIs(t, closeSession(t.Context(), r, nil), errClear)
+	r.Encrypted = false
+	require.ErrorIs(t, closeSession(t.Context(), r, nil), errTooLate)
+	assert.Contains(t, string(<-received), "secret", "the control: this is what would be read")
 }
