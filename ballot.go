@@ -124,7 +124,7 @@ func (c *Candidate) create(ctx context.Context, tag string, data []byte) (name s
 			path, err = conn.Create(stem, data, zk.FlagEphemeral|zk.FlagSequence, c.nodeACL())
 			return err
 		})
-		// Parents may go as fast as they are made, so not for ever.
+		// Parents may go as fast as they are made, so not forever.
 		if !errors.Is(err, zk.ErrNoNode) || tries == 3 {
 			if err != nil {
 				return "", err

@@ -217,7 +217,7 @@ func TestBudgetWaiting(t *testing.T) {
 	}
 }
 
-// pace tells whether n reads in a time are those of so many loops that each
+// pace reports whether n reads in a time are those of so many loops that each
 // read about once in a period, a quarter less or more; "" if they are.
 func pace(n, loops int, elapsed, period time.Duration) string {
 	periods := float64(elapsed) / float64(period)

@@ -26,7 +26,7 @@ func TestDecide(t *testing.T) {
 		{"and for too long", situation{phase: idle, want: true, ready: true, draining: true, overdue: true}, rest},
 		{"closing", situation{phase: idle, want: true, ready: true, closing: true}, stepEnd},
 		{"closing waits for callbacks", situation{phase: idle, closing: true, draining: true}, rest},
-		{"but not for ever", situation{phase: idle, closing: true, draining: true, overdue: true}, stepEnd},
+		{"but not forever", situation{phase: idle, closing: true, draining: true, overdue: true}, stepEnd},
 		{"closing waits for an errand", situation{phase: idle, closing: true, busy: true}, rest},
 
 		{"place unknown", situation{phase: waiting, ready: true, ballot: true}, stepLook},

@@ -285,7 +285,7 @@ func (c *Candidate) Resign(ctx context.Context) error {
 // session timeouts Close gives up with an error; the ballot then ends with the
 // session, or when a server answers while the Session still lives.
 // ErrCallbackRunning tells that a callback has not returned in StepDownTimeout,
-// as it cannot when Close is called from inside of it. A second Close waits for
+// as it cannot when Close is called from inside it. A second Close waits for
 // the first and returns the same.
 func (c *Candidate) Close() error {
 	return c.closeOnce.do(func() error {

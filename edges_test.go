@@ -224,7 +224,7 @@ func (c *halfConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close does not wait for ever when a connection comes up behind it.
+// Close does not wait forever when a connection comes up behind it.
 func TestCloseDuringDial(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := inProcess(t, nil)

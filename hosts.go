@@ -19,7 +19,7 @@ import (
 
 // hosts is the default zk.HostProvider: it goes round the servers in random
 // order and leaves their names to the dialer, so that they are resolved anew
-// for each connection. The client's own resolves them once, for ever.
+// for each connection. The client's own resolves them once, forever.
 type hosts struct {
 	mu      sync.Mutex
 	servers []string

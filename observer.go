@@ -126,7 +126,7 @@ func (o *Observer) LeaderAlive() (alive, known bool) {
 
 // Close ends observing. Afterwards no callback runs, and Observe returns
 // ErrClosed. ErrCallbackRunning tells that a callback has not returned within
-// the session timeout, as it cannot when Close is called from inside of it. A
+// the session timeout, as it cannot when Close is called from inside it. A
 // second Close waits for the first and returns the same.
 func (o *Observer) Close() error {
 	return o.closeOnce.do(func() error {

@@ -15,7 +15,7 @@ import (
 // be made, and what they cannot see.
 
 // The client answers a request whose writing failed at once, and again at the
-// connection's end; the second answer blocks it for ever when nobody takes the
+// connection's end; the second answer blocks it forever when nobody takes the
 // first. So it goes when its credentials cannot be sent behind a handshake, and
 // when a request that Close overtook cannot: then Close never returned.
 func TestConnectionBreaksBehindTheHandshake(t *testing.T) {
@@ -89,7 +89,7 @@ func TestNewestOfManyAnswersCounts(t *testing.T) {
 }
 
 // In virtual time the loop that ends a lease is never late, so no simulation
-// tells whether IsLeader needs it. Here there is no loop.
+// reports whether IsLeader needs it. Here there is no loop.
 func TestIsLeaderComparesTheClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &Candidate{}

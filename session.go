@@ -308,7 +308,7 @@ func (s *Session) configure(opts *SessionOptions) {
 }
 
 // Conn returns the client's connection. A Session made by Connect replaces it
-// when the ensemble refuses the old one for ever, so do not keep it.
+// when the ensemble refuses the old one forever, so do not keep it.
 func (s *Session) Conn() *zk.Conn { return s.conn.Load() }
 
 // ID returns the id of the present ZooKeeper session, or 0 when there is none.

@@ -75,7 +75,7 @@ type (
 		err      error
 	}
 	watchesRefused struct{ code int32 }
-	// ownerProbed tells whether a caller's connection seems to be closed.
+	// ownerProbed reports whether a caller's connection seems to be closed.
 	ownerProbed struct{ closed bool }
 	// notZooKeeper tells of a server whose answer to a handshake cannot be one.
 	notZooKeeper struct {

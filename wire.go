@@ -83,7 +83,7 @@ type outgoing struct {
 	frame   []byte // of opSetWatches only: it may have to be sent once more
 }
 
-// heard tells whether the server counts a request as a sign of life.
+// heard reports whether the server counts a request as a sign of life.
 // Authentication is answered by the connection, before the session is touched.
 func (o outgoing) heard() bool { return o.op != opAuth && o.op != opSASL }
 
@@ -100,7 +100,7 @@ func (s *Session) wrap(conn net.Conn, server string) *wire {
 // Write does not tell of a failure: the connection closes, and the reading side
 // finds it so. As of v1.0.4 the client answers a request that it could not write
 // at once, and once more when the connection has ended, and the second answer
-// blocks it for ever when nobody takes the first.
+// blocks it forever when nobody takes the first.
 func (w *wire) Write(p []byte) (int, error) {
 	w.writing.Lock()
 	defer w.writing.Unlock()

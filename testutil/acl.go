@@ -34,7 +34,7 @@ var (
 	readOnly = []acl{{permRead, anyone}}
 )
 
-// allowed tells whether one of the identities has one of the permissions. An
+// allowed reports whether one of the identities has one of the permissions. An
 // empty list gives everything to everybody.
 func allowed(list []acl, perm int32, who []identity) bool {
 	if len(list) == 0 {

@@ -138,7 +138,7 @@ func (k *call) after() {
 	}
 }
 
-// ready tells whether the ensemble is in a state to answer the request.
+// ready reports whether the ensemble is in a state to answer the request.
 func (k *call) ready() bool {
 	m, s := k.c.m, k.c.srv
 	// What is asked of the leader alone needs a way there; what is to be

@@ -149,7 +149,7 @@ func (r *run) outside(st step) packet {
 		p, err = r.admin.readPacket()
 	}
 	if err != nil {
-		panic(fmt.Sprintf("%s: %s outside of the script: %v", r.name, st, err))
+		panic(fmt.Sprintf("%s: %s outside the script: %v", r.name, st, err))
 	}
 	return p
 }

@@ -156,7 +156,7 @@ func (g *generator) request() step {
 		choice[step]{5, func() step { return step{Op: "getChildren", Path: g.path(), Watch: g.IntN(2) == 0} }},
 		choice[step]{5, func() step { return step{Op: "getChildren2", Path: g.path(), Watch: g.IntN(2) == 0} }},
 		choice[step]{2, func() step { return step{Op: "sync", Path: g.path()} }},
-		// A check outside of a multi is answered only if it fails: ZooKeeper 3.8 stumbles over its own answer.
+		// A check outside a multi is answered only if it fails: ZooKeeper 3.8 stumbles over its own answer.
 		choice[step]{2, func() step { return step{Op: "check", Path: "/none", Version: g.version()} }},
 		choice[step]{6, func() step { return step{Op: "addWatch", Path: g.path(), Type: pick[int32](g, 0, 0, 1, 1, 1, 2, -1)} }},
 		// Whether a path without a slash is refused here depends on what other sessions watch.

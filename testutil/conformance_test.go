@@ -152,7 +152,7 @@ func conform(t *testing.T, release testutil.Release) {
 	theirs, ours := realBackend(t, release), inProcessBackend(t, release)
 
 	// Scripts that were written by hand, or have shown a difference once, come first: on new servers, where also what
-	// is outside of a run is the same.
+	// is outside a run is the same.
 	files, err := filepath.Glob(filepath.Join("testdata", "conformance", "*.script"))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no scripts in testdata/conformance: %v", err)

@@ -45,7 +45,7 @@ func (s *Server) isolate(begin, end func()) (heal func()) {
 	}
 }
 
-// isolated tells whether nothing passes between client and server.
+// isolated reports whether nothing passes between client and server.
 func (c *conn) isolated() bool {
 	s := c.srv
 	return s.isolatedAll > 0 ||

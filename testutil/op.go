@@ -132,7 +132,7 @@ func (o Op) short() string {
 	return strings.ToUpper(name[:min(4, len(name))])
 }
 
-// isWrite tells whether the operation goes through the ensemble's leader as a
+// isWrite reports whether the operation goes through the ensemble's leader as a
 // transaction, and so consumes a zxid whether it succeeds or not.
 func (o Op) isWrite() bool {
 	switch o {
@@ -144,7 +144,7 @@ func (o Op) isWrite() bool {
 	}
 }
 
-// isCreate tells whether the operation is one of the four creates.
+// isCreate reports whether the operation is one of the four creates.
 func (o Op) isCreate() bool {
 	return o == OpCreate || o == OpCreate2 || o == OpCreateContainer || o == OpCreateTTL
 }

@@ -82,7 +82,7 @@ type preparer struct {
 	session int64
 	zxid    int64
 	now     int64
-	// check tells whether the session may write through where it is connected.
+	// check reports whether the session may write through where it is connected.
 	check func() code
 	// pending holds the nodes as the operations so far leave them, nil for one
 	// that is deleted. The map itself is nil outside a multi.

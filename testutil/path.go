@@ -2,7 +2,7 @@ package testutil
 
 import "strings"
 
-// validPath tells whether ZooKeeper takes the path in a write. It looks at
+// validPath reports whether ZooKeeper takes the path in a write. It looks at
 // characters as Java does, in UTF-16, where everything beyond U+FFFF is a pair
 // of surrogates and so refused; bytes that are no UTF-8 read as U+FFFD, refused
 // as well.

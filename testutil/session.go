@@ -154,7 +154,7 @@ type SessionInfo struct {
 	Ephemerals []string
 }
 
-// Connected tells whether the session has a connection at the moment.
+// Connected reports whether the session has a connection at the moment.
 func (i SessionInfo) Connected() bool { return i.Addr != "" }
 
 // Sessions lists the live sessions in the order of their IDs.

@@ -41,12 +41,12 @@ func newOptions(e *env, wait time.Duration) *options {
 	o := &options{FlagSet: flag.NewFlagSet(e.command.name, flag.ContinueOnError), env: e}
 	o.SetOutput(io.Discard) // this package reports errors and prints help itself
 	o.StringVar(&o.servers, "servers", "", "the ZooKeeper servers, `HOST:PORT,...`; without it, those of the environment variable ZK_SERVERS")
-	o.BoolVar(&o.dev, "dev", false, "start a ZooKeeper inside of this process instead, for trying things out")
+	o.BoolVar(&o.dev, "dev", false, "start a ZooKeeper inside this process instead, for trying things out")
 	o.StringVar(&o.root, "root", election.DefaultRoot, "the `PATH` below which the elections are")
 	o.DurationVar(&o.timeout, "timeout", 10*time.Second, "the session `TIMEOUT` to ask for: a leader that dies is replaced after about that time")
 	o.DurationVar(&o.tick, "tick", 0, "the servers' tickTime; a leader's lease lasts longer when it is given, and is wrong when it is given too small")
 	o.StringVar(&o.auth, "auth", "", "credentials as `SCHEME:CREDENTIALS`, digest:USER:PASSWORD for one; without it, those of the environment variable ZK_AUTH")
-	o.DurationVar(&o.wait, "wait", wait, "how long to wait for an answer of ZooKeeper; 0 for ever")
+	o.DurationVar(&o.wait, "wait", wait, "how long to wait for an answer of ZooKeeper; 0 forever")
 	o.BoolVar(&o.verbose, "verbose", false, "log to standard error what happens on the connection")
 	return o
 }

@@ -50,7 +50,7 @@ Commands:
 
 The servers are given by --servers, or else by the environment variable
 ZK_SERVERS, as HOST:PORT,HOST:PORT. To try things out without a ZooKeeper,
---dev starts one inside of zkelect and tells its address.
+--dev starts one inside zkelect and tells its address.
 `
 
 // command is one of the subcommands.

@@ -297,7 +297,7 @@ func TestRunLost(t *testing.T) {
 	})
 }
 
-// TestRunKeep: two that contend for ever take turns.
+// TestRunKeep: two that contend forever take turns.
 func TestRunKeep(t *testing.T) {
 	onBoth(t, func(t *testing.T, servers string) {
 		j := newJournal(t)
