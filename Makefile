@@ -111,7 +111,7 @@ bench: deps
 	@$(REAL) scripts/bench "$(GO)"
 
 CHAOS_FAULTS ?= 220
-CHAOS_DURATION ?= 1m45s
+CHAOS_DURATION ?= 1m30s
 ZOOKEEPER ?= 3.8
 CHAOS = $(REAL) ELECTION_ZOOKEEPER_RELEASE=$(ZOOKEEPER) $(GO) test -count=1 -v -timeout 90m ./chaos
 

@@ -50,9 +50,9 @@ func TestHold(t *testing.T) {
 	// The names are resolved now, and not when it is too late to know what they meant.
 	g.Hold("a", &Session{ID: 1, Servers: []string{"localhost:2181", "127.0.0.9:2181", "no.such.name.invalid:2181"}})
 	require.Len(t, found(), 1)
-	require.Equal(t, []server{
-		{Name: "localhost:2181"}, {Name: "127.0.0.9:2181", Addresses: []string{"127.0.0.9:2181"}}, {Name: "no.such.name.invalid:2181"},
-	}, found()[0].Servers)
+	at := slices.IndexFunc(found()[0].Servers, func(s server) bool { return s.Name == "127.0.0.9:2181" })
+	require.Equal(t, 1, at)
+	require.Equal(t, []string{"127.0.0.9:2181"}, found()[0].Servers[at].Addresses, "an address needs no resolving")
 	for deadline := time.Now().Add(time.Minute); !slices.Contains(found()[0].Servers[0].Addresses, "127.0.0.1:2181"); time.Sleep(5 * time.Millisecond) {
 		require.True(t, time.Now().Before(deadline), "localhost is not resolved")
 	}

@@ -132,7 +132,7 @@ func TestJavaShell(t *testing.T) {
 		"'digest,'"+digestOf("ann", "secret"), ": cdrwa",
 		"[/shell/n-0000000000]",
 		"3",
-		"ip: 127.0.0.1", "digest: ann",
+		"digest: ann", "ip: 127.0.0.1", // in the order of a Java set
 		"Sync is OK",
 		"[zookeeper]",
 	)
