@@ -572,8 +572,10 @@ func TestHangingOnLeaderAckIsNamed(t *testing.T) {
 		hang := make(chan struct{})
 		release := sync.OnceFunc(func() { close(hang) })
 		defer release()
-		b.OnLeaderAck(func(election.Leader) { <-hang })
+		called := make(chan struct{})
+		b.OnLeaderAck(func(election.Leader) { close(called); <-hang })
 		b.vote()
+		<-called
 		a.resign()
 		w.await(j, "a stepped down: resigned")
 		w.until("b to give up", func() bool { return b.Healthy(time.Hour) != nil })
