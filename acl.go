@@ -46,7 +46,7 @@ func (c *Candidate) checkOpen(ctx context.Context) error {
 			return a.Scheme == entry.Scheme && (a.ID == entry.ID || a.Scheme == "digest" && entry.ID == user+":x")
 		})
 		if asCreator && !c.session.owned && entry.Scheme != "world" && entry.Scheme != "ip" {
-			mine = true // the credentials of a connection lent to us are not known here
+			mine = true // the credentials of a caller's connection are not known here
 		}
 		if entry.Perms&dangerous != 0 && !mine {
 			return fmt.Errorf("%w: %s lets %s:%s in", ErrOpenElection, c.path, entry.Scheme, entry.ID)

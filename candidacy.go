@@ -189,7 +189,7 @@ type candidacy struct {
 	refusal   error // why the last withdrawal was refused
 
 	// Timers, as points in time; zero means not set.
-	checkAt   time.Time // the next slow look at one node
+	checkAt   time.Time // the next periodic recheck at one node
 	retryAt   time.Time // no errand before
 	claimedAt time.Time // the present term began
 	begunAt   time.Time // OnWin was called in it; zero if it has not been
@@ -203,7 +203,7 @@ type candidacy struct {
 	decidedAt time.Time // of the last decision
 	timer     *time.Timer
 
-	turn     int  // whose turn it is at the slow look
+	turn     int  // whose turn it is at the periodic recheck
 	checkAll bool // look at all nodes now
 	verify   bool // no claim before the own ballot has been looked at
 }

@@ -414,7 +414,7 @@ func TestNoStormAfterOutage(t *testing.T) {
 		for i := range many {
 			w.member(fmt.Sprint(i), j).vote()
 		}
-		time.Sleep(w.timeout() / 2) // before the first slow look
+		time.Sleep(w.timeout() / 2) // before the first periodic recheck
 		var mu sync.Mutex
 		var back, looks []time.Time
 		defer w.srv.Control(testutil.AnyOp, func(r *testutil.Request) testutil.Action {

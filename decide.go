@@ -18,7 +18,7 @@ type situation struct {
 	lacks, flaps      bool // none has been had for too long; it has lapsed too often
 	moved             bool // a move was tried a moment ago
 	reack, proclaim   bool
-	check, verify     bool // a slow look is due; and comes before a claim
+	check, verify     bool // a periodic recheck is due; and comes before a claim
 }
 
 // step is what a candidate does next.

@@ -33,7 +33,7 @@ func init() {
 		scenario{"lesson/takeover timeout", takeoverTimeout},
 		scenario{"lesson/short disconnection costs nothing", shortDisconnection},
 		scenario{"lesson/two candidates on one session", twoOnOneSession},
-		scenario{"lesson/a connection lent to us", lentConnection},
+		scenario{"lesson/a caller's connection", lentConnection},
 	)
 }
 

@@ -74,7 +74,7 @@ func (c *Candidate) look(ctx context.Context, b *ballot, known *standing) (r loo
 	return r
 }
 
-// checks are the nodes that a slow look is for.
+// checks are the nodes that a periodic recheck is for.
 type checks struct {
 	ballot      *ballot
 	own         bool   // the ballot itself
@@ -84,7 +84,7 @@ type checks struct {
 	watchAck    bool   // and arm a watch on its deletion
 }
 
-// checkResult is what the slow look has found.
+// checkResult is what the periodic recheck has found.
 type checkResult struct {
 	checks
 	ownGone         bool

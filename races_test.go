@@ -43,7 +43,7 @@ func TestTimerDueWhileResting(t *testing.T) {
 	const due = time.Millisecond
 	for name, prepare := range map[string]func(c *candidacy, at time.Time){
 		"a withdrawal that failed": func(c *candidacy, at time.Time) { c.phase, c.want, c.retryAt = withdrawing, false, at },
-		"a slow look": func(c *candidacy, at time.Time) {
+		"a periodic recheck": func(c *candidacy, at time.Time) {
 			c.phase, c.placed, c.place, c.checkAt = waiting, true, standing{below: 1, predecessor: "p"}, at
 		},
 		"a vote that was refused": func(c *candidacy, at time.Time) { c.phase, c.ballot, c.voteAt = idle, nil, at },

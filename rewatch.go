@@ -6,7 +6,7 @@ import (
 )
 
 // Setting watches again. The client does that on each new connection of its
-// session, and as of v1.0.4 makes nothing of a refusal (a server that has too
+// session, and as of v1.0.4 ignores a refusal (a server that has too
 // much to do refuses anything): it sends no more of its watches, and they are
 // silent as long as the connection lasts. So the wire takes a refusal upon
 // itself: the client reads a success and goes on, and the request is repeated

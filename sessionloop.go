@@ -220,7 +220,7 @@ func (l *sessionLoop) step() {
 }
 
 // sessionsSeen counts the times that the connection had a session. With a
-// connection lent to us there are no events to count: there, every change of
+// caller's connection there are no events to count: there, every change of
 // what State and SessionID tell begins a new connection, and one that comes
 // and goes between two looks is missed. The lease is safe all the same: a
 // session that moves is heard of by the ensemble's leader in doing so.

@@ -134,7 +134,7 @@ func (s *soak) leader(name string) {
 	c := s.candidate(s.session(), name, nil)
 	_, err := c.Campaign(s.ctx)
 	s.must(err)
-	time.Sleep(20 * time.Second) // its slow look has armed what it arms
+	time.Sleep(20 * time.Second) // its periodic recheck has armed what it arms
 }
 
 var soaks = []struct {
@@ -221,7 +221,7 @@ var soaks = []struct {
 			for s.s.ID() == former || !leads.IsLeader() || !waits.Voted() {
 				time.Sleep(100 * time.Millisecond)
 			}
-			time.Sleep(10 * time.Second) // the slow look has armed what it arms
+			time.Sleep(10 * time.Second) // the periodic recheck has armed what it arms
 		}
 	}},
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/go-zookeeper/zk"
 )
 
-// Waiting behind others: the place in the line, the predecessor, and the slow look
+// Waiting behind others: the place in the line, the predecessor, and the periodic recheck
 // at what the watches should have told.
 
 func (c *candidacy) beginLook() {

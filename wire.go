@@ -33,7 +33,7 @@ const (
 )
 
 // connection is one connection of a session, as the lease sees it. With a
-// connection that was lent to us it stands for all that we know of it.
+// caller's connection it stands for all that we know of it.
 type connection struct {
 	rule  leaseRule
 	heard *contacts
