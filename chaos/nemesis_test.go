@@ -2,7 +2,11 @@
 
 package chaos
 
-import "time"
+import (
+	"time"
+
+	"github.com/zkelection/election/chaos/internal/history"
+)
 
 // fault is one thing that the nemesis does.
 type fault struct {
@@ -94,12 +98,25 @@ func (w *world) killNode(name string, i int) (time.Duration, func()) {
 func (w *world) stopNode(name string, i int, hold time.Duration) (time.Duration, func()) {
 	return hold, w.strike(name, node(i), func() func() {
 		w.zookeeper.Pause(i)
-		return func() { w.zookeeper.Resume(i) }
+		return func() {
+			w.zookeeper.Resume(i)
+			w.resumed(i)
+		}
 	})
 }
 
 func (w *world) cutNode(name string, i int, hold time.Duration) (time.Duration, func()) {
-	return hold, w.strike(name, node(i), func() func() { return w.net.cutNode(i) })
+	return hold, w.strike(name, node(i), func() func() {
+		heal := w.net.cutNode(i)
+		return func() {
+			heal()
+			w.resumed(i)
+		}
+	})
+}
+
+func (w *world) resumed(i int) {
+	w.fleet.note(history.Event{Who: "nemesis", Kind: history.Resumed, Target: node(i)})
 }
 
 // zkLeader is the node that leads the ensemble. There is one when a fault

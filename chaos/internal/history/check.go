@@ -133,12 +133,15 @@ func without(run Span, others []Span) []Span {
 
 // TooLong finds the elections that took longer than bound while the ensemble
 // had a quorum: time without a leader, counted from when the last one was
-// lost, the quorum came back, or the last fault struck, whichever was latest.
+// lost, the quorum came back, the last fault struck, or a server that was stopped
+// or cut off went on, whichever was latest. (It then reads what its clients have sent
+// meanwhile, and takes it for a sign of life of those that are dead by now: their
+// sessions end a session timeout after that.)
 // A candidate that lives is there at all times: the nemesis sees to it.
 func TooLong(all []Leadership, events []Event, run Span, bound time.Duration) []Span {
 	var strikes []int64
 	for _, e := range events {
-		if e.Kind == Fault {
+		if e.Kind == Fault || e.Kind == Resumed {
 			strikes = append(strikes, e.At)
 		}
 	}

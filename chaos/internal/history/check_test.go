@@ -169,6 +169,10 @@ func TestTooLong(t *testing.T) {
 			of("a").acks(1, 1).leads(1, 0, 5000, 3000), of("b").leads(2, 15_000, 20_000, 3000).acks(2, 16_100)), []time.Duration{6100 * time.Millisecond}},
 		"another fault meanwhile": {together(commits(0, 20_000), of("nemesis").says(Fault, 8000),
 			of("a").acks(1, 1).leads(1, 0, 5000, 3000), of("b").leads(2, 13_000, 20_000, 3000).acks(2, 13_900)), nil},
+		"dead behind a server that was stopped": {together(commits(0, 20_000), of("nemesis").says(Fault, 4000).says(Resumed, 8000),
+			of("a").acks(1, 1).leads(1, 0, 5000, 3000), of("b").leads(2, 13_000, 20_000, 3000).acks(2, 13_900)), nil},
+		"too late after the server went on": {together(commits(0, 20_000), of("nemesis").says(Fault, 4000).says(Resumed, 8000),
+			of("a").acks(1, 1).leads(1, 0, 5000, 3000), of("b").leads(2, 13_000, 20_000, 3000).acks(2, 14_100)), []time.Duration{6100 * time.Millisecond}},
 		"too late after another fault": {together(commits(0, 20_000), of("nemesis").says(Fault, 8000),
 			of("a").acks(1, 1).leads(1, 0, 5000, 3000), of("b").leads(2, 13_000, 20_000, 3000).acks(2, 14_100)), []time.Duration{6100 * time.Millisecond}},
 	} {

@@ -39,6 +39,7 @@ const (
 	Commit    Kind = "commit" // a write was answered: the ensemble has a quorum
 	Fault     Kind = "fault"  // begins
 	FaultOver Kind = "over"
+	Resumed   Kind = "resumed" // a ZooKeeper node that was stopped or cut off goes on
 )
 
 // Event is one line of a history.
