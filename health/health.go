@@ -1,5 +1,5 @@
 // Package health answers the probes of load balancers and orchestrators about
-// a candidate over HTTP. It is a package of its own so that a service without
+// an election over HTTP. It is a package of its own so that a service without
 // HTTP links none.
 package health
 
@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"path"
 	"time"
 
 	"github.com/zkelection/election"
@@ -16,60 +17,130 @@ import (
 // /health fails, unless the request says otherwise.
 const DefaultTolerance = 10 * time.Second
 
-// Status is what every answer carries as JSON.
+// Options say whom a handler answers about: a candidate, an observer, or both
+// of one election.
+type Options struct {
+	// Candidate is asked for everything but Elected. Without one the process
+	// never leads.
+	Candidate *election.Candidate
+	// Observer is asked whether a leader is known. It must observe already, or
+	// nothing is known.
+	Observer *election.Observer
+}
+
+// Status is what every answer carries as JSON. All of it that is about the
+// candidate is of one moment, that of one call of Candidate.Status; only
+// Healthy and Problem are asked for by themselves.
 type Status struct {
 	Election string `json:"election"`
-	// Leader is Candidate.IsLeader at the time of the answer.
+	// Phase is what the candidate is doing, in words, as election.Status has it.
+	Phase string `json:"phase,omitempty"`
+	// Leader is whether the candidate leads and has acknowledged. Before that
+	// TakingOverSince is set.
 	Leader bool `json:"leader"`
-	// Voted is whether the candidate stands in the election at all.
-	Voted bool `json:"voted"`
-	// Standing is whether it stands, or is about to: false after a resignation, a
-	// failed takeover or a refused vote.
-	Standing bool `json:"standing"`
-	// Absence is why it does not stand.
-	Absence string `json:"absence,omitempty"`
-	// Ballot is the path of its ballot.
-	Ballot string `json:"ballot,omitempty"`
-	// Token is the leader's fencing token.
+	// TakingOverSince is when the takeover that is under way began: the candidate
+	// has won, and its OnWin functions have not finished.
+	TakingOverSince time.Time `json:"takingOverSince,omitzero"`
+	// AcknowledgedAt is when the leader had taken over.
+	AcknowledgedAt time.Time `json:"acknowledgedAt,omitzero"`
+	// LeaseUntil is until when the candidate is sure to lead unless it renews.
+	LeaseUntil time.Time `json:"leaseUntil,omitzero"`
+	// Token is the fencing token of a candidate that leads or takes over.
 	Token int64 `json:"token,omitempty"`
-	// LeaseUntil is until when the leader is sure to lead unless it renews.
-	LeaseUntil *time.Time `json:"leaseUntil,omitempty"`
-	Healthy    bool       `json:"healthy"`
-	// Problem is why it is not healthy.
+	// Elected is whether a leader is known, and absent when that is not known: no
+	// Observer was given, or it has seen nothing yet.
+	Elected *bool `json:"elected,omitempty"`
+	// Voted is whether the candidate has a ballot, and Ballot the ballot's path.
+	Voted  bool   `json:"voted"`
+	Ballot string `json:"ballot,omitempty"`
+	// InFront is how many ballots are in front of it, as far as is known.
+	InFront *int `json:"inFront,omitempty"`
+	// Standing is whether the candidate stands, or is about to: false after a
+	// resignation, a failed takeover or a refused vote. Absence is then why, and
+	// RetryAt when it tries again by itself, if it does.
+	Standing bool      `json:"standing"`
+	Absence  string    `json:"absence,omitempty"`
+	RetryAt  time.Time `json:"retryAt,omitzero"`
+	// Connected is whether there is a connection to ZooKeeper, and Server the
+	// server of that connection, or the one that is tried.
+	Connected bool   `json:"connected"`
+	Server    string `json:"server,omitempty"`
+	// LastError is what last went wrong, and LastErrorAt when; it stays until the
+	// next.
+	LastError   string    `json:"lastError,omitempty"`
+	LastErrorAt time.Time `json:"lastErrorAt,omitzero"`
+	// Healthy is Candidate.Healthy, and Problem its objection.
+	Healthy bool   `json:"healthy"`
 	Problem string `json:"problem,omitempty"`
 }
 
-// Handler returns a handler that tells how c stands:
-//
-//	GET /leader    200 while c leads, 503 otherwise
-//	GET /follower  503 while c leads, 200 otherwise
-//	GET /health    200 while c.Healthy has no objection, 503 otherwise
-//	GET /          200
-//
-// Each answers with a Status. HEAD and OPTIONS do as GET, since some load
-// balancers probe with these. A request may set the tolerance of c.Healthy, as
-// in /health?tolerance=3s; the default is DefaultTolerance. No request asks
-// ZooKeeper, so a probe costs nothing and never waits.
-//
-// A candidate leads from the moment it has won, while its OnWin functions take
-// over: a service that cannot serve before these are done says so by itself.
-// Mount the handler below a path with http.StripPrefix.
+// Handler is HandlerFor a candidate alone, which does not know whether somebody
+// else leads: /elected answers 501.
 func Handler(c *election.Candidate) http.Handler {
-	mux := http.NewServeMux()
-	for path, good := range map[string]func(Status) bool{
-		"/leader":   func(s Status) bool { return s.Leader },
-		"/follower": func(s Status) bool { return !s.Leader },
-		"/health":   func(s Status) bool { return s.Healthy },
-		"/{$}":      func(Status) bool { return true },
-	} {
-		for _, method := range []string{http.MethodGet, http.MethodOptions} {
-			mux.HandleFunc(method+" "+path, func(w http.ResponseWriter, r *http.Request) { answer(w, r, c, good) })
-		}
-	}
-	return mux
+	return HandlerFor(Options{Candidate: c})
 }
 
-func answer(w http.ResponseWriter, r *http.Request, c *election.Candidate, good func(Status) bool) {
+// HandlerFor returns a handler that answers:
+//
+//	/leader    200 while the candidate leads and has acknowledged
+//	/follower  200 while it neither leads nor takes over
+//	/elected   200 while the Observer knows of a leader, 501 without an Observer
+//	/health    200 while Candidate.Healthy has no objection
+//	/          200
+//
+// and 503 otherwise. So while the candidate takes over, between the win and the
+// acknowledgement, both /leader and /follower fail.
+//
+// Each answers with a Status. HEAD and OPTIONS do as GET, since some load
+// balancers probe with these, and /leader/ or //leader as /leader, without a
+// redirection, which they would take for an answer. (An http.ServeMux in front
+// redirects by itself what is not clean before it calls this handler.) A request
+// may set the tolerance of Candidate.Healthy, as in /health?tolerance=3s; the
+// default is DefaultTolerance. No request asks ZooKeeper, so a probe costs
+// nothing and never waits.
+//
+// Mount the handler below a path with http.StripPrefix. HandlerFor panics when
+// it is given neither a candidate nor an observer, or those of two elections.
+func HandlerFor(opts Options) http.Handler {
+	c, o := opts.Candidate, opts.Observer
+	switch {
+	case c == nil && o == nil:
+		panic("health: neither a Candidate nor an Observer is given")
+	case c != nil && o != nil && c.RootVotePath() != o.RootVotePath():
+		panic(fmt.Sprintf("health: the Candidate is of the election %s, the Observer of %s", c.RootVotePath(), o.RootVotePath()))
+	}
+	return handler{opts}
+}
+
+type handler struct{ Options }
+
+// answers are the paths, and what makes them answer 200.
+var answers = map[string]func(Status) bool{
+	"/leader":   func(s Status) bool { return s.Leader },
+	"/follower": func(s Status) bool { return !s.Leader && s.TakingOverSince.IsZero() },
+	"/elected":  func(s Status) bool { return s.Elected != nil && *s.Elected },
+	"/health":   func(s Status) bool { return s.Healthy },
+	"/":         func(Status) bool { return true },
+}
+
+func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	asked := path.Clean("/" + r.URL.Path)
+	good := answers[asked]
+	if good == nil {
+		http.NotFound(w, r)
+		return
+	}
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions:
+	default:
+		w.Header().Set("Allow", "GET, HEAD, OPTIONS")
+		http.Error(w, "only GET, HEAD and OPTIONS are answered", http.StatusMethodNotAllowed)
+		return
+	}
+	if asked == "/elected" && h.Observer == nil {
+		http.Error(w, "nobody observes the election: give health.Options an Observer", http.StatusNotImplemented)
+		return
+	}
 	tolerance := DefaultTolerance
 	if asked := r.URL.Query().Get("tolerance"); asked != "" {
 		d, err := time.ParseDuration(asked)
@@ -79,7 +150,7 @@ func answer(w http.ResponseWriter, r *http.Request, c *election.Candidate, good 
 		}
 		tolerance = d
 	}
-	status := statusOf(c, tolerance)
+	status := h.status(tolerance)
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	if !good(status) {
@@ -88,19 +159,35 @@ func answer(w http.ResponseWriter, r *http.Request, c *election.Candidate, good 
 	_ = json.NewEncoder(w).Encode(status) // a prober that has gone needs no answer
 }
 
-func statusOf(c *election.Candidate, tolerance time.Duration) Status {
-	s := Status{Election: c.Name(), Voted: c.Voted(), Ballot: c.VotePath(), Healthy: true}
-	picture := c.Status()
-	s.Standing = picture.Standing
-	if picture.Absence != nil {
-		s.Absence = picture.Absence.Error()
+func (h handler) status(tolerance time.Duration) Status {
+	s := Status{Healthy: true}
+	if h.Observer != nil {
+		s.Election = h.Observer.Name()
+		if alive, known := h.Observer.LeaderAlive(); known {
+			s.Elected = &alive
+		}
 	}
-	if term, ok := c.Term(); ok {
-		s.Leader, s.Token = true, term.Token
+	c := h.Candidate
+	if c == nil {
+		return s
 	}
-	if until := c.LeaseUntil(); s.Leader && !until.IsZero() {
-		until = until.UTC()
-		s.LeaseUntil = &until
+	now := c.Status()
+	s.Election, s.Phase = c.Name(), now.Phase
+	s.Leader = now.Leads && !now.AcknowledgedAt.IsZero()
+	s.TakingOverSince, s.AcknowledgedAt = now.TakingOverSince.UTC(), now.AcknowledgedAt.UTC()
+	s.LeaseUntil, s.Token = now.LeaseUntil.UTC(), now.Term.Token
+	s.Voted, s.Ballot = now.Ballot != "", now.Ballot
+	if now.InFront >= 0 {
+		s.InFront = &now.InFront
+	}
+	s.Standing, s.RetryAt = now.Standing, now.RetryAt.UTC()
+	s.Connected, s.Server = now.Connected, now.Server
+	s.LastErrorAt = now.LastErrorAt.UTC()
+	if now.Absence != nil {
+		s.Absence = now.Absence.Error()
+	}
+	if now.LastError != nil {
+		s.LastError = now.LastError.Error()
 	}
 	if err := c.Healthy(tolerance); err != nil {
 		s.Healthy, s.Problem = false, err.Error()

@@ -3,6 +3,7 @@ package health
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -10,6 +11,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election"
 	"github.com/zkelection/election/testutil"
@@ -80,7 +84,7 @@ func expect(t *testing.T, what string, c *election.Candidate, leader, follower, 
 }
 
 func TestHandler(t *testing.T) {
-	pair(t, func(t *testing.T, _ *testutil.Server, leader, follower *election.Candidate) {
+	pair(t, func(t *testing.T, srv *testutil.Server, leader, follower *election.Candidate) {
 		expect(t, "the leader", leader, 200, 503, 200)
 		expect(t, "the follower", follower, 503, 200, 200)
 
@@ -92,13 +96,15 @@ func TestHandler(t *testing.T) {
 		if !got.Standing || got.Absence != "" {
 			t.Errorf("the leader does not stand: %+v", got)
 		}
-		if left := time.Until(*got.LeaseUntil); left <= 0 || left > 10*time.Second {
+		if left := time.Until(got.LeaseUntil); left <= 0 || left > 10*time.Second {
 			t.Errorf("the lease ends in %v", left)
 		}
 		_, got = probe(t, follower, "GET", "/leader")
-		if want := (Status{Election: "probed", Voted: true, Standing: true, Ballot: follower.VotePath(), Healthy: true}); got != want {
-			t.Errorf("the follower's status: %+v, want %+v", got, want)
-		}
+		inFront := 1
+		require.Equal(t, Status{
+			Election: "probed", Phase: "waiting", Voted: true, Standing: true, Ballot: follower.VotePath(), InFront: &inFront,
+			Connected: true, Server: srv.Addr(), Healthy: true,
+		}, got)
 
 		if err := leader.Close(); err != nil {
 			t.Fatal(err)
@@ -106,16 +112,17 @@ func TestHandler(t *testing.T) {
 		synctest.Wait()
 		expect(t, "the old leader", leader, 503, 200, 200)
 		expect(t, "the new leader", follower, 200, 503, 200)
-		if _, got := probe(t, leader, "GET", "/"); got != (Status{Election: "probed", Absence: election.ErrClosed.Error(), Healthy: true}) {
-			t.Errorf("the old leader's status: %+v", got)
-		}
+		_, got = probe(t, leader, "GET", "/")
+		require.Equal(t, Status{
+			Election: "probed", Phase: "closed", Absence: election.ErrClosed.Error(), Connected: true, Server: srv.Addr(), Healthy: true,
+		}, got)
 	})
 }
 
 func TestRefused(t *testing.T) {
 	pair(t, func(t *testing.T, _ *testutil.Server, c, _ *election.Candidate) {
 		for target, want := range map[string]int{
-			"/leader/": 404, "/nothing": 404, "/health?tolerance=soon": 400, "/health?tolerance=-1s": 400, "/leader?tolerance=0": 400,
+			"/nothing": 404, "/leader/x": 404, "/elected": 501, "/elected/": 501, "/health?tolerance=soon": 400, "/health?tolerance=-1s": 400, "/leader?tolerance=0": 400,
 		} {
 			if got, _ := probe(t, c, "GET", target); got != want {
 				t.Errorf("%s answers %d, want %d", target, got, want)
@@ -124,6 +131,167 @@ func TestRefused(t *testing.T) {
 		if got, _ := probe(t, c, "POST", "/leader"); got != 405 {
 			t.Errorf("POST answers %d", got)
 		}
+	})
+}
+
+// TestUncleanPaths: a probe whose path is not clean is answered, and not
+// redirected, which a load balancer would take for good or for bad.
+func TestUncleanPaths(t *testing.T) {
+	pair(t, func(t *testing.T, _ *testutil.Server, leader, follower *election.Candidate) {
+		for _, target := range []string{"//leader", "/leader/", "/leader//", "/./leader", "/leader/.", "/x/../leader", "///leader/./"} {
+			for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodOptions} {
+				got, _ := probe(t, leader, method, target)
+				assert.Equal(t, 200, got, "%s %s of the leader", method, target)
+				got, _ = probe(t, follower, method, target)
+				assert.Equal(t, 503, got, "%s %s of the follower", method, target)
+			}
+		}
+		// As it stands behind http.StripPrefix.
+		for target, want := range map[string]int{"/election": 200, "/election/": 200, "/election/follower/": 503} {
+			w := httptest.NewRecorder()
+			http.StripPrefix("/election", Handler(leader)).ServeHTTP(w, httptest.NewRequest("GET", target, nil))
+			assert.Equal(t, want, w.Code, target)
+		}
+	})
+}
+
+// alone starts one session in virtual time.
+func alone(t *testing.T, test func(t *testing.T, srv *testutil.Server, s *election.Session)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		srv, err := testutil.NewServer(&testutil.ServerOptions{NoListen: true})
+		require.NoError(t, err)
+		defer srv.Close()
+		s, err := election.Connect(srv.Servers(), 10*time.Second, &election.SessionOptions{
+			Dialer: srv.Dialer(), Logger: slog.New(slog.DiscardHandler),
+		})
+		require.NoError(t, err)
+		defer s.Close()
+		test(t, srv, s)
+	})
+}
+
+// TestTakingOver: until a leader has acknowledged it is no leader to send
+// requests to, and no follower either; one that hangs there is in bad health.
+func TestTakingOver(t *testing.T) {
+	alone(t, func(t *testing.T, _ *testutil.Server, s *election.Session) {
+		c, err := election.NewCandidate(s, "probed", nil)
+		require.NoError(t, err)
+		release := make(chan struct{})
+		c.OnWin(func(context.Context, election.Term) error { <-release; return nil })
+		require.NoError(t, c.Vote(t.Context()))
+		synctest.Wait()
+		began := time.Now()
+		require.True(t, c.IsLeader())
+		expect(t, "taking over", c, 503, 503, 200)
+		_, got := probe(t, c, "GET", "/")
+		assert.Equal(t, "taking over", got.Phase)
+		assert.False(t, got.Leader)
+		assert.WithinDuration(t, began, got.TakingOverSince, time.Second)
+		assert.Zero(t, got.AcknowledgedAt)
+		assert.NotZero(t, got.Token)
+		assert.NotZero(t, got.LeaseUntil)
+
+		time.Sleep(15 * time.Second) // more than the session timeout
+		expect(t, "with an OnWin that hangs", c, 503, 503, 503)
+		_, got = probe(t, c, "GET", "/health")
+		assert.Contains(t, got.Problem, "OnWin")
+
+		close(release)
+		synctest.Wait()
+		expect(t, "acknowledged", c, 200, 503, 200)
+		_, got = probe(t, c, "GET", "/")
+		assert.Equal(t, "leading", got.Phase)
+		assert.True(t, got.Leader)
+		assert.Zero(t, got.TakingOverSince)
+		assert.WithinDuration(t, time.Now(), got.AcknowledgedAt, time.Second)
+	})
+}
+
+// TestAbsent: why a candidate does not stand, when it comes back, and what went
+// wrong last, are in every answer; so is a connection that is gone.
+func TestAbsent(t *testing.T) {
+	alone(t, func(t *testing.T, srv *testutil.Server, s *election.Session) {
+		c, err := election.NewCandidate(s, "probed", nil)
+		require.NoError(t, err)
+		_, got := probe(t, c, "GET", "/")
+		assert.False(t, got.Standing)
+		assert.Contains(t, got.Absence, "asked for the vote")
+
+		defer c.OnWin(func(context.Context, election.Term) error { return errors.New("the disk is full") })()
+		require.NoError(t, c.Vote(t.Context()))
+		synctest.Wait()
+		_, got = probe(t, c, "GET", "/")
+		assert.False(t, got.Standing)
+		assert.Contains(t, got.Absence, "the disk is full")
+		assert.Contains(t, got.LastError, "the disk is full")
+		assert.WithinDuration(t, time.Now(), got.LastErrorAt, time.Second)
+		assert.Greater(t, time.Until(got.RetryAt), time.Second)
+		assert.True(t, got.Connected)
+		assert.Equal(t, srv.Addr(), got.Server)
+
+		srv.Stop()
+		synctest.Wait()
+		_, got = probe(t, c, "GET", "/")
+		assert.False(t, got.Connected)
+	})
+}
+
+// TestElected: an observer's process, or a follower's that observes as well,
+// answers whether there is a leader.
+func TestElected(t *testing.T) {
+	alone(t, func(t *testing.T, srv *testutil.Server, s *election.Session) {
+		c, err := election.NewCandidate(s, "probed", nil)
+		require.NoError(t, err)
+		o, err := election.NewObserver(s, "probed", nil)
+		require.NoError(t, err)
+		ask := func(opts Options, target string) (code int, got Status) {
+			w := httptest.NewRecorder()
+			HandlerFor(opts).ServeHTTP(w, httptest.NewRequest("GET", target, nil))
+			require.NoError(t, json.Unmarshal(w.Body.Bytes(), &got), w.Body.String())
+			return w.Code, got
+		}
+		elected := func(what string, code int, want any) {
+			t.Helper()
+			for _, opts := range []Options{{Observer: o}, {Candidate: c, Observer: o}} {
+				for target, want := range map[string]int{"/elected": code, "//elected/": code, "/": 200} {
+					got, _ := ask(opts, target)
+					assert.Equal(t, want, got, "%s: %s", what, target)
+				}
+				_, got := ask(opts, "/")
+				if want == nil {
+					assert.Nil(t, got.Elected, what)
+				} else if assert.NotNil(t, got.Elected, what) {
+					assert.Equal(t, want, *got.Elected, what)
+				}
+				assert.Equal(t, "probed", got.Election)
+			}
+		}
+		elected("before it observes", 503, nil)
+		require.NoError(t, o.Observe(t.Context()))
+		elected("without a leader", 503, false)
+
+		release := make(chan struct{})
+		c.OnWin(func(context.Context, election.Term) error { <-release; return nil })
+		require.NoError(t, c.Vote(t.Context()))
+		synctest.Wait()
+		elected("while it takes over", 503, false)
+		close(release)
+		synctest.Wait()
+		elected("with a leader", 200, true)
+		require.NoError(t, c.Resign(t.Context()))
+		synctest.Wait()
+		elected("after its resignation", 503, false)
+
+		// A process that only observes never leads.
+		for target, want := range map[string]int{"/leader": 503, "/follower": 200, "/health": 200} {
+			got, _ := ask(Options{Observer: o}, target)
+			assert.Equal(t, want, got, target)
+		}
+		other, err := election.NewObserver(s, "another", nil)
+		require.NoError(t, err)
+		assert.Panics(t, func() { HandlerFor(Options{}) })
+		assert.Panics(t, func() { HandlerFor(Options{Candidate: c, Observer: other}) })
 	})
 }
 
