@@ -29,14 +29,17 @@ MODULES = $(patsubst %/go.mod,%,$(wildcard contrib/*/go.mod))
 .DEFAULT_GOAL = test
 
 # Besides the ZooKeeper that the system has, 3.8, a directory of this project's own holds 3.9. Without a network it cannot
-# be had: then its tests are skipped, but never where ELECTION_REQUIRE_ZOOKEEPER is set from outside, as in CI.
+# be had: then its tests are skipped, but never where ELECTION_REQUIRE_ZOOKEEPER is set from outside, as in CI. So it is
+# with the clients of npm.
 ZOOKEEPER_39 = $(CURDIR)/.cache/zookeeper-3.9
+NPM_CLIENTS = $(CURDIR)/.cache/npm-clients
 REAL = ELECTION_REQUIRE_ZOOKEEPER=1 ELECTION_ZOOKEEPER_HOMES=$(ZOOKEEPER_39) \
-	ELECTION_WITHOUT_ZOOKEEPER=$$([ -e $(ZOOKEEPER_39)/complete ] || echo 3.9)
+	ELECTION_WITHOUT_ZOOKEEPER=$$([ -e $(ZOOKEEPER_39)/complete ] || echo 3.9) \
+	ELECTION_NPM_CLIENTS=$$([ -e $(NPM_CLIENTS)/complete ] && echo $(NPM_CLIENTS) || echo none)
 
 .PHONY: deps
 deps:
-	@scripts/install-test-deps $(ZOOKEEPER_39)
+	@scripts/install-test-deps $(ZOOKEEPER_39) $(NPM_CLIENTS)
 
 .PHONY: test
 test: deps

@@ -2,7 +2,9 @@ package testutil_test
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -82,6 +84,32 @@ func TestKazooSaysTheSame(t *testing.T) {
 		said, _ := runClient(t, "", python, "-B", testdata(t, "kazoo_more.py"), addr)
 		return said
 	})
+}
+
+// npmClients is where the clients of npm are: scripts/install-npm-clients puts them there.
+func npmClients(t *testing.T) (directory string) {
+	t.Helper()
+	directory = os.Getenv("ELECTION_NPM_CLIENTS")
+	if directory == "none" {
+		t.Skip("the clients of npm cannot be fetched")
+	}
+	if _, err := os.Stat(filepath.Join(directory, "complete")); err != nil {
+		missing(t, fmt.Errorf("the clients of npm, where ELECTION_NPM_CLIENTS says: %w", err))
+	}
+	return directory
+}
+
+func TestNpmClientsSayTheSame(t *testing.T) {
+	for _, program := range []string{"node_zookeeper_client.js", "zookeeper.js"} {
+		t.Run(program, func(t *testing.T) {
+			t.Parallel()
+			modules := filepath.Join(npmClients(t), "node_modules")
+			sameOnBoth(t, func(t *testing.T, addr string) string {
+				said, _ := runClient(t, "", "env", "NODE_PATH="+modules, "node", testdata(t, program), addr)
+				return said
+			})
+		})
+	}
 }
 
 // cCommands are run by ZooKeeper's C client, each in a session of its own.
