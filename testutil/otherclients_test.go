@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -72,6 +73,12 @@ func javaClasses(t *testing.T, names ...string) string {
 var javaClient = []string{
 	"zookeeper", "zookeeper-jute", "slf4j-api", "slf4j-nop", "commons-cli", "netty-handler", "netty-transport",
 	"netty-common", "netty-buffer", "netty-codec", "netty-resolver", "netty-transport-native-epoll", "netty-transport-native-unix-common",
+}
+
+func curatorClasses(t *testing.T) string {
+	t.Helper()
+	return javaClasses(t, append(slices.Clone(javaClient), "curator-client", "curator-framework", "curator-recipes", "guava",
+		"jackson-core", "jackson-databind", "jackson-annotations")...)
 }
 
 func testdata(t *testing.T, name string) string {
@@ -153,9 +160,7 @@ func TestJavaShell(t *testing.T) {
 func TestCurator(t *testing.T) {
 	t.Parallel()
 	server := clientsServer(t)
-	classes := javaClasses(t, append(javaClient, "curator-client", "curator-framework", "curator-recipes", "guava",
-		"jackson-core", "jackson-databind", "jackson-annotations")...)
-	said, _ := runClient(t, "", "java", "-Xshare:auto", "-XX:TieredStopAtLevel=1", "-cp", classes, testdata(t, "Curator.java"), server.Addr())
+	said, _ := runClient(t, "", "java", "-Xshare:auto", "-XX:TieredStopAtLevel=1", "-cp", curatorClasses(t), testdata(t, "Curator.java"), server.Addr())
 	want := `created /curator/nodes/_c_UUID-n-0000000000
 data hello
 transaction 3

@@ -86,6 +86,13 @@ func TestKazooSaysTheSame(t *testing.T) {
 	})
 }
 
+func TestCuratorSaysTheSame(t *testing.T) {
+	sameOnBoth(t, func(t *testing.T, addr string) string {
+		said, _ := runClient(t, "", "java", "-Xshare:auto", "-XX:TieredStopAtLevel=1", "-cp", curatorClasses(t), testdata(t, "CuratorMore.java"), addr)
+		return said
+	})
+}
+
 // npmClients is where the clients of npm are: scripts/install-npm-clients puts them there.
 func npmClients(t *testing.T) (directory string) {
 	t.Helper()
