@@ -1,15 +1,91 @@
 package election
 
 import (
-	"context" //nolint:gosec // what ZooKeeper's digest scheme is made of
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/go-zookeeper/zk"
 )
+
+func (c *candidacy) beginCast() {
+	if c.tag == "" {
+		c.tag = newTag()
+	}
+	tag, data, uncertain, created := c.tag, c.data, c.uncertain, c.leftover
+	c.checkAll = false // casting looks at all nodes
+	c.setPhase(casting)
+	c.errand(func(ctx context.Context) any { return c.cast(ctx, tag, data, uncertain, created) })
+}
+
+func (c *candidacy) castDone(r castResult) {
+	c.errandDone()
+	c.uncertain, c.leftover = r.uncertain, r.name
+	if r.ballot != nil {
+		c.tag = "" // the next vote is another
+		c.ballot, c.ownWatch = r.ballot, r.watch
+		c.last.over()
+		c.ballotData, c.catchUp = r.data, false
+		c.place, c.placed = r.place, r.place.below == 0
+		c.acked, c.ack, c.ackWatch, c.reack, c.ackUnsure, c.ackData = false, 0, nil, false, false, nil
+		c.lapses, c.flaps, c.moveAt = nil, false, time.Time{}
+		c.absence = nil
+		c.live.Store(c.ballot)
+		c.logger.Info("election: voted", "ballot", c.ballot.name, "in_front", r.place.below)
+	}
+	switch {
+	case !c.want || c.closing || c.withdraw:
+		c.withdraw = true
+		c.setPhase(withdrawing)
+	case r.ballot != nil:
+		defer replyAll(&c.voters, nil)
+		if view := c.session.look(); view.inc != r.ballot.inc {
+			c.phase = waiting
+			c.ballotLost(ErrSessionLost)
+			return
+		}
+		if c.placed {
+			c.setPhase(claiming)
+		} else {
+			c.setPhase(waiting)
+		}
+	case isRefused(r.err):
+		c.refused(r.err)
+	default:
+		c.setPhase(idle)
+	}
+}
+
+// refused: ZooKeeper will not have this ballot. Who called Vote is told and
+// has to do something about it. With nobody to tell, as after a session loss,
+// the only one who can is an operator, so it is tried again at a slow pace.
+func (c *candidacy) refused(err error) {
+	c.logger.Error("election: cannot vote", "error", err)
+	c.failed(err)
+	c.absence = err
+	if len(c.voters) > 0 || len(c.campaigns) > 0 || c.runner != nil {
+		c.want, c.asked = false, false
+		defer c.fail(err)
+	}
+	c.voteAt = time.Now().Add(c.session.relook())
+	if c.uncertain {
+		c.withdraw = true
+		c.setPhase(withdrawing)
+		return
+	}
+	c.becomeIdle()
+}
+
+func (c *candidacy) becomeIdle() {
+	c.ballot, c.ownWatch, c.nextWatch, c.ackWatch = nil, nil, nil, nil
+	c.placed, c.withdraw, c.verify, c.acked = false, false, false, false
+	c.live.Store(nil)
+	c.setPhase(idle)
+}
 
 // The ZooKeeper side of a candidate: each function here is one errand, run on
 // a helper goroutine, that takes all it needs as arguments and touches none of
