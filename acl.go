@@ -11,29 +11,29 @@ import (
 	"github.com/go-zookeeper/zk"
 )
 
-func (c *Candidate) nodeACL() []zk.ACL {
-	if len(c.acl) == 0 {
+func (e errands) nodeACL() []zk.ACL {
+	if len(e.acl) == 0 {
 		return zk.WorldACL(zk.PermAll)
 	}
-	return c.acl
+	return e.acl
 }
 
 // checkOpen refuses an election node on which others may create or delete
 // ballots, whatever the ballots' own ACL: ZooKeeper asks the parent's.
-func (c *Candidate) checkOpen(ctx context.Context) error {
+func (e errands) checkOpen(ctx context.Context) error {
 	var existing []zk.ACL
-	if err := c.session.do(ctx, func(conn *zk.Conn) (err error) {
-		existing, _, err = conn.GetACL(c.path)
+	if err := e.session.do(ctx, func(conn *zk.Conn) (err error) {
+		existing, _, err = conn.GetACL(e.path)
 		return err
 	}); err != nil {
 		return err
 	}
-	allowed, asCreator := c.acl, false
-	for _, entry := range c.acl {
+	allowed, asCreator := e.acl, false
+	for _, entry := range e.acl {
 		if entry.Scheme == "auth" {
 			// The server stores the credentials of the connection instead.
 			asCreator = true
-			for _, a := range c.session.opts.Auth {
+			for _, a := range e.session.opts.Auth {
 				allowed = append(slices.Clip(allowed), zk.ACL{Perms: entry.Perms, Scheme: a.Scheme, ID: authID(a)})
 			}
 		}
@@ -45,11 +45,11 @@ func (c *Candidate) checkOpen(ctx context.Context) error {
 			user, _, _ := strings.Cut(a.ID, ":")
 			return a.Scheme == entry.Scheme && (a.ID == entry.ID || a.Scheme == "digest" && entry.ID == user+":x")
 		})
-		if asCreator && !c.session.owned && entry.Scheme != "world" && entry.Scheme != "ip" {
+		if asCreator && !e.session.owned && entry.Scheme != "world" && entry.Scheme != "ip" {
 			mine = true // the credentials of a caller's connection are not known here
 		}
 		if entry.Perms&dangerous != 0 && !mine {
-			return fmt.Errorf("%w: %s lets %s:%s in", ErrOpenElection, c.path, entry.Scheme, entry.ID)
+			return fmt.Errorf("%w: %s lets %s:%s in", ErrOpenElection, e.path, entry.Scheme, entry.ID)
 		}
 	}
 	return nil

@@ -7,16 +7,82 @@ import (
 	"time"
 )
 
-// Voting: who asks for it, casting the ballot, and who is told that it came to nothing.
+// callers are what the public methods have asked for, and who waits for what.
+type callers struct {
+	want    bool // somebody has asked for the vote, and nothing has ended that
+	asked   bool // by Vote, and not by Campaign or Run alone, whose end would end it
+	closing bool // Close was called
+
+	giveUpAt time.Time // when Close, or Shutdown, waits no longer for a server
+
+	voters    []chan error
+	campaigns []*campaignCommand
+	resigners []chan error
+	proclaims []*proclaimCommand
+	runner    *runner
+}
+
+// Commands from the public methods. A reply channel has room for the one
+// reply; it may be nil.
+type (
+	voteCommand     struct{ reply chan error }
+	campaignCommand struct {
+		reply chan campaignResult
+		voted bool // it was this call that voted
+	}
+	campaignResult struct {
+		term Term
+		err  error
+	}
+	abandonCommand struct {
+		campaign *campaignCommand
+		taken    chan struct{} // closed when it is given up, unless it had an answer before
+	}
+	resignCommand struct {
+		cause error // ErrResigned or ErrClosed
+		reply chan error
+		taken chan struct{} // closed when leadership has been given up
+	}
+	hurryCommand struct { // the time that Shutdown had is over
+		taken chan struct{} // closed when leadership has been given up
+	}
+	proclaimCommand struct {
+		data  []byte
+		reply chan error
+	}
+	runCommand struct {
+		runner *runner
+		reply  chan error
+	}
+	unrunCommand struct{ runner *runner }
+	runDone      struct {
+		runner *runner
+		lead   *leadership
+	}
+)
+
+// runner is a Run under way.
+type runner struct {
+	terms chan *leadership // has room for one
+	ended chan error       // has room for one: nothing will come any more
+}
+
+// --- who wants to lead
+
+// stand notes that somebody asks for this candidacy.
+func (c *candidacy) stand() {
+	c.want, c.absence.cause, c.absence.until = true, nil, time.Time{}
+	c.publish()
+}
 
 func (c *candidacy) vote(m voteCommand) {
 	if c.closing {
 		m.reply <- ErrClosed
 		return
 	}
-	c.want, c.asked, c.absence, c.voteAt = true, true, nil, time.Time{}
-	c.publish()
-	if c.ballot != nil && !c.withdraw && c.phase != withdrawing {
+	c.asked = true
+	c.stand()
+	if c.own() != nil && !c.ballot.withdraw && c.phase != withdrawing {
 		m.reply <- nil
 		return
 	}
@@ -30,7 +96,7 @@ func (c *candidacy) vote(m voteCommand) {
 // return, and may be called from one. The vote is cast when they have.
 func (c *candidacy) failStuckVoters() {
 	c.publish()
-	replyAll(&c.voters, fmt.Errorf("%w in %v since leadership was lost; the vote will be cast when it has", ErrCallbackRunning, c.stepDown()))
+	replyAll(&c.voters, fmt.Errorf("%w in %v since leadership was lost; the vote will be cast when it has", ErrCallbackRunning, c.callbackTimeout()))
 }
 
 func (c *candidacy) campaign(m *campaignCommand) {
@@ -39,12 +105,11 @@ func (c *candidacy) campaign(m *campaignCommand) {
 		m.reply <- campaignResult{err: ErrClosed}
 		return
 	case c.phase == leading:
-		m.reply <- campaignResult{term: c.lead.term}
+		m.reply <- campaignResult{term: c.term.lead.term}
 		return
 	}
 	m.voted = !c.want
-	c.want, c.absence, c.voteAt = true, nil, time.Time{}
-	c.publish()
+	c.stand()
 	c.campaigns = append(c.campaigns, m)
 }
 
@@ -72,8 +137,8 @@ func (c *candidacy) startRun(m runCommand) {
 		m.reply <- errors.New("election: Run is already running")
 		return
 	}
-	c.runner, c.want, c.absence, c.voteAt = m.runner, true, nil, time.Time{}
-	c.publish()
+	c.runner = m.runner
+	c.stand()
 	m.reply <- nil
 	if c.phase == leading {
 		c.giveToRunner()
@@ -81,10 +146,16 @@ func (c *candidacy) startRun(m runCommand) {
 }
 
 func (c *candidacy) giveToRunner() {
-	if c.runner != nil && c.runLead == nil {
-		c.runLead = c.lead
-		c.runner.terms <- c.lead
+	if c.runner != nil && !c.term.running {
+		c.term.running = true
+		c.runner.terms <- c.term.lead
 	}
+}
+
+// succeed tells those who wait for this candidate to lead that it does.
+func (c *candidacy) succeed() {
+	c.answerCampaigns(campaignResult{term: c.term.lead.term})
+	c.giveToRunner()
 }
 
 // fail tells everybody who waits for this candidate to vote or lead that it
@@ -92,10 +163,7 @@ func (c *candidacy) giveToRunner() {
 func (c *candidacy) fail(err error) {
 	c.publish()
 	replyAll(&c.voters, err)
-	for _, m := range c.campaigns {
-		m.reply <- campaignResult{err: err}
-	}
-	c.campaigns = nil
+	c.answerCampaigns(campaignResult{err: err})
 	if c.runner != nil {
 		select {
 		case c.runner.ended <- err:
@@ -104,13 +172,11 @@ func (c *candidacy) fail(err error) {
 	}
 }
 
-// succeed tells those who wait for this candidate to lead that it does.
-func (c *candidacy) succeed() {
+func (c *callers) answerCampaigns(result campaignResult) {
 	for _, m := range c.campaigns {
-		m.reply <- campaignResult{term: c.lead.term}
+		m.reply <- result
 	}
 	c.campaigns = nil
-	c.giveToRunner()
 }
 
 func replyAll(waiters *[]chan error, err error) {
@@ -120,4 +186,75 @@ func replyAll(waiters *[]chan error, err error) {
 		}
 	}
 	*waiters = nil
+}
+
+// --- who wants to be rid of it
+
+// resign is for Resign and Close, and for what only a Campaign or Run that has
+// ended had asked for.
+func (c *candidacy) resign(m resignCommand) {
+	if errors.Is(m.cause, ErrClosed) {
+		if !c.closing {
+			begun := c.now
+			if c.phase == withdrawing {
+				// What a Resign has waited in vain is not waited again.
+				begun = c.retreat.since
+				if answered := c.session.lastAnswerAt(); answered.After(begun) {
+					begun = answered
+				}
+			}
+			c.giveUpAt = begun.Add(c.closeTimeout())
+		}
+		c.closing = true
+	}
+	c.want, c.asked = false, false
+	c.absence.cause, c.absence.failures = m.cause, 0
+	c.fail(m.cause)
+	c.resigners = append(c.resigners, m.reply)
+	switch c.phase {
+	case idle:
+		if c.stray.possible {
+			c.setPhase(withdrawing)
+		}
+	case casting, moving:
+		c.ballot.withdraw = true // whatever is cast, also if somebody votes meanwhile
+		c.interrupt(m.cause)
+	case waiting, claiming:
+		c.ballot.withdraw = true
+	case winning, acking, leading:
+		c.ballot.withdraw = true
+		c.leave(m.cause)
+	case leaving:
+		if c.ballot != nil {
+			c.ballot.withdraw = true
+		}
+	case withdrawing, ended:
+	}
+}
+
+// --- who has new data
+
+// settleProclaims answers those that nothing will come of, and those that only
+// change what the acknowledgement is going to say.
+func (c *candidacy) settleProclaims() {
+	switch c.phase {
+	case acking, leading:
+		return
+	case winning:
+		// OnWin may be waiting for the answer. The acknowledgement is going to have
+		// the data; the ballot follows.
+		for _, m := range c.proclaims {
+			c.data = m.data
+		}
+		c.answerProclaims(nil)
+	default:
+		c.answerProclaims(ErrNotLeader)
+	}
+}
+
+func (c *callers) answerProclaims(err error) {
+	for _, m := range c.proclaims {
+		m.reply <- err
+	}
+	c.proclaims = nil
 }

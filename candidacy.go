@@ -1,7 +1,6 @@
 package election
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"time"
@@ -9,236 +8,116 @@ import (
 	"github.com/go-zookeeper/zk"
 )
 
-// phase is where a candidate is in an election.
-type phase int
-
-const (
-	idle        phase = iota // no ballot
-	casting                  // a helper is casting one
-	waiting                  // behind others
-	claiming                 // the lowest, without a lease yet
-	moving                   // a helper is moving the ballot to the end of the line
-	winning                  // leads; OnWin runs
-	acking                   // leads; the acknowledgement is being written
-	leading                  // leads and has acknowledged
-	leaving                  // has led; OnStepDown runs
-	withdrawing              // a helper is deleting the ballot
-	ended                    // closed
-)
-
-var phaseNames = [...]string{"idle", "casting", "waiting", "claiming", "moving", "winning", "acking", "leading", "leaving", "withdrawing", "ended"}
-
-func (p phase) String() string { return phaseNames[p] }
-
-// leads tells in which phases IsLeader may be true.
-func (p phase) leads() bool { return p == winning || p == acking || p == leading }
-
-// Commands from the public methods. A reply channel has room for the one
-// reply; it may be nil.
-type (
-	voteCommand     struct{ reply chan error }
-	campaignCommand struct {
-		reply chan campaignResult
-		voted bool // it was this call that voted
-	}
-	campaignResult struct {
-		term Term
-		err  error
-	}
-	abandonCommand struct {
-		campaign *campaignCommand
-		taken    chan struct{} // closed when it is given up, unless it had an answer before
-	}
-	resignCommand struct {
-		cause error // ErrResigned or ErrClosed
-		reply chan error
-		taken chan struct{} // closed when leadership has been given up
-	}
-	hurryCommand struct { // the time that Shutdown had is over
-		taken chan struct{} // closed when leadership has been given up
-	}
-	proclaimCommand struct {
-		data  []byte
-		reply chan error
-	}
-	runCommand struct {
-		runner *runner
-		reply  chan error
-	}
-	unrunCommand struct{ runner *runner }
-	runDone      struct {
-		runner *runner
-		lead   *leadership
-	}
-)
-
-// runner is a Run under way.
-type runner struct {
-	terms chan *leadership // has room for one
-	ended chan error       // has room for one: nothing will come any more
-}
-
-// Results of errands and callbacks.
-type (
-	winBegun struct {
-		lead *leadership
-		at   time.Time
-	}
-	winDone struct {
-		lead *leadership
-		err  error
-	}
-	stepDownDone struct{}
-	causeAsked   struct {
-		lead *leadership
-		err  error // nil: the session answers
-	}
-	ackDone struct {
-		lead  *leadership
-		data  []byte
-		czxid int64 // 0: not known
-		err   error
-	}
-	withdrawDone struct{ err error }
-	proclaimDone struct {
-		command *proclaimCommand // nil: only the ballot's data were to follow
-		lead    *leadership
-		data    []byte
-		acked   bool // the acknowledgement has them
-		err     error
-	}
-	leaderSeen struct {
-		sub  *subscription
-		view ackView
-	}
-)
-
-// candidacy is a candidate's loop and the state that only its goroutine
-// touches. Calls of the client are errands on a helper, one at a time; what an
-// errand or a callback came to arrives as a message, and is dropped when the
-// ballot or the leadership that it was about is no more. Readers see what the
-// loop publishes in Candidate.
+// candidacy is the life of a candidate, from NewCandidate to Close: its loop,
+// and the state that only the loop's goroutine touches. Within it live one ballot
+// after another, and in the time of a ballot one term after another.
+//
+// Whatever asks ZooKeeper is an errand, on a helper goroutine, one at a time; what
+// an errand or a callback came to arrives as a message, and is dropped when the
+// ballot or the term that it was about is no more. Readers see what the loop
+// publishes in Candidate.
 type candidacy struct {
 	*Candidate
+	callers
 
-	phase phase
-	want  bool // Vote was called and nothing has ended it
-	asked bool // and not by Campaign or Run alone, whose end would end it
-	data  []byte
+	phase phase     // changed by setPhase alone
+	now   time.Time // when the present turn of the loop began: the time for all that is done in it
 
-	ballotData []byte // what the ballot carries, as far as is known
-	catchUp    bool   // it is to be given the data that the acknowledgement has
+	data   []byte // what the next ballot, and the next acknowledgement, carry
+	stray  stray
+	ballot *ballotState // from casting until it is gone, or lost
+	term   *termState   // from winning until its last callback has returned
 
-	// The ballot, and what is known of it.
-	inc       *incarnation // that the Session has now, as far as was seen
-	looks     uint64
-	tag       string // of the vote under way
-	uncertain bool   // a ballot with the tag may exist that no reply told of
-	leftover  string // or one of this name does, which nobody serves
-	ballot    *ballot
-	ownWatch  <-chan zk.Event
-	placed    bool // place is known, and its predecessor watched
-	place     standing
-	nextWatch <-chan zk.Event
+	seen    seenSession
+	helper  helper
+	absence absence
+	failure failure
+	retreat retreat
+}
 
-	// What speaks for making way.
-	lackingSince time.Time     // since when it has been first, connected, without a lease
-	lacked       time.Duration // and for how long before that
-	lapses       []time.Time   // of the lease, under the present session
-	flaps        bool          // there were too many
-	ownEnded     bool          // the own ballot's end was seen while moving
+// seenSession is what the loop has seen of the Session.
+type seenSession struct {
+	inc   *incarnation
+	looks uint64 // reasons to look again at everything
+}
 
-	// Why it does not stand, and what last went wrong.
-	absence     error // nil while it stands
-	failures    int   // takeovers that failed in a row
-	lastError   error
-	lastErrorAt time.Time
-	standing    bool // as the metrics have been told
+// helper is the goroutine that runs the candidate's errands.
+type helper struct {
+	busy      bool
+	cancel    context.CancelCauseFunc
+	notBefore time.Time // no errand before, since one failed
+}
 
-	// The errand under way.
-	busy   bool
-	cancel context.CancelCauseFunc
+// absence is why a candidate does not stand for election, and for how long.
+type absence struct {
+	cause    error     // nil while it stands
+	until    time.Time // no vote before, since one was refused or a takeover failed
+	failures int       // takeovers that failed in a row
+	told     bool      // the metrics have been told that it stands
+}
 
-	// Leadership.
-	lead      *leadership // from claiming to the end of leaving
-	untold    bool        // it is being left, and OnStepDown waits for the cause
-	untoldBy  time.Time   // but no longer than this
-	withdraw  bool        // the ballot goes when leaving is over
-	draining  bool        // OnStepDown functions of the last term have not returned
-	acked     bool        // an acknowledgement of this ballot may exist
-	ack       int64       // its czxid; 0 when not known
-	ackWatch  <-chan zk.Event
-	reack     bool     // it has to be written again
-	ackUnsure bool     // it has been asked for, and no reply has come
-	ackData   [][]byte // what it carries is one of these
-	proclaims []*proclaimCommand
+// failure is what last went wrong, for Status.
+type failure struct {
+	err error
+	at  time.Time
+}
 
-	// Losing.
-	sub        *subscription
-	loseCancel context.CancelFunc
-	losingTo   string // the predecessor that OnLose was started for
-	told       int64  // czxid of the leader that OnLose was last queued for
+// retreat is the withdrawal that is under way.
+type retreat struct {
+	since   time.Time
+	refusal error // why it was refused
+}
 
-	// Who waits for what.
-	voters    []chan error
-	campaigns []*campaignCommand
-	resigners []chan error
-	runner    *runner
-	runLead   *leadership // that the runner was given and has not returned from
-	closing   bool
-	refusal   error // why the last withdrawal was refused
-
-	// Timers, as points in time; zero means not set.
-	checkAt   time.Time // the next periodic recheck at one node
-	retryAt   time.Time // no errand before
-	claimedAt time.Time // the present term began
-	begunAt   time.Time // OnWin was called in it; zero if it has not been
-	ackedAt   time.Time // it was acknowledged
-	moveAt    time.Time // no move before
-	hangAt    time.Time // to report a callback that hangs, next
-	overdueAt time.Time // the callbacks of a lost term are late
-	voteAt    time.Time // no vote before, since one was refused or a takeover failed
-	quitAt    time.Time // Close gives up
-	leftAt    time.Time // the withdrawal under way began
-	decidedAt time.Time // of the last decision
-	timer     *time.Timer
-
-	turn     int  // whose turn it is at the periodic recheck
-	checkAll bool // look at all nodes now
-	verify   bool // no claim before the own ballot has been looked at
+func newCandidacy(c *Candidate, data []byte) *candidacy {
+	return &candidacy{Candidate: c, now: time.Now(), data: data, absence: absence{cause: errNotVoted}}
 }
 
 func (c *candidacy) run() {
 	defer close(c.done)
-	c.timer = time.NewTimer(time.Hour)
-	defer c.timer.Stop()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
 	for c.advance(); c.phase != ended; c.advance() {
+		var own, predecessor, ack <-chan zk.Event
+		if b := c.ballot; b != nil {
+			own, predecessor, ack = b.watch, b.line.watch, b.ack.watch
+		}
 		var lapsed <-chan struct{}
 		if c.phase.leads() {
-			lapsed = c.lead.ctx.Done()
+			lapsed = c.term.lead.ctx.Done()
 		}
-		c.setTimer()
+		timer.Reset(time.Until(c.nextTimer()))
+		var act func()
 		select {
 		case <-lapsed:
-			c.leave(context.Cause(c.lead.ctx))
-		case event := <-c.nextWatch:
-			c.predecessorChanged(event)
-		case event := <-c.ownWatch:
-			c.ownChanged(event)
-		case <-c.ackWatch:
-			c.ackWatch, c.checkAll = nil, true
+			act = func() { c.leave(context.Cause(c.term.lead.ctx)) }
+		case event := <-predecessor:
+			act = func() { c.predecessorChanged(event) }
+		case event := <-own:
+			act = func() { c.ownChanged(event) }
+		case <-ack:
+			act = func() { c.ballot.ack.watch, c.ballot.recheck.all = nil, true }
 		case <-c.inbox.signal:
-			for _, message := range c.inbox.take() {
-				c.handle(message)
-			}
-		case <-c.timer.C:
-			c.timeout(time.Now())
+			act = c.handleAll
+		case <-timer.C:
+			act = c.fireTimers
 		}
+		c.now = time.Now()
+		act()
 	}
 	c.finish()
 }
 
-// handle takes one message.
+func (c *candidacy) handleAll() {
+	for _, message := range c.inbox.take() {
+		if c.phase == ended {
+			return // who waits for an answer is told by the end of the loop
+		}
+		c.handle(message)
+	}
+}
+
+// handle takes one message: a command of a public method, or what an errand or a
+// callback came to.
 func (c *candidacy) handle(message any) {
 	switch m := message.(type) {
 	case voteCommand:
@@ -262,17 +141,16 @@ func (c *candidacy) handle(message any) {
 		c.startRun(m)
 	case unrunCommand:
 		if c.runner == m.runner {
-			c.runner, c.runLead = nil, nil
-			c.drained()
+			c.runner = nil
+			c.runReturned()
 		}
 	case runDone:
-		if c.runner == m.runner && c.runLead == m.lead {
-			c.runLead = nil
-			c.drained()
+		if c.runner == m.runner && c.term.is(m.lead) {
+			c.runReturned()
 		}
 	case castResult:
 		c.castDone(m)
-	case lookResult:
+	case placeResult:
 		c.lookDone(m)
 	case checkResult:
 		c.checkDone(m)
@@ -289,41 +167,20 @@ func (c *candidacy) handle(message any) {
 	case causeAsked:
 		c.causeAsked(m)
 	case stepDownDone:
-		c.draining = false
-		c.drained()
+		if c.term.is(m.lead) {
+			c.term.draining = false
+			c.callbackReturned()
+		}
 	case withdrawDone:
 		c.withdrawDone(m.err)
 	case leaderSeen:
 		c.leaderSeen(m)
+	default:
+		panic(fmt.Sprintf("election: a candidate cannot take a %T", message))
 	}
 }
 
-func (c *candidacy) situation(view sessionView, now time.Time) situation {
-	s := situation{
-		phase: c.phase, want: c.want, closing: c.closing,
-		ready: view.inc != nil && view.connected, barred: view.err != nil, hopeless: c.hopeless(view),
-		busy: c.busy, held: now.Before(c.retryAt), refused: now.Before(c.voteAt),
-		draining: c.draining || c.runLead != nil,
-		overdue:  c.stuck.Load(), withdraw: c.withdraw, untold: c.untold,
-		ballot: c.ballot != nil, uncertain: c.uncertain,
-		placed: c.placed, first: c.placed && c.place.below == 0,
-		lacks: !c.lackingSince.IsZero() && !now.Before(c.lackDue()), flaps: c.flaps, moved: now.Before(c.moveAt),
-		reack: c.reack, proclaim: len(c.proclaims) > 0 || c.catchUp, check: c.checkAll || !now.Before(c.checkAt), verify: c.verify,
-	}
-	if view.inc != nil {
-		if l := view.inc.lease.Load(); l != nil {
-			s.lease = l.remaining() >= newLeaseRule(c.session.Timeout(), 0).minToClaim()
-		}
-	}
-	return s
-}
-
-// hopeless reports whether no lease that is worth claiming under can be had on
-// the present session, because of the servers' tick. The timeout may change
-// whenever the session moves.
-func (c *candidacy) hopeless(view sessionView) bool {
-	return view.inc != nil && !newLeaseRule(c.session.Timeout(), c.session.tick).feasible()
-}
+// --- what to do next
 
 // advance takes steps until there is nothing to do but wait.
 func (c *candidacy) advance() {
@@ -343,16 +200,45 @@ func (c *candidacy) takeSteps() {
 	for c.phase != ended {
 		view := c.session.look()
 		c.noticeSession(view)
-		if c.phase == idle && (!c.draining && c.runLead == nil || c.stuck.Load()) {
+		if c.phase == idle && (!c.term.drains() || c.stuck.Load()) {
 			replyAll(&c.resigners, nil)
 		}
-		c.decidedAt = time.Now()
-		next := decide(c.situation(view, c.decidedAt))
+		next := decide(c.situation(view))
 		if next == rest {
 			break
 		}
 		c.take(next, view)
 	}
+}
+
+func (c *candidacy) situation(view sessionView) situation {
+	s := situation{
+		phase: c.phase, want: c.want, closing: c.closing,
+		ready: view.inc != nil && view.connected, authFailed: view.err != nil, hopeless: c.hopeless(view),
+		busy: c.helper.busy, backingOff: c.now.Before(c.helper.notBefore), votePaused: c.now.Before(c.absence.until),
+		draining: c.term.drains(), overdue: c.stuck.Load(), causePending: c.term != nil && c.term.causePending,
+		ballot: c.own() != nil, stray: c.stray.possible, proclaim: len(c.proclaims) > 0,
+	}
+	if b := c.ballot; b != nil {
+		s.withdraw, s.verify = b.withdraw, b.verify
+		s.placed, s.first = b.line.known, b.line.first()
+		s.lacks, s.flaps, s.movePaused = b.demotion.lacks(c.now, c.session.Timeout()), b.demotion.flaps, c.now.Before(b.demotion.notBefore)
+		s.ackMissing, s.proclaim = b.ack.missing, s.proclaim || b.catchUp
+		s.check = b.recheck.all || !c.now.Before(b.recheck.at)
+	}
+	if view.inc != nil {
+		if l := view.inc.lease.Load(); l != nil {
+			s.lease = l.remaining() >= newLeaseRule(c.session.Timeout(), 0).minToClaim()
+		}
+	}
+	return s
+}
+
+// hopeless reports whether no lease that is worth claiming under can be had on
+// the present session, because of the servers' tick. The timeout may change
+// whenever the session moves.
+func (c *candidacy) hopeless(view sessionView) bool {
+	return view.inc != nil && !newLeaseRule(c.session.Timeout(), c.session.tick).feasible()
 }
 
 func (c *candidacy) take(next step, view sessionView) {
@@ -371,8 +257,7 @@ func (c *candidacy) take(next step, view sessionView) {
 		c.beginCast()
 	case stepLook:
 		c.beginLook()
-	case stepWait:
-		c.stopLosing()
+	case stepReachFront:
 		c.setPhase(claiming)
 	case stepMove:
 		c.beginMove()
@@ -387,20 +272,19 @@ func (c *candidacy) take(next step, view sessionView) {
 	case stepAskCause:
 		c.beginAskCause()
 	case stepWithdraw:
-		c.stopLosing()
 		c.setPhase(withdrawing)
 		if c.closing {
-			c.quitAt = time.Now().Add(c.patience())
+			c.giveUpAt = c.now.Add(c.closeTimeout())
 		}
 	case stepDelete:
 		c.beginWithdraw()
 	case stepContend:
 		c.endTerm()
-		c.checkAll, c.verify = true, true
+		c.ballot.recheck.all, c.ballot.verify = true, true
 		c.setPhase(claiming)
 	case stepIdle:
 		c.endTerm()
-		c.becomeIdle()
+		c.setPhase(idle)
 	}
 }
 
@@ -411,64 +295,24 @@ func (c *candidacy) needsLease() bool {
 	case claiming, moving, winning, acking, leading:
 		return true
 	case leaving, withdrawing:
-		return c.ballot != nil && c.lead != nil
+		return c.ballot != nil && c.term != nil
 	case waiting:
-		return c.hotStandby && c.placed && c.place.below == 1
+		return c.hotStandby && c.ballot.line.known && c.ballot.line.place.ahead == 1
 	default:
 		return false
 	}
 }
 
-// setPhase is where every transition passes.
-func (c *candidacy) setPhase(p phase) {
-	if p == c.phase {
-		return
-	}
-	c.logger.Debug("election: candidate", "from", c.phase, "to", p, "ballot", c.VotePath())
-	if takesOver := p == winning || p == acking; takesOver != (c.phase == winning || c.phase == acking) {
-		since := c.claimedAt
-		if !takesOver {
-			since = time.Time{}
-		}
-		c.metrics.TakingOver(c.name, since)
-	}
-	if c.phase == winning {
-		c.hung.Store(false)
-		c.hangAt = time.Time{}
-	}
-	if p != claiming && p != moving {
-		c.lackingSince, c.lacked = time.Time{}, 0
-	}
-	c.phase = p
-	c.publish()
-	switch p {
-	case waiting:
-		c.checkAt = time.Now().Add(c.session.relook())
-		c.placeInLine()
-	case claiming:
-		c.checkAt = time.Now().Add(c.session.relook())
-	case leading:
-		c.checkAt = time.Now().Add(c.session.relook())
-		// What was proclaimed while OnWin ran, or just before a lapse.
-		c.catchUp = !bytes.Equal(c.ballotData, c.data)
-		c.succeed()
-	case withdrawing:
-		c.leftAt = time.Now()
-	default:
-	}
-}
-
 // noticeSession notices what has become of the Session.
 func (c *candidacy) noticeSession(view sessionView) {
-	if c.untold && (view.inc != c.lead.ballot.inc || !view.connected) {
+	if c.phase == leaving && c.term.causePending && (view.inc != c.term.lead.ballot.inc || !view.connected) {
 		c.tellStepDown(ErrSessionLost)
 	}
-	if view.inc != c.inc {
-		c.inc = view.inc
-		c.retryAt = time.Time{}
-		c.lapses, c.flaps = nil, false
-		switch {
-		case c.ballot == nil || c.ballot.inc == view.inc:
+	if view.inc != c.seen.inc {
+		c.seen.inc = view.inc
+		c.helper.notBefore = time.Time{}
+		switch b := c.own(); {
+		case b == nil || b.inc == view.inc:
 		case c.phase == moving:
 			c.live.Store(nil)
 			c.interrupt(ErrSessionLost) // the rest when it has returned
@@ -476,148 +320,67 @@ func (c *candidacy) noticeSession(view sessionView) {
 			c.ballotLost(ErrSessionLost)
 		}
 	}
-	c.countLack(view)
-	if view.looks != c.looks {
-		c.looks = view.looks
-		c.retryAt = time.Time{}
-		c.checkAll = true
+	if c.ballot != nil {
+		c.ballot.demotion.countLack(c.now, c.phase == claiming && view.inc != nil && view.connected)
+	}
+	if view.looks != c.seen.looks {
+		c.seen.looks = view.looks
+		c.helper.notBefore = time.Time{}
+		if c.ballot != nil {
+			c.ballot.recheck.all = true
+		}
 	}
 }
 
-// errand runs fn on a helper. What it returns comes back as a message.
-func (c *candidacy) errand(fn func(ctx context.Context) any) {
+// --- errands
+
+// begin sends the helper on an errand. What that came to arrives as a message.
+func (c *candidacy) begin(o order) {
 	ctx, cancel := context.WithCancelCause(withLastError(context.Background(), &c.last))
-	c.busy, c.cancel = true, cancel
+	c.helper.busy, c.helper.cancel = true, cancel
+	errands, inbox := c.errands, c.inbox
 	c.session.help(func() {
 		defer cancel(nil)
-		c.inbox.push(fn(ctx))
+		inbox.push(o.run(ctx, errands))
 	})
 }
 
-func (c *candidacy) errandDone() { c.busy, c.cancel = false, nil }
+func (c *candidacy) errandDone() { c.helper.busy, c.helper.cancel = false, nil }
 
 // interrupt ends an errand that waits: for a connection, or between tries.
 func (c *candidacy) interrupt(cause error) {
-	if c.cancel != nil {
-		c.cancel(cause)
+	if c.helper.cancel != nil {
+		c.helper.cancel(cause)
 	}
 }
 
-// hold keeps errands that failed from being repeated at once.
-func (c *candidacy) hold() {
-	c.retryAt = time.Now().Add(jitter(c.session.Timeout() / 32))
+// backOff keeps errands that failed from being repeated at once.
+func (c *candidacy) backOff() {
+	c.helper.notBefore = c.now.Add(jitter(c.session.Timeout() / 32))
 }
 
-// holdFor is hold after an error. After a refusal the request is repeated at
-// the slow pace, since only an operator can change it; it reports whether that is
-// the first of its kind, for the log.
-func (c *candidacy) holdFor(what string, err error) (say bool) {
-	c.hold()
-	if !isRefused(err) {
+// backOffAfter is backOff after an error. After one that trying again does not
+// change the request is repeated as rarely as the periodic recheck, since only an
+// operator can change it; it reports whether that is the first of its kind, for
+// the log.
+func (c *candidacy) backOffAfter(what string, err error) (say bool) {
+	c.backOff()
+	if !isPermanent(err) {
 		return false
 	}
-	c.retryAt = time.Now().Add(c.session.relook())
+	c.helper.notBefore = c.now.Add(c.session.relook())
 	return c.last.first(fmt.Errorf("%s: %w", what, err))
 }
 
-// --- time
-
-// deadlines returns the points in time at which timeout has something to do.
-func (c *candidacy) deadlines() (at []time.Time) {
-	switch c.phase {
-	case winning:
-		if c.takeoverTimeout > 0 && !c.begunAt.IsZero() {
-			at = append(at, c.begunAt.Add(c.takeoverTimeout))
-		}
-		if !c.lead.begun.Load() {
-			at = append(at, c.claimedAt.Add(c.stepDown()))
-		}
-	case leaving:
-		if c.untold {
-			at = append(at, c.untoldBy)
-		}
-		if !c.stuck.Load() {
-			at = append(at, c.overdueAt)
-		}
-	case idle, casting, waiting, claiming, moving, acking, leading, withdrawing, ended:
-	}
-	if !c.hangAt.IsZero() {
-		at = append(at, c.hangAt)
-	}
-	if c.closing && c.phase != leaving {
-		at = append(at, c.quitAt)
-	}
-	return at
-}
-
-// pauses returns the points in time until which decide holds something back.
-func (c *candidacy) pauses() []time.Time {
-	return []time.Time{c.retryAt, c.voteAt, c.checkAt, c.moveAt, c.lackDue()}
-}
-
-func (c *candidacy) setTimer() {
-	now := time.Now()
-	wait := time.Hour
-	for _, at := range c.deadlines() {
-		wait = min(wait, at.Sub(now))
-	}
-	for _, at := range c.pauses() {
-		// One that was over then has been taken into account; one that has ended
-		// since has not.
-		if at.After(c.decidedAt) {
-			wait = min(wait, at.Sub(now))
-		}
-	}
-	c.timer.Reset(max(0, wait))
-}
-
-func (c *candidacy) timeout(now time.Time) {
-	switch c.phase {
-	case winning:
-		switch {
-		case c.takeoverTimeout > 0 && !c.begunAt.IsZero() && !now.Before(c.begunAt.Add(c.takeoverTimeout)):
-			c.takeoverFailed(fmt.Errorf("OnWin has not returned in %v", c.takeoverTimeout))
-		case !c.lead.begun.Load() && !now.Before(c.claimedAt.Add(c.stepDown())):
-			c.stalled()
-		}
-	case leaving:
-		if c.untold && !now.Before(c.untoldBy) {
-			c.tellStepDown(ErrBallotDeleted)
-		}
-		if (c.draining || c.runLead != nil) && !now.Before(c.overdueAt) && !c.stuck.Load() {
-			c.logger.Error("election: callbacks have not returned after the loss of leadership; withdrawing the ballot",
-				"limit", c.stepDown(), "callback", c.hanging())
-			c.stuck.Store(true)
-			c.hangAt = now.Add(2 * c.session.Timeout())
-			c.absent(fmt.Errorf("%w in %v after leadership was lost", ErrCallbackRunning, c.stepDown()))
-			c.failStuckVoters()
-		}
-	default:
-	}
-	if !c.hangAt.IsZero() && !now.Before(c.hangAt) {
-		c.reportHang(now)
-	}
-	if c.closing && c.phase != leaving && !now.Before(c.quitAt) {
-		switch {
-		case c.ballot == nil && !c.uncertain && c.phase != casting:
-		case c.refusal != nil:
-			c.closeErr = fmt.Errorf("election: withdraw from %s: %w", c.path, c.refusal)
-		default:
-			c.closeErr = c.last.after(fmt.Errorf("election: close %s: no server answered in %v: the ballot ends with the session", c.path, c.patience()))
-		}
-		c.abandonBallot()
-		c.setPhase(ended)
-	}
-}
+// --- the end
 
 // finish answers everybody who is left.
 func (c *candidacy) finish() {
-	c.stopLosing()
 	c.leader.Store(nil)
 	c.live.Store(nil)
 	c.publish()
 	c.fail(ErrClosed)
-	c.refuseProclaims(ErrClosed)
+	c.answerProclaims(ErrClosed)
 	replyAll(&c.resigners, c.closeErr)
 	c.session.keepLease(c.Candidate, false)
 }

@@ -17,10 +17,10 @@ func TestDecide(t *testing.T) {
 		{"nothing wanted", situation{phase: idle, ready: true}, rest},
 		{"a vote", situation{phase: idle, want: true, ready: true}, stepCast},
 		{"not connected", situation{phase: idle, want: true}, rest},
-		{"credentials refused", situation{phase: idle, want: true, barred: true}, stepRefused},
+		{"credentials refused", situation{phase: idle, want: true, authFailed: true}, stepRefused},
 		{"no lease can be had", situation{phase: idle, want: true, ready: true, hopeless: true}, stepRefused},
-		{"a takeover has failed, and a pause goes on", situation{phase: idle, want: true, ready: true, refused: true}, rest},
-		{"refused a moment ago", situation{phase: idle, want: true, barred: true, refused: true}, rest},
+		{"a takeover has failed, and a pause goes on", situation{phase: idle, want: true, ready: true, votePaused: true}, rest},
+		{"refused a moment ago", situation{phase: idle, want: true, authFailed: true, votePaused: true}, rest},
 		{"an errand is under way", situation{phase: idle, want: true, ready: true, busy: true}, rest},
 		{"callbacks of the last term go on", situation{phase: idle, want: true, ready: true, draining: true}, rest},
 		{"and for too long", situation{phase: idle, want: true, ready: true, draining: true, overdue: true}, rest},
@@ -32,8 +32,8 @@ func TestDecide(t *testing.T) {
 		{"place unknown", situation{phase: waiting, ready: true, ballot: true}, stepLook},
 		{"place unknown, not connected", situation{phase: waiting, ballot: true}, rest},
 		{"behind", situation{phase: waiting, ready: true, ballot: true, placed: true}, rest},
-		{"first", situation{phase: waiting, ready: true, ballot: true, placed: true, first: true}, stepWait},
-		{"first, not connected", situation{phase: waiting, ballot: true, placed: true, first: true}, stepWait},
+		{"first", situation{phase: waiting, ready: true, ballot: true, placed: true, first: true}, stepReachFront},
+		{"first, not connected", situation{phase: waiting, ballot: true, placed: true, first: true}, stepReachFront},
 		{"a look is due", situation{phase: waiting, ready: true, ballot: true, placed: true, check: true}, stepCheck},
 		{"resigning", situation{phase: waiting, ready: true, ballot: true, placed: true, withdraw: true}, stepWithdraw},
 
@@ -49,7 +49,7 @@ func TestDecide(t *testing.T) {
 		{"no lease for too long, behind", situation{phase: waiting, ready: true, ballot: true, placed: true, lacks: true}, rest},
 		{"no lease for too long, after a lapse", situation{phase: claiming, ready: true, ballot: true, lacks: true, verify: true}, stepMove},
 		{"a lease at last", situation{phase: claiming, ready: true, ballot: true, placed: true, first: true, lacks: true, lease: true}, stepClaim},
-		{"a move was tried a moment ago", situation{phase: claiming, ready: true, ballot: true, placed: true, first: true, lacks: true, moved: true}, rest},
+		{"a move was tried a moment ago", situation{phase: claiming, ready: true, ballot: true, placed: true, first: true, lacks: true, movePaused: true}, rest},
 		{"too many lapses", situation{phase: claiming, ready: true, ballot: true, flaps: true, lease: true, verify: true}, stepMove},
 		{"too many lapses, not connected", situation{phase: claiming, ballot: true, flaps: true, lease: true}, rest},
 		{"too many lapses, and resigning", situation{phase: claiming, ready: true, ballot: true, flaps: true, withdraw: true}, stepWithdraw},
@@ -58,12 +58,12 @@ func TestDecide(t *testing.T) {
 		{"OnWin has returned", situation{phase: acking, ready: true, ballot: true}, stepAcknowledge},
 		{"acknowledging", situation{phase: acking, ready: true, ballot: true, busy: true}, rest},
 		{"leading", situation{phase: leading, ready: true, ballot: true}, rest},
-		{"the acknowledgement is gone", situation{phase: leading, ready: true, ballot: true, reack: true, proclaim: true, check: true}, stepAcknowledge},
+		{"the acknowledgement is gone", situation{phase: leading, ready: true, ballot: true, ackMissing: true, proclaim: true, check: true}, stepAcknowledge},
 		{"new data", situation{phase: leading, ready: true, ballot: true, proclaim: true, check: true}, stepProclaim},
 		{"new data, not connected", situation{phase: leading, ballot: true, proclaim: true}, rest},
 
-		{"why is the ballot gone", situation{phase: leaving, ready: true, untold: true, draining: true}, stepAskCause},
-		{"why is the ballot gone, not connected", situation{phase: leaving, untold: true, draining: true, overdue: true, withdraw: true}, rest},
+		{"why is the ballot gone", situation{phase: leaving, ready: true, causePending: true, draining: true}, stepAskCause},
+		{"why is the ballot gone, not connected", situation{phase: leaving, causePending: true, draining: true, overdue: true, withdraw: true}, rest},
 		{"OnStepDown runs", situation{phase: leaving, ready: true, ballot: true, draining: true, withdraw: true}, rest},
 		{"OnStepDown hangs", situation{phase: leaving, ready: true, ballot: true, draining: true, overdue: true}, stepWithdraw},
 		{"resigned", situation{phase: leaving, ready: true, ballot: true, withdraw: true}, stepWithdraw},
@@ -71,8 +71,8 @@ func TestDecide(t *testing.T) {
 		{"the lease lapsed, the ballot stands", situation{phase: leaving, ballot: true}, stepContend},
 
 		{"withdrawing", situation{phase: withdrawing, ballot: true}, stepDelete},
-		{"a deletion failed a moment ago", situation{phase: withdrawing, ballot: true, held: true}, rest},
-		{"a ballot may exist", situation{phase: withdrawing, uncertain: true}, stepDelete},
+		{"a deletion failed a moment ago", situation{phase: withdrawing, ballot: true, backingOff: true}, rest},
+		{"a ballot may exist", situation{phase: withdrawing, stray: true}, stepDelete},
 		{"under way", situation{phase: withdrawing, ballot: true, busy: true}, rest},
 		{"withdrawn", situation{phase: withdrawing}, stepIdle},
 		{"the end", situation{phase: ended, want: true, ready: true}, rest},
@@ -81,6 +81,14 @@ func TestDecide(t *testing.T) {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
 	}
+}
+
+// bareCandidacy is a loop that does not run, of a candidate without options.
+func bareCandidacy(base *Base) *candidacy {
+	return newCandidacy(&Candidate{
+		Base: base, settings: settings{metrics: (*Metrics)(nil).filled()},
+		errands: errands{session: base.session, path: base.path}, inbox: newInbox(), done: make(chan struct{}),
+	}, nil)
 }
 
 // TestLeaseBeginsUnseen: a lease begins after a candidate has looked for one,
@@ -95,11 +103,10 @@ func TestLeaseBeginsUnseen(t *testing.T) {
 			t.Fatal(err)
 		}
 		reply := make(chan error) // without room, so that the loop waits between the two
-		c := &candidacy{
-			Candidate: &Candidate{Base: base, metrics: (*Metrics)(nil).filled(), inbox: newInbox()},
-			phase:     claiming, want: true, placed: true, ballot: &ballot{inc: inc}, inc: inc,
-			checkAt: time.Now().Add(time.Hour), proclaims: []*proclaimCommand{{reply: reply}},
-		}
+		c := bareCandidacy(base)
+		c.phase, c.want, c.seen.inc = claiming, true, inc
+		c.proclaims = []*proclaimCommand{{reply: reply}}
+		c.ballot = &ballotState{node: &ballot{inc: inc}, line: line{known: true}, recheck: recheck{at: time.Now().Add(time.Hour)}}
 		advanced := make(chan struct{})
 		go func() {
 			defer close(advanced)

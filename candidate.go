@@ -79,41 +79,42 @@ type CandidateOptions struct {
 // waiting for the callback itself.
 type Candidate struct {
 	*Base
-	acl             []zk.ACL
+	settings
+	registered
+	published
+
+	errands  errands
+	inbox    *inbox
+	last     lastError     // of its requests
+	done     chan struct{} // closed when the loop has ended
+	closeErr error         // written before done is closed
+}
+
+// settings are the options that the loop goes by.
+type settings struct {
 	metrics         *Metrics
 	follow          Follow
 	hotStandby      bool
 	takeoverTimeout time.Duration
 	retry           time.Duration
 	stepDownTimeout time.Duration
+}
 
-	inbox    *inbox
-	last     lastError     // of its requests
-	done     chan struct{} // closed when the loop has ended
-	closeErr error         // written before done is closed
-
+// registered are the callbacks.
+type registered struct {
 	onWin           hooks[func(context.Context, Term) error]
 	onLose          hooks[func(context.Context, Leader)]
 	onStepDown      hooks[func(context.Context, Term, error)]
 	onTakeoverError hooks[func(Term, error)]
+}
 
-	// Published by the loop for readers.
+// published is what the loop tells readers, who may be on any goroutine.
+type published struct {
 	leader  atomic.Pointer[leadership] // nil when not leading
 	live    atomic.Pointer[ballot]     // nil when no ballot of ours is known
 	stuck   atomic.Bool                // callbacks of a lost term have outlived StepDownTimeout
-	picture atomic.Pointer[picture]    // for Status
 	hung    atomic.Bool                // OnWin has been reported to hang
-}
-
-// leadership is one stretch of leading under one lease. It does not change,
-// but for begun.
-type leadership struct {
-	term   Term
-	lease  *lease
-	ballot *ballot
-	ctx    context.Context // ends with the lease, or when the candidate steps down
-	cancel context.CancelCauseFunc
-	begun  atomic.Bool // OnWin has been called, so OnStepDown will be
+	picture atomic.Pointer[picture]    // for Status
 }
 
 // NewCandidate makes a candidate in the election called name. It does nothing
@@ -129,17 +130,19 @@ func NewCandidate(s *Session, name string, opts *CandidateOptions) (*Candidate, 
 		return nil, err
 	}
 	c := &Candidate{
-		Base:            base,
-		acl:             slices.Clone(opts.ACL),
-		metrics:         s.metricsFor(opts.Metrics),
-		follow:          opts.Follow,
-		hotStandby:      opts.HotStandby,
-		takeoverTimeout: opts.TakeoverTimeout,
-		retry:           opts.Retry,
-		stepDownTimeout: opts.StepDownTimeout,
-		inbox:           newInbox(),
-		last:            lastError{logger: base.logger},
-		done:            make(chan struct{}),
+		Base: base,
+		settings: settings{
+			metrics:         s.metricsFor(opts.Metrics),
+			follow:          opts.Follow,
+			hotStandby:      opts.HotStandby,
+			takeoverTimeout: opts.TakeoverTimeout,
+			retry:           opts.Retry,
+			stepDownTimeout: opts.StepDownTimeout,
+		},
+		errands: errands{session: s, path: base.path, acl: slices.Clone(opts.ACL)},
+		inbox:   newInbox(),
+		last:    lastError{logger: base.logger},
+		done:    make(chan struct{}),
 	}
 	if c.follow != FollowNextNode && c.follow != FollowLeader {
 		return nil, fmt.Errorf("election: unknown Follow %d", c.follow)
@@ -150,7 +153,7 @@ func NewCandidate(s *Session, name string, opts *CandidateOptions) (*Candidate, 
 	if err := s.join(c); err != nil {
 		return nil, err
 	}
-	loop := &candidacy{Candidate: c, data: cloneData(opts.Data), absence: errNotVoted}
+	loop := newCandidacy(c, cloneData(opts.Data))
 	loop.publish()
 	go loop.run()
 	return c, nil
@@ -293,13 +296,13 @@ func (c *Candidate) Close() error {
 		<-c.done
 		c.stop(ErrClosed)
 		c.session.leave(c)
-		limit := c.stepDown()
+		limit := c.callbackTimeout()
 		if c.stuck.Load() {
 			limit = 0 // that long it has been waited for already
 		}
 		// What a win still owes its OnStepDown is not dropped.
 		if !c.queue.close(limit, false) {
-			return errors.Join(c.closeErr, fmt.Errorf("%w in %v", ErrCallbackRunning, c.stepDown()))
+			return errors.Join(c.closeErr, fmt.Errorf("%w in %v", ErrCallbackRunning, c.callbackTimeout()))
 		}
 		return c.closeErr
 	})
@@ -369,7 +372,7 @@ func (c *Candidate) LeaseUntil() time.Time {
 // at least every sixth of the session timeout.
 func (c *Candidate) Healthy(tolerance time.Duration) error {
 	if c.stuck.Load() {
-		return fmt.Errorf("%w in %v after leadership was lost", ErrCallbackRunning, c.stepDown())
+		return fmt.Errorf("%w in %v after leadership was lost", ErrCallbackRunning, c.callbackTimeout())
 	}
 	if run := c.inside.Load(); run != nil && c.hung.Load() {
 		return fmt.Errorf("%w in %v: %v", ErrCallbackRunning, time.Since(run.since).Round(time.Millisecond), run)
@@ -382,16 +385,16 @@ func (c *Candidate) Healthy(tolerance time.Duration) error {
 	return nil
 }
 
-// stepDown is the limit for callbacks after a loss.
-func (c *Candidate) stepDown() time.Duration {
+// callbackTimeout is the limit for callbacks after a loss.
+func (c *Candidate) callbackTimeout() time.Duration {
 	if c.stepDownTimeout > 0 {
 		return c.stepDownTimeout
 	}
 	return c.session.Timeout()
 }
 
-// patience is how long Close waits for a server that does not answer.
-func (c *Candidate) patience() time.Duration { return 2 * c.session.Timeout() }
+// closeTimeout is how long Close waits for a server that does not answer.
+func (c *Candidate) closeTimeout() time.Duration { return 2 * c.session.Timeout() }
 
 func (c *Candidate) running() bool {
 	select {

@@ -7,102 +7,90 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/go-zookeeper/zk"
 )
 
+// Casting: a vote, from its beginning to the one ballot that comes of it, or to
+// the refusal.
+
 func (c *candidacy) beginCast() {
-	if c.tag == "" {
-		c.tag = newTag()
+	if c.stray.tag == "" {
+		c.stray.tag = newTag()
 	}
-	tag, data, uncertain, created := c.tag, c.data, c.uncertain, c.leftover
-	c.checkAll = false // casting looks at all nodes
+	c.ballot = &ballotState{}
 	c.setPhase(casting)
-	c.errand(func(ctx context.Context) any { return c.cast(ctx, tag, data, uncertain, created) })
+	c.begin(castOrder{stray: c.stray, data: c.data})
 }
 
 func (c *candidacy) castDone(r castResult) {
 	c.errandDone()
-	c.uncertain, c.leftover = r.uncertain, r.name
+	c.stray.possible, c.stray.name = r.uncertain, r.name
 	if r.ballot != nil {
-		c.tag = "" // the next vote is another
-		c.ballot, c.ownWatch = r.ballot, r.watch
+		c.stray = stray{} // the next vote is another
+		b := c.ballot
+		b.node, b.watch, b.data = r.ballot, r.watch, r.data
+		b.line = line{known: r.place.ahead == 0, place: r.place}
 		c.last.over()
-		c.ballotData, c.catchUp = r.data, false
-		c.place, c.placed = r.place, r.place.below == 0
-		c.acked, c.ack, c.ackWatch, c.reack, c.ackUnsure, c.ackData = false, 0, nil, false, false, nil
-		c.lapses, c.flaps, c.moveAt = nil, false, time.Time{}
-		c.absence = nil
-		c.live.Store(c.ballot)
-		c.logger.Info("election: voted", "ballot", c.ballot.name, "in_front", r.place.below)
+		c.absence.cause = nil
+		c.live.Store(b.node)
+		c.logger.Info("election: voted", "ballot", b.node.name, "in_front", r.place.ahead)
 	}
 	switch {
-	case !c.want || c.closing || c.withdraw:
-		c.withdraw = true
+	case !c.want || c.closing || c.ballot.withdraw:
 		c.setPhase(withdrawing)
 	case r.ballot != nil:
-		defer replyAll(&c.voters, nil)
-		if view := c.session.look(); view.inc != r.ballot.inc {
-			c.phase = waiting
+		if c.session.look().inc != r.ballot.inc {
 			c.ballotLost(ErrSessionLost)
-			return
-		}
-		if c.placed {
-			c.setPhase(claiming)
 		} else {
-			c.setPhase(waiting)
+			c.standInLine()
 		}
-	case isRefused(r.err):
+		replyAll(&c.voters, nil)
+	case isPermanent(r.err):
 		c.refused(r.err)
 	default:
 		c.setPhase(idle)
 	}
 }
 
+// standInLine goes on with a ballot that has just been cast, or moved.
+func (c *candidacy) standInLine() {
+	if c.ballot.line.first() {
+		c.setPhase(claiming)
+	} else {
+		c.setPhase(waiting)
+	}
+}
+
 // refused: ZooKeeper will not have this ballot. Who called Vote is told and
 // has to do something about it. With nobody to tell, as after a session loss,
-// the only one who can is an operator, so it is tried again at a slow pace.
+// the only one who can is an operator, so it is tried again as rarely as the
+// periodic recheck.
 func (c *candidacy) refused(err error) {
 	c.logger.Error("election: cannot vote", "error", err)
 	c.failed(err)
-	c.absence = err
+	c.absence.cause = err
 	if len(c.voters) > 0 || len(c.campaigns) > 0 || c.runner != nil {
 		c.want, c.asked = false, false
 		defer c.fail(err)
 	}
-	c.voteAt = time.Now().Add(c.session.relook())
-	if c.uncertain {
-		c.withdraw = true
+	c.absence.until = c.now.Add(c.session.relook())
+	switch {
+	case c.stray.possible:
 		c.setPhase(withdrawing)
-		return
+	case c.phase != idle:
+		c.setPhase(idle)
 	}
-	c.becomeIdle()
 }
 
-func (c *candidacy) becomeIdle() {
-	c.ballot, c.ownWatch, c.nextWatch, c.ackWatch = nil, nil, nil, nil
-	c.placed, c.withdraw, c.verify, c.acked = false, false, false, false
-	c.live.Store(nil)
-	c.setPhase(idle)
+// castOrder is a vote to be cast.
+type castOrder struct {
+	// stray is the tag to cast with, and what earlier tries with it may have left.
+	stray
+	data []byte
 }
 
-// The ZooKeeper side of a candidate: each function here is one errand, run on
-// a helper goroutine, that takes all it needs as arguments and touches none of
-// the loop's state. An errand ends when it is known to be done, when its
-// context ends, or when trying again cannot help.
-
-// errBallotGone: the ballot that a write was conditional on is not there.
-var errBallotGone = errors.New("election: the ballot is gone")
-
-// ballot is a ballot of ours that is known to exist. It does not change.
-type ballot struct {
-	path     string
-	name     string
-	sequence int64
-	token    int64 // its czxid
-	inc      *incarnation
-}
+func (o castOrder) run(ctx context.Context, e errands) any { return e.cast(ctx, o) }
 
 // castResult is what casting a vote came to.
 type castResult struct {
@@ -118,33 +106,34 @@ type castResult struct {
 }
 
 // cast creates a ballot. It tries until there is exactly one, under the
-// present session, or until ctx ends. created is the name that the answer to
-// the last creation told, or "".
-func (c *Candidate) cast(ctx context.Context, tag string, data []byte, uncertain bool, created string) (r castResult) {
-	r.data, r.uncertain = data, uncertain
-	for wait := newBackoff(c.session.Timeout()); ; wait.pause(ctx) {
-		inc, err := c.session.await(ctx, true)
+// present session, or until ctx ends.
+func (e errands) cast(ctx context.Context, o castOrder) (r castResult) {
+	tag, data := o.tag, o.data
+	created := o.name // that the answer to the last creation told, or ""
+	r.data, r.uncertain = data, o.possible
+	for wait := newBackoff(e.session.Timeout()); ; wait.pause(ctx) {
+		inc, err := e.session.await(ctx, true)
 		if err != nil {
 			r.err = err
 			return r
 		}
 		name := ""
 		if r.uncertain {
-			if inc, name, err = c.find(ctx, tag); err != nil {
+			if inc, name, err = e.find(ctx, tag); err != nil {
 				r.err = err
-				c.takeBack(ctx, &r, created)
+				e.takeBack(ctx, &r, created)
 				return r
 			}
 			r.uncertain = name != ""
 		}
 		if name == "" {
-			name, err = c.create(ctx, tag, data)
+			name, err = e.create(ctx, tag, data)
 			created = name
 			if err != nil && ctx.Err() != nil {
 				r.err, r.uncertain = contextError(ctx), true
 				return r
 			}
-			if isRefused(err) {
+			if isPermanent(err) {
 				// What such a code says of the ballot nobody knows.
 				var code ErrorCode
 				r.err, r.uncertain = err, errors.As(err, &code)
@@ -158,17 +147,17 @@ func (c *Candidate) cast(ctx context.Context, tag string, data []byte, uncertain
 				continue
 			}
 		}
-		b, watch, place, err := c.confirm(ctx, inc, tag, name)
+		b, watch, place, err := e.confirm(ctx, inc, tag, name)
 		switch {
 		case err == nil:
 			r.ballot, r.watch, r.place, r.uncertain = b, watch, place, false
 			return r
-		case isRefused(err):
+		case isPermanent(err):
 			r.err = err
 			if errors.Is(err, ErrSequenceExhausted) {
 				r.uncertain = false // it has been taken back
 			} else {
-				c.takeBack(ctx, &r, created)
+				e.takeBack(ctx, &r, created)
 			}
 			return r
 		}
@@ -178,26 +167,26 @@ func (c *Candidate) cast(ctx context.Context, tag string, data []byte, uncertain
 // takeBack deletes the ballot of a vote that came to nothing behind its
 // creation. Its name is known, so it can be deleted also by one who may not
 // read it, or what else there is. If that fails, the withdrawal goes on with it.
-func (c *Candidate) takeBack(ctx context.Context, r *castResult, name string) {
+func (e errands) takeBack(ctx context.Context, r *castResult, name string) {
 	if name != "" && r.uncertain {
-		if r.name = name; c.remove(ctx, c.path+"/"+name) == nil {
+		if r.name = name; e.remove(ctx, e.path+"/"+name) == nil {
 			r.uncertain, r.name = false, ""
 		}
 	}
 }
 
 // create creates the ballot, and the nodes above it if they are missing.
-func (c *Candidate) create(ctx context.Context, tag string, data []byte) (name string, err error) {
-	stem := ballotStem(c.path, tag)
+func (e errands) create(ctx context.Context, tag string, data []byte) (name string, err error) {
+	stem := ballotStem(e.path, tag)
 	for tries := 0; ; tries++ {
-		if len(c.acl) > 0 {
-			if err := c.checkOpen(ctx); err != nil && !errors.Is(err, zk.ErrNoNode) {
+		if len(e.acl) > 0 {
+			if err := e.checkOpen(ctx); err != nil && !errors.Is(err, zk.ErrNoNode) {
 				return "", err
 			}
 		}
 		var path string
-		err = c.session.do(ctx, func(conn *zk.Conn) (err error) {
-			path, err = conn.Create(stem, data, zk.FlagEphemeral|zk.FlagSequence, c.nodeACL())
+		err = e.session.do(ctx, func(conn *zk.Conn) (err error) {
+			path, err = conn.Create(stem, data, zk.FlagEphemeral|zk.FlagSequence, e.nodeACL())
 			return err
 		})
 		// Parents may go as fast as they are made, so not forever.
@@ -205,27 +194,27 @@ func (c *Candidate) create(ctx context.Context, tag string, data []byte) (name s
 			if err != nil {
 				return "", err
 			}
-			return strings.TrimPrefix(path, c.path+"/"), nil
+			return strings.TrimPrefix(path, e.path+"/"), nil
 		}
-		if err := c.makeParents(ctx); err != nil {
+		if err := e.makeParents(ctx); err != nil {
 			return "", err
 		}
 	}
 }
 
-func (c *Candidate) makeParents(ctx context.Context) error {
-	for _, path := range parents(c.path) {
+func (e errands) makeParents(ctx context.Context) error {
+	for _, path := range parents(e.path) {
 		acl := zk.WorldACL(zk.PermAll)
-		if path == c.path {
-			acl = c.nodeACL()
+		if path == e.path {
+			acl = e.nodeACL()
 		}
-		err := c.session.do(ctx, func(conn *zk.Conn) error {
+		err := e.session.do(ctx, func(conn *zk.Conn) error {
 			_, err := conn.Create(path, []byte{}, 0, acl)
 			return err
 		})
 		if errors.Is(err, zk.ErrNoAuth) {
 			// Whoever may not create it need not, if it is there.
-			if c.session.do(ctx, func(conn *zk.Conn) error {
+			if e.session.do(ctx, func(conn *zk.Conn) error {
 				exists, _, err := conn.Exists(path)
 				if errors.Is(err, zk.ErrNoAuth) {
 					return nil // it is there, and since 3.9 that is all that is said of it
@@ -248,21 +237,21 @@ func (c *Candidate) makeParents(ctx context.Context) error {
 // find looks for a ballot whose creation was left open, behind a barrier. One
 // of the present session is returned; none is returned as "". One of another
 // session, our own earlier one, is waited out: its end comes with that session.
-func (c *Candidate) find(ctx context.Context, tag string) (*incarnation, string, error) {
-	for wait := newBackoff(c.session.Timeout()); ; wait.pause(ctx) {
-		inc, err := c.session.barrier(ctx)
+func (e errands) find(ctx context.Context, tag string) (*incarnation, string, error) {
+	for wait := newBackoff(e.session.Timeout()); ; wait.pause(ctx) {
+		inc, err := e.session.barrier(ctx)
 		if err != nil {
 			return nil, "", err
 		}
 		var name string
 		foreign := false
-		err = c.session.do(ctx, func(conn *zk.Conn) error {
-			children, _, err := conn.Children(c.path)
+		err = e.session.do(ctx, func(conn *zk.Conn) error {
+			children, _, err := conn.Children(e.path)
 			if errors.Is(err, zk.ErrNoNode) {
 				return nil
 			}
 			for _, b := range tagged(ballotsOf(children), tag) {
-				exists, stat, err := conn.Exists(c.path + "/" + b.name)
+				exists, stat, err := conn.Exists(e.path + "/" + b.name)
 				switch {
 				case err != nil:
 					return err
@@ -284,7 +273,7 @@ func (c *Candidate) find(ctx context.Context, tag string) (*incarnation, string,
 		if ctx.Err() != nil {
 			return nil, "", contextError(ctx)
 		}
-		if isRefused(err) {
+		if isPermanent(err) {
 			return nil, "", err
 		}
 	}
@@ -293,8 +282,8 @@ func (c *Candidate) find(ctx context.Context, tag string) (*incarnation, string,
 // confirm makes sure of a ballot: it belongs to the present session, it can be
 // ordered, it is the only one with our tag. It also arms the watch on it and
 // finds its place. An error that is not a refusal means: begin again.
-func (c *Candidate) confirm(ctx context.Context, inc *incarnation, tag, name string) (*ballot, <-chan zk.Event, standing, error) {
-	path := c.path + "/" + name
+func (e errands) confirm(ctx context.Context, inc *incarnation, tag, name string) (*ballot, <-chan zk.Event, standing, error) {
+	path := e.path + "/" + name
 	var (
 		stat             *zk.Stat
 		watch            <-chan zk.Event
@@ -304,12 +293,12 @@ func (c *Candidate) confirm(ctx context.Context, inc *incarnation, tag, name str
 	)
 	// Neither needs the other, so they travel together.
 	both.Go(func() {
-		allErr = c.session.do(ctx, func(conn *zk.Conn) (err error) {
-			children, _, err = conn.Children(c.path)
+		allErr = e.session.do(ctx, func(conn *zk.Conn) (err error) {
+			children, _, err = conn.Children(e.path)
 			return err
 		})
 	})
-	watchErr = c.session.do(ctx, func(conn *zk.Conn) (err error) {
+	watchErr = e.session.do(ctx, func(conn *zk.Conn) (err error) {
 		stat, watch, err = watchDeletion(conn, path)
 		if err == nil && conn.SessionID() != inc.id {
 			return errUncertain
@@ -330,14 +319,14 @@ func (c *Candidate) confirm(ctx context.Context, inc *incarnation, tag, name str
 			continue
 		}
 		// From a try whose reply was lost. Nobody serves it.
-		if err := c.remove(ctx, c.path+"/"+extra.name); err != nil {
+		if err := e.remove(ctx, e.path+"/"+extra.name); err != nil {
 			return nil, nil, standing{}, err
 		}
 		ballots = slices.DeleteFunc(ballots, func(o child) bool { return o == extra })
 	}
 	parsed, ok := parseBallot(name)
 	if !ok || parsed.sequence < 0 || parsed.sequence >= sequenceEnd {
-		if err := c.remove(ctx, path); err != nil {
+		if err := e.remove(ctx, path); err != nil {
 			return nil, nil, standing{}, err
 		}
 		return nil, nil, standing{}, fmt.Errorf("%w: %s", ErrSequenceExhausted, path)
@@ -348,13 +337,4 @@ func (c *Candidate) confirm(ctx context.Context, inc *incarnation, tag, name str
 		return nil, nil, standing{}, errUncertain
 	}
 	return b, watch, place, nil
-}
-
-// remove deletes a node until it is known to be gone.
-func (c *Candidate) remove(ctx context.Context, path string) error {
-	err := c.session.settled(ctx, func(conn *zk.Conn) error { return conn.Delete(path, -1) })
-	if errors.Is(err, zk.ErrNoNode) {
-		return nil
-	}
-	return err
 }

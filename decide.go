@@ -2,23 +2,23 @@ package election
 
 // situation is what the decision about the next step depends on.
 type situation struct {
-	phase             phase
-	want, closing     bool
-	ready             bool // the Session has a session, connected
-	barred            bool // the servers refuse its credentials
-	hopeless          bool // no lease can be had on this session
-	busy, held        bool // an errand is under way; none may begin yet
-	refused           bool // a vote was refused, or a takeover failed, a moment ago
-	draining          bool // callbacks of the last term, or Run's function, go on
-	overdue           bool // and have gone on for too long
-	withdraw, untold  bool
-	ballot, uncertain bool
-	placed, first     bool
-	lease             bool // worth claiming under
-	lacks, flaps      bool // none has been had for too long; it has lapsed too often
-	moved             bool // a move was tried a moment ago
-	reack, proclaim   bool
-	check, verify     bool // a periodic recheck is due; and comes before a claim
+	phase                  phase
+	want, closing          bool
+	ready                  bool // the Session has a session, connected
+	authFailed             bool // the servers refuse its credentials
+	hopeless               bool // no lease can be had on this session
+	busy, backingOff       bool // an errand is under way; none may begin yet
+	votePaused             bool // a vote was refused, or a takeover failed, a moment ago
+	draining               bool // callbacks of the last term, or Run's function, go on
+	overdue                bool // and have gone on for too long
+	withdraw, causePending bool
+	ballot, stray          bool
+	placed, first          bool
+	lease                  bool // worth claiming under
+	lacks, flaps           bool // none has been had for too long; it has lapsed too often
+	movePaused             bool // a move was tried a moment ago
+	ackMissing, proclaim   bool
+	check, verify          bool // a periodic recheck is due; and comes before a claim
 }
 
 // step is what a candidate does next.
@@ -31,8 +31,8 @@ const (
 	stepCast
 	stepLook
 	stepClaim
-	stepWait
-	stepMove // go to the end of the line
+	stepReachFront // claim when there is a lease
+	stepMove       // go to the end of the line
 	stepAcknowledge
 	stepProclaim
 	stepCheck
@@ -45,15 +45,15 @@ const (
 
 // decide is the candidate's policy: what to do in a situation.
 func decide(s situation) step {
-	errand := !s.busy && !s.held
+	errand := !s.busy && !s.backingOff
 	switch s.phase {
 	case idle:
 		switch {
 		case s.busy || s.draining && !s.overdue:
 		case s.closing:
 			return stepEnd
-		case s.refused:
-		case s.want && (s.barred || s.hopeless):
+		case s.votePaused:
+		case s.want && (s.authFailed || s.hopeless):
 			return stepRefused
 		case s.want && s.ready && errand && !s.draining:
 			return stepCast
@@ -62,7 +62,7 @@ func decide(s situation) step {
 		switch {
 		case s.withdraw || s.hopeless:
 			return stepWithdraw
-		case s.phase == claiming && !s.moved && (s.flaps || s.lacks && !s.lease):
+		case s.phase == claiming && !s.movePaused && (s.flaps || s.lacks && !s.lease):
 			if s.ready && errand {
 				return stepMove // which looks at the own ballot, too
 			}
@@ -73,7 +73,7 @@ func decide(s situation) step {
 		case s.phase == claiming && s.lease:
 			return stepClaim
 		case s.phase == waiting && s.placed && s.first:
-			return stepWait // no more: it is our turn
+			return stepReachFront // no more: it is our turn
 		case !s.placed && s.ready && errand:
 			return stepLook
 		case s.check && s.ready && errand:
@@ -86,7 +86,7 @@ func decide(s situation) step {
 	case leading:
 		switch {
 		case !s.ready || !errand:
-		case s.reack:
+		case s.ackMissing:
 			return stepAcknowledge
 		case s.proclaim:
 			return stepProclaim
@@ -95,7 +95,7 @@ func decide(s situation) step {
 		}
 	case leaving:
 		switch {
-		case s.untold:
+		case s.causePending:
 			if s.ready && errand {
 				return stepAskCause
 			}
@@ -110,7 +110,7 @@ func decide(s situation) step {
 	case withdrawing:
 		switch {
 		case !errand:
-		case !s.ballot && !s.uncertain:
+		case !s.ballot && !s.stray:
 			return stepIdle
 		default:
 			return stepDelete

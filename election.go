@@ -154,9 +154,9 @@ func (b *Base) lookup(ctx context.Context, fresh bool) (Leader, error) {
 		return Leader{}, err
 	}
 	defer release()
-	found, err := outside(ctx, b.session, func() (*node, error) {
+	found, err := callAsync(ctx, b.session, func() (*node, error) {
 		var found *node
-		err := b.session.settled(ctx, func(conn *zk.Conn) (err error) {
+		err := b.session.retry(ctx, func(conn *zk.Conn) (err error) {
 			if fresh {
 				if _, err := conn.Sync(path); err != nil {
 					return err
@@ -190,13 +190,13 @@ func (b *Base) Ballots(ctx context.Context) ([]Ballot, error) {
 		return nil, err
 	}
 	defer release()
-	ballots, err := outside(ctx, b.session, func() ([]Ballot, error) { return b.readBallots(ctx) })
+	ballots, err := callAsync(ctx, b.session, func() ([]Ballot, error) { return b.readBallots(ctx) })
 	return ballots, b.fail(ctx, err, "list the ballots of", b.path)
 }
 
 func (b *Base) readBallots(ctx context.Context) ([]Ballot, error) {
 	var names []string
-	err := b.session.settled(ctx, func(conn *zk.Conn) (err error) {
+	err := b.session.retry(ctx, func(conn *zk.Conn) (err error) {
 		names, _, err = conn.Children(b.path)
 		return err
 	})
@@ -248,18 +248,18 @@ func (b *Base) readBallot(ctx context.Context, child child) (*Ballot, error) {
 		gone = found == nil && err == nil
 		return err
 	}
-	err := b.session.settled(ctx, read)
-	if isRefused(err) && ctx.Err() == nil {
+	err := b.session.retry(ctx, read)
+	if isPermanent(err) && ctx.Err() == nil {
 		// Whoever may not read a node may still see that it is there.
 		ballot.Err = err
-		err = b.session.settled(ctx, func(conn *zk.Conn) error {
+		err = b.session.retry(ctx, func(conn *zk.Conn) error {
 			exists, stat, err := conn.Exists(ballot.Path)
 			if gone = err == nil && !exists; err == nil && exists {
 				ballot.SessionID, ballot.Token = stat.EphemeralOwner, stat.Czxid
 			}
 			return err
 		})
-		if isRefused(err) && ctx.Err() == nil {
+		if isPermanent(err) && ctx.Err() == nil {
 			err = nil
 		}
 	}
@@ -348,7 +348,7 @@ func (c *Candidate) checkRequest(data []byte) error {
 		pathsEach = 4                                         // check, delete, create, setData
 	)
 	size := fixed + pathsEach*(len(c.path)+ballot) + len(data)
-	for _, entry := range c.nodeACL() {
+	for _, entry := range c.errands.nodeACL() {
 		size += perEntry + len(entry.Scheme) + len(entry.ID)
 	}
 	if size > maxRequestSize {

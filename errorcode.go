@@ -94,7 +94,7 @@ func (l *lastError) note(err error) {
 	}
 	var code ErrorCode
 	coded := errors.As(err, &code)
-	if !coded && isAnswer(err) && !isRefused(err) {
+	if !coded && isDefinite(err) && !isPermanent(err) {
 		return // an answer like any other: a node is not there
 	}
 	l.mu.Lock()

@@ -25,22 +25,22 @@ func TestKindsOfErrors(t *testing.T) {
 		zk.ErrConnectionClosed, zk.ErrSessionExpired, zk.ErrSessionMoved, zk.ErrClosing, zk.ErrNoServer, errUncertain,
 		ErrorCode(-4), ErrorCode(-7), ErrorCode(-12), ErrorCode(-119), ErrorCode(-122), ErrorCode(-127),
 	} {
-		assert.False(t, isRefused(err) || isAnswer(err) || isSettled(err), "%v passes", err)
+		assert.False(t, isPermanent(err) || isDefinite(err) || isSettled(err), "%v passes", err)
 	}
 	for _, err := range []error{
 		zk.ErrInvalidACL, zk.ErrBadArguments, zk.ErrNoChildrenForEphemerals, zk.ErrAuthFailed, zk.ErrAPIError, zk.ErrReconfigDisabled,
 		ErrorCode(-1), ErrorCode(-2), ErrorCode(-5), ErrorCode(-6), ErrorCode(-124), ErrorCode(-125), ErrorCode(-126), ErrorCode(-1000),
 		fmt.Errorf("create: %w", ErrorCode(-125)), errors.Join(zk.ErrConnectionClosed, ErrorCode(-125)),
 	} {
-		assert.True(t, isRefused(err) && isSettled(err), "%v is a refusal", err)
-		assert.False(t, isAnswer(err), "%v renews no lease", err)
+		assert.True(t, isPermanent(err) && isSettled(err), "%v is a refusal", err)
+		assert.False(t, isDefinite(err), "%v renews no lease", err)
 	}
 	for _, err := range []error{nil, zk.ErrNoNode, zk.ErrBadVersion} {
-		assert.True(t, isAnswer(err) && isSettled(err) && !isRefused(err), "%v", err)
+		assert.True(t, isDefinite(err) && isSettled(err) && !isPermanent(err), "%v", err)
 	}
-	assert.True(t, isAnswer(zk.ErrNoAuth) && isRefused(zk.ErrNoAuth))
+	assert.True(t, isDefinite(zk.ErrNoAuth) && isPermanent(zk.ErrNoAuth))
 	for _, err := range []error{zk.ErrNodeExists, zk.ErrNotEmpty} {
-		assert.True(t, isSettled(err) && !isAnswer(err) && !isRefused(err), "%v", err)
+		assert.True(t, isSettled(err) && !isDefinite(err) && !isPermanent(err), "%v", err)
 	}
 }
 

@@ -83,12 +83,12 @@ var (
 	ErrCallbackRunning = errors.New("election: a callback has not returned")
 )
 
-// isRefused reports whether ZooKeeper refused a request for a reason that
+// isPermanent reports whether ZooKeeper refused a request for a reason that
 // trying again does not change: only an operator or another argument can. Every
 // error code that is not known to pass counts as one, also those that
 // nobody has heard of yet: who asked has to be told, since repeating a request
 // that is refused helps nobody.
-func isRefused(err error) bool {
+func isPermanent(err error) bool {
 	for _, refusal := range []error{
 		zk.ErrNoAuth, zk.ErrInvalidACL, zk.ErrBadArguments, zk.ErrNoChildrenForEphemerals,
 		zk.ErrAuthFailed, zk.ErrInvalidPath, zk.ErrInvalidFlags, zk.ErrAPIError, zk.ErrReconfigDisabled,
@@ -102,17 +102,17 @@ func isRefused(err error) bool {
 	return errors.As(err, &code) && !code.passes()
 }
 
-// isAnswer reports whether a write that ended with err was answered by the
+// isDefinite reports whether a write that ended with err was answered by the
 // ensemble's leader after it had checked the session. Everything else leaves
 // open whether the request was, or still will be, applied. An error code that
 // is not known to be given behind that check is none: a lease must not stand on
 // it.
-func isAnswer(err error) bool {
+func isDefinite(err error) bool {
 	return err == nil || errors.Is(err, zk.ErrNoNode) || errors.Is(err, zk.ErrBadVersion) || errors.Is(err, zk.ErrNoAuth)
 }
 
 // isSettled reports whether repeating a request that ended with err is of no
 // use: it was answered, or it is refused for good.
 func isSettled(err error) bool {
-	return isAnswer(err) || isRefused(err) || errors.Is(err, zk.ErrNodeExists) || errors.Is(err, zk.ErrNotEmpty)
+	return isDefinite(err) || isPermanent(err) || errors.Is(err, zk.ErrNodeExists) || errors.Is(err, zk.ErrNotEmpty)
 }

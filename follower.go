@@ -342,7 +342,7 @@ func (f *follower) take(m ackRead) {
 	}
 	if m.err != nil {
 		f.hold = true
-		if isRefused(m.err) {
+		if isPermanent(m.err) {
 			if f.last.first(fmt.Errorf("read: %w", m.err)) {
 				f.session.logger.Error("election: cannot read the acknowledgement", "path", f.path, "error", m.err)
 			}

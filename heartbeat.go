@@ -50,7 +50,7 @@ func (l *sessionLoop) beat(now instant) {
 		answered := l.now()
 		if l.connection.Load() != on || conn.SessionID() != id {
 			on = nil
-		} else if !l.owned && isAnswer(err) {
+		} else if !l.owned && isDefinite(err) {
 			on.heard.add(sent, answered)
 		}
 		l.inbox.push(beat{sent, answered, on, err})
@@ -66,7 +66,7 @@ func heartbeat(conn *zk.Conn) error {
 // beaten evaluates an answered heartbeat by the rule of the lease.
 func (l *sessionLoop) beaten(m beat) {
 	l.watchClock() // before anything is believed of the time that has passed
-	l.failed = m.on == nil || !isAnswer(m.err) || l.inc == nil || m.on != l.connection.Load()
+	l.failed = m.on == nil || !isDefinite(m.err) || l.inc == nil || m.on != l.connection.Load()
 	if l.failed {
 		l.last.note(m.err)
 		return

@@ -18,18 +18,31 @@ import (
 // claim begins a term: from here on IsLeader is true.
 func (c *candidacy) claim(under *lease) {
 	ctx := context.WithValue(under.ctx, callbackOwner{}, c.Candidate)
-	l := &leadership{term: Term{Token: c.ballot.token, Ballot: c.ballot.path}, lease: under, ballot: c.ballot}
+	b := c.own()
+	l := &leadership{term: Term{Token: b.token, Ballot: b.path}, lease: under, ballot: b}
 	l.ctx, l.cancel = context.WithCancelCause(ctx)
-	c.lead, c.claimedAt, c.begunAt = l, time.Now(), time.Time{}
+	c.term = &termState{lead: l, claimedAt: c.now}
 	c.leader.Store(l)
 	c.metrics.Leading(c.name, true)
-	c.logger.Info("election: won", "ballot", c.ballot.name, "token", l.term.Token)
+	c.logger.Info("election: won", "ballot", b.name, "token", l.term.Token)
 	c.setPhase(winning)
 	c.queue.push(func() { c.callWin(l) })
 }
 
+// Results of the callback goroutine.
+type (
+	winBegun struct {
+		lead *leadership
+		at   time.Time
+	}
+	winDone struct {
+		lead *leadership
+		err  error
+	}
+)
+
 // callWin runs on the callback goroutine.
-func (c *candidacy) callWin(l *leadership) {
+func (c *Candidate) callWin(l *leadership) {
 	err := errors.New("election: OnWin ended its goroutine")
 	defer func() { c.inbox.push(winDone{l, err}) }()
 	if !l.lease.valid() || l.ctx.Err() != nil {
@@ -52,14 +65,14 @@ func (c *candidacy) callWin(l *leadership) {
 // winBegun: TakeoverTimeout counts from here. What was called before OnWin, a
 // slow OnLose for one, is not the takeover's fault.
 func (c *candidacy) winBegun(m winBegun) {
-	if m.lead == c.lead && c.phase == winning {
-		c.begunAt, c.hangAt = m.at, m.at.Add(c.session.Timeout())
+	if c.term.is(m.lead) && c.phase == winning {
+		c.term.begunAt, c.term.hangAt = m.at, m.at.Add(c.session.Timeout())
 	}
 }
 
 func (c *candidacy) winDone(m winDone) {
 	switch {
-	case m.lead != c.lead || c.phase != winning:
+	case !c.term.is(m.lead) || c.phase != winning:
 		return // that term is over
 	case m.lead.ctx.Err() != nil || !m.lead.lease.valid():
 		// The loss came first, and may be why the callback failed.
@@ -73,21 +86,21 @@ func (c *candidacy) winDone(m winDone) {
 
 // reportHang says what hangs: an OnWin, with which nobody leads in truth though
 // this candidate holds the leadership, or what goes on after it was lost.
-func (c *candidacy) reportHang(now time.Time) {
-	c.hangAt = now.Add(2 * c.session.Timeout())
+func (c *candidacy) reportHang() {
+	c.term.hangAt = c.now.Add(2 * c.session.Timeout())
 	switch {
 	case c.phase == winning:
 		c.hung.Store(true)
-		c.logger.Warn("election: OnWin has not returned", "callback", c.hanging(), "for", now.Sub(c.begunAt).Round(time.Millisecond))
+		c.logger.Warn("election: OnWin has not returned", "callback", c.hanging(), "for", c.now.Sub(c.term.begunAt).Round(time.Millisecond))
 	case c.stuck.Load():
 		c.logger.Warn("election: a callback of a lost term still has not returned", "callback", c.hanging())
 	default:
-		c.hangAt = time.Time{}
+		c.term.hangAt = time.Time{}
 	}
 }
 
 func (c *candidacy) lossCause() error {
-	if cause := context.Cause(c.lead.ctx); cause != nil {
+	if cause := context.Cause(c.term.lead.ctx); cause != nil {
 		return cause
 	}
 	return ErrLeaseLapsed
@@ -98,11 +111,11 @@ func (c *candidacy) lossCause() error {
 // pause; one that only a Campaign or a Run asked for ends with that.
 func (c *candidacy) takeoverFailed(err error) {
 	err = fmt.Errorf("%w: %w", ErrTakeoverFailed, err)
-	c.logger.Error("election: takeover failed", "ballot", c.ballot.name, "error", err)
-	c.withdraw, c.absence = true, err
+	c.logger.Error("election: takeover failed", "ballot", c.own().name, "error", err)
+	c.ballot.withdraw, c.absence.cause = true, err
 	c.failed(err)
 	if c.want = c.asked && c.retry >= 0; c.want {
-		c.voteAt = time.Now().Add(c.retryPause())
+		c.absence.until = c.now.Add(c.retryPause())
 	}
 	c.asked = c.want
 	c.leave(err)
@@ -120,9 +133,9 @@ func (c *candidacy) retryPause() time.Duration {
 		pause = c.session.Timeout()
 	}
 	if pause < math.MaxInt64>>(retryDoublings+1) {
-		pause <<= min(c.failures, retryDoublings)
+		pause <<= min(c.absence.failures, retryDoublings)
 	}
-	c.failures++
+	c.absence.failures++
 	return jitter(pause)
 }
 
@@ -130,107 +143,129 @@ func (c *candidacy) retryPause() time.Duration {
 // Others may do better meanwhile; this candidate votes again when it is free, if
 // Vote or Run has asked for that.
 func (c *candidacy) stalled() {
-	err := fmt.Errorf("%w: %w in %v, so OnWin could not be called", ErrTakeoverFailed, ErrCallbackRunning, c.stepDown())
-	c.logger.Error("election: takeover failed", "ballot", c.ballot.name, "error", err, "callback", c.hanging())
+	err := fmt.Errorf("%w: %w in %v, so OnWin could not be called", ErrTakeoverFailed, ErrCallbackRunning, c.callbackTimeout())
+	c.logger.Error("election: takeover failed", "ballot", c.own().name, "error", err, "callback", c.hanging())
 	c.stuck.Store(true)
-	c.withdraw, c.absence = true, err
+	c.ballot.withdraw, c.absence.cause = true, err
 	c.want = c.want && (c.asked || c.runner != nil) // else only a Campaign has asked, which ends here
 	c.failed(err)
 	c.leave(err)
-	c.hangAt = time.Now().Add(2 * c.session.Timeout())
-	for _, m := range c.campaigns { // it may be Campaign that hangs
-		m.reply <- campaignResult{err: err}
-	}
-	c.campaigns = nil
+	c.term.hangAt = c.now.Add(2 * c.session.Timeout())
+	c.answerCampaigns(campaignResult{err: err}) // it may be Campaign that hangs
 }
 
-func (c *candidacy) beginAck() {
-	l, data, ack := c.lead, c.data, c.ack
-	maybe := c.ackUnsure || c.acked && ack == 0 // one that is not known to us by its czxid
-	c.acked, c.ackUnsure = true, true           // from now on there may be one
-	if !carries(c.ackData, data) {
-		c.ackData = append(c.ackData, data) // OnWin may have proclaimed since the last one
+// takeoverDue is when the OnWin functions have taken too long; zero without a limit.
+func (c *candidacy) takeoverDue() time.Time {
+	if c.phase == winning && c.takeoverTimeout > 0 && !c.term.begunAt.IsZero() {
+		return c.term.begunAt.Add(c.takeoverTimeout)
 	}
-	c.errand(func(ctx context.Context) any {
-		czxid, err := c.acknowledge(ctx, l.ballot, data, ack, maybe)
-		return ackDone{l, data, czxid, err}
-	})
+	return time.Time{}
+}
+
+func (c *candidacy) takeoverTooLong() {
+	c.takeoverFailed(fmt.Errorf("OnWin has not returned in %v", c.takeoverTimeout))
+}
+
+// callDue is when OnWin has waited for too long to be called.
+func (c *candidacy) callDue() time.Time {
+	if c.phase == winning && !c.term.lead.begun.Load() {
+		return c.term.claimedAt.Add(c.callbackTimeout())
+	}
+	return time.Time{}
+}
+
+// --- the acknowledgement
+
+func (c *candidacy) beginAck() {
+	a := &c.ballot.ack
+	o := ackOrder{lead: c.term.lead, data: c.data, known: a.czxid}
+	o.maybe = a.unsure || a.possible && a.czxid == 0 // one that is not known to us by its czxid
+	a.possible, a.unsure = true, true                // from now on there may be one
+	if !carries(a.data, o.data) {
+		a.data = append(a.data, o.data) // OnWin may have proclaimed since the last one
+	}
+	c.begin(o)
 }
 
 func (c *candidacy) ackDone(m ackDone) {
 	c.errandDone()
-	if m.err == nil && m.lead.ballot == c.ballot {
-		c.ackData = [][]byte{m.data}
+	if m.err == nil && m.lead.ballot == c.own() {
+		c.ballot.ack.data = [][]byte{m.data}
 	}
 	switch {
-	case m.lead != c.lead || c.phase != acking && c.phase != leading:
-		if m.err == nil && m.lead.ballot == c.ballot {
-			c.ack, c.ackUnsure = m.czxid, false
+	case !c.term.is(m.lead) || c.phase != acking && c.phase != leading:
+		if m.err == nil && m.lead.ballot == c.own() {
+			c.ballot.ack.czxid, c.ballot.ack.unsure = m.czxid, false
 		}
 		return
 	case errors.Is(m.err, errBallotGone):
 		c.ballotLost(c.goneCause())
-	case isRefused(m.err) && c.phase == acking:
+	case isPermanent(m.err) && c.phase == acking:
 		c.takeoverFailed(m.err)
 	case m.err != nil:
 		c.failed(m.err)
-		if c.holdFor("acknowledge", m.err) {
+		if c.backOffAfter("acknowledge", m.err) {
 			c.logger.Warn("election: cannot write the acknowledgement", "error", m.err)
 		}
-		if isRefused(m.err) {
-			c.refuseProclaims(m.err)
+		if isPermanent(m.err) {
+			c.answerProclaims(m.err)
 		}
 	default:
 		c.last.over()
-		c.reack, c.ack, c.ackWatch, c.ackUnsure = false, m.czxid, nil, false
+		c.ballot.ack.czxid, c.ballot.ack.unsure = m.czxid, false
+		c.ballot.ack.missing, c.ballot.ack.watch = false, nil
 		if c.phase == acking {
-			c.ackedAt, c.failures = time.Now(), 0
-			took := c.ackedAt.Sub(c.claimedAt)
-			c.metrics.TakenOver(c.name, took)
-			c.logger.Info("election: leading", "ballot", c.ballot.name, "token", c.lead.term.Token,
-				"takeover", took.Round(time.Microsecond))
-			c.setPhase(leading)
+			c.acknowledged()
 		}
 	}
+}
+
+// acknowledged: the takeover has succeeded.
+func (c *candidacy) acknowledged() {
+	c.term.ackedAt, c.absence.failures = c.now, 0
+	took := c.term.ackedAt.Sub(c.term.claimedAt)
+	c.metrics.TakenOver(c.name, took)
+	c.logger.Info("election: leading", "ballot", c.own().name, "token", c.term.lead.term.Token,
+		"takeover", took.Round(time.Microsecond))
+	c.setPhase(leading)
 }
 
 // ackFound: the leader has looked at its acknowledgement.
 func (c *candidacy) ackFound(r checkResult) {
+	a := &c.ballot.ack
 	if r.ackWatch != nil {
-		c.ackWatch = r.ackWatch
+		a.watch = r.ackWatch
 	}
 	switch {
-	case r.ackStat == nil, r.ackStat.EphemeralOwner != c.ballot.inc.id, c.ack != 0 && r.ackStat.Czxid != c.ack:
+	case r.ackStat == nil, r.ackStat.EphemeralOwner != c.own().inc.id, a.czxid != 0 && r.ackStat.Czxid != a.czxid:
 		c.logger.Warn("election: the acknowledgement was removed or replaced; writing it again")
-		c.reack = true
+		a.missing = true
 	default:
-		c.ack = r.ackStat.Czxid
+		a.czxid = r.ackStat.Czxid
 	}
 }
 
+// --- new data
+
 func (c *candidacy) beginProclaim() {
-	l, data := c.lead, c.data
-	var m *proclaimCommand
+	o := proclaimOrder{lead: c.term.lead, data: c.data}
 	if len(c.proclaims) > 0 {
-		m, c.proclaims = c.proclaims[0], c.proclaims[1:]
-		data = m.data
+		o.command, c.proclaims = c.proclaims[0], c.proclaims[1:]
+		o.data = o.command.data
 	}
-	c.errand(func(ctx context.Context) any {
-		acked, err := c.proclaim(ctx, l.ballot, data, m != nil)
-		return proclaimDone{m, l, data, acked, err}
-	})
+	c.begin(o)
 }
 
 func (c *candidacy) proclaimDone(m proclaimDone) {
 	c.errandDone()
 	err := m.err
-	current := m.lead == c.lead && c.phase == leading
+	current := c.term.is(m.lead) && c.phase == leading
 	if m.acked || err == nil {
 		c.data = m.data // what the acknowledgement says, the next ballot says, too
 	}
-	if err == nil && m.lead.ballot == c.ballot {
+	if err == nil && m.lead.ballot == c.own() {
 		c.last.over()
-		c.ballotData, c.catchUp = m.data, false
+		c.ballot.data, c.ballot.catchUp = m.data, false
 	}
 	switch {
 	case err == nil:
@@ -239,14 +274,14 @@ func (c *candidacy) proclaimDone(m proclaimDone) {
 	case errors.Is(err, errBallotGone):
 		c.ballotLost(c.goneCause())
 		err = ErrNotLeader
-	case m.command == nil && isRefused(err):
+	case m.command == nil && isPermanent(err):
 		c.logger.Warn("election: cannot give the ballot the data of the acknowledgement", "error", err)
-		c.catchUp = false // until the next term
+		c.ballot.catchUp = false // until the next term
 	case m.command == nil:
-		c.hold()
+		c.backOff()
 	case errors.Is(err, zk.ErrNoNode):
 		// The acknowledgement is not there: it is written again, then this.
-		c.reack = true
+		c.ballot.ack.missing = true
 		c.proclaims = append([]*proclaimCommand{m.command}, c.proclaims...)
 		return
 	}
@@ -255,34 +290,24 @@ func (c *candidacy) proclaimDone(m proclaimDone) {
 	}
 }
 
-// refuseProclaims answers those who wait behind an acknowledgement that ZooKeeper
-// refuses to write again.
-func (c *candidacy) refuseProclaims(err error) {
-	for _, m := range c.proclaims {
-		m.reply <- err
-	}
-	c.proclaims = nil
+// ackOrder asks for the acknowledgement.
+type ackOrder struct {
+	lead  *leadership
+	data  []byte
+	known int64 // the czxid of the one that this ballot has, or 0
+	maybe bool  // this ballot may have one all the same
 }
 
-// settleProclaims answers those that nothing will come of, and those that only
-// change what the acknowledgement is going to say.
-func (c *candidacy) settleProclaims() {
-	switch c.phase {
-	case acking, leading:
-		return
-	case winning:
-		// OnWin may be waiting for the answer. The acknowledgement is going to have
-		// the data; the ballot follows.
-		for _, m := range c.proclaims {
-			c.data = m.data
-			m.reply <- nil
-		}
-	default:
-		for _, m := range c.proclaims {
-			m.reply <- ErrNotLeader
-		}
-	}
-	c.proclaims = nil
+func (o ackOrder) run(ctx context.Context, e errands) any {
+	czxid, err := e.acknowledge(ctx, o.lead.ballot, o.data, o.known, o.maybe)
+	return ackDone{o.lead, o.data, czxid, err}
+}
+
+type ackDone struct {
+	lead  *leadership
+	data  []byte
+	czxid int64 // 0: not known
+	err   error
 }
 
 // acknowledge writes leader_ack, on the condition that the ballot exists, so
@@ -290,19 +315,19 @@ func (c *candidacy) settleProclaims() {
 // request is executed. maybe tells that this ballot may have one already; known
 // is its czxid, or 0. It returns the czxid of what stands then, 0 when that is
 // not known, and ends with errBallotGone when the ballot is not there.
-func (c *Candidate) acknowledge(ctx context.Context, b *ballot, data []byte, known int64, maybe bool) (int64, error) {
-	path := c.LeaderAckPath()
+func (e errands) acknowledge(ctx context.Context, b *ballot, data []byte, known int64, maybe bool) (int64, error) {
+	path := e.ackPath()
 	guard := &zk.CheckVersionRequest{Path: b.path, Version: -1}
 	// The answer to a creation tells nothing but the path. That to new data, in
 	// the same transaction, tells the czxid: without it the acknowledgement
 	// cannot be told from that of another candidate on this session. Nobody sees
 	// the node before it has its data.
-	create := &zk.CreateRequest{Path: path, Data: []byte{}, Acl: c.nodeACL(), Flags: zk.FlagEphemeral}
+	create := &zk.CreateRequest{Path: path, Data: []byte{}, Acl: e.nodeACL(), Flags: zk.FlagEphemeral}
 	set := &zk.SetDataRequest{Path: path, Data: data, Version: -1}
 	write := []any{create, set}
 	ops := []any{guard, create, set}
-	for wait := newBackoff(c.session.Timeout()); ; wait.pause(ctx) {
-		results, err := c.guarded(ctx, b, ops...)
+	for wait := newBackoff(e.session.Timeout()); ; wait.pause(ctx) {
+		results, err := e.guarded(ctx, b, ops...)
 		switch {
 		case err == nil:
 			if last := results[len(results)-1]; last.Stat != nil {
@@ -318,16 +343,16 @@ func (c *Candidate) acknowledge(ctx context.Context, b *ballot, data []byte, kno
 			write = []any{&zk.CreateRequest{Path: path, Data: data, Acl: create.Acl, Flags: create.Flags}}
 			ops = append(slices.Clip(ops[:len(ops)-2]), write...)
 			continue
-		case isRefused(err), ctx.Err() != nil:
+		case isPermanent(err), ctx.Err() != nil:
 			return 0, err
 		default:
 			maybe = true // the lost reply may have been of a success
-			if _, err := c.session.barrier(ctx); err != nil {
+			if _, err := e.session.barrier(ctx); err != nil {
 				return 0, err
 			}
 		}
 		var found *node
-		if err := c.session.settled(ctx, func(conn *zk.Conn) (err error) {
+		if err := e.session.retry(ctx, func(conn *zk.Conn) (err error) {
 			found, err = readNode(conn, path)
 			return err
 		}); err != nil {
@@ -360,49 +385,47 @@ func carries(all [][]byte, data []byte) bool {
 	return slices.ContainsFunc(all, func(d []byte) bool { return bytes.Equal(d, data) })
 }
 
-// guarded makes a multi that is conditional on the ballot. The error is
-// errUncertain, too, when the session was another one by the time of the answer.
-func (c *Candidate) guarded(ctx context.Context, b *ballot, ops ...any) (results []zk.MultiResponse, err error) {
-	if b.inc.ctx.Err() != nil {
-		return nil, context.Cause(b.inc.ctx)
-	}
-	err = c.session.do(ctx, func(conn *zk.Conn) (err error) {
-		results, err = conn.Multi(ops...)
-		if err == nil && conn.SessionID() != b.inc.id {
-			return errUncertain
-		}
-		return err
-	})
-	return results, err
+// proclaimOrder asks for new data in the ballot and, with a command, in the
+// acknowledgement.
+type proclaimOrder struct {
+	command *proclaimCommand // nil: only the ballot's data are to follow
+	lead    *leadership
+	data    []byte
 }
 
-// failedAt reports whether it was the multi's operation i that failed so.
-func failedAt(results []zk.MultiResponse, i int, err error) bool {
-	return i < len(results) && errors.Is(results[i].Error, err)
+func (o proclaimOrder) run(ctx context.Context, e errands) any {
+	acked, err := e.proclaim(ctx, o.lead.ballot, o.data, o.command != nil)
+	return proclaimDone{o, acked, err}
+}
+
+type proclaimDone struct {
+	proclaimOrder
+	acked bool // the acknowledgement has them
+	err   error
 }
 
 // proclaim writes new data into the acknowledgement, if it is told to, and the
 // ballot. Two multis, since both together may exceed what ZooKeeper takes. It
 // returns whether the acknowledgement has the data.
-func (c *Candidate) proclaim(ctx context.Context, b *ballot, data []byte, ack bool) (acked bool, err error) {
+func (e errands) proclaim(ctx context.Context, b *ballot, data []byte, ack bool) (acked bool, err error) {
 	guard := &zk.CheckVersionRequest{Path: b.path, Version: -1}
-	paths := []string{c.LeaderAckPath(), b.path}
+	paths := []string{e.ackPath(), b.path}
 	if !ack {
 		paths = paths[1:]
 	}
 	for _, path := range paths {
-		for wait := newBackoff(c.session.Timeout()); ; wait.pause(ctx) {
-			results, err := c.guarded(ctx, b, guard, &zk.SetDataRequest{Path: path, Data: data, Version: -1})
+		for wait := newBackoff(e.session.Timeout()); ; wait.pause(ctx) {
+			results, err := e.guarded(ctx, b, guard, &zk.SetDataRequest{Path: path, Data: data, Version: -1})
 			if err == nil {
 				break
 			}
 			if failedAt(results, 0, zk.ErrNoNode) {
 				return acked, errBallotGone
 			}
-			if isRefused(err) || isAnswer(err) || ctx.Err() != nil {
+			if isPermanent(err) || isDefinite(err) || ctx.Err() != nil {
 				return acked, err
 			}
-			if _, err := c.session.await(ctx, true); err != nil {
+			if _, err := e.session.await(ctx, true); err != nil {
 				return acked, err
 			}
 		}

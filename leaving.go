@@ -9,7 +9,8 @@ import (
 	"github.com/go-zookeeper/zk"
 )
 
-// Leaving: the end of a term, resigning, and withdrawing the ballot.
+// Leaving: the end of a term, what is called then, and the withdrawal of the
+// ballot.
 
 // leave ends leadership and tells why.
 func (c *candidacy) leave(cause error) {
@@ -21,16 +22,16 @@ func (c *candidacy) leave(cause error) {
 // before anything else is done.
 func (c *candidacy) quit(cause error) {
 	c.leader.Store(nil)
-	c.lead.cancel(cause)
+	c.term.lead.cancel(cause)
 	if errors.Is(cause, ErrLeaseLapsed) {
-		c.countLapse()
+		c.ballot.demotion.countLapse(c.now, c.session.Timeout())
 	}
 	if !errors.Is(cause, ErrResigned) && !errors.Is(cause, ErrClosed) {
 		c.failed(cause)
 	}
 	c.interrupt(cause)
 	c.metrics.Leading(c.name, false)
-	c.draining, c.overdueAt = true, time.Now().Add(c.stepDown())
+	c.term.draining, c.term.overdueAt = true, c.now.Add(c.callbackTimeout())
 	c.setPhase(leaving)
 }
 
@@ -38,24 +39,12 @@ func (c *candidacy) quit(cause error) {
 // expires, the event of its ballot's deletion is the first that its owner hears
 // of it; the end of the connection follows, and is taken for it. An answer to
 // the session tells that it was somebody who deleted the ballot.
-func (c *candidacy) beginAskCause() {
-	l := c.lead
-	c.errand(func(ctx context.Context) any {
-		err := c.session.do(ctx, func(conn *zk.Conn) error {
-			err := heartbeat(conn)
-			if isAnswer(err) && conn.SessionID() == l.ballot.inc.id {
-				return nil
-			}
-			return errUncertain
-		})
-		return causeAsked{l, err}
-	})
-}
+func (c *candidacy) beginAskCause() { c.begin(causeOrder{c.term.lead}) }
 
 func (c *candidacy) causeAsked(m causeAsked) {
 	c.errandDone()
 	switch {
-	case m.lead != c.lead || !c.untold:
+	case !c.term.is(m.lead) || !c.term.causePending:
 	case m.err == nil:
 		c.tellStepDown(ErrBallotDeleted)
 	default:
@@ -65,44 +54,55 @@ func (c *candidacy) causeAsked(m causeAsked) {
 
 // tellStepDown queues what is to be called at the end of a term.
 func (c *candidacy) tellStepDown(cause error) {
-	l := c.lead
-	c.untold = false
+	l, limit := c.term.lead, c.term.overdueAt
+	c.term.causePending = false
 	c.metrics.SteppedDown(c.name, cause)
 	c.logger.Info("election: stepping down", "ballot", l.ballot.name, "cause", cause)
-	limit, now := c.overdueAt, context.WithValue(context.Background(), callbackOwner{}, c.Candidate)
-	c.queue.push(func() {
-		defer c.inbox.push(stepDownDone{})
-		ctx, cancel := context.WithDeadline(now, limit)
-		defer cancel()
-		var turns []func()
-		if errors.Is(cause, ErrTakeoverFailed) {
-			for i, fn := range c.onTakeoverError.snapshot() {
-				turns = append(turns, func() {
-					_ = c.call("OnTakeoverError", i, *fn, func() error { (*fn)(l.term, cause); return nil })
-				})
-			}
-		}
-		turns = append(turns, func() {
-			if !l.begun.Load() {
-				return // OnWin was never called
-			}
-			var turns []func()
-			for i, fn := range c.onStepDown.snapshot() {
-				turns = append(turns, func() {
-					_ = c.call("OnStepDown", i, *fn, func() error { (*fn)(ctx, l.term, cause); return nil })
-				})
-			}
-			inTurn(turns...)
-		})
-		inTurn(turns...)
-	})
+	c.queue.push(func() { c.callStepDown(l, limit, cause) })
 }
 
-// absent notes why this candidate does not stand for now, though it wants to.
-func (c *candidacy) absent(err error) {
-	if c.want {
-		c.absence = err
+// stepDownDone is told when the last of these functions has returned.
+type stepDownDone struct{ lead *leadership }
+
+// callStepDown runs on the callback goroutine.
+func (c *Candidate) callStepDown(l *leadership, limit time.Time, cause error) {
+	defer c.inbox.push(stepDownDone{l})
+	ctx, cancel := context.WithDeadline(context.WithValue(context.Background(), callbackOwner{}, c), limit)
+	defer cancel()
+	var turns []func()
+	if errors.Is(cause, ErrTakeoverFailed) {
+		for i, fn := range c.onTakeoverError.snapshot() {
+			turns = append(turns, func() {
+				_ = c.call("OnTakeoverError", i, *fn, func() error { (*fn)(l.term, cause); return nil })
+			})
+		}
 	}
+	turns = append(turns, func() {
+		if !l.begun.Load() {
+			return // OnWin was never called
+		}
+		var turns []func()
+		for i, fn := range c.onStepDown.snapshot() {
+			turns = append(turns, func() {
+				_ = c.call("OnStepDown", i, *fn, func() error { (*fn)(ctx, l.term, cause); return nil })
+			})
+		}
+		inTurn(turns...)
+	})
+	inTurn(turns...)
+}
+
+// callbacksLate: what was called at the end of the term, or Run's function, has
+// not returned. The ballot does not wait for it any longer.
+func (c *candidacy) callbacksLate() {
+	c.logger.Error("election: callbacks have not returned after the loss of leadership; withdrawing the ballot",
+		"limit", c.callbackTimeout(), "callback", c.hanging())
+	c.stuck.Store(true)
+	c.term.hangAt = c.now.Add(2 * c.session.Timeout())
+	if c.want {
+		c.absence.cause = fmt.Errorf("%w in %v after leadership was lost", ErrCallbackRunning, c.callbackTimeout())
+	}
+	c.failStuckVoters()
 }
 
 // hanging names the callback that runs.
@@ -110,21 +110,79 @@ func (c *candidacy) hanging() string {
 	if run := c.inside.Load(); run != nil {
 		return run.String()
 	}
-	if c.runLead != nil {
+	if c.term != nil && c.term.running {
 		return "the function given to Run"
 	}
 	return "none"
 }
 
+// --- the withdrawal
+
+// withdrawal is what there is to take back now.
+func (c *candidacy) withdrawal() withdrawal {
+	var w withdrawal
+	if c.stray.possible || c.phase == casting {
+		w.stray = c.stray
+	}
+	if b := c.ballot; b != nil && b.node != nil {
+		w.ballot, w.ack, w.watched, w.front = b.node, b.ack.ackRecord, b.ack.watch != nil, b.line.first()
+	}
+	return w
+}
+
+func (c *candidacy) beginWithdraw() { c.begin(c.withdrawal()) }
+
+func (c *candidacy) withdrawDone(err error) {
+	c.errandDone()
+	switch {
+	case err == nil:
+		c.stray, c.ballot = stray{}, nil
+		c.last.over()
+		c.logger.Info("election: ballot withdrawn")
+	case isPermanent(err):
+		// Nothing but the session's end takes it back now.
+		c.logger.Error("election: cannot withdraw the ballot", "error", err)
+		c.retreat.refusal = err
+		c.failed(err)
+		replyAll(&c.resigners, err)
+		if c.closing {
+			c.closeErr = fmt.Errorf("election: withdraw from %s: %w", c.path, err)
+			c.setPhase(ended)
+			return
+		}
+		c.helper.notBefore = c.now.Add(c.session.relook())
+	default:
+		c.backOff()
+	}
+}
+
+// closeDue is when Close gives up. While callbacks run it waits for them.
+func (c *candidacy) closeDue() time.Time {
+	if c.closing && c.phase != leaving {
+		return c.giveUpAt
+	}
+	return time.Time{}
+}
+
+// giveUpClosing ends a Close that no server has answered.
+func (c *candidacy) giveUpClosing() {
+	switch {
+	case c.own() == nil && !c.stray.possible && c.phase != casting:
+	case c.retreat.refusal != nil:
+		c.closeErr = fmt.Errorf("election: withdraw from %s: %w", c.path, c.retreat.refusal)
+	default:
+		c.closeErr = c.last.after(fmt.Errorf("election: close %s: no server answered in %v: the ballot ends with the session", c.path, c.closeTimeout()))
+	}
+	c.abandonBallot()
+	c.setPhase(ended)
+}
+
 // hurry ends a Close whose time is over, whatever has not answered or returned.
 func (c *candidacy) hurry() {
-	if c.phase == ended {
-		return
-	}
 	if !c.closing {
 		c.resign(resignCommand{cause: ErrClosed})
 	}
-	if c.untold {
+	if c.phase == leaving && c.term.causePending {
 		c.tellStepDown(ErrBallotDeleted)
 	}
 	if c.phase != idle {
@@ -134,157 +192,64 @@ func (c *candidacy) hurry() {
 	c.setPhase(ended)
 }
 
-// drained notes that a callback of the last term, or the function given to
-// Run, has returned.
-func (c *candidacy) drained() {
-	if !c.draining && c.runLead == nil {
-		if c.stuck.Swap(false) {
-			c.hangAt = time.Time{}
-		}
-	}
-}
-
-// endTerm: the callbacks of the term have returned, or are not waited for.
-func (c *candidacy) endTerm() {
-	c.lead, c.reack, c.untold = nil, false, false
-}
-
-func (c *candidacy) resign(m resignCommand) {
-	if errors.Is(m.cause, ErrClosed) {
-		if !c.closing {
-			begun := time.Now()
-			if c.phase == withdrawing {
-				// What a Resign has waited in vain is not waited again.
-				begun = c.leftAt
-				if answered := c.session.lastAnswerAt(); answered.After(begun) {
-					begun = answered
-				}
-			}
-			c.quitAt = begun.Add(c.patience())
-		}
-		c.closing = true
-	}
-	c.want, c.asked, c.absence, c.failures = false, false, m.cause, 0
-	c.fail(m.cause)
-	c.resigners = append(c.resigners, m.reply)
-	switch c.phase {
-	case idle:
-		if c.uncertain {
-			c.setPhase(withdrawing)
-		}
-	case casting, moving:
-		c.withdraw = true // whatever is cast, also if somebody votes meanwhile
-		c.interrupt(m.cause)
-	case waiting, claiming, leaving:
-		c.withdraw = true
-	case winning, acking, leading:
-		c.withdraw = true
-		c.leave(m.cause)
-	case withdrawing, ended:
-	}
-}
-
-func (c *candidacy) withdrawal() withdrawal {
-	w := withdrawal{
-		ballot: c.ballot, acked: c.acked, ack: c.ack, unsure: c.ackUnsure, watched: c.ackWatch != nil, data: c.ackData,
-		front: c.placed && c.place.below == 0,
-	}
-	if c.uncertain || c.phase == casting {
-		w.tag, w.name = c.tag, c.leftover
-	}
-	return w
-}
-
 // abandonBallot is for a Close that gives up: should a server answer while the
 // Session lives, the ballot is withdrawn then, or it would block the others
 // until the Session ends.
 func (c *candidacy) abandonBallot() {
-	if c.phase == withdrawing && c.busy {
+	if c.phase == withdrawing && c.helper.busy {
 		return // that errand goes on
 	}
 	c.interrupt(ErrClosed)
 	if w := c.withdrawal(); w.ballot != nil || w.tag != "" {
-		c.session.help(func() { _ = c.Candidate.withdraw(context.Background(), w) })
-	}
-}
-
-func (c *candidacy) beginWithdraw() {
-	w := c.withdrawal()
-	c.errand(func(ctx context.Context) any { return withdrawDone{c.Candidate.withdraw(ctx, w)} })
-}
-
-func (c *candidacy) withdrawDone(err error) {
-	c.errandDone()
-	switch {
-	case err == nil:
-		c.uncertain, c.tag, c.leftover, c.refusal = false, "", "", nil
-		c.last.over()
-		c.logger.Info("election: ballot withdrawn")
-		c.ballot = nil
-	case isRefused(err):
-		// Nothing but the session's end takes it back now.
-		c.logger.Error("election: cannot withdraw the ballot", "error", err)
-		c.refusal = err
-		c.failed(err)
-		replyAll(&c.resigners, err)
-		if c.closing {
-			c.closeErr = fmt.Errorf("election: withdraw from %s: %w", c.path, err)
-			c.setPhase(ended)
-			return
-		}
-		c.retryAt = time.Now().Add(c.session.relook())
-	default:
-		c.hold()
+		errands := c.errands
+		c.session.help(func() { _ = errands.withdraw(context.Background(), w) })
 	}
 }
 
 // withdrawal is what to take back.
 type withdrawal struct {
 	ballot *ballot // nil: none that is known
-	// tag of a ballot that may exist though no reply told of it; "" if none can.
-	tag string
-	// name of such a ballot, if it is known: then there is no other.
-	name string
-	// acked: an acknowledgement may have been written; ack is its czxid, 0
-	// when that is not known.
-	acked bool
-	ack   int64
-	// unsure: the reply to the acknowledgement's creation was lost.
-	unsure bool
-	// watched: a watch on it, which has not fired, tells that it still stands.
+	// stray is one that may exist besides; without a tag none can.
+	stray
+	// ack is what is known of the ballot's acknowledgement.
+	ack ackRecord
+	// watched: a watch on that, which has not fired, tells that it still stands.
 	watched bool
-	data    [][]byte // that acknowledgement has one of these
 	// front: no other ballot is in front.
 	front bool
 }
 
+func (w withdrawal) run(ctx context.Context, e errands) any { return withdrawDone{e.withdraw(ctx, w)} }
+
+type withdrawDone struct{ err error }
+
 // withdraw deletes the ballot and the acknowledgement that we wrote, and ends
 // when the server has confirmed that both are gone, or the session is.
-func (c *Candidate) withdraw(ctx context.Context, w withdrawal) error {
+func (e errands) withdraw(ctx context.Context, w withdrawal) error {
 	if w.ballot != nil {
-		if err := c.withdrawBallot(ctx, w); err != nil {
+		if err := e.withdrawBallot(ctx, w); err != nil {
 			return err
 		}
 	}
 	if w.name != "" {
 		// Its owner need not be asked: nobody else makes one with our tag.
-		return c.remove(ctx, c.path+"/"+w.name)
+		return e.remove(ctx, e.path+"/"+w.name)
 	}
 	if w.tag == "" {
 		return nil
 	}
 	for {
-		inc, err := c.session.barrier(ctx)
+		inc, err := e.session.barrier(ctx)
 		if err != nil {
 			return err
 		}
-		err = c.session.settled(ctx, func(conn *zk.Conn) error {
-			children, _, err := conn.Children(c.path)
+		err = e.session.retry(ctx, func(conn *zk.Conn) error {
+			children, _, err := conn.Children(e.path)
 			if err != nil {
 				return err // NoNode: there is nothing
 			}
 			for _, b := range tagged(ballotsOf(children), w.tag) {
-				path := c.path + "/" + b.name
+				path := e.path + "/" + b.name
 				exists, stat, err := conn.Exists(path)
 				// What another session owns ends with that session.
 				if err == nil && exists && stat.EphemeralOwner == inc.id {
@@ -306,39 +271,39 @@ func (c *Candidate) withdraw(ctx context.Context, w withdrawal) error {
 	}
 }
 
-func (c *Candidate) withdrawBallot(ctx context.Context, w withdrawal) error {
+func (e errands) withdrawBallot(ctx context.Context, w withdrawal) error {
 	// A session's end withdraws everything.
 	under, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(w.ballot.inc.ctx, func() { cancel(errBallotGone) })()
 
-	err := c.deleteBallot(under, w)
+	err := e.deleteBallot(under, w)
 	if err != nil && w.ballot.inc.ctx.Err() != nil {
 		return nil
 	}
 	return err
 }
 
-func (c *Candidate) deleteBallot(ctx context.Context, w withdrawal) error {
-	path := c.LeaderAckPath()
+func (e errands) deleteBallot(ctx context.Context, w withdrawal) error {
+	path := e.ackPath()
 	ballotOp := &zk.DeleteRequest{Path: w.ballot.path, Version: -1}
-	withAck := w.acked
+	withAck := w.ack.possible
 	for {
 		if withAck {
 			var err error
-			if w, err = c.settleAck(ctx, w); err != nil {
+			if w, err = e.settleAck(ctx, w); err != nil {
 				return err
 			}
-			withAck = w.acked
+			withAck = w.ack.possible
 		}
 		if !withAck && w.front {
 			w.front = false
-			if c.wakeGem(ctx, w.ballot) {
+			if e.wakeGem(ctx, w.ballot) {
 				return nil
 			}
 		}
 		var results []zk.MultiResponse
-		err := c.session.settled(ctx, func(conn *zk.Conn) (err error) {
+		err := e.session.retry(ctx, func(conn *zk.Conn) (err error) {
 			if !withAck {
 				return conn.Delete(w.ballot.path, -1)
 			}
@@ -351,17 +316,17 @@ func (c *Candidate) deleteBallot(ctx context.Context, w withdrawal) error {
 			continue
 		case err != nil && !errors.Is(err, zk.ErrNoNode):
 			return err
-		case err == nil || !w.acked:
+		case err == nil || !w.ack.possible:
 			return nil
 		}
 		// Somebody deleted the ballot, or our own deletion's reply was lost
 		// and it took the acknowledgement along: only what we made is deleted.
-		if _, err := c.session.barrier(ctx); err != nil {
+		if _, err := e.session.barrier(ctx); err != nil {
 			return err
 		}
-		ack, err := c.ownAck(ctx, w)
+		ack, err := e.ownAck(ctx, w)
 		if err == nil && ack != 0 {
-			err = c.remove(ctx, path)
+			err = e.remove(ctx, path)
 		}
 		return err
 	}
@@ -369,33 +334,33 @@ func (c *Candidate) deleteBallot(ctx context.Context, w withdrawal) error {
 
 // settleAck finds out whether there is an acknowledgement of ours to go with the
 // ballot, unless a watch guards what is known of it.
-func (c *Candidate) settleAck(ctx context.Context, w withdrawal) (withdrawal, error) {
-	if !w.acked || w.ack != 0 && w.watched {
+func (e errands) settleAck(ctx context.Context, w withdrawal) (withdrawal, error) {
+	if !w.ack.possible || w.ack.czxid != 0 && w.watched {
 		return w, nil
 	}
-	if w.unsure {
+	if w.ack.unsure {
 		// A server that lags would not show it yet.
-		if _, err := c.session.barrier(ctx); err != nil {
+		if _, err := e.session.barrier(ctx); err != nil {
 			return w, err
 		}
 	}
-	ack, err := c.ownAck(ctx, w)
+	ack, err := e.ownAck(ctx, w)
 	if err != nil {
 		return w, err
 	}
 	// What is found later may be of another candidate on this session.
-	w.acked, w.ack, w.unsure, w.watched = ack != 0, ack, false, true
+	w.ack.possible, w.ack.czxid, w.ack.unsure, w.watched = ack != 0, ack, false, true
 	return w, nil
 }
 
 // ownAck returns the czxid of the acknowledgement if this candidate made it.
-func (c *Candidate) ownAck(ctx context.Context, w withdrawal) (int64, error) {
+func (e errands) ownAck(ctx context.Context, w withdrawal) (int64, error) {
 	var found *node
-	err := c.session.settled(ctx, func(conn *zk.Conn) (err error) {
-		found, err = readNode(conn, c.LeaderAckPath())
+	err := e.session.retry(ctx, func(conn *zk.Conn) (err error) {
+		found, err = readNode(conn, e.ackPath())
 		return err
 	})
-	if err != nil || found == nil || !isOurs(found, w.ballot, w.data, w.ack, w.unsure || w.ack == 0) {
+	if err != nil || found == nil || !isOurs(found, w.ballot, w.ack.data, w.ack.czxid, w.ack.unsure || w.ack.czxid == 0) {
 		return 0, err
 	}
 	return found.stat.Czxid, nil
@@ -405,20 +370,39 @@ func (c *Candidate) ownAck(ctx context.Context, w withdrawal) (int64, error) {
 // if the next in line is a member of the Ruby gem. That one waits for an
 // acknowledgement before it looks at anything else, so it is given one, which is
 // gone again in the same transaction. It reports whether the ballot is deleted.
-func (c *Candidate) wakeGem(ctx context.Context, b *ballot) bool {
+func (e errands) wakeGem(ctx context.Context, b *ballot) bool {
 	var names []string
-	if err := c.session.settled(ctx, func(conn *zk.Conn) (err error) {
-		names, _, err = conn.Children(c.path)
+	if err := e.session.retry(ctx, func(conn *zk.Conn) (err error) {
+		names, _, err = conn.Children(e.path)
 		return err
 	}); err != nil || !gemIsNext(ballotsOf(names), b.name) {
 		return false
 	}
-	path := c.LeaderAckPath()
-	return c.session.settled(ctx, func(conn *zk.Conn) error {
+	path := e.ackPath()
+	return e.session.retry(ctx, func(conn *zk.Conn) error {
 		_, err := conn.Multi(
-			&zk.CreateRequest{Path: path, Data: []byte{}, Acl: c.nodeACL(), Flags: zk.FlagEphemeral},
+			&zk.CreateRequest{Path: path, Data: []byte{}, Acl: e.nodeACL(), Flags: zk.FlagEphemeral},
 			&zk.DeleteRequest{Path: path, Version: -1},
 			&zk.DeleteRequest{Path: b.path, Version: -1})
 		return err
 	}) == nil // or one stands, for which the gem member has not waited in vain
+}
+
+// causeOrder asks whether a session has outlived the ballot of its leader.
+type causeOrder struct{ lead *leadership }
+
+type causeAsked struct {
+	lead *leadership
+	err  error // nil: the session answers
+}
+
+func (o causeOrder) run(ctx context.Context, e errands) any {
+	err := e.session.do(ctx, func(conn *zk.Conn) error {
+		err := heartbeat(conn)
+		if isDefinite(err) && conn.SessionID() == o.lead.ballot.inc.id {
+			return nil
+		}
+		return errUncertain
+	})
+	return causeAsked{o.lead, err}
 }

@@ -2,74 +2,89 @@ package election
 
 import "context"
 
-// Losing: following the acknowledgement, to tell OnLose of it.
+// losing is how a candidate that waits follows the acknowledgement, to tell
+// OnLose of it: from the moment that it stands behind others until it does no
+// more. With FollowNextNode another predecessor begins it anew.
+type losing struct {
+	sub  *subscription // nil once it has told all that it ever will
+	to   string        // the predecessor that it began with
+	told int64         // czxid of the leader that OnLose was last queued for
 
-// placeInLine begins to follow, or goes on if what OnLose is told of is the same
-// as before: a candidate that has moved may still lose to the same.
-func (c *candidacy) placeInLine() {
-	if (c.sub != nil || c.loseCancel != nil) && (c.follow == FollowLeader || c.losingTo == c.place.predecessor) {
-		return
-	}
-	c.stopLosing()
-	c.startLosing()
+	cancel context.CancelFunc // ends the context of the last OnLose; nil when that has ended
 }
 
 // startLosing waits for the leader's acknowledgement, to tell OnLose of it.
 func (c *candidacy) startLosing() {
 	sub := &subscription{lasting: c.follow == FollowLeader}
-	sub.notify = func(view ackView) { c.inbox.push(leaderSeen{sub, view}) }
-	c.sub, c.losingTo, c.told = sub, c.place.predecessor, 0
+	inbox := c.inbox
+	sub.notify = func(view ackView) { inbox.push(leaderSeen{sub, view}) }
+	c.ballot.losing = &losing{sub: sub, to: c.ballot.line.place.predecessor}
 	c.session.subscribe(c.LeaderAckPath(), sub)
 }
 
 func (c *candidacy) stopLosing() {
-	if c.sub != nil {
-		c.sub.end()
-		c.sub = nil
-	}
-	c.endLoss()
+	c.ballot.losing.unsubscribe()
+	c.ballot.losing.endLoss()
+	c.ballot.losing = nil
 }
 
-func (c *candidacy) endLoss() {
-	if c.loseCancel != nil {
-		c.loseCancel()
-		c.loseCancel = nil
+func (l *losing) unsubscribe() {
+	if l.sub != nil {
+		l.sub.end()
+		l.sub = nil
 	}
+}
+
+// endLoss ends what OnLose was last told.
+func (l *losing) endLoss() {
+	if l.cancel != nil {
+		l.cancel()
+		l.cancel = nil
+	}
+}
+
+// leaderSeen is what a subscription has told.
+type leaderSeen struct {
+	sub  *subscription
+	view ackView
 }
 
 func (c *candidacy) leaderSeen(m leaderSeen) {
-	if m.sub != c.sub {
+	if c.phase != waiting || m.sub != c.ballot.losing.sub {
 		return
 	}
+	l := c.ballot.losing
 	if m.view.leader == nil {
-		c.endLoss()
-		c.told = 0
+		l.endLoss()
+		l.told = 0
 		return
 	}
 	if !m.sub.lasting {
-		m.sub.end() // it has told all that it ever will: no follower need live for it
-		c.sub = nil
+		l.unsubscribe() // no follower need live for it
 	}
 	leader := m.view.leader.leader()
-	if leader.Zxid == c.told {
+	if leader.Zxid == l.told {
 		return
 	}
-	c.endLoss()
-	c.told = leader.Zxid
+	l.endLoss()
+	l.told = leader.Zxid
 	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), callbackOwner{}, c.Candidate))
-	c.loseCancel = cancel
+	l.cancel = cancel
 	c.metrics.Lost(c.name)
-	c.logger.Info("election: lost", "ballot", c.ballot.name, "leader", sessionName(leader.SessionID))
-	c.queue.push(func() {
-		var turns []func()
-		for i, fn := range c.onLose.snapshot() {
-			turns = append(turns, func() {
-				if ctx.Err() != nil {
-					return // true no more
-				}
-				_ = c.call("OnLose", i, *fn, func() error { (*fn)(ctx, leader.copied()); return nil })
-			})
-		}
-		inTurn(turns...)
-	})
+	c.logger.Info("election: lost", "ballot", c.own().name, "leader", sessionName(leader.SessionID))
+	c.queue.push(func() { c.callLose(ctx, leader) })
+}
+
+// callLose runs on the callback goroutine.
+func (c *Candidate) callLose(ctx context.Context, leader Leader) {
+	var turns []func()
+	for i, fn := range c.onLose.snapshot() {
+		turns = append(turns, func() {
+			if ctx.Err() != nil {
+				return // that is no longer true
+			}
+			_ = c.call("OnLose", i, *fn, func() error { (*fn)(ctx, leader.copied()); return nil })
+		})
+	}
+	inTurn(turns...)
 }

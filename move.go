@@ -12,10 +12,6 @@ import (
 
 // Moving: a candidate that is the first in line and gets no lease, or cannot keep
 // one, goes to the end of the line, so that it does not keep others from leading.
-//
-// The phase moving is entered before the request is sent. In it the end of the
-// own ballot is only noted, and nothing is claimed: the ballot may be another one
-// by now, and the old place in line says nothing about that.
 
 const (
 	lackTimeouts  = 2  // a first candidate without a lease makes way after so many session timeouts
@@ -23,77 +19,80 @@ const (
 	lapseTimeouts = 10 // within so many session timeouts
 )
 
-// countLapse notes that the lease has lapsed under a term of this candidate.
-func (c *candidacy) countLapse() {
-	now := time.Now()
-	c.lapses = slices.DeleteFunc(c.lapses, func(at time.Time) bool { return now.Sub(at) > lapseTimeouts*c.session.Timeout() })
-	c.lapses = append(c.lapses, now)
-	c.flaps = len(c.lapses) >= lapsesToMove
+// demotion is what speaks for moving a ballot to the end of the line.
+type demotion struct {
+	lackingSince time.Time     // since when it has been first, connected, without a lease
+	lacked       time.Duration // and for how long before that
+	lapses       []time.Time   // of the lease, in terms of this ballot
+	flaps        bool          // there were too many
+	notBefore    time.Time     // no move before, since one was not possible
 }
 
-// countLack measures for how long this candidate has been the first in line with
-// a connection and without a lease.
-func (c *candidacy) countLack(view sessionView) {
-	counts := c.phase == claiming && view.inc != nil && view.connected
-	switch now := time.Now(); {
-	case counts && c.lackingSince.IsZero():
-		c.lackingSince = now
-	case !counts && !c.lackingSince.IsZero():
-		c.lacked += now.Sub(c.lackingSince)
-		c.lackingSince = time.Time{}
+// countLapse notes that the lease has lapsed under a term of this ballot.
+func (d *demotion) countLapse(now time.Time, timeout time.Duration) {
+	d.lapses = slices.DeleteFunc(d.lapses, func(at time.Time) bool { return now.Sub(at) > lapseTimeouts*timeout })
+	d.lapses = append(d.lapses, now)
+	d.flaps = len(d.lapses) >= lapsesToMove
+}
+
+// countLack measures for how long the ballot has been the first in line with a
+// connection and without a lease: as long as counts is true.
+func (d *demotion) countLack(now time.Time, counts bool) {
+	switch {
+	case counts && d.lackingSince.IsZero():
+		d.lackingSince = now
+	case !counts && !d.lackingSince.IsZero():
+		d.lacked += now.Sub(d.lackingSince)
+		d.lackingSince = time.Time{}
 	}
 }
+
+func (d *demotion) endLack() { d.lackingSince, d.lacked = time.Time{}, 0 }
 
 // lackDue returns when the lack of a lease has lasted for too long; zero while
 // it is not measured.
-func (c *candidacy) lackDue() time.Time {
-	if c.lackingSince.IsZero() {
+func (d *demotion) lackDue(timeout time.Duration) time.Time {
+	if d.lackingSince.IsZero() {
 		return time.Time{}
 	}
-	return c.lackingSince.Add(lackTimeouts*c.session.Timeout() - c.lacked)
+	return d.lackingSince.Add(lackTimeouts*timeout - d.lacked)
+}
+
+// lacks reports whether the lack of a lease has lasted for too long.
+func (d *demotion) lacks(now time.Time, timeout time.Duration) bool {
+	due := d.lackDue(timeout)
+	return !due.IsZero() && !now.Before(due)
 }
 
 func (c *candidacy) beginMove() {
+	o := moveOrder{withdrawal: c.withdrawal(), data: c.data}
 	// Whatever becomes of the request, a withdrawal takes back both ballots.
-	order := c.withdrawal()
-	c.tag, c.uncertain = newTag(), true
-	order.tag = c.tag
-	data := c.data
-	c.ownEnded, c.checkAll = false, false
-	c.setPhase(moving)
-	c.errand(func(ctx context.Context) any { return c.move(ctx, order, data) })
+	c.stray = stray{tag: newTag(), possible: true}
+	o.stray = c.stray
+	c.ballot.deleted, c.ballot.recheck.all = false, false
+	c.setPhase(moving) // before the request is sent
+	c.begin(o)
 }
 
 func (c *candidacy) moveDone(r moveResult) {
 	c.errandDone()
-	if c.phase != moving {
-		return
-	}
 	sessionLost := c.session.look().inc != r.from.inc
 	known := !r.sent || r.ballot != nil || r.gone
-	if known {
-		c.uncertain, c.tag = false, "" // what has stood under it goes with its session
-	}
-	if sessionLost {
-		c.uncertain, c.tag = r.sent, r.tag
+	switch {
+	case sessionLost:
+		c.stray = stray{tag: r.tag, possible: r.sent}
+	case known:
+		c.stray = stray{} // what has stood under it goes with its session
 	}
 	moved := r.ballot != nil && r.ballot.name != r.from.name
-	if r.ballot != nil {
-		c.ballot, c.ownWatch, c.verify = r.ballot, r.watch, false
-		c.live.Store(c.ballot)
-		if moved {
-			c.ballotData = r.data
-			c.acked, c.ack, c.ackWatch, c.reack, c.ackUnsure, c.ackData = false, 0, nil, false, false, nil
-			c.lapses, c.flaps = nil, false
-			c.lackingSince, c.lacked = time.Time{}, 0 // the new place is another chance
-			c.logger.Warn("election: moved to the end of the line for want of a lease",
-				"from", r.from.name, "ballot", c.ballot.name, "in_front", r.place.below)
-			c.metrics.MovedToEnd(c.name)
-		}
+	if moved {
+		c.movedTo(r)
+	} else if r.ballot != nil {
+		c.ballot.node, c.ballot.watch, c.ballot.verify = r.ballot, r.watch, false
+		c.live.Store(r.ballot)
 	}
 	switch {
-	case c.withdraw || c.closing || !c.want:
-		c.withdraw = true
+	case c.ballot.withdraw || c.closing || !c.want:
 		c.setPhase(withdrawing)
 	case sessionLost:
 		c.ballotLost(ErrSessionLost)
@@ -102,34 +101,55 @@ func (c *candidacy) moveDone(r moveResult) {
 	case !known:
 		// Nothing tells which of the two ballots there is: both are taken back.
 		c.failed(r.err)
-		c.withdraw = true
 		c.setPhase(withdrawing)
-	case r.ballot == nil && c.ownEnded:
+	case r.ballot == nil && c.ballot.deleted:
 		c.ballotLost(ErrBallotDeleted)
 	case moved:
-		c.place, c.placed = r.place, r.place.below == 0
-		if c.placed {
-			c.setPhase(claiming)
-		} else {
-			c.setPhase(waiting)
-		}
+		c.standInLine()
 	default:
-		c.setPhase(claiming)
-		switch {
-		case r.alone:
-			// It costs nobody anything to stand here.
-			c.verify, c.flaps = false, false
-			c.moveAt = time.Now().Add(c.session.relook())
-		case isRefused(r.err):
-			c.logger.Warn("election: cannot move to the end of the line", "ballot", c.ballot.name, "error", r.err)
-			c.failed(r.err)
-			c.moveAt = time.Now().Add(c.session.relook())
-		default:
-			c.failed(r.err)
-			c.hold()
-		}
+		c.notMoved(r)
 	}
 }
+
+// movedTo begins the life of the ballot that has come in the place of the other.
+// What callers and the connection have asked for meanwhile is asked of this one.
+func (c *candidacy) movedTo(r moveResult) {
+	c.ballot = &ballotState{
+		node: r.ballot, watch: r.watch, data: r.data,
+		line:     line{known: r.place.ahead == 0, place: r.place},
+		withdraw: c.ballot.withdraw, recheck: c.ballot.recheck,
+	}
+	c.live.Store(r.ballot)
+	c.logger.Warn("election: moved to the end of the line for want of a lease",
+		"from", r.from.name, "ballot", r.ballot.name, "in_front", r.place.ahead)
+	c.metrics.MovedToEnd(c.name)
+}
+
+// notMoved: the ballot stands where it stood.
+func (c *candidacy) notMoved(r moveResult) {
+	c.setPhase(claiming)
+	switch {
+	case r.alone:
+		// It costs nobody anything to stand here.
+		c.ballot.verify, c.ballot.demotion.flaps = false, false
+		c.ballot.demotion.notBefore = c.now.Add(c.session.relook())
+	case isPermanent(r.err):
+		c.logger.Warn("election: cannot move to the end of the line", "ballot", c.own().name, "error", r.err)
+		c.failed(r.err)
+		c.ballot.demotion.notBefore = c.now.Add(c.session.relook())
+	default:
+		c.failed(r.err)
+		c.backOff()
+	}
+}
+
+// moveOrder asks for a move: stray is the tag of the new ballot.
+type moveOrder struct {
+	withdrawal
+	data []byte // for the new ballot
+}
+
+func (o moveOrder) run(ctx context.Context, e errands) any { return e.move(ctx, o.withdrawal, o.data) }
 
 // moveResult is what a move came to.
 type moveResult struct {
@@ -151,15 +171,15 @@ type moveResult struct {
 // what it has acknowledged, go and another ballot comes in one transaction, so at
 // no moment is there none or are there two. It ends when it is known what stands,
 // or with ctx or the session.
-func (c *Candidate) move(ctx context.Context, w withdrawal, data []byte) (r moveResult) {
+func (e errands) move(ctx context.Context, w withdrawal, data []byte) (r moveResult) {
 	r.from, r.tag, r.data = w.ballot, w.tag, data
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(w.ballot.inc.ctx, func() { cancel(ErrSessionLost) })()
 
 	var behind []child
-	r.err = c.session.do(ctx, func(conn *zk.Conn) error {
-		children, _, err := conn.Children(c.path)
+	r.err = e.session.do(ctx, func(conn *zk.Conn) error {
+		children, _, err := conn.Children(e.path)
 		if err != nil && !errors.Is(err, zk.ErrNoNode) {
 			return err
 		}
@@ -173,14 +193,14 @@ func (c *Candidate) move(ctx context.Context, w withdrawal, data []byte) (r move
 	if r.alone = r.err == nil && !r.gone && len(behind) == 0; r.err != nil || r.gone || r.alone {
 		return r
 	}
-	if w, r.err = c.settleAck(ctx, w); r.err != nil {
+	if w, r.err = e.settleAck(ctx, w); r.err != nil {
 		return r
 	}
-	name := c.sendMove(ctx, w, data, isGemStyle(behind[0].name), &r)
-	for wait := newBackoff(c.session.Timeout()); !r.gone; wait.pause(ctx) {
+	name := e.sendMove(ctx, w, data, isGemStyle(behind[0].name), &r)
+	for wait := newBackoff(e.session.Timeout()); !r.gone; wait.pause(ctx) {
 		if name == "" {
 			var err error
-			if name, err = c.whichStands(ctx, w); err != nil {
+			if name, err = e.whichStands(ctx, w); err != nil {
 				r.err = err
 				return r
 			}
@@ -189,11 +209,11 @@ func (c *Candidate) move(ctx context.Context, w withdrawal, data []byte) (r move
 			}
 		}
 		var err error
-		if r.ballot, r.watch, r.place, err = c.confirm(ctx, w.ballot.inc, w.tag, name); err == nil {
+		if r.ballot, r.watch, r.place, err = e.confirm(ctx, w.ballot.inc, w.tag, name); err == nil {
 			return r
 		}
 		name = "" // and then look what there is
-		if ctx.Err() != nil || isRefused(err) {
+		if ctx.Err() != nil || isPermanent(err) {
 			r.err = errors.Join(err, context.Cause(ctx))
 			return r
 		}
@@ -203,37 +223,37 @@ func (c *Candidate) move(ctx context.Context, w withdrawal, data []byte) (r move
 
 // sendMove sends the transaction. It returns the name of the ballot that stands
 // now, or "" when the answer does not tell.
-func (c *Candidate) sendMove(ctx context.Context, w withdrawal, data []byte, wakeGem bool, r *moveResult) string {
-	ack := c.LeaderAckPath()
+func (e errands) sendMove(ctx context.Context, w withdrawal, data []byte, wakeGem bool, r *moveResult) string {
+	ack := e.ackPath()
 	for {
 		var ops []any
 		switch {
-		case w.acked:
+		case w.ack.possible:
 			// Beside a successor it would be taken for that one's.
 			ops = append(ops, &zk.DeleteRequest{Path: ack, Version: -1})
 		case wakeGem:
 			// A member of the gem watches nobody before it has seen an acknowledgement.
-			ops = append(ops, &zk.CreateRequest{Path: ack, Data: []byte{}, Acl: c.nodeACL(), Flags: zk.FlagEphemeral},
+			ops = append(ops, &zk.CreateRequest{Path: ack, Data: []byte{}, Acl: e.nodeACL(), Flags: zk.FlagEphemeral},
 				&zk.DeleteRequest{Path: ack, Version: -1})
 		}
 		own := len(ops)
 		ops = append(ops, &zk.DeleteRequest{Path: w.ballot.path, Version: -1}, &zk.CreateRequest{
-			Path: ballotStem(c.path, w.tag), Data: data, Acl: c.nodeACL(), Flags: zk.FlagEphemeral | zk.FlagSequence,
+			Path: ballotStem(e.path, w.tag), Data: data, Acl: e.nodeACL(), Flags: zk.FlagEphemeral | zk.FlagSequence,
 		})
 		r.sent = true
-		results, err := c.guarded(ctx, w.ballot, ops...)
+		results, err := e.guarded(ctx, w.ballot, ops...)
 		r.err = err
 		switch {
 		case err == nil:
-			return strings.TrimPrefix(results[own+1].String, c.path+"/")
-		case w.acked && failedAt(results, 0, zk.ErrNoNode):
-			w.acked = false // somebody has deleted it
+			return strings.TrimPrefix(results[own+1].String, e.path+"/")
+		case w.ack.possible && failedAt(results, 0, zk.ErrNoNode):
+			w.ack.possible = false // somebody has deleted it
 		case own > 0 && failedAt(results, 0, zk.ErrNodeExists):
 			wakeGem = false // there is one to be seen
 		case failedAt(results, own, zk.ErrNoNode):
 			r.gone = true
 			return ""
-		case isRefused(err):
+		case isPermanent(err):
 			return w.ballot.name
 		default:
 			return ""
@@ -243,12 +263,12 @@ func (c *Candidate) sendMove(ctx context.Context, w withdrawal, data []byte, wak
 
 // whichStands tells, after the answer to a move was lost, the name of the ballot
 // that there is; "" when there is none.
-func (c *Candidate) whichStands(ctx context.Context, w withdrawal) (name string, err error) {
-	if _, err := c.session.barrier(ctx); err != nil {
+func (e errands) whichStands(ctx context.Context, w withdrawal) (name string, err error) {
+	if _, err := e.session.barrier(ctx); err != nil {
 		return "", err
 	}
-	err = c.session.settled(ctx, func(conn *zk.Conn) error {
-		children, _, err := conn.Children(c.path)
+	err = e.session.retry(ctx, func(conn *zk.Conn) error {
+		children, _, err := conn.Children(e.path)
 		ballots := ballotsOf(children)
 		if ours := tagged(ballots, w.tag); len(ours) > 0 {
 			name = ours[0].name

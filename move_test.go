@@ -3,6 +3,7 @@ package election
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"testing"
 	"time"
@@ -14,90 +15,87 @@ import (
 	"github.com/zkelection/election/testutil/realzk"
 )
 
-// TestMoveKeepsLosing: who moves and loses to the same as before goes on with what
-// OnLose was told. With FollowNextNode that is the predecessor.
-func TestMoveKeepsLosing(t *testing.T) {
-	for _, test := range []struct {
-		name   string
-		follow Follow
-		before string
-		lives  bool
-	}{
-		{"next node, the same", FollowNextNode, "p", true},
-		{"next node, another", FollowNextNode, "q", false},
-		{"leader", FollowLeader, "q", true},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			withSession(t, func(t *testing.T, w *trial, s *Session) {
-				base, err := newBase(s, electionName, "", w.logger)
-				require.NoError(t, err)
-				inc := s.look().inc
-				from := &ballot{inc: inc, path: base.path + "/ballot-1-0000000001", name: "ballot-1-0000000001"}
-				to := &ballot{inc: inc, path: base.path + "/ballot-2-0000000003", name: "ballot-2-0000000003"}
-				ctx, cancel := context.WithCancel(t.Context())
-				c := &candidacy{
-					Candidate: &Candidate{Base: base, metrics: (*Metrics)(nil).filled(), inbox: newInbox(), follow: test.follow},
-					inc:       inc, want: true, phase: moving, ballot: from, losingTo: test.before, loseCancel: cancel,
-					tag: "2", uncertain: true,
-				}
-				c.moveDone(moveResult{from: from, tag: "2", sent: true, ballot: to, place: standing{below: 2, predecessor: "p"}})
-				assert.Equal(t, waiting, c.phase)
-				assert.Equal(t, to, c.ballot)
-				assert.False(t, c.uncertain)
-				assert.Equal(t, test.lives, ctx.Err() == nil)
-				c.stopLosing()
-			})
-		})
-	}
+// TestMoveBeginsAnotherLife: whoever has moved stands behind others, to lose to
+// them, with a ballot of which nothing is known that was known of the former one.
+func TestMoveBeginsAnotherLife(t *testing.T) {
+	withSession(t, func(t *testing.T, w *trial, s *Session) {
+		base, err := newBase(s, electionName, "", w.logger)
+		require.NoError(t, err)
+		inc := s.look().inc
+		from := &ballot{inc: inc, path: base.path + "/ballot-1-0000000001", name: "ballot-1-0000000001"}
+		to := &ballot{inc: inc, path: base.path + "/ballot-2-0000000003", name: "ballot-2-0000000003"}
+		c := bareCandidacy(base)
+		c.phase, c.want, c.seen.inc = moving, true, inc
+		c.stray = stray{tag: "2", possible: true}
+		c.ballot = &ballotState{node: from, verify: true, deleted: true, recheck: recheck{all: true}}
+		c.ballot.ack.ackRecord = ackRecord{possible: true, czxid: 7, data: [][]byte{{1}}}
+		c.ballot.demotion = demotion{flaps: true, lapses: []time.Time{c.now}, lackingSince: c.now}
+		c.moveDone(moveResult{from: from, tag: "2", sent: true, ballot: to, place: standing{ahead: 2, predecessor: "p"}, data: []byte("d")})
+		assert.Equal(t, waiting, c.phase)
+		assert.Equal(t, stray{}, c.stray)
+		assert.Equal(t, to, c.live.Load())
+		require.NotNil(t, c.ballot.losing)
+		assert.Equal(t, "p", c.ballot.losing.to)
+		c.stopLosing()
+		assert.True(t, c.ballot.recheck.all, "a reconnection during the move is forgotten")
+		c.ballot.recheck = recheck{}
+		assert.Equal(t, &ballotState{node: to, data: []byte("d"), line: line{place: standing{ahead: 2, predecessor: "p"}}}, c.ballot)
+	})
 }
 
 // TestCountLack: time without a connection does not count, and what was before it
 // is not forgotten.
 func TestCountLack(t *testing.T) {
-	withSession(t, func(t *testing.T, w *trial, s *Session) {
-		base, err := newBase(s, electionName, "", w.logger)
-		require.NoError(t, err)
-		c := &candidacy{Candidate: &Candidate{Base: base, metrics: (*Metrics)(nil).filled(), inbox: newInbox()}, phase: claiming}
-		on := s.look()
-		off := on
-		off.connected = false
-		due := func(lacks time.Duration) {
-			t.Helper()
-			c.countLack(on)
-			assert.Equal(t, lackTimeouts*s.Timeout()-lacks, time.Until(c.lackDue()))
-		}
-		due(0)
-		time.Sleep(time.Second)
-		due(time.Second)
-		c.countLack(off)
-		assert.Zero(t, c.lackDue())
-		time.Sleep(time.Minute)
-		due(time.Second)
-		c.setPhase(moving) // and found itself alone
-		c.countLack(on)
-		time.Sleep(time.Minute)
-		c.setPhase(claiming)
-		due(time.Second)
-		c.setPhase(winning)
-		c.setPhase(claiming)
-		due(0)
-	})
+	const timeout = time.Minute
+	now := time.Now()
+	var d demotion
+	due := func(lacks time.Duration) {
+		t.Helper()
+		d.countLack(now, true)
+		assert.Equal(t, lackTimeouts*timeout-lacks, d.lackDue(timeout).Sub(now))
+	}
+	due(0)
+	now = now.Add(time.Second)
+	due(time.Second)
+	d.countLack(now, false)
+	assert.Zero(t, d.lackDue(timeout))
+	now = now.Add(time.Minute)
+	due(time.Second)
+	assert.False(t, d.lacks(now.Add(lackTimeouts*timeout-time.Second-1), timeout))
+	assert.True(t, d.lacks(now.Add(lackTimeouts*timeout-time.Second), timeout))
+	d.endLack()
+	due(0)
+}
+
+// TestLackEndsWithTheClaim: what is measured of the lack of a lease is kept by a
+// move that found nobody to make way for, and ends when a lease was had.
+func TestLackEndsWithTheClaim(t *testing.T) {
+	base, err := newBase(newSession(time.Minute), "e", "", slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	c := bareCandidacy(base)
+	c.phase, c.ballot = claiming, &ballotState{node: &ballot{}}
+	lack := demotion{lackingSince: c.now, lacked: time.Second}
+	c.ballot.demotion = lack
+	c.setPhase(moving)
+	c.setPhase(claiming)
+	assert.Equal(t, lack, c.ballot.demotion)
+	c.term = &termState{}
+	c.setPhase(winning)
+	assert.Zero(t, c.ballot.demotion)
 }
 
 // TestCountLapse: three within ten session timeouts.
 func TestCountLapse(t *testing.T) {
-	withSession(t, func(t *testing.T, w *trial, s *Session) {
-		base, err := newBase(s, electionName, "", w.logger)
-		require.NoError(t, err)
-		c := &candidacy{Candidate: &Candidate{Base: base}}
-		var flaps []bool
-		for _, after := range []time.Duration{0, 6, 6, 6, 4} {
-			time.Sleep(after * s.Timeout())
-			c.countLapse()
-			flaps = append(flaps, c.flaps)
-		}
-		assert.True(t, slices.Equal(flaps, []bool{false, false, false, false, true}), "%v", flaps)
-	})
+	const timeout = time.Minute
+	now := time.Now()
+	var d demotion
+	var flaps []bool
+	for _, after := range []time.Duration{0, 6, 6, 6, 4} {
+		now = now.Add(after * timeout)
+		d.countLapse(now, timeout)
+		flaps = append(flaps, d.flaps)
+	}
+	assert.True(t, slices.Equal(flaps, []bool{false, false, false, false, true}), "%v", flaps)
 }
 
 // TestMoveOnZooKeeper: the real one takes the transaction, with the acknowledgement
@@ -114,12 +112,12 @@ func TestMoveOnZooKeeper(t *testing.T) {
 		name := fmt.Sprint("acked ", acked)
 		c, err := NewCandidate(s, name, nil)
 		require.NoError(t, err)
-		require.NoError(t, c.makeParents(ctx))
+		require.NoError(t, c.errands.makeParents(ctx))
 		inc := s.look().inc
-		cast := c.cast(ctx, newTag(), []byte("first"), false, "")
+		cast := c.errands.cast(ctx, castOrder{stray: stray{tag: newTag()}, data: []byte("first")})
 		require.NoError(t, cast.err)
 		if acked {
-			_, err := c.acknowledge(ctx, cast.ballot, []byte("first"), 0, false)
+			_, err := c.errands.acknowledge(ctx, cast.ballot, []byte("first"), 0, false)
 			require.NoError(t, err)
 		}
 		_, err = s.Conn().Create(c.path+"/ballot", nil, zk.FlagEphemeral|zk.FlagSequence, zk.WorldACL(zk.PermAll))
@@ -127,9 +125,11 @@ func TestMoveOnZooKeeper(t *testing.T) {
 		_, _, ack, err := s.Conn().ExistsW(c.LeaderAckPath())
 		require.NoError(t, err)
 
-		r := c.move(ctx, withdrawal{ballot: cast.ballot, tag: newTag(), acked: acked, data: [][]byte{[]byte("first")}}, []byte("again"))
+		r := c.errands.move(ctx, withdrawal{
+			ballot: cast.ballot, stray: stray{tag: newTag()}, ack: ackRecord{possible: acked, data: [][]byte{[]byte("first")}},
+		}, []byte("again"))
 		require.NoError(t, r.err)
-		assert.Equal(t, 1, r.place.below)
+		assert.Equal(t, 1, r.place.ahead)
 		assert.Greater(t, r.ballot.token, cast.ballot.token)
 		assert.Equal(t, inc, r.ballot.inc)
 		select {
@@ -147,11 +147,11 @@ func TestMoveOnZooKeeper(t *testing.T) {
 		assert.Equal(t, "again", string(ballots[1].Data))
 
 		// Once more, of a ballot that is gone by now.
-		r = c.move(ctx, withdrawal{ballot: cast.ballot, tag: newTag()}, nil)
+		r = c.errands.move(ctx, withdrawal{ballot: cast.ballot, stray: stray{tag: newTag()}}, nil)
 		assert.True(t, r.gone)
 		assert.False(t, r.sent)
 		require.NoError(t, s.Conn().Delete(ballots[0].Path, -1))
-		r = c.move(ctx, withdrawal{ballot: &ballot{path: ballots[1].Path, name: ballots[1].Path[len(c.path)+1:], inc: inc}, tag: newTag()}, nil)
+		r = c.errands.move(ctx, withdrawal{ballot: &ballot{path: ballots[1].Path, name: ballots[1].Path[len(c.path)+1:], inc: inc}, stray: stray{tag: newTag()}}, nil)
 		assert.True(t, r.alone)
 	}
 }

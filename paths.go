@@ -182,7 +182,7 @@ func isGemStyle(name string) bool { return len(name) == len(ballotPrefix)+sequen
 
 // standing is a ballot's place among the others.
 type standing struct {
-	below       int    // how many ballots are in front of ours
+	ahead       int    // how many ballots are in front of ours
 	predecessor string // the name of the next one in front; "" when there is none
 }
 
@@ -190,7 +190,7 @@ type standing struct {
 func standingOf(ballots []child, name string) (place standing, ok bool) {
 	for i, b := range ballots {
 		if b.name == name {
-			place.below = i
+			place.ahead = i
 			if i > 0 {
 				place.predecessor = ballots[i-1].name
 			}

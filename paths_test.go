@@ -135,7 +135,7 @@ func TestRefusals(t *testing.T) {
 		zk.ErrConnectionClosed:               false, zk.ErrSessionExpired: false, zk.ErrNoServer: false, zk.ErrSessionMoved: false,
 		zk.ErrNoNode: false, errors.New("unknown error: -127"): false,
 	} {
-		if isRefused(err) != want {
+		if isPermanent(err) != want {
 			t.Errorf("%v: %v", err, !want)
 		}
 	}
@@ -143,7 +143,7 @@ func TestRefusals(t *testing.T) {
 		nil: true, zk.ErrNoNode: true, zk.ErrBadVersion: true, zk.ErrNoAuth: true,
 		zk.ErrSessionMoved: false, zk.ErrSessionExpired: false, zk.ErrConnectionClosed: false, errors.New("unknown error: -127"): false,
 	} {
-		if isAnswer(err) != want {
+		if isDefinite(err) != want {
 			t.Errorf("answer %v: %v", err, !want)
 		}
 	}

@@ -42,11 +42,12 @@ func withSession(t *testing.T, run func(t *testing.T, w *trial, s *Session)) {
 func TestTimerDueWhileResting(t *testing.T) {
 	const due = time.Millisecond
 	for name, prepare := range map[string]func(c *candidacy, at time.Time){
-		"a withdrawal that failed": func(c *candidacy, at time.Time) { c.phase, c.want, c.retryAt = withdrawing, false, at },
+		"a withdrawal that failed": func(c *candidacy, at time.Time) { c.phase, c.want, c.helper.notBefore = withdrawing, false, at },
 		"a periodic recheck": func(c *candidacy, at time.Time) {
-			c.phase, c.placed, c.place, c.checkAt = waiting, true, standing{below: 1, predecessor: "p"}, at
+			c.phase, c.ballot.losing = waiting, &losing{}
+			c.ballot.line, c.ballot.recheck.at = line{known: true, place: standing{ahead: 1, predecessor: "p"}}, at
 		},
-		"a vote that was refused": func(c *candidacy, at time.Time) { c.phase, c.ballot, c.voteAt = idle, nil, at },
+		"a vote that was refused": func(c *candidacy, at time.Time) { c.phase, c.ballot, c.absence.until = idle, nil, at },
 	} {
 		t.Run(name, func(t *testing.T) {
 			withSession(t, func(t *testing.T, w *trial, s *Session) {
@@ -55,12 +56,11 @@ func TestTimerDueWhileResting(t *testing.T) {
 					t.Fatal(err)
 				}
 				view, reply := s.look(), make(chan error) // without room, so that the loop waits
-				c := &candidacy{
-					Candidate: &Candidate{Base: base, metrics: (*Metrics)(nil).filled(), inbox: newInbox(), done: make(chan struct{})},
-					inc:       view.inc, looks: view.looks, want: true,
-					ballot:    &ballot{inc: view.inc, path: base.path + "/ballot-1-0000000001", name: "ballot-1-0000000001"},
-					proclaims: []*proclaimCommand{{reply: reply}},
-				}
+				c := bareCandidacy(base)
+				c.seen = seenSession{view.inc, view.looks}
+				c.want, c.proclaims = true, []*proclaimCommand{{reply: reply}}
+				node := &ballot{inc: view.inc, path: base.path + "/ballot-1-0000000001", name: "ballot-1-0000000001"}
+				c.ballot = &ballotState{node: node, recheck: recheck{at: c.now.Add(time.Hour)}}
 				began := time.Now()
 				prepare(c, began.Add(due))
 				acts := make(chan time.Duration, 1)
@@ -323,7 +323,8 @@ func TestAbandonComesLate(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, test := range []struct{ answered, votes bool }{{true, true}, {true, false}, {false, true}, {false, false}} {
-		c := &candidacy{Candidate: &Candidate{Base: base, metrics: (*Metrics)(nil).filled(), inbox: newInbox()}, phase: waiting}
+		c := bareCandidacy(base)
+		c.phase, c.ballot = waiting, &ballotState{}
 		campaign := &campaignCommand{reply: make(chan campaignResult, 1)}
 		c.campaign(campaign)
 		if test.answered {

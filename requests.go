@@ -61,7 +61,7 @@ func (s *Session) do(ctx context.Context, call func(*zk.Conn) error) error {
 	if last, ok := ctx.Value(lastErrorKey{}).(*lastError); ok {
 		last.note(err)
 	}
-	if !s.owned && on != nil && (isAnswer(err) || errors.Is(err, zk.ErrNodeExists)) && s.connection.Load() == on {
+	if !s.owned && on != nil && (isDefinite(err) || errors.Is(err, zk.ErrNodeExists)) && s.connection.Load() == on {
 		on.heard.add(sent, s.now())
 	}
 	return err
@@ -85,18 +85,18 @@ func (s *Session) barrier(ctx context.Context) (*incarnation, error) {
 			}
 			return err
 		})
-		if on != nil && isAnswer(err) {
+		if on != nil && isDefinite(err) {
 			return inc, nil
 		}
-		if isRefused(err) {
+		if isPermanent(err) {
 			return nil, err
 		}
 	}
 }
 
-// settled repeats a call that may safely be made any number of times, until
+// retry repeats a call that may safely be made any number of times, until
 // it is answered, the context ends, or it is refused for good.
-func (s *Session) settled(ctx context.Context, call func(*zk.Conn) error) error {
+func (s *Session) retry(ctx context.Context, call func(*zk.Conn) error) error {
 	for wait := newBackoff(s.Timeout()); ; wait.pause(ctx) {
 		if _, err := s.await(ctx, true); err != nil {
 			return err
@@ -111,9 +111,9 @@ func (s *Session) settled(ctx context.Context, call func(*zk.Conn) error) error 
 	}
 }
 
-// outside runs a call for a public method: it returns when the context ends,
+// callAsync runs a call for a public method: it returns when the context ends,
 // and leaves the call behind then.
-func outside[T any](ctx context.Context, s *Session, call func() (T, error)) (T, error) {
+func callAsync[T any](ctx context.Context, s *Session, call func() (T, error)) (T, error) {
 	type result struct {
 		value T
 		err   error

@@ -51,14 +51,14 @@ func TestSignsOfLife(t *testing.T) {
 func TestLookWithoutRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := onCallersConnection()
-		c := &Candidate{Base: &Base{session: s, path: "/e"}}
+		e := errands{session: s, path: "/e"}
 		inc := &incarnation{id: 1, ctx: context.Background()}
 		b := &ballot{inc: inc, name: "b"}
 		for range cap(s.slots) { // so many requests are under way: it has to wait
 			s.slots <- struct{}{}
 		}
-		looked := make(chan lookResult)
-		go func() { looked <- c.look(t.Context(), b, &standing{predecessor: "a", below: 1}) }()
+		looked := make(chan placeResult)
+		go func() { looked <- e.findPlace(t.Context(), b, &standing{predecessor: "a", ahead: 1}) }()
 		synctest.Wait()
 		watch := make(<-chan zk.Event)
 		s.watches.add(inc, "/e/a", watch)
@@ -66,10 +66,10 @@ func TestLookWithoutRequest(t *testing.T) {
 		r := <-looked
 		require.NoError(t, r.err)
 		assert.Equal(t, watch, r.watch)
-		assert.Equal(t, standing{predecessor: "a", below: 1}, r.place)
+		assert.Equal(t, standing{predecessor: "a", ahead: 1}, r.place)
 		assert.False(t, s.hasHeard(), "a look that asked nothing counts as a sign of life")
 
-		require.NoError(t, c.check(t.Context(), checks{ballot: b}).err)
+		require.NoError(t, e.check(t.Context(), checks{ballot: b}).err)
 		assert.False(t, s.hasHeard(), "a check of nothing counts as a sign of life")
 	})
 }

@@ -75,7 +75,7 @@ func (c *Candidate) lead(ctx context.Context, r *runner, l *leadership, fn func(
 
 // endRun resigns, and gives that the time that an unreachable ensemble takes.
 func (c *Candidate) endRun(ctx context.Context) {
-	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.patience())
+	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.closeTimeout())
 	defer cancel()
 	if err := c.Resign(limit); err != nil && !errors.Is(err, ErrClosed) {
 		c.logger.Warn("election: resignation goes on in the background", "error", err)

@@ -273,7 +273,7 @@ func (l *sessionLoop) prepared(m prepared) {
 	if m.err != nil {
 		l.last.note(m.err)
 		l.retryAt = l.now() + jitter(l.Timeout()/8)
-		if isRefused(m.err) && l.err == nil {
+		if isPermanent(m.err) && l.err == nil {
 			l.refuse(m.err)
 		}
 		return

@@ -167,7 +167,7 @@ func (c *counter) read() (data string, err error) {
 		if a.p.isClosing() {
 			continue
 		}
-		err = a.p.session.settled(ctx, func(conn *zk.Conn) error {
+		err = a.p.session.retry(ctx, func(conn *zk.Conn) error {
 			if _, err := conn.Sync(c.path); err != nil {
 				return err
 			}

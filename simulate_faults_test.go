@@ -376,7 +376,7 @@ func (s *simulation) deleteByHand(path, situation string) {
 	s.call(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), s.timeout)
 		defer cancel()
-		if p.session.settled(ctx, deleteNode(path)) == nil {
+		if p.session.retry(ctx, deleteNode(path)) == nil {
 			s.meets(situation)
 		}
 	})

@@ -100,13 +100,13 @@ func (p phase) words() string {
 // the metrics. It comes before anybody is told of that state.
 func (c *candidacy) publish() {
 	p := &picture{Status: Status{
-		Phase: c.phase.words(), Standing: c.want && !c.closing && c.absence == nil, InFront: -1,
-		LastError: c.lastError, LastErrorAt: c.lastErrorAt,
+		Phase: c.phase.words(), Standing: c.want && !c.closing && c.absence.cause == nil, InFront: -1,
+		LastError: c.failure.err, LastErrorAt: c.failure.at,
 	}}
 	if !p.Standing {
-		p.Absence = c.absence
+		p.Absence = c.absence.cause
 		if c.want && !c.closing {
-			p.RetryAt = c.voteAt
+			p.RetryAt = c.absence.until
 		}
 	}
 	if b := c.live.Load(); b != nil {
@@ -115,19 +115,19 @@ func (c *candidacy) publish() {
 		case c.phase.leads(), c.phase == claiming, c.phase == moving:
 			p.InFront = 0
 		case c.phase == waiting:
-			p.InFront = c.place.below
+			p.InFront = c.ballot.line.place.ahead
 		}
 	}
 	switch c.phase {
 	case winning, acking:
-		p.lead, p.TakingOverSince = c.lead, c.claimedAt
+		p.lead, p.TakingOverSince = c.term.lead, c.term.claimedAt
 	case leading:
-		p.lead, p.AcknowledgedAt = c.lead, c.ackedAt
+		p.lead, p.AcknowledgedAt = c.term.lead, c.term.ackedAt
 	default:
 	}
 	c.picture.Store(p)
-	if p.Standing != c.standing {
-		c.standing = p.Standing
+	if p.Standing != c.absence.told {
+		c.absence.told = p.Standing
 		c.metrics.Standing(c.name, p.Standing)
 	}
 }
@@ -135,6 +135,6 @@ func (c *candidacy) publish() {
 // failed notes what went wrong, for Status.
 func (c *candidacy) failed(err error) {
 	if err != nil {
-		c.lastError, c.lastErrorAt = err, time.Now()
+		c.failure = failure{err, c.now}
 	}
 }

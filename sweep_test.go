@@ -337,7 +337,7 @@ func (s *stage) deleteBallotBy(by, a *actor) {
 	s.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), enough)
 	defer cancel()
-	_ = by.p.session.settled(ctx, deleteNode(path))
+	_ = by.p.session.retry(ctx, deleteNode(path))
 	s.note("ballot %s deleted by hand", path)
 }
 

@@ -3,33 +3,31 @@ package election
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/go-zookeeper/zk"
 )
 
-// Waiting behind others: the place in the line, the predecessor, and the periodic recheck
-// at what the watches should have told.
+// Waiting: the place in the line, the predecessor, the periodic recheck at what
+// the watches should have told, and the loss of the ballot.
 
 func (c *candidacy) beginLook() {
-	b := c.ballot
-	var known *standing
-	if c.place.predecessor != "" {
+	o := placeOrder{ballot: c.own()}
+	if place := c.ballot.line.place; place.predecessor != "" {
 		// From the list that followed the vote; good for one look.
-		place := c.place
-		known, c.place.predecessor = &place, ""
+		o.known = &place
+		c.ballot.line.place.predecessor = ""
 	}
-	c.errand(func(ctx context.Context) any { return c.look(ctx, b, known) })
+	c.begin(o)
 }
 
-func (c *candidacy) lookDone(r lookResult) {
+func (c *candidacy) lookDone(r placeResult) {
 	c.errandDone()
 	switch {
-	case r.ballot != c.ballot || c.phase != waiting && c.phase != claiming:
+	case r.ballot != c.own() || c.phase != waiting && c.phase != claiming:
 		return
 	case r.err != nil:
 		c.failed(r.err)
-		if c.holdFor("list", r.err) {
+		if c.backOffAfter("list", r.err) {
 			c.logger.Warn("election: cannot list the ballots", "error", r.err)
 		}
 		return
@@ -38,159 +36,170 @@ func (c *candidacy) lookDone(r lookResult) {
 		return
 	}
 	c.last.over()
-	c.placed, c.place, c.nextWatch = true, r.place, r.watch
-	if c.phase == waiting && c.follow == FollowNextNode && c.place.below > 0 && c.place.predecessor != c.losingTo {
+	c.ballot.line = line{known: true, place: r.place, watch: r.watch}
+	if c.phase == waiting && c.follow == FollowNextNode && r.place.ahead > 0 && r.place.predecessor != c.ballot.losing.to {
 		c.stopLosing()
 		c.startLosing()
 	}
 }
 
 func (c *candidacy) predecessorChanged(event zk.Event) {
-	c.session.watches.remove(c.path + "/" + c.place.predecessor)
-	c.nextWatch = nil
+	c.session.watches.remove(c.path + "/" + c.ballot.line.place.predecessor)
+	c.ballot.line.watch = nil
 	if event.Type == zk.EventNodeDeleted {
 		c.predecessorGone()
 		return
 	}
-	c.lookAgain()
+	c.ballot.line.lookAgain()
 }
 
 // predecessorGone: when it was the only one in front, we are the lowest.
 // Numbers only grow, so nobody can have come in between.
 func (c *candidacy) predecessorGone() {
-	if c.phase == waiting && c.place.below == 1 {
-		c.nextWatch = nil
-		c.place = standing{}
+	if c.phase == waiting && c.ballot.line.place.ahead == 1 {
+		c.ballot.line = line{known: true}
 		return
 	}
-	if c.follow == FollowNextNode {
-		c.endLoss()
+	if c.phase == waiting && c.follow == FollowNextNode {
+		c.ballot.losing.endLoss()
 	}
-	c.lookAgain()
-}
-
-func (c *candidacy) lookAgain() {
-	c.nextWatch, c.placed, c.place.predecessor = nil, false, ""
+	c.ballot.line.lookAgain()
 }
 
 func (c *candidacy) ownChanged(event zk.Event) {
-	c.ownWatch = nil
+	c.ballot.watch = nil
 	if event.Type == zk.EventNodeDeleted && c.phase == moving {
-		c.ownEnded = true // what that means the move's own answer tells
+		c.ballot.deleted = true // what that means the move's own answer tells
 		return
 	}
 	if event.Type == zk.EventNodeDeleted && c.phase != withdrawing {
 		c.ballotLost(ErrBallotDeleted)
 		return
 	}
-	c.checkAll = true // it may have been the session
+	c.ballot.recheck.all = true // it may have been the session
 }
 
 // ballotLost: our ballot is there no more, though we have not withdrawn it.
 func (c *candidacy) ballotLost(cause error) {
-	c.logger.Warn("election: ballot lost", "ballot", c.ballot.name, "cause", cause)
+	c.logger.Warn("election: ballot lost", "ballot", c.own().name, "cause", cause)
 	c.live.Store(nil)
 	c.failed(cause)
+	// Of a session that has ended nothing is left.
+	leavesAck := errors.Is(cause, ErrBallotDeleted) && c.ballot.ack.possible
 	switch {
 	case c.phase.leads() && errors.Is(cause, ErrBallotDeleted):
 		c.quit(cause)
 		// The callbacks still have most of their time then.
-		c.untold, c.untoldBy = true, time.Now().Add(min(c.session.Timeout()/8, c.stepDown()/4))
+		c.term.causePending = true
+		c.term.causeBy = c.now.Add(min(c.session.Timeout()/8, c.callbackTimeout()/4))
 	case c.phase.leads():
 		c.leave(cause)
 	}
 	switch c.phase {
-	case waiting, claiming, moving:
-		c.stopLosing()
-		if errors.Is(cause, ErrBallotDeleted) && c.acked {
+	case casting, waiting, claiming, moving:
+		if leavesAck {
 			c.setPhase(withdrawing) // what it acknowledged before its lease lapsed goes, too
 			return
 		}
-		c.becomeIdle()
+		c.setPhase(idle)
+	case leaving:
+		if leavesAck {
+			c.ballot.withdraw = true // of what it has acknowledged
+			return
+		}
+		c.ballot = nil
 	case withdrawing:
 		// The errand finds that there is nothing left, and the acknowledgement
 		// may be.
-	default:
-		if errors.Is(cause, ErrBallotDeleted) && c.acked {
-			c.withdraw = true // of what we acknowledged
-			return
-		}
-		c.ballot, c.ownWatch, c.nextWatch, c.placed = nil, nil, nil, false
+	case idle, winning, acking, leading, ended: // there is no ballot, or the term has just ended
 	}
 }
 
 // goneCause tells why a ballot is not there: its session may have ended.
 func (c *candidacy) goneCause() error {
-	if c.session.ID() != c.ballot.inc.id {
+	if c.session.ID() != c.own().inc.id {
 		return ErrSessionLost
 	}
 	return ErrBallotDeleted
 }
 
 // beginCheck looks at nodes whose watches should have told of a change, in
-// case one was lost without a word: at one node at the slow pace, in turn, at
+// case one was lost without a word: at one node in turn as a periodic recheck, at
 // all of them after a reconnection.
 func (c *candidacy) beginCheck() {
-	what := checks{ballot: c.ballot, own: true}
-	if c.phase == waiting && c.placed {
-		what.predecessor = c.place.predecessor
+	b := c.ballot
+	what := checks{ballot: b.node, own: true}
+	if c.phase == waiting && b.line.known {
+		what.predecessor = b.line.place.predecessor
 	}
 	what.ack = c.phase == leading
-	what.watchAck = c.ackWatch == nil
-	if !c.checkAll {
-		c.turn++
+	what.watchAck = b.ack.watch == nil
+	if !b.recheck.all {
+		b.recheck.turn++
+		turn := b.recheck.turn
 		switch {
-		case what.predecessor != "" && c.turn%(1+c.place.below/16) == 0:
+		case what.predecessor != "" && turn%(1+b.line.place.ahead/16) == 0:
 			// Both nodes in one request. Who learns in time that nobody but the leader
 			// is in front can stand by, and takes over without a list, and who is the
 			// next should see first. Far back all that is less urgent.
 			what.own, what.list = false, true
-		case what.ack && (c.ackWatch == nil || c.turn%2 == 0), what.predecessor != "" && c.turn%2 == 1:
+		case what.ack && (b.ack.watch == nil || turn%2 == 0), what.predecessor != "" && turn%2 == 1:
 			what.own = false
 		default:
 			what.ack, what.predecessor = false, ""
 		}
 	}
-	c.checkAll = false
-	c.checkAt = time.Now().Add(c.session.relook())
-	c.errand(func(ctx context.Context) any { return c.check(ctx, what) })
+	b.recheck.all = false
+	b.recheck.at = c.now.Add(c.session.relook())
+	c.begin(what)
 }
 
 func (c *candidacy) checkDone(r checkResult) {
 	c.errandDone()
-	if r.ballot != c.ballot || c.phase == leaving || c.phase == withdrawing {
+	if r.ballot != c.own() || c.phase == leaving || c.phase == withdrawing {
 		return
 	}
+	l := &c.ballot.line
 	switch {
 	case r.err != nil:
-		c.checkAll = true
+		c.ballot.recheck.all = true
 		c.failed(r.err)
-		if c.holdFor("look", r.err) {
+		if c.backOffAfter("look", r.err) {
 			c.logger.Warn("election: cannot look at the nodes", "error", r.err)
 		}
 		return
 	case r.ownGone:
 		c.ballotLost(c.goneCause())
 		return
-	case r.predecessorGone && c.placed && c.place.predecessor == r.predecessor:
+	case r.predecessorGone && l.known && l.place.predecessor == r.predecessor:
 		// A watch should have told.
 		c.session.watches.remove(c.path + "/" + r.predecessor)
 		c.predecessorGone()
-	case r.list && c.placed && c.place.predecessor == r.predecessor:
-		c.place.below = min(r.below, c.place.below) // it only shrinks: an old list is safe, too
+	case r.list && l.known && l.place.predecessor == r.predecessor:
+		l.place.ahead = min(r.ahead, l.place.ahead) // it only shrinks: an old list is safe, too
 	}
 	c.last.over()
 	if r.own {
-		c.verify = false
+		c.ballot.verify = false
 	}
 	if r.ack && c.phase == leading {
 		c.ackFound(r)
 	}
 }
 
-// lookResult is a ballot's place among the others, and the watch on the one in
+// placeOrder asks for a ballot's place.
+type placeOrder struct {
+	ballot *ballot
+	known  *standing // from a list a moment ago; nil if there was none
+}
+
+func (o placeOrder) run(ctx context.Context, e errands) any {
+	return e.findPlace(ctx, o.ballot, o.known)
+}
+
+// placeResult is a ballot's place among the others, and the watch on the one in
 // front.
-type lookResult struct {
+type placeResult struct {
 	ballot *ballot
 	gone   bool // our own ballot is not there
 	place  standing
@@ -198,23 +207,23 @@ type lookResult struct {
 	err    error
 }
 
-// look lists the ballots, unless the place is known, and watches the
+// findPlace lists the ballots, unless the place is known, and watches the
 // predecessor. When that is gone by then and was the only one in front, nobody
 // is: numbers only grow. Otherwise it lists again.
-func (c *Candidate) look(ctx context.Context, b *ballot, known *standing) (r lookResult) {
+func (e errands) findPlace(ctx context.Context, b *ballot, known *standing) (r placeResult) {
 	r.ballot = b
-	if known != nil && known.below > 0 {
-		if watch := c.session.watches.reuse(b.inc, c.path+"/"+known.predecessor); watch != nil {
+	if known != nil && known.ahead > 0 {
+		if watch := e.session.watches.reuse(b.inc, e.path+"/"+known.predecessor); watch != nil {
 			r.place, r.watch = *known, watch
 			return r
 		}
 	}
-	r.err = c.session.do(ctx, func(conn *zk.Conn) error {
+	r.err = e.session.do(ctx, func(conn *zk.Conn) error {
 		for ; ; known = nil {
 			if known != nil {
 				r.place = *known
 			} else {
-				children, _, err := conn.Children(c.path)
+				children, _, err := conn.Children(e.path)
 				if err != nil && !errors.Is(err, zk.ErrNoNode) {
 					return err
 				}
@@ -224,14 +233,14 @@ func (c *Candidate) look(ctx context.Context, b *ballot, known *standing) (r loo
 					return nil
 				}
 			}
-			if r.place.below == 0 {
+			if r.place.ahead == 0 {
 				if known != nil {
 					return errNothingAsked
 				}
 				return nil
 			}
-			path := c.path + "/" + r.place.predecessor
-			if r.watch = c.session.watches.reuse(b.inc, path); r.watch != nil {
+			path := e.path + "/" + r.place.predecessor
+			if r.watch = e.session.watches.reuse(b.inc, path); r.watch != nil {
 				if known != nil {
 					return errNothingAsked // armed for another since this look began
 				}
@@ -242,11 +251,11 @@ func (c *Candidate) look(ctx context.Context, b *ballot, known *standing) (r loo
 				return err
 			}
 			if stat != nil {
-				c.session.watches.add(b.inc, path, watch)
+				e.session.watches.add(b.inc, path, watch)
 				r.watch = watch
 				return nil
 			}
-			if r.place.below == 1 {
+			if r.place.ahead == 1 {
 				r.place = standing{}
 				return nil
 			}
@@ -255,7 +264,7 @@ func (c *Candidate) look(ctx context.Context, b *ballot, known *standing) (r loo
 	return r
 }
 
-// checks are the nodes that a periodic recheck is for.
+// checks are the nodes to be looked at.
 type checks struct {
 	ballot      *ballot
 	own         bool   // the ballot itself
@@ -265,21 +274,23 @@ type checks struct {
 	watchAck    bool   // and arm a watch on its deletion
 }
 
-// checkResult is what the periodic recheck has found.
+func (o checks) run(ctx context.Context, e errands) any { return e.check(ctx, o) }
+
+// checkResult is what such a look has found.
 type checkResult struct {
 	checks
 	ownGone         bool
 	predecessorGone bool
-	below           int      // ballots in front, from the list
+	ahead           int      // ballots in front, from the list
 	ackStat         *zk.Stat // nil: it is not there
 	ackWatch        <-chan zk.Event
 	err             error
 }
 
 // check looks at nodes whose watches should have told, in case one was lost.
-func (c *Candidate) check(ctx context.Context, what checks) (r checkResult) {
+func (e errands) check(ctx context.Context, what checks) (r checkResult) {
 	r.checks = what
-	r.err = c.session.do(ctx, func(conn *zk.Conn) (err error) {
+	r.err = e.session.do(ctx, func(conn *zk.Conn) (err error) {
 		if !what.own && !what.list && what.predecessor == "" && !what.ack {
 			return errNothingAsked
 		}
@@ -291,26 +302,26 @@ func (c *Candidate) check(ctx context.Context, what checks) (r checkResult) {
 			r.ownGone = !exists || stat.EphemeralOwner != what.ballot.inc.id
 		}
 		if what.list {
-			children, _, err := conn.Children(c.path)
+			children, _, err := conn.Children(e.path)
 			if err != nil && !errors.Is(err, zk.ErrNoNode) {
 				return err
 			}
 			place, ok := standingOf(ballotsOf(children), what.ballot.name)
-			r.ownGone, r.predecessorGone, r.below = !ok, place.predecessor != what.predecessor, place.below
+			r.ownGone, r.predecessorGone, r.ahead = !ok, place.predecessor != what.predecessor, place.ahead
 			return nil
 		}
 		if what.predecessor != "" {
-			exists, _, err := conn.Exists(c.path + "/" + what.predecessor)
+			exists, _, err := conn.Exists(e.path + "/" + what.predecessor)
 			if err != nil {
 				return err
 			}
 			r.predecessorGone = !exists
 		}
 		if what.ack && what.watchAck {
-			r.ackStat, r.ackWatch, err = watchDeletion(conn, c.LeaderAckPath())
+			r.ackStat, r.ackWatch, err = watchDeletion(conn, e.ackPath())
 		} else if what.ack {
 			var exists bool
-			if exists, r.ackStat, err = conn.Exists(c.LeaderAckPath()); !exists {
+			if exists, r.ackStat, err = conn.Exists(e.ackPath()); !exists {
 				r.ackStat = nil
 			}
 		}

@@ -1,0 +1,95 @@
+package election
+
+import (
+	"time"
+
+	"github.com/go-zookeeper/zk"
+)
+
+// ballot is a ballot of ours that is known to exist. It does not change.
+type ballot struct {
+	path     string
+	name     string
+	sequence int64
+	token    int64 // its czxid
+	inc      *incarnation
+}
+
+// ballotState is the life of one ballot, from the beginning of the vote that
+// casts it until it is known to be gone. It is made and dropped as a whole: what
+// is said here of one ballot cannot be left over for the next one. A ballot that
+// moves to the end of the line is another one from then on.
+type ballotState struct {
+	node  *ballot // nil while it is being cast
+	watch <-chan zk.Event
+
+	data    []byte // what it carries, as far as is known
+	catchUp bool   // it is to be given the data that the acknowledgement has
+
+	withdraw bool // it goes, when what is under way has ended
+	verify   bool // no claim before somebody has looked whether it stands
+
+	line     line
+	recheck  recheck
+	ack      acknowledgement
+	losing   *losing // only while it waits
+	demotion demotion
+	deleted  bool // its end was seen while it was being moved
+}
+
+// own returns the ballot that is known to exist; nil when there is none.
+func (c *candidacy) own() *ballot {
+	if c.ballot == nil {
+		return nil
+	}
+	return c.ballot.node
+}
+
+// line is a ballot's place in the line.
+type line struct {
+	known bool // place is, and the predecessor is watched
+	place standing
+	watch <-chan zk.Event // on the predecessor's end
+}
+
+// first reports whether nobody is in front.
+func (l *line) first() bool { return l.known && l.place.ahead == 0 }
+
+// lookAgain makes the place unknown. How many were in front stays as it was, for
+// Status.
+func (l *line) lookAgain() {
+	*l = line{place: standing{ahead: l.place.ahead}}
+}
+
+// recheck is when the nodes that are watched are looked at all the same.
+type recheck struct {
+	at   time.Time // the next periodic recheck, at one node
+	turn int       // whose turn it is then
+	all  bool      // all nodes, as soon as can be
+}
+
+// acknowledgement is what a ballot has acknowledged. It outlives a term: after a
+// lapse the acknowledgement stands as the ballot does.
+type acknowledgement struct {
+	ackRecord
+	missing bool            // it has to be written again
+	watch   <-chan zk.Event // on its end
+}
+
+// ackRecord is what is known of an acknowledgement, for those who have to find
+// out whether the one that stands is ours. Errands are given a copy.
+type ackRecord struct {
+	possible bool     // there may be one
+	czxid    int64    // of it; 0 when that is not known
+	unsure   bool     // it has been asked for, and no reply has come
+	data     [][]byte // it carries one of these
+}
+
+// stray is a ballot that may exist though no reply told of it, or that stands
+// and nobody serves. It can outlive a session: a request that was queued under one
+// is sent on the next. Whoever votes again looks for it first.
+type stray struct {
+	tag      string // that the vote under way, or the last one, casts with; "" for none
+	possible bool   // a ballot with the tag may exist
+	name     string // of it, if that is known: then there is no other
+}
