@@ -13,7 +13,7 @@ import (
 
 // callersConn is a connection of a caller's, for NewSession: a plain client on a
 // network that hides two faults of go-zookeeper v1.0.4, which a Session's own
-// connection hides in wire.go. A caller that has such a client has to live with
+// connection hides (internal/wire). A caller that has such a client has to live with
 // them; a simulation would find nothing else.
 type callersConn struct {
 	*zk.Conn

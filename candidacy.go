@@ -228,7 +228,7 @@ func (c *candidacy) situation(view sessionView) situation {
 	}
 	if view.inc != nil {
 		if l := view.inc.lease.Load(); l != nil {
-			s.lease = l.remaining() >= newLeaseRule(c.session.Timeout(), 0).minToClaim()
+			s.lease = l.Remaining() >= c.session.rule().MinToClaim()
 		}
 	}
 	return s
@@ -238,7 +238,7 @@ func (c *candidacy) situation(view sessionView) situation {
 // the present session, because of the servers' tick. The timeout may change
 // whenever the session moves.
 func (c *candidacy) hopeless(view sessionView) bool {
-	return view.inc != nil && !newLeaseRule(c.session.Timeout(), c.session.tick).feasible()
+	return view.inc != nil && !c.session.rule().Feasible()
 }
 
 func (c *candidacy) take(next step, view sessionView) {
@@ -250,7 +250,7 @@ func (c *candidacy) take(next step, view sessionView) {
 		err := view.err
 		if err == nil {
 			err = fmt.Errorf("%w: a tick of %v, a session timeout of %v", ErrTickTime,
-				newLeaseRule(c.session.Timeout(), c.session.tick).tick, c.session.Timeout())
+				c.session.rule().Tick, c.session.Timeout())
 		}
 		c.refused(err)
 	case stepCast:

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/zkelection/election/internal/lease"
 )
 
 func TestDecide(t *testing.T) {
@@ -97,7 +99,7 @@ func TestLeaseBeginsUnseen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSession(time.Minute)
 		inc := &incarnation{id: 1, ctx: t.Context()}
-		s.view = sessionView{inc: inc, connected: true}
+		s.roster.view = sessionView{inc: inc, connected: true}
 		base, err := newBase(s, "e", "", slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
@@ -116,7 +118,7 @@ func TestLeaseBeginsUnseen(t *testing.T) {
 		if c.phase != claiming || s.needed() {
 			t.Fatalf("%v, known to the Session: %v; want claiming, not known", c.phase, s.needed())
 		}
-		inc.lease.Store(newLease(s.base, s.now()+30*time.Second))
+		inc.lease.Store(lease.New(s.clock, s.rule(), s.clock.Now()+30*time.Second))
 		if err := <-reply; !errors.Is(err, ErrNotLeader) {
 			t.Errorf("Proclaim: %v", err)
 		}
@@ -124,7 +126,7 @@ func TestLeaseBeginsUnseen(t *testing.T) {
 		if c.phase != winning {
 			t.Errorf("%v under a lease, want winning", c.phase)
 		}
-		inc.lease.Load().revoke(ErrLeaseLapsed)
+		inc.lease.Load().Revoke(ErrLeaseLapsed)
 	})
 }
 

@@ -328,13 +328,13 @@ func (c *Candidate) Proclaim(ctx context.Context, data []byte) error {
 // late, if the process is stopped in between: see Term.Token.
 func (c *Candidate) IsLeader() bool {
 	l := c.leader.Load()
-	return l != nil && l.lease.valid()
+	return l != nil && l.lease.Valid()
 }
 
 // Term returns the present term, if this candidate leads.
 func (c *Candidate) Term() (Term, bool) {
 	l := c.leader.Load()
-	if l == nil || !l.lease.valid() {
+	if l == nil || !l.lease.Valid() {
 		return Term{}, false
 	}
 	return l.term, true
@@ -355,14 +355,10 @@ func (c *Candidate) VotePath() string {
 // the zero Time when this candidate does not lead.
 func (c *Candidate) LeaseUntil() time.Time {
 	l := c.leader.Load()
-	if l == nil || !l.lease.valid() {
+	if l == nil || !l.lease.Valid() {
 		return time.Time{}
 	}
-	until := l.lease.until.Load()
-	if until == 0 {
-		return time.Time{} // it has just ended
-	}
-	return l.lease.base.Add(time.Duration(until))
+	return l.lease.Deadline() // zero again if it has just ended
 }
 
 // Healthy returns an error when this candidate leads and its lease has not
@@ -378,7 +374,7 @@ func (c *Candidate) Healthy(tolerance time.Duration) error {
 		return fmt.Errorf("%w in %v: %v", ErrCallbackRunning, time.Since(run.since).Round(time.Millisecond), run)
 	}
 	if l := c.leader.Load(); l != nil {
-		if age := time.Since(l.lease.base) - time.Duration(l.lease.renewed.Load()); age > tolerance {
+		if age := l.lease.Age(); age > tolerance {
 			return fmt.Errorf("election: the lease was last renewed %v ago", age.Round(time.Millisecond))
 		}
 	}

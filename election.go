@@ -95,7 +95,7 @@ func newBase(s *Session, name, root string, logger *slog.Logger) (*Base, error) 
 		return nil, err
 	}
 	if s == nil {
-		return nil, errors.New("election: nil Session")
+		return nil, errNoSession
 	}
 	if logger == nil {
 		logger = s.logger

@@ -4,6 +4,8 @@ import (
 	"errors"
 
 	"github.com/go-zookeeper/zk"
+
+	"github.com/zkelection/election/internal/lease"
 )
 
 // Errors that this package returns, and the causes that an OnStepDown callback
@@ -23,7 +25,7 @@ var (
 	// ErrLeaseLapsed is the cause of a step-down when the quorum has not
 	// confirmed the session in time: another candidate may lead soon. A jump of
 	// the wall clock against the monotonic one counts as one.
-	ErrLeaseLapsed = errors.New("election: lease lapsed")
+	ErrLeaseLapsed = lease.ErrLapsed
 
 	// ErrSessionLost is the cause of a step-down when the ZooKeeper session
 	// has ended, or the leader's ballot has gone and its connection with it.
@@ -82,6 +84,9 @@ var (
 	// a Campaign or Run that is called from inside a callback.
 	ErrCallbackRunning = errors.New("election: a callback has not returned")
 )
+
+// errNoSession is for who has ignored the error of Connect.
+var errNoSession = errors.New("election: nil Session")
 
 // isPermanent reports whether ZooKeeper refused a request for a reason that
 // trying again does not change: only an operator or another argument can. Every

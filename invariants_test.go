@@ -349,7 +349,7 @@ func (w *trial) claimed(a *actor) {
 	if l == nil {
 		return
 	}
-	w.note("%s claims, token %x, lease until %.4f", a.name, l.term.Token, l.lease.base.Add(time.Duration(l.lease.until.Load())).Sub(w.began).Seconds())
+	w.note("%s claims, token %x, lease until %.4f", a.name, l.term.Token, l.lease.Deadline().Sub(w.began).Seconds())
 	excused := w.isExcused(l.ballot.inc.id)
 	if w.onClaim != nil {
 		w.onClaim(a, l.ballot.inc.id)

@@ -10,14 +10,16 @@ import (
 	"time"
 
 	"github.com/go-zookeeper/zk"
+
+	"github.com/zkelection/election/internal/lease"
 )
 
 // Leading: from the claim under a lease to the acknowledgement, and what the
 // leader does with that.
 
 // claim begins a term: from here on IsLeader is true.
-func (c *candidacy) claim(under *lease) {
-	ctx := context.WithValue(under.ctx, callbackOwner{}, c.Candidate)
+func (c *candidacy) claim(under *lease.Lease) {
+	ctx := context.WithValue(under.Context(), callbackOwner{}, c.Candidate)
 	b := c.own()
 	l := &leadership{term: Term{Token: b.token, Ballot: b.path}, lease: under, ballot: b}
 	l.ctx, l.cancel = context.WithCancelCause(ctx)
@@ -45,7 +47,7 @@ type (
 func (c *Candidate) callWin(l *leadership) {
 	err := errors.New("election: OnWin ended its goroutine")
 	defer func() { c.inbox.push(winDone{l, err}) }()
-	if !l.lease.valid() || l.ctx.Err() != nil {
+	if !l.lease.Valid() || l.ctx.Err() != nil {
 		return // lost already: there is nothing to take over
 	}
 	l.begun.Store(true) // from here on OnStepDown follows, so the first is called
@@ -74,7 +76,7 @@ func (c *candidacy) winDone(m winDone) {
 	switch {
 	case !c.term.is(m.lead) || c.phase != winning:
 		return // that term is over
-	case m.lead.ctx.Err() != nil || !m.lead.lease.valid():
+	case m.lead.ctx.Err() != nil || !m.lead.lease.Valid():
 		// The loss came first, and may be why the callback failed.
 		c.leave(c.lossCause())
 	case m.err != nil:

@@ -92,7 +92,7 @@ func (o *Observer) Observe(ctx context.Context) error {
 		o.sub = &subscription{lasting: true, notify: o.see, refused: o.refuse}
 		o.session.subscribe(o.LeaderAckPath(), o.sub)
 	}
-	last, refusal, refused := o.sub.follower.last, o.refusal, o.refused
+	last, refusal, refused := o.sub.watcher.last, o.refusal, o.refused
 	o.mu.Unlock()
 	select {
 	case <-o.known:

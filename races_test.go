@@ -178,7 +178,7 @@ func (c *deafConn) Read(p []byte) (int, error) {
 		if _, err := io.ReadFull(c.Conn, body); err != nil {
 			return 0, err
 		}
-		if c.shaken && int32(binary.BigEndian.Uint32(body)) == xidWatchEvent && c.deaf.Load() {
+		if c.shaken && int32(binary.BigEndian.Uint32(body)) == -1 && c.deaf.Load() { // a watch event
 			continue
 		}
 		c.shaken = true
@@ -284,11 +284,11 @@ func TestObserveRacesWithClose(t *testing.T) {
 	if err := <-closed; err != nil {
 		t.Error(err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for f := range s.members {
-		if f, ok := f.(*follower); ok {
-			t.Errorf("the follower of %s serves an observer that has closed", f.path)
+	s.roster.mu.Lock()
+	defer s.roster.mu.Unlock()
+	for f := range s.roster.members {
+		if f, ok := f.(*ackWatcher); ok {
+			t.Errorf("the ackWatcher of %s serves an observer that has closed", f.path)
 		}
 	}
 }

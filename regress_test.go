@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/zkelection/election/internal/lease"
 	"github.com/zkelection/election/testutil"
 )
 
@@ -70,30 +71,12 @@ func (w *onceWriter) Write(p []byte) (int, error) {
 	return w.Conn.Write(p)
 }
 
-// After a pause many answers come at one moment. The lease stood on the oldest
-// request among them, and a candidate that claimed under it lost it at once.
-func TestNewestOfManyAnswersCounts(t *testing.T) {
-	c := newContacts(4 * time.Second)
-	c.add(1*time.Second, 5*time.Second)
-	c.add(3*time.Second, 5*time.Second)
-	if sent, ok := c.surelyHeard(6 * time.Second); !ok || sent != 3*time.Second {
-		t.Errorf("surely heard at %v, %v; want 3s", sent, ok)
-	}
-	// Their number stays bounded all the same.
-	for at := 5 * time.Second; at < 60*time.Second; at += 100 * time.Microsecond {
-		c.add(at-time.Millisecond, at)
-	}
-	if n := len(c.log); n > 2*64+2 {
-		t.Errorf("%d contacts are kept", n)
-	}
-}
-
 // In virtual time the loop that ends a lease is never late, so no simulation
 // reports whether IsLeader needs it. Here there is no loop.
 func TestIsLeaderComparesTheClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &Candidate{}
-		c.leader.Store(&leadership{lease: newLease(time.Now(), time.Second)})
+		c.leader.Store(&leadership{lease: lease.New(lease.NewClock(), lease.NewRule(time.Hour, 0), time.Second)})
 		time.Sleep(time.Second - time.Nanosecond)
 		if !c.IsLeader() {
 			t.Error("does not lead before the end of its lease")
@@ -112,7 +95,7 @@ func TestNoStepDownWithoutAWin(t *testing.T) {
 		c := &candidacy{Candidate: &Candidate{Base: &Base{}, inbox: newInbox()}}
 		won := false
 		c.onWin.add(func(context.Context, Term) error { won = true; return nil })
-		l := &leadership{ctx: &endsAfter{t.Context(), looks}, lease: newLease(time.Now(), time.Hour)}
+		l := &leadership{ctx: &endsAfter{t.Context(), looks}, lease: lease.New(lease.NewClock(), lease.NewRule(time.Hour, 0), time.Hour)}
 		c.callWin(l)
 		if l.begun.Load() != won {
 			t.Errorf("ended after %d looks: OnStepDown is called: %v, OnWin was: %v", looks, l.begun.Load(), won)

@@ -53,16 +53,16 @@ func (s *Session) do(ctx context.Context, call func(*zk.Conn) error) error {
 	if ctx.Err() != nil {
 		return contextError(ctx)
 	}
-	on, sent := s.connection.Load(), s.now()
-	err := named(call(s.conn.Load()))
+	on, sent := s.client.connection.Load(), s.clock.Now()
+	err := named(call(s.client.conn.Load()))
 	if errors.Is(err, errNothingAsked) {
 		return nil
 	}
 	if last, ok := ctx.Value(lastErrorKey{}).(*lastError); ok {
 		last.note(err)
 	}
-	if !s.owned && on != nil && (isDefinite(err) || errors.Is(err, zk.ErrNodeExists)) && s.connection.Load() == on {
-		on.heard.add(sent, s.now())
+	if !s.owned && on != nil && (isDefinite(err) || errors.Is(err, zk.ErrNodeExists)) && s.client.connection.Load() == on {
+		on.Heard(sent, s.clock.Now())
 	}
 	return err
 }
@@ -77,10 +77,10 @@ func (s *Session) barrier(ctx context.Context) (*incarnation, error) {
 		if err != nil {
 			return nil, err
 		}
-		on := s.connection.Load()
+		on := s.client.connection.Load()
 		err = s.do(ctx, func(conn *zk.Conn) error {
 			err := heartbeat(conn)
-			if conn.SessionID() != inc.id || s.connection.Load() != on {
+			if conn.SessionID() != inc.id || s.client.connection.Load() != on {
 				return errUncertain
 			}
 			return err

@@ -9,18 +9,20 @@ import (
 	"github.com/go-zookeeper/zk"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/zkelection/election/internal/lease"
 )
 
 // onCallersConnection is a Session on a caller's connection that nothing has
 // been heard on.
 func onCallersConnection() *Session {
 	s := newSession(8 * time.Second)
-	s.connection.Store(newConnection(8*time.Second, 0))
+	s.client.connection.Store(&connection{Connection: lease.NewConnection(8*time.Second, 0)})
 	return s
 }
 
 func (s *Session) hasHeard() bool {
-	_, ok := s.connection.Load().heard.surelyHeard(time.Hour)
+	_, ok := s.client.connection.Load().SurelyHeard(time.Hour)
 	return ok
 }
 

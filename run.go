@@ -70,7 +70,7 @@ func (c *Candidate) lead(ctx context.Context, r *runner, l *leadership, fn func(
 	err = protect(c.logger, "the function given to Run", func() error {
 		return fn(valuesFrom{l.ctx, ctx}, l.term)
 	})
-	return c.leader.Load() == l && l.lease.valid() && l.ctx.Err() == nil && ctx.Err() == nil, err
+	return c.leader.Load() == l && l.lease.Valid() && l.ctx.Err() == nil && ctx.Err() == nil, err
 }
 
 // endRun resigns, and gives that the time that an unreachable ensemble takes.

@@ -9,11 +9,12 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/go-zookeeper/zk"
+
+	"github.com/zkelection/election/internal/lease"
 )
 
 // SessionOptions are the options of Connect. The zero value, and nil, mean
@@ -54,138 +55,47 @@ type Auth struct {
 	Credentials []byte
 }
 
-// maxInFlight bounds the requests that are under way for one Session, so that
-// a heartbeat never waits behind thousands.
-const maxInFlight = 64
-
 // Session is one ZooKeeper connection, shared by any number of candidates and
 // observers. It follows the connection through reconnections and through
 // sessions that end and are followed by new ones, and keeps the lease under
 // which its candidates lead. All methods may be called from any goroutine.
 type Session struct {
+	// Set by Connect and NewSession, and not changed.
 	logger  *slog.Logger
 	metrics *Metrics
-	tick    time.Duration
-	base    time.Time
-	owned   bool
-	servers []string // the rest of this group: owned connections only
 	opts    SessionOptions
-	asked   time.Duration
+	owned   bool          // Connect has made the connection, and Close closes it
+	servers []string      // owned connections only
+	asked   time.Duration // the session timeout to ask for
+	clock   *lease.Clock
 
-	// The client and its connection, as the client's goroutines and ours see
-	// them; changed only by atomic replacement.
-	conn        atomic.Pointer[zk.Conn]
-	connection  atomic.Pointer[connection]
-	wire        atomic.Pointer[wire]
-	clientMu    sync.Mutex   // guards client, wire and connection against a change between a look and a store
-	granted     grant        // what servers granted the present session; guarded by clientMu
-	encrypted   atomic.Bool  // a connection of the client was TLS
-	client      atomic.Int64 // number of the present client
-	timeout     atomic.Int64
-	answeredAt  atomic.Int64 // instant of the last answer on any connection
-	established atomic.Int64 // counts StateHasSession
-	unanswered  atomic.Int64 // handshakes sent since one was answered
-	helloAt     atomic.Int64 // instant of the first of those
-	ahead       atomic.Int64 // how far the wall clock is ahead of the monotonic one, as leases have it
-	awake       atomic.Int64 // instant of the last jump of the clock: times before it are not comparable
-	server      atomic.Pointer[serverAt]
-	refusedAt   atomic.Int64 // instant since when servers refuse the credentials; 0: they do not
-
-	slots     chan struct{}           // one for each request under way
-	helpers   sync.WaitGroup          // goroutines that make a call of the client
-	loops     sync.WaitGroup          // followers
-	trouble   atomic.Pointer[trouble] // of the last attempt to get a connection; nil since one was had
-	quitting  atomic.Bool             // Close is closing the connection
-	helpMu    sync.Mutex              // guards helpless, and helpers against a beginning during the end
-	helpless  bool                    // no helper begins any more
-	watches   spareWatches
-	last      lastError     // of heartbeats and of making a session ready
-	inbox     *inbox        // events for the loop
-	done      chan struct{} // closed when the loop has ended
-	closed    chan struct{} // closed when Close is through
-	closeSlot chan struct{} // whoever closes the client holds it
-	closeErr  error         // its result, written before
-
-	mu        sync.Mutex
-	view      sessionView
-	changed   chan struct{} // closed, and replaced, when view changes
-	members   map[member]struct{}
-	observers int                 // so many of the members
-	keepers   map[member]struct{} // members that need the lease
-	followers map[string]*follower
-	hooks     []*connectedHook
-	closing   bool
+	client  client                   // the connection
+	signs   signs                    // what it has told of the servers
+	server  atomic.Pointer[serverAt] // that it is connected to; the loop writes it
+	roster  roster                   // who uses the Session, and what they all see of it
+	slots   chan struct{}            // one for each request under way
+	helpers helpers                  // goroutines that make a call of the client
+	watches spareWatches
+	last    lastError     // of heartbeats and of making a session ready
+	inbox   *inbox        // messages for the loop: see sessionLoop
+	done    chan struct{} // closed when the loop has ended
+	closing sessionClosing
 }
 
-// member is what hangs on a Session: a candidate, an observer or a follower.
-type member interface {
-	// wake tells the member to look at the Session again. It never blocks.
-	wake()
-	Close() error
-}
-
-// sessionView is what members see of a Session, never changed once published.
-type sessionView struct {
-	// inc is the ZooKeeper session that is ready for use, or nil.
-	inc *incarnation
-	// connected is whether it has a connection now.
-	connected bool
-	// looks counts the reasons to look again at everything: reconnections.
-	looks uint64
-	// err is why the Session cannot be used: a server refuses the credentials,
-	// or the owner of the connection has closed it.
-	err error
-}
-
-// serverAt is the server that a Session is connected to.
-type serverAt struct {
-	name  string    // its address, as the dialer was given it
-	since time.Time // when the connection was had
-}
-
-// connectedTo returns whether the Session has a connection now, as far as its
-// loop has seen, and to which server.
-func (s *Session) connectedTo() (connected bool, server string) {
-	if at := s.server.Load(); at != nil {
-		return true, at.name
-	}
-	return false, ""
-}
-
-// connectedSince returns when the present connection began, or the zero Time
-// when there is none.
-func (s *Session) connectedSince() time.Time {
-	if at := s.server.Load(); at != nil {
-		return at.since
-	}
-	return time.Time{}
-}
-
-// incarnation is one ZooKeeper session: a Session has one after another.
-type incarnation struct {
-	id int64
-	// ctx ends, with the cause ErrSessionLost or ErrClosed, when this is known
-	// to be the Session's no more.
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	// lease is replaced by the Session's loop when one has lapsed and another
-	// begins; nil before the first.
-	lease atomic.Pointer[lease]
-}
-
-// grant is the least session timeout that any server has granted a session.
-type grant struct {
-	id    int64
-	least time.Duration
-}
-
-// connectedHook is one function given to OnConnected.
-type connectedHook struct {
-	fn      func()
-	queue   callbackQueue
-	pending atomic.Bool
-	ended   atomic.Bool // it stays registered while fn runs, for Close
-}
+// The locks of the Session's half of this package, in the order in which they are
+// taken. Whoever holds one takes only those that come after it:
+//
+//	Observer.mu      an observer subscribes, and ends that, under it
+//	client.mu        the handshake's answer looks at the view under it
+//	roster.mu        members are woken, hooks queued and ackWatchers made under it
+//	ackWatcher.mu    its goroutine is woken under it
+//	inbox.mu, callbackQueue.mu and all the others
+//
+// The two of a wire.Conn, writing before mu, stand apart: nothing of the Session's
+// is taken under them. No lock is held across a call of the client, a user's
+// function or anything else that may wait. The client calls the dialer, wire.Events
+// and the event callback on its own goroutines, at times under its own locks: they
+// only store and hand on.
 
 // Connect makes a Session that opens and owns its connection. It returns at
 // once and connects in the background, forever: while no server answers, Vote
@@ -251,7 +161,7 @@ func NewSession(conn *zk.Conn, timeout time.Duration, opts *SessionOptions) (*Se
 	}
 	s := newSession(timeout)
 	s.configure(opts)
-	s.conn.Store(conn)
+	s.client.conn.Store(conn)
 	go s.run()
 	return s, nil
 }
@@ -274,21 +184,18 @@ func checkTimes(timeout, tick time.Duration) error {
 
 func newSession(timeout time.Duration) *Session {
 	s := &Session{
-		logger:    slog.Default(),
-		metrics:   (*Metrics)(nil).filled(),
-		base:      time.Now(),
-		asked:     timeout,
-		slots:     make(chan struct{}, maxInFlight),
-		inbox:     newInbox(),
-		done:      make(chan struct{}),
-		closed:    make(chan struct{}),
-		closeSlot: make(chan struct{}, 1),
-		changed:   make(chan struct{}),
-		members:   make(map[member]struct{}),
-		keepers:   make(map[member]struct{}),
-		followers: make(map[string]*follower),
+		logger:  slog.Default(),
+		metrics: (*Metrics)(nil).filled(),
+		clock:   lease.NewClock(),
+		asked:   timeout,
+		client:  client{closeSlot: make(chan struct{}, 1)},
+		roster:  newRoster(),
+		slots:   make(chan struct{}, maxInFlight),
+		inbox:   newInbox(),
+		done:    make(chan struct{}),
+		closing: sessionClosing{closed: make(chan struct{})},
 	}
-	s.timeout.Store(int64(timeout))
+	s.client.timeout.Store(int64(timeout))
 	return s
 }
 
@@ -296,7 +203,6 @@ func newSession(timeout time.Duration) *Session {
 // afterwards.
 func (s *Session) configure(opts *SessionOptions) {
 	s.opts = *opts
-	s.tick = opts.TickTime
 	s.metrics = opts.Metrics.filled()
 	if opts.Logger != nil {
 		s.logger = opts.Logger
@@ -309,11 +215,11 @@ func (s *Session) configure(opts *SessionOptions) {
 
 // Conn returns the client's connection. A Session made by Connect replaces it
 // when the ensemble refuses the old one forever, so do not keep it.
-func (s *Session) Conn() *zk.Conn { return s.conn.Load() }
+func (s *Session) Conn() *zk.Conn { return s.client.conn.Load() }
 
 // ID returns the id of the present ZooKeeper session, or 0 when there is none.
 func (s *Session) ID() int64 {
-	if conn := s.conn.Load(); conn != nil {
+	if conn := s.client.conn.Load(); conn != nil {
 		return conn.SessionID()
 	}
 	return 0
@@ -322,7 +228,7 @@ func (s *Session) ID() int64 {
 // Timeout returns the session timeout: the least that a server has granted the
 // present session, or before the first handshake the one that was asked for. With
 // NewSession it is the one that was given.
-func (s *Session) Timeout() time.Duration { return time.Duration(s.timeout.Load()) }
+func (s *Session) Timeout() time.Duration { return time.Duration(s.client.timeout.Load()) }
 
 // AwaitConnected waits until there is a session that is ready for use. It
 // returns ErrClosed after Close, zk.ErrAuthFailed when the server refuses
@@ -336,274 +242,8 @@ func (s *Session) AwaitConnected(ctx context.Context) error {
 	return nil
 }
 
-// await returns the session that is ready and connected, and waits for it. It
-// does not wait when the Session cannot be used. While the Session is closing,
-// and while a server refuses the credentials of a session that still lives, it
-// waits for those who clean up, and not for the others.
-func (s *Session) await(ctx context.Context, cleaning bool) (*incarnation, error) {
-	for {
-		s.mu.Lock()
-		view, changed, closing := s.view, s.changed, s.closing
-		s.mu.Unlock()
-		switch {
-		case ctx.Err() != nil:
-			return nil, contextError(ctx)
-		case view.err != nil && !cleaning:
-			return nil, view.err
-		case view.inc != nil && view.connected:
-			return view.inc, nil
-		case closing && !cleaning:
-			return nil, ErrClosed
-		case view.err != nil && view.inc == nil:
-			return nil, view.err
-		}
-		select {
-		case <-changed:
-		case <-s.done:
-			return nil, ErrClosed
-		case <-ctx.Done():
-			return nil, contextError(ctx)
-		}
-	}
-}
-
-// OnConnected calls fn now, if there is a session, and again for each new
-// session later; not for a mere reconnection within one. fn runs on a
-// goroutine of its own, never twice at a time, and may block: it is the place
-// to call Vote. However many sessions begin while fn runs, it is called once
-// more. cancel ends this.
-func (s *Session) OnConnected(fn func()) (cancel func()) {
-	h := &connectedHook{fn: fn, queue: callbackQueue{logger: s.logger}}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.closing {
-		s.hooks = append(slices.DeleteFunc(s.hooks, (*connectedHook).over), h)
-		if s.view.inc != nil {
-			h.fire(s.logger)
-		}
-	}
-	return func() {
-		h.ended.Store(true)
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.hooks = slices.DeleteFunc(s.hooks, (*connectedHook).over)
-	}
-}
-
-// over reports whether a hook is called no more, and does not run.
-func (h *connectedHook) over() bool { return h.ended.Load() && h.queue.rests() }
-
-func (h *connectedHook) fire(logger *slog.Logger) {
-	if h.ended.Load() || h.pending.Swap(true) {
-		return
-	}
-	h.queue.push(func() {
-		h.pending.Store(false)
-		if h.ended.Load() {
-			return
-		}
-		_ = protect(logger, "OnConnected", func() error { h.fn(); return nil })
-	})
-}
-
-// Close steps down and closes the Session's candidates and observers, then
-// the connection, if the Session owns it. It returns the errors of those, and
-// ErrCallbackRunning when an OnConnected function has not returned within the
-// session timeout. When it returns nil no callback runs any more and, with an
-// owned connection, no goroutine is left. It waits for StepDownTimeout and two
-// session timeouts at most, as Candidate.Close does, and some seconds for the
-// connection; Shutdown has a bound of yours. A second Close waits for the first
-// and returns the same.
-func (s *Session) Close() error { return s.Shutdown(context.Background()) }
-
-// Shutdown is Close within ctx, one bound for all of it. Call it when the
-// process is told to end, beside Run: that returns when its candidate is
-// closed, which is within ctx as well, and its function has returned. No
-// candidate leads any more before anything is waited for.
-//
-// If ctx ends first, Shutdown returns its error at once. A connection that the
-// Session owns is closed then all the same, and its session with it if a server
-// can be told: ballots are gone, and others may lead, though callbacks of the
-// last term may not have returned. What is still under way goes on in the
-// background, for no longer than Close would; a Close or Shutdown after that
-// waits for it.
-func (s *Session) Shutdown(ctx context.Context) error {
-	s.mu.Lock()
-	if !s.closing {
-		s.closing = true
-		s.publish(s.view) // wakes those who wait for a connection
-		go s.closeAll()
-	}
-	s.mu.Unlock()
-	select {
-	case <-s.closed:
-		return s.closeErr
-	case <-ctx.Done():
-	}
-	s.mu.Lock()
-	hurried := make(map[*Candidate]chan struct{})
-	for m := range s.members {
-		if c, ok := m.(*Candidate); ok {
-			hurried[c] = make(chan struct{})
-			c.inbox.push(hurryCommand{hurried[c]})
-		}
-	}
-	s.mu.Unlock()
-	// The session must not end before they have heard: others may lead from then on.
-	// Their loops wait for nobody, so this is at once.
-	for c, taken := range hurried {
-		select {
-		case <-taken:
-		case <-c.done:
-		}
-	}
-	if s.owned {
-		s.quitting.Store(true) // whatever connection comes now comes too late
-		s.help(s.closeConnection)
-	}
-	return fmt.Errorf("election: shut down: %w", contextError(ctx))
-}
-
-// closeAll is what Close and Shutdown wait for.
-func (s *Session) closeAll() {
-	defer close(s.closed)
-	s.mu.Lock()
-	members := make([]member, 0, len(s.members))
-	for m := range s.members {
-		members = append(members, m)
-	}
-	hooks := s.hooks
-	s.hooks = nil
-	s.mu.Unlock()
-
-	var errs []error
-	results := make(chan error, len(members))
-	for _, m := range members {
-		go func() { results <- m.Close() }()
-	}
-	for range members {
-		errs = append(errs, <-results)
-	}
-	s.loops.Wait()
-	s.inbox.push(sessionQuit{})
-	<-s.done
-	patience := s.Timeout()
-	for _, h := range hooks {
-		go func() {
-			if h.queue.close(patience, true) {
-				results <- nil
-			} else {
-				results <- fmt.Errorf("%w in %v: OnConnected", ErrCallbackRunning, patience)
-			}
-		}()
-	}
-	for range hooks {
-		errs = append(errs, <-results)
-	}
-	if err := s.look().err; errors.Is(err, errOwnerClosed) {
-		errs = append(errs, err)
-	}
-	if s.owned {
-		s.quitting.Store(true) // whatever connection comes now comes too late
-		s.closeConnection()
-		s.unguard()
-		s.helpMu.Lock()
-		s.helpless = true
-		s.helpMu.Unlock()
-		s.helpers.Wait()
-	}
-	s.closeErr = errors.Join(errs...)
-}
-
-// closeConnection closes the client. It may be called more than once, and at the
-// same time: who waits does so here and not in the client, whose mutex would keep
-// time from passing in testing/synctest.
-func (s *Session) closeConnection() {
-	s.closeSlot <- struct{}{}
-	defer func() { <-s.closeSlot }()
-	s.conn.Load().Close()
-	if w := s.wire.Load(); w != nil {
-		_ = w.Close() // the client may be waiting for a handshake
-	}
-}
-
-func (s *Session) now() instant { return time.Since(s.base) }
-
-// join registers a member, unless the Session is closed.
-func (s *Session) join(m member) error {
-	if s == nil {
-		return errors.New("election: nil Session")
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closing {
-		return ErrClosed
-	}
-	s.members[m] = struct{}{}
-	if _, observes := m.(*Observer); observes {
-		s.observers++
-	}
-	return nil
-}
-
-func (s *Session) leave(m member) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, observes := m.(*Observer); observes {
-		s.observers-- // it leaves once
-	}
-	delete(s.members, m)
-	delete(s.keepers, m)
-}
-
-// keepLease says whether a member needs the lease. While one does, heartbeats
-// keep it; the member is woken when a new one begins. It reports whether that
-// holds from this call on, and did not before.
-func (s *Session) keepLease(m member, need bool) (begins bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, has := s.keepers[m]; has == need {
-		return false
-	}
-	if need {
-		s.keepers[m] = struct{}{}
-		s.inbox.push(nil)
-	} else {
-		delete(s.keepers, m)
-	}
-	return need
-}
-
-func (s *Session) needed() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.keepers) > 0
-}
-
-// look returns the present view.
-func (s *Session) look() sessionView {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.view
-}
-
-// publish replaces the view; the caller holds mu.
-func (s *Session) publish(v sessionView) {
-	s.view = v
-	close(s.changed)
-	s.changed = make(chan struct{})
-}
-
-// relook returns how long a member waits until it looks again for changes
-// that no watch has told of: about T, less or more by a quarter, so that many
-// do not ask at once; longer when there are so many candidates and elections that
-// are followed that the reads would weigh on the servers.
-func (s *Session) relook() time.Duration {
-	s.mu.Lock()
-	many := (len(s.members) - s.observers) / 100 // observers leave looking to their follower
-	s.mu.Unlock()
-	return jitter(s.Timeout() * time.Duration(1+many))
-}
+// rule is the rule of the lease under the present session timeout.
+func (s *Session) rule() lease.Rule { return lease.NewRule(s.Timeout(), s.opts.TickTime) }
 
 // metricsFor returns a candidate's own metrics, or the Session's. s may be nil.
 func (s *Session) metricsFor(own *Metrics) *Metrics {

@@ -21,7 +21,7 @@ type subscription struct {
 	// others wait for a leader, are told once there is one, and need no watch
 	// after that.
 	lasting bool
-	// notify is called on the follower's goroutine, after subscribing and then
+	// notify is called on the ackWatcher's goroutine, after subscribing and then
 	// for each change; it must not block. A state that lies between two others
 	// may be left out.
 	notify func(ackView)
@@ -29,33 +29,33 @@ type subscription struct {
 	// does not let this session read the acknowledgement.
 	refused func(error)
 
-	follower *follower
-	once     sync.Once
+	watcher *ackWatcher
+	once    sync.Once
 
 	// after counts the reads begun when it subscribed: none of those is fresh
 	// enough for it, unless a watch has guarded what it found. Guarded by
-	// follower.mu.
+	// ackWatcher.mu.
 	after int
 
-	// Owned by the follower's goroutine.
+	// Owned by the ackWatcher's goroutine.
 	told    bool // has been told of the present view
 	warned  bool // has been told of the present refusal
 	settled bool // not lasting, and has been told of a leader
 }
 
-// end ends the subscription. notify may still be running on the follower's
+// end ends the subscription. notify may still be running on the ackWatcher's
 // goroutine when it returns.
 func (sub *subscription) end() {
-	sub.once.Do(func() { sub.follower.unsubscribe(sub) })
+	sub.once.Do(func() { sub.watcher.unsubscribe(sub) })
 }
 
-// follower watches one election's acknowledgement on behalf of all that are
+// ackWatcher watches one election's acknowledgement on behalf of all that are
 // interested in it on one Session: with a thousand observers of an election
 // there is one watch, and one read for each change. It lives as long as there
 // is a subscription.
 //
 // Its goroutine owns all fields but those below mu.
-type follower struct {
+type ackWatcher struct {
 	session *Session
 	path    string
 	inbox   *inbox
@@ -74,13 +74,13 @@ type follower struct {
 	last    *lastError // of its reads
 	refusal error      // the last one was refused
 
-	former <-chan struct{} // closes when the follower before this one has ended; or nil
+	former <-chan struct{} // closes when the ackWatcher before this one has ended; or nil
 	done   chan struct{}   // closed when this one has
 
 	mu    sync.Mutex
 	subs  map[*subscription]struct{}
 	begun int  // reads begun
-	gone  bool // guarded by session.mu as well: it takes both to change it
+	gone  bool // guarded by session.roster.mu as well: it takes both to change it
 }
 
 // ackRead is the end of a read.
@@ -94,22 +94,22 @@ type ackRead struct {
 
 // subscribe adds a subscription; on a closed Session it is never told anything.
 func (s *Session) subscribe(path string, sub *subscription) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	f := s.followers[path]
+	s.roster.mu.Lock()
+	defer s.roster.mu.Unlock()
+	f := s.roster.ackWatchers[path]
 	if f == nil || f.gone {
 		former := f
-		f = &follower{session: s, path: path, inbox: newInbox(), last: &lastError{logger: s.logger}, done: make(chan struct{}), subs: make(map[*subscription]struct{})}
+		f = &ackWatcher{session: s, path: path, inbox: newInbox(), last: &lastError{logger: s.logger}, done: make(chan struct{}), subs: make(map[*subscription]struct{})}
 		if former != nil {
 			f.former = former.done
 		}
-		if !s.closing {
-			s.followers[path] = f
-			s.members[f] = struct{}{}
-			s.loops.Go(f.run)
+		if !s.roster.closing {
+			s.roster.ackWatchers[path] = f
+			s.roster.members[f] = struct{}{}
+			s.closing.loops.Go(f.run)
 		}
 	}
-	sub.follower = f
+	sub.watcher = f
 	f.mu.Lock()
 	f.subs[sub] = struct{}{}
 	sub.after = f.begun
@@ -117,27 +117,27 @@ func (s *Session) subscribe(path string, sub *subscription) {
 	f.wake()
 }
 
-func (f *follower) unsubscribe(sub *subscription) {
-	// In the order of subscribe, so that nobody joins a follower that is ending.
-	f.session.mu.Lock()
-	defer f.session.mu.Unlock()
+func (f *ackWatcher) unsubscribe(sub *subscription) {
+	// In the order of subscribe, so that nobody joins a ackWatcher that is ending.
+	f.session.roster.mu.Lock()
+	defer f.session.roster.mu.Unlock()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.subs, sub)
 	if len(f.subs) == 0 {
 		f.gone = true
-		delete(f.session.members, f)
+		delete(f.session.roster.members, f)
 	}
 	f.wake()
 }
 
-// wake and Close make the follower a member of its Session.
-func (f *follower) wake() { f.inbox.push(nil) }
+// wake and Close make the ackWatcher a member of its Session.
+func (f *ackWatcher) wake() { f.inbox.push(nil) }
 
 // Close is for the Session's end: nobody is told anything after it.
-func (f *follower) Close() error {
-	f.session.mu.Lock()
-	defer f.session.mu.Unlock()
+func (f *ackWatcher) Close() error {
+	f.session.roster.mu.Lock()
+	defer f.session.roster.mu.Unlock()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.gone = true
@@ -145,7 +145,7 @@ func (f *follower) Close() error {
 	return nil
 }
 
-func (f *follower) run() {
+func (f *ackWatcher) run() {
 	defer f.end()
 	if f.former != nil {
 		<-f.former // or its watch would be armed a second time
@@ -173,26 +173,26 @@ func (f *follower) run() {
 }
 
 // end leaves the watch to whoever follows next.
-func (f *follower) end() {
+func (f *ackWatcher) end() {
 	if f.watch != nil {
 		f.session.watches.add(f.inc, f.path, f.watch)
 	}
-	f.session.mu.Lock()
-	defer f.session.mu.Unlock()
-	if f.session.followers[f.path] == f {
-		delete(f.session.followers, f.path)
+	f.session.roster.mu.Lock()
+	defer f.session.roster.mu.Unlock()
+	if f.session.roster.ackWatchers[f.path] == f {
+		delete(f.session.roster.ackWatchers, f.path)
 	}
 	close(f.done)
 }
 
-func (f *follower) fired(event zk.Event) {
+func (f *ackWatcher) fired(event zk.Event) {
 	f.watch, f.read = nil, 0
 	f.expect = event.Type != zk.EventNodeDeleted
 }
 
 // step tells the subscribers what is known, and asks for what is not. It
 // returns false when there is nothing left to do, ever.
-func (f *follower) step(ctx context.Context) bool {
+func (f *ackWatcher) step(ctx context.Context) bool {
 	// The client delivers an event ahead of the answers that show the change.
 	// Whoever subscribes because of such an answer must not be told of before.
 	select {
@@ -235,7 +235,7 @@ func (f *follower) step(ctx context.Context) bool {
 
 // inform tells the subscribers that do not know the view yet, and returns who
 // is left to be told of changes.
-func (f *follower) inform() (lasting, waiting, gone bool) {
+func (f *ackWatcher) inform() (lasting, waiting, gone bool) {
 	f.mu.Lock()
 	var due, warn []*subscription
 	for sub := range f.subs {
@@ -270,11 +270,11 @@ func (f *follower) inform() (lasting, waiting, gone bool) {
 // requests as there can be: a present node is watched by reading it, an absent
 // one by asking whether it exists; a read of an absent node leaves no watch.
 // Those who wait for one leader only need a watch while there is none.
-func (f *follower) ask(ctx context.Context, inc *incarnation, count int, arm, lasting, expect bool) (result ackRead) {
+func (f *ackWatcher) ask(ctx context.Context, inc *incarnation, count int, arm, lasting, expect bool) (result ackRead) {
 	result.inc, result.count = inc, count
 	result.err = f.session.do(ctx, func(conn *zk.Conn) (err error) {
 		if arm {
-			// A follower before this one may have left its watch.
+			// A ackWatcher before this one may have left its watch.
 			if watch := f.session.watches.reuse(inc, f.path); watch != nil {
 				f.session.watches.remove(f.path)
 				result.watch, arm = watch, false
@@ -336,7 +336,7 @@ func readAck(conn *zk.Conn, path string, arm, lasting, expect bool) (*node, <-ch
 }
 
 // take accepts what was read; step tells those who have not been told of it.
-func (f *follower) take(m ackRead) {
+func (f *ackWatcher) take(m ackRead) {
 	if m.inc != f.inc {
 		return // of a session that is no more
 	}

@@ -7,22 +7,81 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-zookeeper/zk"
 
+	"github.com/zkelection/election/internal/lease"
+	"github.com/zkelection/election/internal/wire"
 	"github.com/zkelection/election/internal/zxid"
 )
 
 // The client that a Session owns: opened, told apart from the one that it
 // replaces, and what its connections tell.
 
+// client is the client of a Session and its connection. The client's goroutines
+// write it, and the loop; anybody reads it.
+type client struct {
+	conn atomic.Pointer[zk.Conn]
+	// newest is the connection that was opened last, and connection is what the
+	// lease knows of it: nil unless it has a session. With a caller's connection
+	// there is no newest, and connection is the loop's.
+	newest     atomic.Pointer[clientConn]
+	connection atomic.Pointer[connection]
+	number     atomic.Int64  // of the present client: what those before it tell is ignored
+	timeout    atomic.Int64  // the session timeout
+	encrypted  atomic.Bool   // a connection was TLS
+	quitting   atomic.Bool   // it is being closed: whatever connection comes now comes too late
+	closeSlot  chan struct{} // has room for one: whoever closes the client holds it
+
+	// mu guards number, newest and connection against a change between a check and
+	// a store; and granted.
+	mu      sync.Mutex
+	granted grant
+}
+
+// grant is the least session timeout that any server has granted a session.
+type grant struct {
+	id    int64
+	least time.Duration
+}
+
+// connection is one connection of a session. With a caller's connection it stands
+// for all that we know of it. It does not change, but for what has been heard on it.
+type connection struct {
+	*lease.Connection
+
+	// What a guard needs to close the session, with a client of our own only.
+	session        int64
+	password       []byte
+	server, remote string // HOST:PORT as given, and the address it has
+}
+
+// signs are what connections have told of the servers. The client's goroutines
+// write them; anybody reads them.
+type signs struct {
+	established atomic.Int64            // counts StateHasSession
+	unanswered  atomic.Int64            // handshakes sent since one was answered
+	helloAt     atomic.Int64            // instant of the first of those
+	answeredAt  atomic.Int64            // instant of the last answer on any connection
+	refusedAt   atomic.Int64            // instant since when servers refuse the credentials; 0: they do not
+	trouble     atomic.Pointer[trouble] // of the last attempt to get a connection; nil since one was had
+}
+
+// trouble is why the last attempt to get a connection failed.
+type trouble struct {
+	server string
+	err    error
+}
+
 // open makes a new client. Events of a client that was replaced are ignored.
 func (s *Session) open() error {
-	s.clientMu.Lock()
-	number := s.client.Add(1)
-	s.clientMu.Unlock()
-	current := func() bool { return s.client.Load() == number }
+	s.client.mu.Lock()
+	number := s.client.number.Add(1)
+	s.client.mu.Unlock()
+	current := func() bool { return s.client.number.Load() == number }
 	dial := s.opts.Dialer
 	if dial == nil {
 		dial = newRounds().dial
@@ -35,24 +94,20 @@ func (s *Session) open() error {
 	c, events, err := zk.Connect(s.servers, s.asked,
 		zk.WithDialer(func(network, address string, timeout time.Duration) (net.Conn, error) {
 			// The client leaves the connection of an expired session open.
-			if former := s.wire.Load(); former != nil && current() {
+			if former := s.client.newest.Load(); former != nil && current() {
 				_ = former.Close()
 			}
 			c, err := dial(network, address, timeout)
 			if err != nil {
-				s.trouble.Store(&trouble{address, err})
+				s.signs.trouble.Store(&trouble{address, err})
 				return nil, err
 			}
-			s.clientMu.Lock() // or a client that is replaced here would have its connection taken for the Session's
-			defer s.clientMu.Unlock()
-			if !current() || s.quitting.Load() {
+			opened := newClientConn(s, c, address)
+			if !s.client.take(opened, number) {
 				_ = c.Close()
 				return nil, net.ErrClosed
 			}
-			w := s.wrap(c, address)
-			s.connection.Store(nil)
-			s.wire.Store(w)
-			return w, nil
+			return opened, nil
 		}),
 		// Called on the client's own goroutines, so only a hand-off.
 		zk.WithEventCallback(func(event zk.Event) {
@@ -60,7 +115,7 @@ func (s *Session) open() error {
 				return
 			}
 			if event.State == zk.StateHasSession {
-				s.established.Add(1)
+				s.signs.established.Add(1)
 			}
 			s.inbox.push(nil)
 		}),
@@ -68,18 +123,16 @@ func (s *Session) open() error {
 		zk.WithHostProvider(provider),
 	)
 	if err != nil {
-		s.clientMu.Lock()
-		defer s.clientMu.Unlock()
-		s.client.Add(-1) // the one before goes on
+		s.client.mu.Lock()
+		defer s.client.mu.Unlock()
+		s.client.number.Add(-1) // the one before goes on
 		return err
 	}
-	s.conn.Store(c)
-	s.helpers.Add(1)
-	go func() { // the client closes the channel when its goroutines are done
-		defer s.helpers.Done()
+	s.client.conn.Store(c)
+	s.helpers.running.Go(func() { // the client closes the channel when its goroutines are done
 		for range events {
 		}
-	}()
+	})
 	return nil
 }
 
@@ -89,47 +142,146 @@ func (s *Session) noteEncryption(dial zk.Dialer) zk.Dialer {
 	return func(network, address string, timeout time.Duration) (net.Conn, error) {
 		c, err := dial(network, address, timeout)
 		if _, ok := c.(*tls.Conn); ok {
-			s.encrypted.Store(true)
+			s.client.encrypted.Store(true)
 		}
 		return c, err
 	}
 }
 
-// handshakeSent and the three after it are called by the wire.
-func (s *Session) handshakeSent(sent instant) {
-	if s.unanswered.Add(1) == 1 {
-		s.helloAt.Store(int64(sent))
+// take makes a connection that a client has opened the Session's, unless the client
+// has been replaced or is being closed.
+func (c *client) take(opened *clientConn, number int64) bool {
+	c.mu.Lock() // or one that is replaced here would have its connection taken
+	defer c.mu.Unlock()
+	if c.number.Load() != number || c.quitting.Load() {
+		return false
+	}
+	c.connection.Store(nil)
+	c.newest.Store(opened)
+	return true
+}
+
+// close closes the client. It may be called more than once, and at the same time:
+// who waits does so here and not in the client, whose mutex would keep time from
+// passing in testing/synctest.
+func (c *client) close() {
+	c.closeSlot <- struct{}{}
+	defer func() { <-c.closeSlot }()
+	c.conn.Load().Close()
+	if newest := c.newest.Load(); newest != nil {
+		_ = newest.Close() // the client may be waiting for a handshake
 	}
 }
 
-func (s *Session) handshakeAnswered(conn *connection, sent instant) {
-	s.unanswered.Store(0)
-	s.trouble.Store(nil)
-	if conn == nil {
-		return
+// clientConn is one connection that a client of ours has opened: what its
+// wire.Conn tells is taken for the Session.
+type clientConn struct {
+	*wire.Conn
+	session *Session
+	server  string // its address, as the dialer was given it
+	// connection is nil before the handshake's answer. The client's receiving
+	// goroutine owns it.
+	connection *connection
+}
+
+var _ wire.Events = (*clientConn)(nil)
+
+func newClientConn(s *Session, conn net.Conn, server string) *clientConn {
+	c := &clientConn{session: s, server: server}
+	c.Conn = wire.New(conn, c)
+	return c
+}
+
+// HandshakeSent counts the handshakes that no server has answered.
+func (c *clientConn) HandshakeSent(at time.Time) (limit time.Duration) {
+	if c.session.signs.unanswered.Add(1) == 1 {
+		c.session.signs.helloAt.Store(int64(c.session.clock.Instant(at)))
 	}
-	s.timeout.Store(int64(conn.rule.timeout))
-	conn.atMost = sent + conn.rule.duration()
-	s.connection.Store(conn)
-	if awake := instant(s.awake.Load()); sent < awake {
-		conn.heard.forget(awake) // the clock has jumped before the loop could find this connection
+	return c.session.Timeout()
+}
+
+// HandshakeAnswered makes a connection of it, if there is a session.
+func (c *clientConn) HandshakeAnswered(h wire.Handshake) (timeout time.Duration, ok bool) {
+	s := c.session
+	s.client.mu.Lock()
+	defer s.client.mu.Unlock()
+	if s.client.newest.Load() != c {
+		return 0, false // of a client that has been replaced
 	}
-	s.answered(sent)
+	s.signs.unanswered.Store(0)
+	s.signs.trouble.Store(nil)
+	if h.Session == 0 {
+		return 0, false // expired: there is no session on this connection
+	}
+	sent, created := s.clock.Instant(h.Sent), h.Former == 0
+	timeout = h.Timeout
+	if granted := &s.client.granted; !created && granted.id == h.Session {
+		// A server that it has left may tell the ensemble's leader late of what it
+		// had heard, and with the timeout that it granted.
+		timeout = min(timeout, granted.least)
+	}
+	s.client.granted = grant{h.Session, timeout}
+	conn := &connection{
+		Connection: lease.NewConnection(timeout, s.opts.TickTime),
+		session:    h.Session, password: h.Password,
+		server: c.server, remote: remoteOf(c.Conn),
+	}
+	resumed := h.Former == h.Session &&
+		sent-s.signs.lastAnswer() < timeout/2
+	conn.Establish(sent, (created || resumed) && h.Whole && sent >= s.clock.Jumped())
+	s.client.timeout.Store(int64(timeout))
+	s.client.connection.Store(conn)
+	if jumped := s.clock.Jumped(); sent < jumped {
+		conn.Forget(jumped) // the clock has jumped before the loop could find this connection
+	}
+	s.signs.answeredAt.Store(int64(sent))
 	// A server may grant less than the one before it, and has told the leader so.
 	if inc := s.look().inc; inc != nil {
-		if lease := inc.lease.Load(); lease != nil {
-			lease.shorten(conn.atMost)
+		conn.Shorten(inc.lease.Load())
+	}
+	c.connection = conn
+	return timeout, true
+}
+
+// Answered notes an answer, for the lease among others.
+func (c *clientConn) Answered(a wire.Answer) {
+	s, sent := c.session, c.session.clock.Instant(a.Sent)
+	s.signs.answeredAt.Store(int64(sent))
+	if a.SignOfLife {
+		c.connection.Heard(sent, s.clock.Instant(a.Answered))
+	}
+	// Whether the server refuses a credential, or answers something else: the
+	// client asks nothing before all its credentials are taken.
+	switch {
+	case a.Op != wire.OpAuth:
+		if s.signs.refusedAt.Swap(0) != 0 {
+			s.inbox.push(nil)
+		}
+	case a.Code != 0:
+		if s.signs.refusedAt.CompareAndSwap(0, max(1, int64(sent))) {
+			s.inbox.push(nil)
 		}
 	}
 }
 
-func (s *Session) answered(at instant) { s.answeredAt.Store(int64(at)) }
+// WatchesRefused has it logged.
+func (c *clientConn) WatchesRefused(code int32) { c.session.inbox.push(watchesRefused{code}) }
 
-func (s *Session) lastAnswer() instant { return instant(s.answeredAt.Load()) }
+// Failed notes why the connection came to nothing.
+func (c *clientConn) Failed(err error, stranger bool) {
+	if c.session.client.newest.Load() == c {
+		c.session.signs.trouble.Store(&trouble{c.server, err})
+	}
+	if stranger {
+		c.session.inbox.push(notZooKeeper{c.server, err})
+	}
+}
+
+func (s *signs) lastAnswer() lease.Instant { return lease.Instant(s.answeredAt.Load()) }
 
 // lastAnswerAt is when the last request that was answered had been sent; the
 // Session's beginning when there is none, as on a caller's connection.
-func (s *Session) lastAnswerAt() time.Time { return s.base.Add(s.lastAnswer()) }
+func (s *Session) lastAnswerAt() time.Time { return s.clock.Time(s.signs.lastAnswer()) }
 
 // clientLogger passes the client's lines on at Debug.
 type clientLogger struct{ logger *slog.Logger }
@@ -140,39 +292,10 @@ func (l clientLogger) Printf(format string, args ...any) {
 	}
 }
 
-// trouble is why the last attempt to get a connection failed.
-type trouble struct {
-	server string
-	err    error
-}
-
-// credentialsAnswered notes that the server refuses a credential, or that it
-// answers something else: the client asks nothing before all its credentials
-// are taken.
-func (s *Session) credentialsAnswered(request outgoing, code int32) {
-	switch {
-	case request.op != opAuth:
-		if s.refusedAt.Swap(0) != 0 {
-			s.inbox.push(nil)
-		}
-	case code != 0:
-		if s.refusedAt.CompareAndSwap(0, max(1, int64(request.sent))) {
-			s.inbox.push(nil)
-		}
-	}
-}
-
-// troubled notes why a connection came to nothing.
-func (s *Session) troubled(w *wire, err error) {
-	if s.wire.Load() == w {
-		s.trouble.Store(&trouble{w.server, err})
-	}
-}
-
 // unreached adds to the error of a wait that was given up why the last attempt
 // to get a connection failed, if it did.
 func (s *Session) unreached(err error) error {
-	last := s.trouble.Load()
+	last := s.signs.trouble.Load()
 	if last == nil || !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
 		return err
 	}

@@ -1,9 +1,7 @@
 package election
 
 import (
-	"encoding/binary"
 	"net"
-	"slices"
 
 	"github.com/go-zookeeper/zk"
 
@@ -25,15 +23,15 @@ func (l *sessionLoop) guard() {
 	if l.opts.Guard == nil {
 		return
 	}
-	conn := l.connection.Load()
-	if conn == nil || conn == l.guarded || conn.session != l.conn.Load().SessionID() {
+	conn := l.client.connection.Load()
+	if conn == nil || conn == l.guarded || conn.session != l.client.conn.Load().SessionID() {
 		return // between two connections it stays as it is
 	}
 	l.guarded = conn
 	session := &guard.Session{
 		Servers: zk.FormatServers(l.servers), Connected: conn.server, Remote: conn.remote,
 		ID: conn.session, Password: conn.password,
-		Timeout: conn.rule.timeout, Tick: conn.rule.tick, Encrypted: l.encrypted.Load(),
+		Timeout: conn.Timeout, Tick: conn.Tick, Encrypted: l.client.encrypted.Load(),
 	}
 	for _, a := range l.opts.Auth {
 		session.Auth = append(session.Auth, guard.Auth(a))
@@ -46,15 +44,6 @@ func (s *Session) unguard() {
 	if s.opts.Guard != nil {
 		s.opts.Guard.Hold(s, nil)
 	}
-}
-
-// passwordIn returns the session's password from the beginning of a handshake's
-// answer, nil if that has none of the usual length.
-func passwordIn(hello []byte) []byte {
-	if binary.BigEndian.Uint32(hello[frameHead:]) != passwordSize {
-		return nil
-	}
-	return slices.Clone(hello[frameHead+4:][:passwordSize])
 }
 
 // remoteOf returns the address of the other side, "" if it has none that a

@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -75,4 +76,44 @@ func TestRounds(t *testing.T) {
 	_, err = r.dial("tcp", "unknown.example:1", time.Second)
 	require.ErrorIs(t, err, failing)
 	dial("127.0.0.3")
+}
+
+func TestHosts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := new(hosts)
+		if err := h.Init(nil); err == nil {
+			t.Fatal("no servers were taken")
+		}
+		if err := h.Init([]string{"a", "b", "c"}); err != nil || h.Len() != 3 {
+			t.Fatal(err, h.Len())
+		}
+		next := func(wantPause bool) string {
+			t.Helper()
+			server, pause := h.Next()
+			if pause != wantPause {
+				t.Fatalf("pause %v before %s", pause, server)
+			}
+			return server
+		}
+		round := map[string]bool{next(false): true, next(false): true, next(false): true}
+		if len(round) != 3 {
+			t.Fatalf("a round of %v", round)
+		}
+		next(true) // a pause after each round
+		next(false)
+		next(false)
+		next(true)
+		h.Connected()
+		next(true) // a connection that did not last
+		h.Connected()
+		time.Sleep(time.Minute)
+		next(false) // one that did
+		if err := h.Init([]string{"only"}); err != nil {
+			t.Fatal(err)
+		}
+		next(false)
+		next(false)
+		next(true)
+		next(true)
+	})
 }

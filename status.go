@@ -67,8 +67,8 @@ func (c *Candidate) Status() Status {
 	p := c.picture.Load()
 	s := p.Status
 	if l := p.lead; l != nil {
-		if until := l.lease.until.Load(); l.lease.valid() && until != 0 {
-			s.Leads, s.Term, s.LeaseUntil = true, l.term, l.lease.base.Add(time.Duration(until))
+		if until := l.lease.Deadline(); l.lease.Valid() && !until.IsZero() {
+			s.Leads, s.Term, s.LeaseUntil = true, l.term, until
 		} else {
 			// The loop is about to notice.
 			s.Phase, s.TakingOverSince, s.AcknowledgedAt = leaving.words(), time.Time{}, time.Time{}

@@ -4,13 +4,15 @@ import (
 	"context"
 	"sync/atomic"
 	"time"
+
+	"github.com/zkelection/election/internal/lease"
 )
 
 // leadership is what readers and callbacks know of a term: one stretch of leading
 // under one lease. It does not change, but for begun.
 type leadership struct {
 	term   Term
-	lease  *lease
+	lease  *lease.Lease
 	ballot *ballot
 	ctx    context.Context // ends with the lease, or when the candidate steps down
 	cancel context.CancelCauseFunc

@@ -132,7 +132,7 @@ func setParams(text string, with params) (string, error) {
 
 // TestSameAllowances checks that the proof is about the allowances that the code has.
 func TestSameAllowances(t *testing.T) {
-	code, err := os.ReadFile("../lease.go")
+	code, err := os.ReadFile("../internal/lease/rule.go")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,12 +150,12 @@ func TestSameAllowances(t *testing.T) {
 	rates, late := number(code, `driftParts = (\d+)`), number(code, `lateParts = (\d+)`)
 	for _, pattern := range []string{`rho \(\) Real \(/ 1\.0 (\d+)`, `span \(\) Real \(/ 11\.0 (\d+)`, `allowed-rate \(\) Real \(/ 13\.0 (\d+)`} {
 		if got := number(proof, pattern); got != rates {
-			t.Errorf("rates: a %sth in %s, a %sth in lease.go", got, pattern, rates)
+			t.Errorf("rates: a %sth in %s, a %sth in rule.go", got, pattern, rates)
 		}
 	}
 	for _, pattern := range []string{`\(define-fun late \(\) Real \(/ 1\.0 (\d+)`, `allowed-late \(\) Real \(/ 1\.0 (\d+)`} {
 		if got := number(proof, pattern); got != late {
-			t.Errorf("lateness: a %sth in %s, a %sth in lease.go", got, pattern, late)
+			t.Errorf("lateness: a %sth in %s, a %sth in rule.go", got, pattern, late)
 		}
 	}
 }

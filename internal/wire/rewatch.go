@@ -1,14 +1,15 @@
-package election
+package wire
 
 import (
 	"encoding/binary"
+	"math/rand/v2"
 	"time"
 )
 
 // Setting watches again. The client does that on each new connection of its
 // session, and as of v1.0.4 ignores a refusal (a server that has too
 // much to do refuses anything): it sends no more of its watches, and they are
-// silent as long as the connection lasts. So the wire takes a refusal upon
+// silent as long as the connection lasts. So the Conn takes a refusal upon
 // itself: the client reads a success and goes on, and the request is repeated
 // until the server takes it. It says up to where the client had seen, so what
 // changes meanwhile is told as well.
@@ -21,51 +22,58 @@ const xidRewatch = -8
 // codeAt is where the error code begins in a frame with its length.
 const codeAt = 4 + 12
 
-// rewatch holds the requests that were refused. The wire's mu guards it.
+// rewatch holds the requests that were refused. The Conn's mu guards it.
 type rewatch struct {
 	frames [][]byte
 	timer  *time.Timer // set while there are frames
 	wait   time.Duration
-	ended  bool
 }
 
-// watchesAnswered takes the answer to a request that sets watches again; mu is
-// held.
-func (w *wire) watchesAnswered(frame []byte, code int32) {
-	r := &w.rewatch
-	if r.ended {
-		return
+// watchesAnswered takes the answer to a request that sets watches again.
+func (c *Conn) watchesAnswered(frame []byte, code int32) {
+	if c.repeatLater(frame, code) {
+		c.events.WatchesRefused(code)
+	}
+}
+
+// repeatLater repeats a refused request after a while; it reports whether it is
+// the first that is refused since one was taken.
+func (c *Conn) repeatLater(frame []byte, code int32) (first bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r, timeout := &c.rewatch, c.receiving.timeout
+	if c.closed {
+		return false
 	}
 	if code == 0 {
 		r.wait = 0
-		return
+		return false
 	}
-	timeout := w.conn.rule.timeout
-	if r.wait == 0 {
+	if first = r.wait == 0; first {
 		r.wait = timeout / 64
-		w.session.inbox.push(watchesRefused{code})
 	}
 	xid := int32(xidRewatch)
 	binary.BigEndian.PutUint32(frame[4:], uint32(xid))
 	r.frames = append(r.frames, frame)
 	if r.timer == nil {
-		r.timer = time.AfterFunc(jitter(r.wait), w.setWatchesAgain)
+		r.timer = time.AfterFunc(r.wait-r.wait/4+rand.N(r.wait/2+1), c.setWatchesAgain)
 		r.wait = min(2*r.wait, timeout/8)
 	}
+	return first
 }
 
-func (w *wire) setWatchesAgain() {
-	w.mu.Lock()
-	frames := w.rewatch.frames
-	w.rewatch.frames, w.rewatch.timer = nil, nil
-	w.mu.Unlock()
+func (c *Conn) setWatchesAgain() {
+	c.mu.Lock()
+	frames := c.rewatch.frames
+	c.rewatch.frames, c.rewatch.timer = nil, nil
+	c.mu.Unlock()
 	for _, frame := range frames {
-		_, _ = w.Write(frame)
+		_, _ = c.Write(frame)
 	}
 }
 
 func (r *rewatch) stop() {
-	r.ended, r.frames = true, nil
+	r.frames = nil
 	if r.timer != nil {
 		r.timer.Stop()
 	}
@@ -73,20 +81,21 @@ func (r *rewatch) stop() {
 
 // hideRefusal makes a success of the answer that the client is about to read,
 // if it refuses watches: p is the part of its head that has just been copied.
-func (w *wire) hideRefusal(p []byte) {
-	from, to := max(0, codeAt-w.filled), min(len(p), codeAt+4-w.filled)
-	if from < to && w.shaken && w.awaitsWatches() {
+func (c *Conn) hideRefusal(p []byte) {
+	r := &c.receiving
+	from, to := max(0, codeAt-r.filled), min(len(p), codeAt+4-r.filled)
+	if from < to && r.shaken && c.awaitsWatches() {
 		clear(p[from:to])
 	}
 }
 
 // awaitsWatches reports whether the frame whose head is being read answers a
 // request that sets watches again.
-func (w *wire) awaitsWatches() bool {
-	xid := int32(binary.BigEndian.Uint32(w.head[4:]))
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, request := range w.outgoing {
+func (c *Conn) awaitsWatches() bool {
+	xid := int32(binary.BigEndian.Uint32(c.receiving.head[4:]))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, request := range c.outgoing {
 		if request.xid == xid {
 			return request.op == opSetWatches
 		}

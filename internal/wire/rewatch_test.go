@@ -1,4 +1,4 @@
-package election
+package wire
 
 import (
 	"bytes"
@@ -68,8 +68,8 @@ func TestRewatch(t *testing.T) {
 			if answer := frame(0, 9, 0, 1, refusal); !bytes.Equal(read(answer), answer) {
 				t.Error("the refusal of another request is hidden")
 			}
-			if messages := w.session.inbox.take(); len(messages) != 1 || messages[0] != (watchesRefused{refusal}) {
-				t.Errorf("the Session is told %v", messages)
+			if len(w.told.refused) != 1 || w.told.refused[0] != refusal {
+				t.Errorf("told of %v", w.told.refused)
 			}
 			// Refused again, until it is less of an effort to take them.
 			again := func(request []byte) []byte {

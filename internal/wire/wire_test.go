@@ -1,10 +1,12 @@
-package election
+package wire
 
 import (
 	"bytes"
 	"encoding/binary"
 	"io"
 	"net"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,80 +32,114 @@ func handshakeFrames(asked, granted time.Duration, former, session int64) (hello
 	return hello, answer
 }
 
-// wired is a wire whose other end the test plays.
+// events keeps what a Conn tells.
+type events struct {
+	mu        sync.Mutex
+	limit     time.Duration // for handshakes
+	hellos    []time.Time
+	shakes    []Handshake
+	answers   []Answer
+	refused   []int32
+	failed    []error
+	strangers int
+}
+
+func (e *events) HandshakeSent(at time.Time) time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.hellos = append(e.hellos, at)
+	return e.limit
+}
+
+func (e *events) HandshakeAnswered(h Handshake) (time.Duration, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.shakes = append(e.shakes, h)
+	return h.Timeout, h.Session != 0
+}
+
+func (e *events) Answered(a Answer) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.answers = append(e.answers, a)
+}
+
+func (e *events) WatchesRefused(code int32) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.refused = append(e.refused, code)
+}
+
+func (e *events) Failed(err error, stranger bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.failed = append(e.failed, err)
+	if stranger {
+		e.strangers++
+	}
+}
+
+// wired is a Conn whose other end the test plays.
 type wired struct {
-	*wire
-	session *Session
-	other   net.Conn
+	*Conn
+	told  *events
+	other net.Conn
 }
 
 func newWired(t *testing.T) *wired {
-	s := newSession(8 * time.Second)
-	s.owned = true
 	client, server := net.Pipe()
 	t.Cleanup(func() { _ = client.Close(); _ = server.Close() })
-	w := s.wrap(client, "zk1:2181")
-	s.wire.Store(w)
-	return &wired{w, s, server}
+	told := &events{limit: 8 * time.Second}
+	return &wired{New(client, told), told, server}
 }
 
-func TestWireHandshake(t *testing.T) {
+// What both sides say in a handshake is told, whatever pieces it comes in.
+func TestHandshake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const T = 8 * time.Second
 		for _, c := range []struct {
 			name            string
 			former, session int64
-			silence         time.Duration // since the last answer
-			timeout         time.Duration
-			counts, known   bool
 		}{
-			{"a new session", 0, 5, 0, 6 * time.Second, true, true},
-			{"resumed at once", 5, 5, time.Second, 6 * time.Second, true, true},
-			{"resumed after long", 5, 5, 4 * time.Second, 6 * time.Second, false, true},
-			{"expired", 5, 0, time.Second, 6 * time.Second, false, false},
+			{"a new session", 0, 5},
+			{"resumed", 5, 5},
+			{"expired", 5, 0},
 		} {
 			w := newWired(t)
 			time.Sleep(time.Second)
-			w.session.answered(w.session.now())
-			time.Sleep(c.silence)
-			hello, answer := handshakeFrames(T, c.timeout, c.former, c.session)
-			sent := w.session.now()
+			sent := time.Now()
+			hello, answer := handshakeFrames(8*time.Second, 6*time.Second, c.former, c.session)
 			w.note(hello)
-			if w.session.unanswered.Load() != 1 {
-				t.Fatalf("%s: the handshake is not noticed", c.name)
-			}
+			require.Equal(t, []time.Time{sent}, w.told.hellos, c.name)
 			time.Sleep(100 * time.Millisecond)
 			for i := range answer { // in as many pieces as there can be
-				if err := w.feed(answer[i : i+1]); err != nil {
-					t.Fatal(err)
-				}
+				require.Empty(t, w.told.shakes, c.name)
+				require.NoError(t, w.feed(answer[i:i+1]), c.name)
 			}
-			if w.session.unanswered.Load() != 0 {
-				t.Fatalf("%s: its answer is not noticed", c.name)
-			}
-			conn := w.session.connection.Load()
-			if (conn != nil) != c.known {
-				t.Fatalf("%s: connection %v", c.name, conn)
-			}
-			if !c.known {
-				if w.session.Timeout() != T {
-					t.Fatalf("%s: timeout %v", c.name, w.session.Timeout())
-				}
-				continue
-			}
-			if w.session.Timeout() != c.timeout || conn.rule.timeout != c.timeout || conn.rule.tick != c.timeout/2 {
-				t.Fatalf("%s: timeout %v, rule %+v", c.name, w.session.Timeout(), conn.rule)
-			}
-			if got, ok := conn.heard.surelyHeard(time.Hour); ok != c.counts || ok && got != sent {
-				t.Fatalf("%s: heard at %v, %v; want %v, %v", c.name, got, ok, sent, c.counts)
-			}
+			require.Equal(t, []Handshake{{Sent: sent, Former: c.former, Session: c.session, Timeout: 6 * time.Second, Whole: true}}, w.told.shakes, c.name)
 			_ = w.Close()
 		}
 	})
 }
 
+// The password is told, if it is one; what was not a whole frame is noticed.
+func TestHandshakePassword(t *testing.T) {
+	for size, want := range map[int32][]byte{0: nil, 15: nil, 16: []byte("0123456789abcdef")} {
+		w := newWired(t)
+		hello, _ := handshakeFrames(time.Second, time.Second, 0, 5)
+		w.note(hello)
+		w.note([]byte{0, 0, 0, 9, 1})
+		answer := frame(17, 0, 1000, 0, 5, size)
+		copy(answer[4+helloHead:], "0123456789abcdef")
+		require.NoError(t, w.feed(answer))
+		require.Len(t, w.told.shakes, 1)
+		assert.Equal(t, want, w.told.shakes[0].Password)
+		assert.False(t, w.told.shakes[0].Whole)
+		_ = w.Close()
+	}
+}
+
 // A handshake that is not answered ends after T; one that is does not.
-func TestWireHandshakeDeadline(t *testing.T) {
+func TestHandshakeDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWired(t)
 		hello, answer := handshakeFrames(8*time.Second, 8*time.Second, 0, 5)
@@ -125,7 +161,7 @@ func TestWireHandshakeDeadline(t *testing.T) {
 
 // What cannot be the answer to a handshake ends the connection, before the
 // client makes room for it, and the reason is kept.
-func TestWireStrangers(t *testing.T) {
+func TestStrangers(t *testing.T) {
 	record := func(kind byte) []byte { return []byte{kind, 3, 3, 0, 2, 2, 70} }
 	_, expired := handshakeFrames(0, 0, 5, 0)
 	_, sound := handshakeFrames(0, time.Second, 5, 5)
@@ -178,19 +214,22 @@ func TestWireStrangers(t *testing.T) {
 				require.GreaterOrEqual(t, length, int32(0), "%s: the client would make room for it", test.name)
 				_, err = io.ReadFull(w, make([]byte, length))
 			}
-			last := w.session.trouble.Load()
 			if test.say == "" {
 				require.NoError(t, err, test.name)
-				require.Nil(t, last, test.name)
+				require.Empty(t, w.told.failed, test.name)
+				require.Len(t, w.told.shakes, 1, test.name)
 				_ = w.Close()
 				continue
 			}
 			require.Error(t, err, test.name)
-			require.NotNil(t, last, test.name)
-			assert.Equal(t, "zk1:2181", last.server)
-			require.ErrorContains(t, last.err, test.say, test.name)
-			require.Nil(t, w.session.connection.Load(), test.name)
-			require.Equal(t, int64(1), w.session.unanswered.Load(), test.name)
+			require.Len(t, w.told.failed, 1, test.name)
+			require.ErrorContains(t, w.told.failed[0], test.say, test.name)
+			stranger := 1
+			if strings.Contains(test.say, "has not answered") {
+				stranger = 0
+			}
+			require.Equal(t, stranger, w.told.strangers, test.name)
+			require.Empty(t, w.told.shakes, test.name)
 			_ = w.Close()
 		}
 	}
@@ -204,78 +243,65 @@ func TestWireStrangers(t *testing.T) {
 	_ = w.Close()
 }
 
-func TestWireContacts(t *testing.T) {
+func TestAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const T = 8 * time.Second
 		hello, answer := handshakeFrames(T, T, 5, 5)
 		const opExists, opPing = 3, 11
 		for _, c := range []struct {
-			name  string
-			send  []byte
-			reply []byte
-			want  bool
+			name        string
+			send, reply []byte
+			op, code    int32 // op 0: nothing is told
+			alive       bool
 		}{
-			{"a request", frame(9, 7, opExists), frame(70, 7, 0, 1, 0), true},
-			{"an error is an answer", frame(9, 7, opExists), frame(0, 7, 0, 1, -101), true},
-			{"a ping", frame(0, xidPing, opPing), frame(0, xidPing, 0, 1, 0), true},
-			{"a watch event", frame(9, 7, opExists), frame(20, xidWatchEvent, 0, 1, 0), false},
-			{"another's answer", frame(9, 7, opExists), frame(0, 8, 0, 1, 0), false},
-			{"authentication", frame(20, 7, opAuth), frame(0, 7, 0, 1, 0), false},
-			{"throttled", frame(9, 7, opExists), frame(0, 7, 0, 1, codeThrottled), false},
+			{"a request", frame(9, 7, opExists), frame(70, 7, 0, 1, 0), opExists, 0, true},
+			{"an error is an answer", frame(9, 7, opExists), frame(0, 7, 0, 1, -101), opExists, -101, true},
+			{"a ping", frame(0, xidPing, opPing), frame(0, xidPing, 0, 1, 0), opPing, 0, true},
+			{"a watch event", frame(9, 7, opExists), frame(20, xidWatchEvent, 0, 1, 0), 0, 0, false},
+			{"another's answer", frame(9, 7, opExists), frame(0, 8, 0, 1, 0), 0, 0, false},
+			{"authentication", frame(20, 7, OpAuth), frame(0, 7, 0, 1, 0), OpAuth, 0, false},
+			{"authentication that is refused", frame(20, 7, OpAuth), frame(0, 7, 0, 1, -115), OpAuth, -115, false},
+			{"throttled", frame(9, 7, opExists), frame(0, 7, 0, 1, codeThrottled), opExists, codeThrottled, false},
 		} {
 			w := newWired(t)
 			w.note(hello)
-			time.Sleep(T) // long after the last answer: the handshake does not count
-			w.note(nil)   // no whole frame
-			w.blind = false
-			w.hello.sent = w.session.now()
-			if err := w.feed(answer); err != nil {
-				t.Fatal(err)
-			}
-			conn := w.session.connection.Load()
-			conn.heard.counts = false
+			require.NoError(t, w.feed(answer))
 			time.Sleep(time.Second)
-			sent := w.session.now()
+			sent := time.Now()
 			w.note(c.send)
 			time.Sleep(time.Second)
-			if err := w.feed(bytes.Clone(c.reply)); err != nil {
-				t.Fatal(err)
-			}
-			got, ok := conn.heard.surelyHeard(time.Hour)
-			if ok != c.want || ok && got != sent {
-				t.Errorf("%s: %v, %v", c.name, got, ok)
+			require.NoError(t, w.feed(bytes.Clone(c.reply)))
+			if c.op == 0 {
+				require.Empty(t, w.told.answers, c.name)
+			} else {
+				want := Answer{Op: c.op, Code: c.code, Sent: sent, Answered: time.Now(), SignOfLife: c.alive}
+				require.Equal(t, []Answer{want}, w.told.answers, c.name)
 			}
 			_ = w.Close()
 		}
-		// What is no whole frame makes the wire blind: nothing is believed.
+		// What is no whole frame makes the Conn blind: nothing is believed.
 		w := newWired(t)
 		w.note(hello)
 		require.NoError(t, w.feed(answer))
-		conn := w.session.connection.Load()
-		conn.heard.counts = false
 		w.note([]byte{0, 0, 0, 9, 1})
 		w.note(frame(0, xidPing, opPing))
 		require.NoError(t, w.feed(frame(0, xidPing, 0, 1, 0)))
-		if _, ok := conn.heard.surelyHeard(time.Hour); ok {
-			t.Error("a blind wire believes")
-		}
+		require.Len(t, w.told.answers, 1)
+		assert.False(t, w.told.answers[0].SignOfLife, "a blind Conn believes")
 		_ = w.Close()
 	})
 }
 
-// Whatever comes in, in whatever pieces, does not disturb the wire; what it
+// Whatever comes in, in whatever pieces, does not disturb the Conn; what it
 // passes on it has not changed.
-func FuzzWire(f *testing.F) {
+func FuzzConn(f *testing.F) {
 	hello, answer := handshakeFrames(time.Second, time.Second, 0, 5)
 	f.Add(append(bytes.Clone(answer), frame(0, xidPing, 0, 1, 0)...), 3)
 	f.Add([]byte{255, 255, 255, 255, 0, 0, 0, 0}, 1)
 	f.Fuzz(func(t *testing.T, data []byte, piece int) {
-		s := newSession(time.Second)
-		s.owned = true
 		client, server := net.Pipe()
 		defer func() { _, _ = client.Close(), server.Close() }()
-		w := s.wrap(client, "zk1:2181")
-		s.wire.Store(w)
+		w := New(client, &events{limit: time.Second})
 		w.note(hello)
 		defer w.deadline.Stop()
 		w.note(frame(0, xidPing, 11))
@@ -288,47 +314,7 @@ func FuzzWire(f *testing.F) {
 			rest = rest[n:]
 		}
 		if !bytes.Equal(before, data) {
-			t.Fatal("the wire changed what it read")
+			t.Fatal("the Conn changed what it read")
 		}
-	})
-}
-
-func TestHosts(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := new(hosts)
-		if err := h.Init(nil); err == nil {
-			t.Fatal("no servers were taken")
-		}
-		if err := h.Init([]string{"a", "b", "c"}); err != nil || h.Len() != 3 {
-			t.Fatal(err, h.Len())
-		}
-		next := func(wantPause bool) string {
-			t.Helper()
-			server, pause := h.Next()
-			if pause != wantPause {
-				t.Fatalf("pause %v before %s", pause, server)
-			}
-			return server
-		}
-		round := map[string]bool{next(false): true, next(false): true, next(false): true}
-		if len(round) != 3 {
-			t.Fatalf("a round of %v", round)
-		}
-		next(true) // a pause after each round
-		next(false)
-		next(false)
-		next(true)
-		h.Connected()
-		next(true) // a connection that did not last
-		h.Connected()
-		time.Sleep(time.Minute)
-		next(false) // one that did
-		if err := h.Init([]string{"only"}); err != nil {
-			t.Fatal(err)
-		}
-		next(false)
-		next(false)
-		next(true)
-		next(true)
 	})
 }

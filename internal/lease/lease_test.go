@@ -1,0 +1,100 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A lease that somebody has seen end stays ended, whatever is renewed after.
+func TestLeaseStaysLapsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := New(NewClock(), NewRule(time.Hour, 0), time.Second)
+		if !l.Valid() || !l.Extend(2*time.Second) || l.Remaining() != 2*time.Second {
+			t.Fatal("a fresh lease is not valid")
+		}
+		if !l.Extend(time.Second) || l.Remaining() != 2*time.Second {
+			t.Fatal("a lease was shortened")
+		}
+		time.Sleep(2*time.Second - time.Nanosecond)
+		if !l.Valid() || l.Context().Err() != nil {
+			t.Fatal("lapsed too early")
+		}
+		time.Sleep(time.Nanosecond)
+		if l.Valid() || l.Extend(time.Hour) || l.Valid() {
+			t.Fatal("a lapsed lease came back")
+		}
+		if !errors.Is(context.Cause(l.Context()), ErrLapsed) {
+			t.Fatal(context.Cause(l.Context()))
+		}
+		l = New(NewClock(), NewRule(time.Hour, 0), time.Hour)
+		l.Revoke(io.EOF)
+		if l.Valid() || l.Extend(2*time.Hour) || !errors.Is(context.Cause(l.Context()), io.EOF) {
+			t.Fatal("a revoked lease is valid")
+		}
+	})
+}
+
+// Readers and the renewing goroutine never disagree about a lapse: once a
+// reader has seen the lease invalid, no later reader sees it valid.
+func TestLeaseUnderContention(t *testing.T) {
+	for range 200 {
+		clock := NewClock()
+		l := New(clock, NewRule(time.Hour, 0), 50*time.Microsecond)
+		var readers sync.WaitGroup
+		for range 4 {
+			readers.Go(func() {
+				lapsed := false
+				for range 400 {
+					valid := l.Valid()
+					if lapsed && valid {
+						t.Error("a lease came back")
+						return
+					}
+					lapsed = lapsed || !valid
+				}
+			})
+		}
+		for range 20 {
+			if !l.Extend(clock.Now() + 50*time.Microsecond) {
+				break
+			}
+		}
+		readers.Wait()
+	}
+}
+
+// A machine that was suspended: the monotonic clock has stood still, and the
+// wall clock has not. Whoever asks first is told, before a Watch has looked.
+func TestLeaseBesideWallClock(t *testing.T) {
+	for _, test := range []struct {
+		moved time.Duration
+		valid bool
+	}{
+		{0, true},
+		{time.Second, true},
+		{-time.Second, true},
+		{time.Second + time.Millisecond, false},
+		{-time.Second - time.Millisecond, false},
+		{8 * time.Hour, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			clock := NewClock()
+			time.Sleep(time.Hour)
+			clock.Skew(test.moved)
+			l := New(clock, NewRule(12*time.Second, 0), 2*time.Hour) // a twelfth is a second
+			require.Equal(t, test.valid, l.Valid(), "%v", test.moved)
+			if !test.valid {
+				require.ErrorIs(t, context.Cause(l.Context()), ErrLapsed)
+			}
+			clock.Skew(-test.moved)
+			require.Equal(t, test.valid, l.Valid(), "once lapsed it stays so: %v", test.moved)
+		})
+	}
+}

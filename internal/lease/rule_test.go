@@ -1,0 +1,201 @@
+package lease
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// server is a follower and the ensemble's leader, as the argument for the
+// lease describes them: requests take time, the follower tells the leader of
+// its clients' signs of life only with its answers to the leader's pings, every
+// half tick, and the leader expires a session T after it last heard of it.
+type server struct {
+	rule  Rule
+	heard Instant   // newest sign of life that the follower knows
+	told  Instant   // newest that the leader knows
+	pings []Instant // when the leader's pings were answered; one each half tick
+}
+
+// at moves the server's time on: every half tick the leader learns what the
+// follower has heard.
+func (s *server) at(t Instant) {
+	for len(s.pings) == 0 || s.pings[len(s.pings)-1]+s.rule.Tick/2 <= t {
+		next := Instant(0)
+		if n := len(s.pings); n > 0 {
+			next = s.pings[n-1] + s.rule.Tick/2
+		}
+		s.pings = append(s.pings, next)
+		s.told = s.heard
+	}
+}
+
+// expires is when the leader ends the session at the earliest.
+func (s *server) expires() Instant { return s.told + s.rule.Timeout }
+
+// A process beats every T/8, is stopped for a while with an answer or a watch
+// event unread in its socket, and goes on: a heartbeat is answered within
+// milliseconds. The lease must never reach past the session's end. The simpler
+// rule, valid until s + T/2 after any answered heartbeat, does: it is the
+// negative control.
+func TestLeaseRuleAfterStop(t *testing.T) {
+	const T, tick = 4 * time.Second, 2 * time.Second
+	rule := NewRule(T, tick)
+	broken := 0
+	for stop := 100 * time.Millisecond; stop < 2*T; stop += 50 * time.Millisecond {
+		for phase := time.Duration(0); phase < tick; phase += 100 * time.Millisecond {
+			s := &server{rule: rule, pings: []Instant{-phase}}
+			heard := newContacts(T)
+			heard.establish(0)
+			now, previous := Instant(0), Instant(-1)
+			var until Instant
+			beat := func() {
+				sent := now
+				s.at(now)
+				now += 2 * time.Millisecond
+				if now >= s.expires() {
+					return // the session is gone: no answer
+				}
+				s.heard = sent
+				heard.add(sent, now)
+				if previous >= 0 {
+					if end, ok := rule.end(heard, previous); ok {
+						until = max(until, end)
+					}
+				}
+				previous = sent
+				// Whatever comes now, the lease ends before the session can.
+				if until > s.expires() {
+					t.Fatalf("stop %v, phase %v: lease until %v, session until %v", stop, phase, until, s.expires())
+				}
+				if simple := sent + T/2; simple > s.expires() {
+					broken++
+				}
+			}
+			pause, _ := rule.pace(2 * time.Millisecond)
+			for range 20 {
+				beat()
+				now += pause
+			}
+			// The session would end at s.expires() if nothing more is heard.
+			now += stop
+			for range 3 {
+				beat()
+				now += time.Millisecond
+			}
+		}
+	}
+	if broken == 0 {
+		t.Fatal("the simpler rule was not caught: the model is too kind")
+	}
+	t.Logf("the simpler rule outlives the session in %d cases", broken)
+}
+
+// The rule by itself.
+func TestLeaseRuleEnd(t *testing.T) {
+	const T = 12 * time.Second
+	rule := NewRule(T, 0)
+	second := time.Second
+	require.Equal(t, T/2, rule.Tick)
+	require.Equal(t, 11*second, rule.Duration())
+	// Half a tick and a hundredth of T, by a clock that is a twelfth too fast.
+	require.Equal(t, 3380*time.Millisecond, rule.pingPeriod())
+	for _, c := range []struct {
+		name        string
+		contacts    []contact
+		established Instant // negative: the handshake does not count
+		previous    Instant
+		want        Instant // 0: no lease
+	}{
+		{"nothing heard", nil, -1, 10 * second, 0},
+		{"only the handshake", nil, 2 * second, 10 * second, 13 * second},
+		{"answered a ping period before", []contact{{6 * second, 6620 * time.Millisecond}}, -1, 10 * second, 17 * second},
+		{"answered a moment too late", []contact{{6 * second, 6620*time.Millisecond + 1}}, -1, 10 * second, 0},
+		{"the newest that is old enough", []contact{{1 * second, 2 * second}, {5 * second, 6 * second}, {8 * second, 9 * second}}, -1, 10 * second, 16 * second},
+		{"the handshake is newer", []contact{{1 * second, 2 * second}}, 4 * second, 10 * second, 15 * second},
+	} {
+		heard := newContacts(T)
+		if c.established >= 0 {
+			heard.establish(c.established)
+		}
+		for _, x := range c.contacts {
+			heard.add(x.sent, x.answered)
+		}
+		got, ok := rule.end(heard, c.previous)
+		if ok != (c.want != 0) || ok && got != c.want {
+			t.Errorf("%s: %v, %v; want %v", c.name, got, ok, c.want)
+		}
+	}
+}
+
+func TestLeaseRuleNext(t *testing.T) {
+	const T = 12 * time.Second
+	rule := NewRule(T, 0)
+	const second, ms = time.Second, time.Millisecond
+	for _, c := range []struct {
+		name     string
+		contacts []contact
+		previous Instant // answered a tenth of a second later
+		answered bool
+		until    Instant
+		now      Instant
+		want     Instant
+	}{
+		{"the first", nil, 0, false, 0, 5 * second, 5 * second},
+		{"in good time", nil, 5 * second, true, 15 * second, 6 * second, 6790 * ms},
+		{"one more makes it", []contact{{1 * second, 1500 * ms}, {5 * second, 5 * second}}, 5 * second, true, 0, 5 * second, 5 * second},
+		{"nothing old enough: when the oldest is", []contact{{4 * second, 4 * second}, {5 * second, 5 * second}}, 5 * second, true, 0, 5 * second, 7380 * ms},
+		{"there is little of a lease: the pace is kept", []contact{{4 * second, 4 * second}, {5 * second, 5 * second}}, 5 * second, true, 6500 * ms, 5100 * ms, 6790 * ms},
+		{"that is now", []contact{{4 * second, 4 * second}, {5 * second, 5 * second}}, 5 * second, true, 0, 8 * second, 8 * second},
+	} {
+		heard := newContacts(T)
+		for _, x := range c.contacts {
+			heard.add(x.sent, x.answered)
+		}
+		assert.Equal(t, c.want, rule.next(heard, c.previous, c.previous+100*ms, c.answered, c.until, c.now), c.name)
+	}
+}
+
+// The slower the answers, the shorter the pause. What the lease stands on must
+// be younger than the lease lasts: that holds up to a delay of somewhat less than
+// a sixth of T, and with a short tick beyond it.
+func TestLeaseRulePace(t *testing.T) {
+	const T = 24 * time.Second
+	for _, c := range []struct {
+		tick, delay time.Duration
+		pause       time.Duration
+		keeps       bool
+	}{
+		{0, 0, 3380 * time.Millisecond, true},
+		{0, T / 32, 2253333334, true},
+		{0, T / 16, 677500000, true},
+		{0, T / 12, 0, true},
+		{0, T / 8, 453333334, true},
+		{0, T * 2 / 13, 37948719, false},
+		{T / 6, 0, 3 * time.Second, true},
+		{T / 6, T / 8, 0, true},
+		{T / 6, T / 6, 0, true},
+		{T / 6, T / 5, 0, false},
+	} {
+		rule := NewRule(T, c.tick)
+		pause, age := rule.pace(c.delay)
+		assert.Equal(t, c.pause, pause, "tick %v, delay %v", c.tick, c.delay)
+		assert.Equal(t, c.keeps, age < rule.Duration(), "tick %v, delay %v: %v old", c.tick, c.delay, age)
+		most := 8 * (pause + c.delay)
+		if c.delay > T/32 {
+			most = 12 * (pause + c.delay)
+		}
+		assert.GreaterOrEqual(t, most, T, "tick %v, delay %v: more heartbeats in T than eight, or twelve", c.tick, c.delay)
+	}
+}
+
+func TestFeasible(t *testing.T) {
+	const T = 12 * time.Second
+	for tick, want := range map[time.Duration]bool{0: true, time.Second: true, T / 2: true, T: true, T + time.Second: false, 2 * T: false} {
+		if got := NewRule(T, tick).Feasible(); got != want {
+			t.Errorf("tick %v: %v", tick, got)
+		}
+	}
+}

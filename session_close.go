@@ -1,0 +1,121 @@
+package election
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+)
+
+// sessionClosing is how far Close has come.
+type sessionClosing struct {
+	loops  sync.WaitGroup // ackWatchers
+	closed chan struct{}  // closed when Close is through
+	err    error          // its result, written before
+}
+
+// Close steps down and closes the Session's candidates and observers, then
+// the connection, if the Session owns it. It returns the errors of those, and
+// ErrCallbackRunning when an OnConnected function has not returned within the
+// session timeout. When it returns nil no callback runs any more and, with an
+// owned connection, no goroutine is left. It waits for StepDownTimeout and two
+// session timeouts at most, as Candidate.Close does, and some seconds for the
+// connection; Shutdown has a bound of yours. A second Close waits for the first
+// and returns the same.
+func (s *Session) Close() error { return s.Shutdown(context.Background()) }
+
+// Shutdown is Close within ctx, one bound for all of it. Call it when the
+// process is told to end, beside Run: that returns when its candidate is
+// closed, which is within ctx as well, and its function has returned. No
+// candidate leads any more before anything is waited for.
+//
+// If ctx ends first, Shutdown returns its error at once. A connection that the
+// Session owns is closed then all the same, and its session with it if a server
+// can be told: ballots are gone, and others may lead, though callbacks of the
+// last term may not have returned. What is still under way goes on in the
+// background, for no longer than Close would; a Close or Shutdown after that
+// waits for it.
+func (s *Session) Shutdown(ctx context.Context) error {
+	s.roster.mu.Lock()
+	if !s.roster.closing {
+		s.roster.closing = true
+		s.roster.publish(s.roster.view) // wakes those who wait for a connection
+		go s.closeAll()
+	}
+	s.roster.mu.Unlock()
+	select {
+	case <-s.closing.closed:
+		return s.closing.err
+	case <-ctx.Done():
+	}
+	s.roster.mu.Lock()
+	hurried := make(map[*Candidate]chan struct{})
+	for m := range s.roster.members {
+		if c, ok := m.(*Candidate); ok {
+			hurried[c] = make(chan struct{})
+			c.inbox.push(hurryCommand{hurried[c]})
+		}
+	}
+	s.roster.mu.Unlock()
+	// The session must not end before they have heard: others may lead from then on.
+	// Their loops wait for nobody, so this is at once.
+	for c, taken := range hurried {
+		select {
+		case <-taken:
+		case <-c.done:
+		}
+	}
+	if s.owned {
+		s.client.quitting.Store(true) // whatever connection comes now comes too late
+		s.help(s.client.close)
+	}
+	return fmt.Errorf("election: shut down: %w", contextError(ctx))
+}
+
+// closeAll is what Close and Shutdown wait for.
+func (s *Session) closeAll() {
+	defer close(s.closing.closed)
+	s.roster.mu.Lock()
+	members := make([]member, 0, len(s.roster.members))
+	for m := range s.roster.members {
+		members = append(members, m)
+	}
+	hooks := s.roster.hooks
+	s.roster.hooks = nil
+	s.roster.mu.Unlock()
+
+	var errs []error
+	results := make(chan error, len(members))
+	for _, m := range members {
+		go func() { results <- m.Close() }()
+	}
+	for range members {
+		errs = append(errs, <-results)
+	}
+	s.closing.loops.Wait()
+	s.inbox.push(sessionQuit{})
+	<-s.done
+	limit := s.Timeout()
+	for _, h := range hooks {
+		go func() {
+			if h.queue.close(limit, true) {
+				results <- nil
+			} else {
+				results <- fmt.Errorf("%w in %v: OnConnected", ErrCallbackRunning, limit)
+			}
+		}()
+	}
+	for range hooks {
+		errs = append(errs, <-results)
+	}
+	if err := s.look().err; errors.Is(err, errOwnerClosed) {
+		errs = append(errs, err)
+	}
+	if s.owned {
+		s.client.quitting.Store(true) // whatever connection comes now comes too late
+		s.client.close()
+		s.unguard()
+		s.helpers.end()
+	}
+	s.closing.err = errors.Join(errs...)
+}

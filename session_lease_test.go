@@ -1,0 +1,94 @@
+package election
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zkelection/election/internal/lease"
+)
+
+// onConnection is a connection of a session, with what a handshake tells.
+func onConnection(timeout time.Duration) *connection {
+	return &connection{Connection: lease.NewConnection(timeout, 0)}
+}
+
+// A handshake that grants less is answered while a heartbeat of the connection
+// before is evaluated: neither the lease that there is nor a new one outlives it.
+func TestLeaseBesideHandshake(t *testing.T) {
+	for _, lapsed := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSession(12 * time.Second)
+			s.owned = true
+			l := &sessionLoop{Session: s, view: sessionView{inc: &incarnation{}}}
+			l.view.inc.lease.Store(lease.New(s.clock, s.rule(), time.Second))
+			if lapsed {
+				time.Sleep(time.Second)
+			}
+			on, newer := onConnection(12*time.Second), onConnection(4*time.Second)
+			newer.Establish(s.clock.Now(), false)
+			sure := s.clock.Now() + newer.Duration()
+			s.client.connection.Store(newer)
+			l.renew(on, s.clock.Now()+on.Duration())
+			assert.Equal(t, sure, l.view.inc.lease.Load().Until(), "lapsed %v", lapsed)
+		})
+	}
+}
+
+// A jump of the clock ends the lease, and nothing that was heard before counts.
+func TestJumpEndsLease(t *testing.T) {
+	for name, found := range map[string]lease.Jump{
+		"none":                 {},
+		"the wall clock":       {Wall: true},
+		"a suspension":         {Suspended: time.Second},
+		"a suspension by both": {Wall: true, Suspended: time.Second},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSession(12 * time.Second)
+			l := &sessionLoop{Session: s, view: sessionView{inc: &incarnation{}}}
+			current := lease.New(s.clock, s.rule(), time.Hour)
+			l.view.inc.lease.Store(current)
+			on := onConnection(12 * time.Second)
+			s.client.connection.Store(on)
+			time.Sleep(10 * time.Second)
+			on.Heard(5*time.Second, 5*time.Second)
+			l.heartbeats.Answered(on.Connection, 9*time.Second, 9*time.Second)
+			if found.Found() {
+				s.clock.Jump()
+			}
+			l.clockJumped(found)
+			assert.Equal(t, !found.Found(), current.Valid(), name)
+			_, heard := on.SurelyHeard(s.clock.Now())
+			assert.Equal(t, !found.Found(), heard, name)
+			if found.Found() {
+				require.ErrorIs(t, context.Cause(current.Context()), ErrLeaseLapsed)
+			}
+			on.Establish(s.clock.Now(), true)
+			_, paired := l.heartbeats.Answered(on.Connection, s.clock.Now(), s.clock.Now())
+			assert.Equal(t, !found.Found(), paired, "%s: the next heartbeat is not the first", name)
+		})
+	}
+}
+
+// A machine that was suspended, through a candidate, and without what the loop
+// would find.
+func TestIsLeaderAfterSuspension(t *testing.T) {
+	withSession(t, func(t *testing.T, _ *trial, s *Session) {
+		c, err := NewCandidate(s, electionName, nil)
+		require.NoError(t, err)
+		causes := make(chan error, 1)
+		c.OnStepDown(func(_ context.Context, _ Term, cause error) { causes <- cause })
+		_, err = c.Campaign(t.Context())
+		require.NoError(t, err)
+		require.True(t, c.IsLeader())
+		s.clock.Skew(time.Hour) // as if the wall clock had gone on for an hour
+		require.False(t, c.IsLeader())
+		_, leads := c.Term()
+		assert.False(t, leads)
+		require.ErrorIs(t, <-causes, ErrLeaseLapsed)
+	})
+}
