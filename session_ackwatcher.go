@@ -74,21 +74,31 @@ type ackWatcher struct {
 	last    *lastError // of its reads
 	refusal error      // the last one was refused
 
-	former <-chan struct{} // closes when the ackWatcher before this one has ended; or nil
-	done   chan struct{}   // closed when this one has
+	former *ackWatcher   // the one before, while it has not left its watch behind; or nil
+	done   chan struct{} // closed when this one has
 
 	mu    sync.Mutex
 	subs  map[*subscription]struct{}
 	begun int  // reads begun
-	gone  bool // guarded by session.roster.mu as well: it takes both to change it
+	ended bool // its goroutine has
+	gone  bool // it ends; guarded by roster.mu as well: it takes both to change it
 }
 
-// ackRead is the end of a read.
+// ackRequest is what a helper is to read. It does not change.
+type ackRequest struct {
+	inc     *incarnation
+	count   int  // which read this is
+	arm     bool // a watch is to be armed
+	lasting bool // and stay when there is a leader
+	expect  bool // a leader is expected
+	newest  int64
+}
+
+// ackRead is what it has read.
 type ackRead struct {
-	inc   *incarnation
-	count int // which read this is
+	ackRequest
 	node  *node
-	watch <-chan zk.Event // newly armed, or nil
+	watch <-chan zk.Event // newly armed, or nil; it may be there beside an error
 	err   error
 }
 
@@ -98,10 +108,9 @@ func (s *Session) subscribe(path string, sub *subscription) {
 	defer s.roster.mu.Unlock()
 	f := s.roster.ackWatchers[path]
 	if f == nil || f.gone {
-		former := f
-		f = &ackWatcher{session: s, path: path, inbox: newInbox(), last: &lastError{logger: s.logger}, done: make(chan struct{}), subs: make(map[*subscription]struct{})}
-		if former != nil {
-			f.former = former.done
+		f = &ackWatcher{
+			session: s, path: path, inbox: newInbox(), last: &lastError{logger: s.logger},
+			former: f, done: make(chan struct{}), subs: make(map[*subscription]struct{}),
 		}
 		if !s.roster.closing {
 			s.roster.ackWatchers[path] = f
@@ -118,7 +127,7 @@ func (s *Session) subscribe(path string, sub *subscription) {
 }
 
 func (f *ackWatcher) unsubscribe(sub *subscription) {
-	// In the order of subscribe, so that nobody joins a ackWatcher that is ending.
+	// In the order of subscribe, so that nobody joins an ackWatcher that is ending.
 	f.session.roster.mu.Lock()
 	defer f.session.roster.mu.Unlock()
 	f.mu.Lock()
@@ -147,8 +156,8 @@ func (f *ackWatcher) Close() error {
 
 func (f *ackWatcher) run() {
 	defer f.end()
-	if f.former != nil {
-		<-f.former // or its watch would be armed a second time
+	if !f.awaitFormer() {
+		return
 	}
 	f.timer = time.NewTimer(f.session.relook())
 	defer f.timer.Stop()
@@ -158,10 +167,8 @@ func (f *ackWatcher) run() {
 		select {
 		case <-f.inbox.signal:
 			for _, message := range f.inbox.take() {
-				if m, ok := message.(ackRead); ok {
-					f.reading = false
-					f.take(m)
-				}
+				f.reading = false
+				f.take(message.(ackRead))
 			}
 		case event := <-f.watch:
 			f.fired(event)
@@ -172,17 +179,85 @@ func (f *ackWatcher) run() {
 	}
 }
 
-// end leaves the watch to whoever follows next.
-func (f *ackWatcher) end() {
-	if f.watch != nil {
-		f.session.watches.add(f.inc, f.path, f.watch)
+// awaitFormer waits until the one before has left its watch, or it would be armed a
+// second time. It reports whether this one is still needed then.
+func (f *ackWatcher) awaitFormer() bool {
+	for f.former != nil {
+		select {
+		case <-f.former.done:
+			f.former = nil
+		case <-f.inbox.signal:
+			f.mu.Lock()
+			gone := f.gone
+			f.mu.Unlock()
+			if gone {
+				return false
+			}
+		}
 	}
+	return true
+}
+
+// end leaves the watch to whoever is interested next. A read that is under way may
+// bring another one: then it is its end that is waited for.
+func (f *ackWatcher) end() {
+	f.leaveWatch(f.inc, f.watch)
+	f.mu.Lock()
+	f.ended = true
+	f.mu.Unlock()
+	for _, message := range f.inbox.take() {
+		m := message.(ackRead)
+		f.reading = false
+		f.leaveWatch(m.inc, m.watch)
+	}
+	if !f.reading {
+		f.over()
+	}
+}
+
+// readDone takes the end of a read to the loop, or does what is left to do behind
+// its end.
+func (f *ackWatcher) readDone(m ackRead) {
+	f.mu.Lock()
+	ended := f.ended
+	if !ended {
+		f.inbox.push(m)
+	}
+	f.mu.Unlock()
+	if ended {
+		f.leaveWatch(m.inc, m.watch)
+		f.over()
+	}
+}
+
+// leaveWatch keeps a watch that this one has no use for now: the client cannot give
+// it back.
+func (f *ackWatcher) leaveWatch(inc *incarnation, watch <-chan zk.Event) {
+	if watch != nil {
+		f.session.watches.add(inc, f.path, watch)
+	}
+}
+
+// over lets the next one begin, or has it wait for the one before this.
+func (f *ackWatcher) over() {
 	f.session.roster.mu.Lock()
 	defer f.session.roster.mu.Unlock()
-	if f.session.roster.ackWatchers[f.path] == f {
-		delete(f.session.roster.ackWatchers, f.path)
+	if all := f.session.roster.ackWatchers; all[f.path] == f {
+		delete(all, f.path)
+		if f.former != nil && !f.former.isOver() {
+			all[f.path] = f.former
+		}
 	}
 	close(f.done)
+}
+
+func (f *ackWatcher) isOver() bool {
+	select {
+	case <-f.done:
+		return true
+	default:
+		return false
+	}
 }
 
 func (f *ackWatcher) fired(event zk.Event) {
@@ -227,8 +302,10 @@ func (f *ackWatcher) step(ctx context.Context) bool {
 		f.begun++
 		count := f.begun
 		f.mu.Unlock()
-		expect := f.expect
-		f.session.help(func() { f.inbox.push(f.ask(ctx, view.inc, count, arm, lasting, expect)) })
+		request := ackRequest{view.inc, count, arm, lasting, f.expect, f.newest}
+		if !f.session.help(func() { f.readDone(request.ask(ctx, f.session, f.path)) }) {
+			f.reading = false // the Session is at its end
+		}
 	}
 	return true
 }
@@ -270,29 +347,30 @@ func (f *ackWatcher) inform() (lasting, waiting, gone bool) {
 // requests as there can be: a present node is watched by reading it, an absent
 // one by asking whether it exists; a read of an absent node leaves no watch.
 // Those who wait for one leader only need a watch while there is none.
-func (f *ackWatcher) ask(ctx context.Context, inc *incarnation, count int, arm, lasting, expect bool) (result ackRead) {
-	result.inc, result.count = inc, count
-	result.err = f.session.do(ctx, func(conn *zk.Conn) (err error) {
+func (r ackRequest) ask(ctx context.Context, s *Session, path string) (result ackRead) {
+	result.ackRequest = r
+	result.err = s.do(ctx, func(conn *zk.Conn) (err error) {
+		arm := r.arm
 		if arm {
-			// A ackWatcher before this one may have left its watch.
-			if watch := f.session.watches.reuse(inc, f.path); watch != nil {
-				f.session.watches.remove(f.path)
+			// An ackWatcher before this one may have left its watch.
+			if watch := s.watches.reuse(r.inc, path); watch != nil {
+				s.watches.remove(path)
 				result.watch, arm = watch, false
 			}
 		}
 		var armed <-chan zk.Event
-		result.node, armed, err = readAck(conn, f.path, arm, lasting, expect)
+		result.node, armed, err = readAck(conn, path, arm, r.lasting, r.expect)
 		if armed != nil {
 			result.watch = armed
 		}
-		if err == nil && result.node != nil && result.node.stat.Czxid < f.newest {
+		if err == nil && result.node != nil && result.node.stat.Czxid < r.newest {
 			// A server that lags behind: the node has been replaced since.
-			if _, err := conn.Sync(f.path); err != nil {
+			if _, err := conn.Sync(path); err != nil {
 				return err
 			}
-			result.node, err = readNode(conn, f.path)
+			result.node, err = readNode(conn, path)
 		}
-		if err == nil && conn.SessionID() != inc.id {
+		if err == nil && conn.SessionID() != r.inc.id {
 			return errUncertain
 		}
 		return err
@@ -341,6 +419,7 @@ func (f *ackWatcher) take(m ackRead) {
 		return // of a session that is no more
 	}
 	if m.err != nil {
+		f.leaveWatch(m.inc, m.watch) // the next read finds it there
 		f.hold = true
 		if isPermanent(m.err) {
 			if f.last.first(fmt.Errorf("read: %w", m.err)) {

@@ -76,6 +76,9 @@ type trouble struct {
 	err    error
 }
 
+// errNotAnswered is of an attempt that goes on.
+var errNotAnswered = errors.New("it has not answered yet")
+
 // open makes a new client. Events of a client that was replaced are ignored.
 func (s *Session) open() error {
 	s.client.mu.Lock()
@@ -96,6 +99,10 @@ func (s *Session) open() error {
 			// The client leaves the connection of an expired session open.
 			if former := s.client.newest.Load(); former != nil && current() {
 				_ = former.Close()
+			}
+			// Until something is known the first attempt is all that there is to say.
+			if current() {
+				s.signs.trouble.CompareAndSwap(nil, &trouble{address, errNotAnswered})
 			}
 			c, err := dial(network, address, timeout)
 			if err != nil {

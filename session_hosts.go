@@ -33,7 +33,7 @@ var _ zk.HostProvider = (*hosts)(nil)
 // Init takes the servers.
 func (h *hosts) Init(servers []string) error {
 	if len(servers) == 0 {
-		return errors.New("election: no servers given")
+		return errors.New("no servers given")
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -80,38 +80,73 @@ func checkServers(servers []string) ([]string, error) {
 	}
 	checked := make([]string, len(servers))
 	for i, server := range servers {
-		server = strings.TrimSpace(server)
-		if err := checkServer(server); err != nil {
-			return nil, fmt.Errorf("server %d of %d, %q: %w", i+1, len(servers), servers[i], err)
+		var err error
+		if checked[i], err = checkServer(strings.TrimSpace(server)); err != nil {
+			return nil, fmt.Errorf("server %d of %d, %q: %w", i+1, len(servers), server, err)
 		}
-		checked[i] = server
 	}
 	return checked, nil
 }
 
-func checkServer(server string) error {
+// checkServer returns the server, with its port if that has to be named here: the
+// client adds the default port only where there is no colon.
+func checkServer(server string) (string, error) {
 	switch {
 	case server == "":
-		return errors.New(`it is empty: write "host:port"`)
-	case strings.Contains(server, ","):
-		return errors.New("give each server as an element of its own")
+		return "", errors.New(`it is empty: write "host:port"`)
+	case strings.ContainsAny(server, ",;"):
+		return "", errors.New("give each server as an element of its own")
 	case strings.Contains(server, "://"):
-		return errors.New(`it is a URL: write "host:port", and for TLS set SessionOptions.Dialer`)
+		return "", errors.New(`it is a URL: write "host:port", and for TLS set SessionOptions.Dialer`)
 	case strings.Contains(server, "/"):
-		return errors.New(`a path does not belong here: write "host:port", and for a chroot set Root in CandidateOptions and ObserverOptions`)
+		return "", errors.New(`a path does not belong here: write "host:port", and for a chroot set Root in CandidateOptions and ObserverOptions`)
+	case strings.Contains(server, "@"):
+		return "", errors.New(`a user does not belong here: write "host:port", and give credentials in SessionOptions.Auth`)
 	case strings.ContainsFunc(server, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }):
-		return errors.New(`there is a space in it: write "host:port"`)
+		return "", errors.New(`there is a space in it: write "host:port"`)
+	case strings.HasPrefix(server, "[") && strings.HasSuffix(server, "]"):
+		server = net.JoinHostPort(server[1:len(server)-1], strconv.Itoa(zk.DefaultPort))
+	case isNumber(server):
+		return "", errors.New(`it is a port without a host: write "host:port"`)
 	case !strings.Contains(server, ":"):
-		return nil // the port is 2181
+		return server, checkCharacters(server) // the port is 2181
 	}
 	host, port, err := net.SplitHostPort(server)
-	if err != nil {
-		return fmt.Errorf(`%w: write "host:port", and "[address]:port" for an IPv6 address`, err)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf(`%w: write "host:port", and "[address]:port" for an IPv6 address`, err)
+	case host == "":
+		return "", errors.New(`there is no host before the colon: write "host:port"`)
+	case port == "":
+		return "", errors.New(`there is no port behind the colon: write "host:port"`)
+	}
+	if strings.Contains(host, ":") {
+		if _, err := netip.ParseAddr(host); err != nil {
+			return "", errors.New("what stands in brackets is no IPv6 address")
+		}
+	} else if err := checkCharacters(host); err != nil {
+		return "", err
 	}
 	// A name of a port is left to the dialer.
-	number, err := strconv.Atoi(port)
-	if host == "" || port == "" || !errors.Is(err, strconv.ErrSyntax) && (number < 1 || number > 65535) {
-		return errors.New(`write "host:port" with a port from 1 to 65535`)
+	if number, err := strconv.Atoi(port); !errors.Is(err, strconv.ErrSyntax) && (number < 1 || number > 65535) {
+		return "", errors.New(`write "host:port" with a port from 1 to 65535`)
+	}
+	return server, checkCharacters(port)
+}
+
+// isNumber reports whether s is made of digits.
+func isNumber(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r < '0' || r > '9' })
+}
+
+// checkCharacters refuses what no name of a host or port has in it. Names that are
+// not ASCII are left to the dialer.
+func checkCharacters(name string) error {
+	wrong := strings.IndexFunc(name, func(r rune) bool {
+		return r != '-' && r != '.' && r != '_' && !unicode.IsLetter(r) && !unicode.IsDigit(r) && !unicode.IsMark(r)
+	})
+	if wrong >= 0 {
+		return fmt.Errorf(`%.1q does not belong here: write "host:port"`, name[wrong:])
 	}
 	return nil
 }

@@ -124,9 +124,23 @@ func TestConnectArguments(t *testing.T) {
 		{[]string{"a\x00:1"}, time.Second, 0, "space"},
 		{[]string{"::1"}, time.Second, 0, "[address]:port"},
 		{[]string{"::1:2181"}, time.Second, 0, "[address]:port"},
-		{[]string{"[::1]"}, time.Second, 0, "[address]:port"},
-		{[]string{"a:"}, time.Second, 0, "port"},
-		{[]string{":2181"}, time.Second, 0, "port"},
+		{[]string{"[::1]"}, time.Second, 0, ""},
+		{[]string{"[fe80::1%eth0]:2181"}, time.Second, 0, ""},
+		{[]string{"[]"}, time.Second, 0, "no host"},
+		{[]string{"[::1]x"}, time.Second, 0, "[address]:port"},
+		{[]string{"[a:b]:1"}, time.Second, 0, "no IPv6 address"},
+		{[]string{"zk1;zk2"}, time.Second, 0, "an element of its own"},
+		{[]string{"zk1:2181;2182"}, time.Second, 0, "an element of its own"},
+		{[]string{"user@zk1:2181"}, time.Second, 0, "SessionOptions.Auth"},
+		{[]string{"2181"}, time.Second, 0, "a port without a host"},
+		{[]string{"zk1?x"}, time.Second, 0, `"?" does not belong here`},
+		{[]string{"zk1#2181"}, time.Second, 0, `"#" does not belong here`},
+		{[]string{"zk1:2181?x"}, time.Second, 0, `"?" does not belong here`},
+		{[]string{"zk_1.example:client-port"}, time.Second, 0, ""},
+		{[]string{"überall.example:2181"}, time.Second, 0, ""},
+		{[]string{"a:"}, time.Second, 0, "no port behind the colon"},
+		{[]string{":2181"}, time.Second, 0, "no host before the colon"},
+		{[]string{":"}, time.Second, 0, "no host before the colon"},
 		{[]string{"a:0"}, time.Second, 0, "65535"},
 		{[]string{"a:65536"}, time.Second, 0, "65535"},
 		{[]string{"a:99999999999999999999"}, time.Second, 0, "65535"},
@@ -160,7 +174,7 @@ func TestServersTrimmed(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		asked := make(map[string]bool)
 		var mu sync.Mutex
-		s, err := election.Connect([]string{"a:2181", " b:2181", "c\n"}, 4*time.Second, &election.SessionOptions{
+		s, err := election.Connect([]string{"a:2181", " b:2181", "c\n", "[::1]"}, 4*time.Second, &election.SessionOptions{
 			Logger: slog.New(slog.DiscardHandler),
 			Dialer: func(_, address string, _ time.Duration) (net.Conn, error) {
 				mu.Lock()
@@ -174,7 +188,7 @@ func TestServersTrimmed(t *testing.T) {
 		time.Sleep(time.Minute)
 		mu.Lock()
 		defer mu.Unlock()
-		assert.Equal(t, map[string]bool{"a:2181": true, "b:2181": true, "c:2181": true}, asked)
+		assert.Equal(t, map[string]bool{"a:2181": true, "b:2181": true, "c:2181": true, "[::1]:2181": true}, asked)
 	})
 }
 
@@ -319,6 +333,35 @@ func TestServerThatNeverAnswers(t *testing.T) {
 		require.ErrorContains(t, err, "the last was front:80: it has not answered the handshake in 4s")
 		assert.NotContains(t, err.Error(), "closed")
 	})
+}
+
+// The first line about an outage names a server, though nothing has come of the
+// first attempt yet; so does the error of a wait.
+func TestFirstOutageLineNamesServer(t *testing.T) {
+	const T = 4 * time.Second
+	for name, takes := range map[string]time.Duration{"slow handshake": T / 4, "slow connection": 10 * T} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				var log logBuffer
+				s, err := election.Connect([]string{"far:2181"}, T, &election.SessionOptions{
+					Logger: slog.New(slog.NewTextHandler(&log, nil)),
+					Dialer: func(string, string, time.Duration) (net.Conn, error) {
+						time.Sleep(takes)
+						ours, theirs := net.Pipe()
+						go func() { _, _ = io.Copy(io.Discard, theirs) }()
+						return ours, nil
+					},
+				})
+				require.NoError(t, err)
+				defer s.Close()
+				ctx, cancel := context.WithTimeout(context.Background(), T+1)
+				defer cancel()
+				require.ErrorContains(t, s.AwaitConnected(ctx), "the last was far:2181: it has not answered yet")
+				synctest.Wait()
+				assert.Contains(t, log.String(), `msg="election: no server reached" for=4s servers=[far:2181] server=far:2181 error="it has not answered yet"`)
+			})
+		})
+	}
 }
 
 // frames keeps what a client writes on each of its connections.

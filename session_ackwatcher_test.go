@@ -1,0 +1,78 @@
+package election
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zkelection/election/testutil"
+)
+
+// A read that failed behind its watch leaves the watch to the next read: the client
+// cannot give it back, and it would be armed again with each try.
+func TestWatchOfFailedReadIsKept(t *testing.T) {
+	s := newSession(4 * time.Second)
+	inc := &incarnation{id: 1, ctx: context.Background()}
+	f := &ackWatcher{session: s, path: "/e/leader_ack", inbox: newInbox(), inc: inc, timer: time.NewTimer(time.Hour), last: &lastError{logger: s.logger}}
+	defer f.timer.Stop()
+	for _, err := range []error{zk.ErrConnectionClosed, zk.ErrNoAuth} {
+		watch := make(<-chan zk.Event)
+		f.take(ackRead{ackRequest: ackRequest{inc: inc}, watch: watch, err: err})
+		assert.Equal(t, watch, s.watches.reuse(inc, f.path), "%v", err)
+	}
+}
+
+// Whoever loses interest while a read is under way, and comes back, does not leave
+// a watch behind each time.
+func TestWatchOfReadUnderWayIsKept(t *testing.T) {
+	withSession(t, func(t *testing.T, w *trial, s *Session) {
+		require.NoError(t, s.AwaitConnected(t.Context()))
+		o, err := NewObserver(s, electionName, nil)
+		require.NoError(t, err)
+		synctest.Wait()
+		before := w.srv.Watches()
+		release := make(chan struct{})
+		cancel := w.srv.Control(testutil.OpExists, func(*testutil.Request) testutil.Action { return testutil.Hold(release) })
+		for range 5 {
+			end := o.OnLeaderAck(func(Leader) {})
+			synctest.Wait() // its read is under way, or it waits for the one before
+			end()
+			synctest.Wait()
+		}
+		close(release)
+		cancel()
+		synctest.Wait()
+		o.OnLeaderAck(func(Leader) {})
+		synctest.Wait()
+		assert.Equal(t, 1, w.srv.Watches()-before)
+		s.roster.mu.Lock()
+		assert.Len(t, s.roster.ackWatchers, 1)
+		s.roster.mu.Unlock()
+	})
+}
+
+// A Session closes although a read of an ackWatcher that has ended is under way,
+// and another waits for that.
+func TestCloseBesideReadUnderWay(t *testing.T) {
+	withSession(t, func(t *testing.T, w *trial, s *Session) {
+		require.NoError(t, s.AwaitConnected(t.Context()))
+		o, err := NewObserver(s, electionName, nil)
+		require.NoError(t, err)
+		release := make(chan struct{})
+		defer w.srv.Control(testutil.OpExists, func(*testutil.Request) testutil.Action { return testutil.Hold(release) })()
+		end := o.OnLeaderAck(func(Leader) {})
+		synctest.Wait()
+		end()
+		o.OnLeaderAck(func(Leader) {})
+		synctest.Wait()
+		began := time.Now()
+		require.NoError(t, s.Close())
+		assert.Less(t, time.Since(began), s.Timeout()/2) // the client itself takes a second
+		close(release)
+	})
+}
