@@ -8,6 +8,7 @@ type call struct {
 	op        Op
 	body      []byte
 	action    Action
+	clock     float64 // of a new session's client
 }
 
 func (k *call) decode(frame []byte) {
@@ -34,8 +35,11 @@ func (k *call) handle(controls []*control, session int64) bool {
 		}
 	}
 	s := c.srv
+	if k.handshake && session == 0 {
+		k.clock = s.clockOfClient()
+	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	if k.action.kind == actWait {
 		s.spawn(func() {
 			if k.action.wait(c.done) {
@@ -51,7 +55,7 @@ func (k *call) handle(controls []*control, session int64) bool {
 func (k *call) resume() {
 	k.c.srv.mu.Lock()
 	finished := k.run()
-	k.c.srv.mu.Unlock()
+	k.c.srv.unlock()
 	if finished {
 		k.c.drain()
 	}
@@ -104,7 +108,7 @@ func (k *call) proceed() bool {
 			if k.action.wait(c.done) {
 				s.mu.Lock()
 				c.held--
-				s.mu.Unlock()
+				s.unlock()
 				c.poke()
 			}
 		})
@@ -169,7 +173,7 @@ func (k *call) park() {
 		s.mu.Lock()
 		for !k.ready() && !c.dead {
 			changed := s.changed
-			s.mu.Unlock()
+			s.unlock()
 			select {
 			case <-changed:
 			case <-c.done:
@@ -181,7 +185,7 @@ func (k *call) park() {
 		}
 		c.parked = false
 		finished := c.dead || k.proceed()
-		s.mu.Unlock()
+		s.unlock()
 		if finished {
 			c.drain()
 		}

@@ -20,7 +20,14 @@ func (s *Server) runClock() {
 		}
 		s.mu.Lock()
 		next := s.advance()
-		s.mu.Unlock()
+		for s.pulseUnknown() {
+			s.unlock()
+			delay := s.pingDelay()
+			s.mu.Lock()
+			s.delayPulse(delay)
+			next = s.advance()
+		}
+		s.unlock()
 		timer.Stop()
 		if next >= 0 {
 			timer.Reset(time.Duration(next)*time.Millisecond - time.Since(s.began))

@@ -63,7 +63,7 @@ type connStats struct {
 func (m *member) serve(nc net.Conn) bool {
 	s := m.srv
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	if s.closed || m.down() {
 		return false
 	}
@@ -86,7 +86,7 @@ func (m *member) serve(nc net.Conn) bool {
 		c.readFrames()
 		<-written
 		s.mu.Lock()
-		defer s.mu.Unlock()
+		defer s.unlock()
 		delete(s.conns, c)
 	})
 	return true
@@ -97,13 +97,13 @@ func (c *conn) readFrames() {
 	err := c.readAll()
 	s := c.srv
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	c.ended = true
 	if c.isolated() {
 		return // the end has not been heard of
 	}
 	if err != nil && !c.dead {
-		s.log.Warn("connection closed", "client", c.remote, "session", sessionName(c.session), "error", err)
+		s.logWarn("connection closed", "client", c.remote, "session", sessionName(c.session), "error", err)
 	}
 	c.kill(err != nil) // it is the server that ends it then
 }
@@ -157,7 +157,7 @@ func (c *conn) receive(frame []byte, first bool) error {
 	s := c.srv
 	s.mu.Lock()
 	if c.dead {
-		s.mu.Unlock()
+		s.unlock()
 		return nil
 	}
 	c.stats.received++
@@ -171,7 +171,7 @@ func (c *conn) receive(frame []byte, first bool) error {
 	c.inbox = append(c.inbox, frame)
 	mine := !c.busy
 	c.busy = true
-	s.mu.Unlock()
+	s.unlock()
 	if mine {
 		c.drain()
 	}
@@ -193,7 +193,7 @@ func (c *conn) drain() {
 			if c.ended && !c.isolated() {
 				c.kill(false)
 			}
-			s.mu.Unlock()
+			s.unlock()
 			return
 		}
 		frame := c.inbox[0]
@@ -207,7 +207,7 @@ func (c *conn) drain() {
 		if k.handshake {
 			session = c.claimed
 		}
-		s.mu.Unlock()
+		s.unlock()
 		if !k.handle(controls, session) {
 			return
 		}
@@ -304,13 +304,13 @@ func (c *conn) write() {
 			c.out = nil
 		}
 		over := c.dead && open
-		s.mu.Unlock()
+		s.unlock()
 		switch {
 		case !blocked && len(out) > 0:
 			if _, err := c.nc.Write(out); err != nil {
 				s.mu.Lock()
 				c.kill(false)
-				s.mu.Unlock()
+				s.unlock()
 			}
 		case over:
 			return

@@ -143,11 +143,11 @@ type control struct {
 func (s *Server) Control(op Op, fn func(*Request) Action) (cancel func()) {
 	k := &control{op, fn}
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	s.controls = append(slices.Clone(s.controls), k)
 	return func() {
 		s.mu.Lock()
-		defer s.mu.Unlock()
+		defer s.unlock()
 		s.controls = slices.DeleteFunc(slices.Clone(s.controls), func(other *control) bool { return other == k })
 	}
 }
@@ -157,7 +157,7 @@ func (s *Server) Control(op Op, fn func(*Request) Action) (cancel func()) {
 // occurred are missing. OpNotification counts the watch events sent.
 func (s *Server) Counts() map[Op]int64 {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	counts := make(map[Op]int64, len(s.counts))
 	for op, n := range s.counts {
 		counts[op] = n
@@ -168,7 +168,7 @@ func (s *Server) Counts() map[Op]int64 {
 // ResetCounts begins counting at zero again.
 func (s *Server) ResetCounts() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	clear(s.counts)
 }
 

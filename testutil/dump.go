@@ -13,7 +13,7 @@ import (
 // may change.
 func (s *Server) Dump() string {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	var w strings.Builder
 	fmt.Fprintf(&w, "zxid 0x%x, %d nodes, %d sessions\n", s.tree.lastZxid, s.tree.count()-1, len(s.sessions))
 	if s.isolatedAll > 0 {

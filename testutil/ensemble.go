@@ -30,7 +30,7 @@ func (s *Server) Member(i int) Member { return Member{s.members[i]} }
 // Leader is the index of the member that leads, -1 while none does.
 func (s *Server) Leader() int {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	return slices.Index(s.members, s.leader)
 }
 
@@ -40,7 +40,7 @@ func (m Member) Addr() string { return m.m.Addr() }
 // Addr does not change once the server has been made.
 func (m *member) Addr() string {
 	m.srv.mu.Lock()
-	defer m.srv.mu.Unlock()
+	defer m.srv.unlock()
 	return m.addr
 }
 
@@ -57,7 +57,7 @@ func (m Member) Dialer() zk.Dialer {
 func (m Member) Stop() {
 	s := m.m.srv
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	if m.m.down() || s.closed {
 		return
 	}
@@ -81,7 +81,7 @@ func (m Member) Stop() {
 func (m Member) Start() error {
 	s := m.m.srv
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	if !m.m.down() {
 		return nil
 	}
@@ -93,7 +93,7 @@ func (m Member) Start() error {
 func (m Member) CutOff() {
 	s := m.m.srv
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	if m.m.cutAt >= 0 || s.closed {
 		return
 	}
@@ -108,7 +108,7 @@ func (m Member) CutOff() {
 func (m Member) Heal() {
 	s := m.m.srv
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	if m.m.cutAt < 0 || s.closed {
 		return
 	}
@@ -135,7 +135,7 @@ func (m Member) Heal() {
 func (m Member) Lag() {
 	s := m.m.srv
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	if s.closed || m.m.lagging {
 		return
 	}
@@ -147,7 +147,7 @@ func (m Member) Lag() {
 func (m Member) CatchUp() {
 	s := m.m.srv
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	if s.closed || !m.m.lagging {
 		return
 	}

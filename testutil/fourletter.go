@@ -39,7 +39,7 @@ func isFourLetterWord(word string) bool {
 func (c *conn) answerWord(word string) {
 	s := c.srv
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	var w strings.Builder
 	switch {
 	case !c.m.serving() && word == "isro":

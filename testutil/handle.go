@@ -19,12 +19,12 @@ func (k *call) connect() bool {
 	password := d.bytes()
 	hasReadOnly := len(d.b) > 0
 	if d.err != nil {
-		s.log.Warn("malformed handshake", "client", c.remote, "error", d.err)
+		s.logWarn("malformed handshake", "client", c.remote, "error", d.err)
 		c.kill(false)
 		return true
 	}
 	if seen > m.tree.lastZxid {
-		s.log.Info("client has seen more than this member", "client", c.remote, "session", sessionName(id))
+		s.logInfo("client has seen more than this member", "client", c.remote, "session", sessionName(id))
 		c.kill(false)
 		return true
 	}
@@ -35,15 +35,14 @@ func (k *call) connect() bool {
 	}
 	id = m.nextID
 	m.nextID++
-	clock := s.clientClock()
-	s.sessions[id] = &session{id: id, timeout: timeout, clock: clock, owner: m, expireAt: s.expiry(timeout, clock)}
+	s.sessions[id] = &session{id: id, timeout: timeout, clock: k.clock, owner: m, expireAt: s.expiry(timeout, k.clock)}
 	s.poke()
 	c.session = id
 	m.bySession[id] = c
 	if m != s.leader {
 		m.heard[id] = timeout
 	}
-	s.log.Info("session begins", "session", sessionName(id), "timeout", timeout, "client", c.remote)
+	s.logInfo("session begins", "session", sessionName(id), "timeout", timeout, "client", c.remote)
 	s.commit(&txn{op: OpConnect, zxid: s.nextZxid(), time: s.wallTime(), session: id})
 	return k.whenApplied(func() { c.welcome(hasReadOnly) })
 }
@@ -55,7 +54,7 @@ func (k *call) resumeSession(id int64, password []byte, hasReadOnly bool) {
 	}
 	x := s.sessions[id]
 	if x == nil || string(password) != string(passwordOf(id)) {
-		s.log.Info("no such session", "session", sessionName(id), "client", c.remote)
+		s.logInfo("no such session", "session", sessionName(id), "client", c.remote)
 		c.timeout = 0
 		c.welcome(hasReadOnly)
 		c.kill(true)
@@ -68,7 +67,7 @@ func (k *call) resumeSession(id int64, password []byte, hasReadOnly bool) {
 	}
 	c.session = id
 	m.bySession[id] = c
-	s.log.Info("session resumed", "session", sessionName(id), "client", c.remote)
+	s.logInfo("session resumed", "session", sessionName(id), "client", c.remote)
 	c.welcome(hasReadOnly)
 }
 
@@ -146,7 +145,7 @@ func (k *call) execute() bool {
 // refuseUnknown is the answer to an operation that there is not.
 func (k *call) refuseUnknown() {
 	c := k.c
-	c.srv.log.Warn("operation not known", "op", k.op, "client", c.remote)
+	c.srv.logWarn("operation not known", "op", k.op, "client", c.remote)
 	c.send(newReply(k.xid, -1, codeUnimplemented).frame())
 	c.kill(true)
 }
@@ -169,7 +168,7 @@ func (k *call) authenticate() {
 	err := codeOK
 	switch {
 	case d.err != nil:
-		c.srv.log.Warn("malformed auth", "client", c.remote, "error", d.err)
+		c.srv.logWarn("malformed auth", "client", c.remote, "error", d.err)
 		c.kill(false)
 		return
 	case scheme == "digest" && credentials != nil:
@@ -203,7 +202,7 @@ func (k *call) closeSession() bool {
 	id := c.session
 	// It is closed below, behind the answer.
 	delete(c.m.bySession, id)
-	s.log.Info("session closes", "session", sessionName(id))
+	s.logInfo("session closes", "session", sessionName(id))
 	s.endSession(id)
 	return k.whenApplied(func() {
 		c.reply(k.xid, codeOK, nil)

@@ -29,12 +29,12 @@ func (s *Server) IsolateAll() (heal func()) {
 
 func (s *Server) isolate(begin, end func()) (heal func()) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	begin()
 	healed := false
 	return func() {
 		s.mu.Lock()
-		defer s.mu.Unlock()
+		defer s.unlock()
 		if healed {
 			return
 		}
@@ -81,7 +81,7 @@ func (s *Server) reach(addr string, timeout time.Duration) error {
 	for {
 		s.mu.Lock()
 		open, changed := s.isolatedAll == 0 || s.closed, s.changed
-		s.mu.Unlock()
+		s.unlock()
 		if open {
 			return nil
 		}

@@ -86,19 +86,27 @@ func (s *Server) connected() int {
 	return n
 }
 
-// untilPulse is the time from one of the leader's pings to the next, in
-// milliseconds.
-func (s *Server) untilPulse() int64 {
-	return max(1, s.tick.Milliseconds()/2) + max(0, s.pingDelay().Milliseconds())
+// setPulse says from when the time to the leader's next ping counts. How late that
+// is the clock's goroutine asks, which does not hold the lock meanwhile.
+func (s *Server) setPulse(from int64) {
+	s.pulseFrom, s.nextPulse = from, -1
 }
+
+// delayPulse says how late the next ping is.
+func (s *Server) delayPulse(delay time.Duration) {
+	s.nextPulse = s.pulseFrom + max(1, s.tick.Milliseconds()/2) + max(0, delay.Milliseconds())
+}
+
+// pulseUnknown reports whether nobody has said yet how late the next ping is.
+func (s *Server) pulseUnknown() bool { return len(s.members) > 1 && s.leader != nil && s.nextPulse < 0 }
 
 // pulseIfDue is the leader's ping: the followers that it reaches answer with the
 // sessions that they have heard of since the last one.
 func (s *Server) pulseIfDue(now int64) {
-	if len(s.members) == 1 || now < s.nextPulse {
+	if len(s.members) == 1 || s.nextPulse < 0 || now < s.nextPulse {
 		return
 	}
-	s.nextPulse = now + s.untilPulse()
+	s.setPulse(now)
 	s.relay()
 }
 
@@ -179,7 +187,7 @@ func (s *Server) membersDue(at func(int64)) {
 	if len(s.members) == 1 {
 		return
 	}
-	if s.leader != nil {
+	if s.leader != nil && s.nextPulse >= 0 {
 		at(s.nextPulse)
 	}
 	limit := syncLimit * s.tick.Milliseconds()
@@ -203,9 +211,9 @@ func (s *Server) elect() {
 	if len(s.members) > 1 {
 		s.epoch++
 		s.zxid = s.epoch << 32
-		s.log.Info("member leads", "member", s.leader.index, "epoch", s.epoch)
+		s.logInfo("member leads", "member", s.leader.index, "epoch", s.epoch)
 	}
-	s.nextPulse = s.now() + s.untilPulse()
+	s.setPulse(s.now())
 	for _, x := range s.sessions {
 		s.touch(x, x.timeout)
 		x.owner = s.leader
@@ -251,7 +259,7 @@ func (m *member) giveUp() {
 	clear(m.heard)
 }
 
-func (m *member) log(message string) { m.srv.log.Info(message, "member", m.index) }
+func (m *member) log(message string) { m.srv.logInfo(message, "member", m.index) }
 
 // rejoin lets a member without clients follow the leader, caught up with it.
 func (m *member) rejoin() {
@@ -348,7 +356,7 @@ func (m *member) dial(timeout time.Duration) (net.Conn, error) {
 	m.dials++
 	client := pipeAddr("127.0.0.1:" + strconv.Itoa(m.dials))
 	addr := m.addr
-	m.srv.mu.Unlock()
+	m.srv.unlock()
 	clientEnd, serverEnd := newPipe(client, pipeAddr(addr))
 	if !m.serve(serverEnd) {
 		return nil, refused(addr)

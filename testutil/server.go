@@ -42,17 +42,20 @@ type ServerOptions struct {
 	// every half tick, and only in answer to that do they tell it which sessions
 	// they have heard of. A real one sleeps for half a tick and works after that,
 	// so its pings are always a little late, and each is counted from the one
-	// before. It must not call the Server. Default 1 ms. Without an ensemble there
-	// are no pings.
+	// before. It may call every method of the Server but Close, and is not called
+	// twice at a time. Default 1 ms. Without an ensemble there are no pings.
 	PingDelay func() time.Duration
 	// ClientClock says, for each new session, at what rate its client's clock runs
 	// as compared with the ensemble's, which has to be more than 0: at 11/12 the
 	// client counts 11 seconds while the ensemble counts 12 by which the session
 	// expires. (The time of the process is the client's: it is the session's end
-	// that comes sooner or later.) It must not call the Server. Default 1.
+	// that comes sooner or later.) It may call every method of the Server but Close, and
+	// is not called twice at a time. Default 1.
 	ClientClock func() float64
 	// Logger hears of sessions and members that come and go, and of malformed
-	// requests. Its handler must not call the Server. Default none.
+	// requests, each line as soon as what it tells of has been done. Its handler runs
+	// on a goroutine of the server, or on one that calls it; it gets one line at a
+	// time, and may call every method of the Server but Close. Default none.
 	Logger *slog.Logger
 }
 
@@ -61,8 +64,8 @@ type ServerOptions struct {
 //
 // All state, the tree, the sessions, the watches, what each connection has still
 // to send, is guarded by one mutex. It is held only to compute: never while
-// reading or writing a connection, waiting for anything or calling a control
-// function. So a write and the watch events it causes are one step, no client
+// reading or writing a connection, waiting for anything or calling a function that
+// the test has given. So a write and the watch events it causes are one step, no client
 // can see the one without the other being on its way before, and the goroutines
 // of a synctest bubble are never found blocked on the mutex. An owner goroutine
 // in its place would cost two switches for each request and order nothing better.
@@ -74,7 +77,8 @@ type Server struct {
 	listen                 bool
 	pingDelay              func() time.Duration
 	clientClock            func() float64
-	log                    *slog.Logger
+	clocking               chan struct{} // holds a token while clientClock is called
+	log                    *slog.Logger  // nil for none
 	began                  time.Time
 	members                []*member
 	wake                   chan struct{} // tells the clock that it may have slept too long
@@ -98,7 +102,10 @@ type Server struct {
 	changed     chan struct{} // closed and replaced when a waiting request might go on
 	hanging     int           // writes that wait for the ensemble
 	closed      bool
-	nextPulse   int64
+	lines       []slog.Record // for the Logger, see unlock
+	telling     chan struct{} // nil while nobody tells them, then closed when that is over
+	pulseFrom   int64         // when the leader's last ping was, or its election
+	nextPulse   int64         // -1 while it has not been asked how late that is
 	nextSweep   int64
 }
 
@@ -149,9 +156,6 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 	if o.ClientClock == nil {
 		o.ClientClock = func() float64 { return 1 }
 	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
 	s := &Server{
 		release:     o.Release,
 		super:       o.SuperDigest,
@@ -161,6 +165,7 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 		listen:      !o.NoListen,
 		pingDelay:   o.PingDelay,
 		clientClock: o.ClientClock,
+		clocking:    make(chan struct{}, 1),
 		log:         o.Logger,
 		began:       time.Now(),
 		wake:        make(chan struct{}, 1),
@@ -184,7 +189,7 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 		s.mu.Lock()
 		config := s.tree.nodes["/zookeeper/config"]
 		config.data, config.version, config.mtime = []byte(s.config()), -1, s.wallTime()
-		s.mu.Unlock()
+		s.unlock()
 	}
 	s.running.Go(s.runClock)
 	return s, nil
@@ -197,7 +202,7 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 // closed.
 func (s *Server) Start() error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	return s.start(s.members)
 }
 
@@ -250,7 +255,7 @@ func (s *Server) config() string {
 // for the sessions.
 func (s *Server) Stop() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	s.stop()
 }
 
@@ -263,7 +268,8 @@ func (s *Server) stop() {
 }
 
 // Close stops the server for good. When it returns, all its goroutines have
-// ended. It must not be called from a control function.
+// ended, and the Logger has got its last line. It must not be called from a
+// function that was given to the server: for Control, or in the ServerOptions.
 func (s *Server) Close() {
 	s.mu.Lock()
 	s.stop()
@@ -275,8 +281,14 @@ func (s *Server) Close() {
 		_ = c.nc.Close()
 		c.poke()
 	}
-	s.mu.Unlock()
+	s.unlock()
 	s.running.Wait()
+	s.mu.Lock()
+	telling := s.telling
+	s.unlock()
+	if telling != nil {
+		<-telling
+	}
 }
 
 // Addr is the host and port of the server, of the first member in an ensemble.
@@ -311,7 +323,7 @@ func (s *Server) Dialer() zk.Dialer {
 // DropConnections cuts all connections. The clients can connect again at once.
 func (s *Server) DropConnections() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	for _, m := range s.members {
 		m.dropClients()
 	}
@@ -320,7 +332,7 @@ func (s *Server) DropConnections() {
 // Watches is the number of watches set by all clients.
 func (s *Server) Watches() int {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	n := 0
 	for _, m := range s.members {
 		n += m.watches.size()

@@ -59,6 +59,14 @@ func (s *Server) expiry(timeout int32, clock float64) int64 {
 	return int64(math.Ceil(float64((now+int64(timeout))/tick*tick+tick) * clock))
 }
 
+// clockOfClient is called without the lock. Whoever waits here waits for a channel,
+// which a bubble of synctest sees, and not for a mutex.
+func (s *Server) clockOfClient() float64 {
+	s.clocking <- struct{}{}
+	defer func() { <-s.clocking }()
+	return s.clientClock()
+}
+
 // touch notes that the leader has heard of a session.
 func (s *Server) touch(x *session, timeout int32) {
 	before := x.expireAt
@@ -111,7 +119,7 @@ func (s *Server) expire(now int64) {
 		return cmp.Or(cmp.Compare(a.expireAt, b.expireAt), cmp.Compare(a.id, b.id))
 	})
 	for _, x := range due {
-		s.log.Info("session expired", "session", sessionName(x.id))
+		s.logInfo("session expired", "session", sessionName(x.id))
 		s.endSession(x.id)
 	}
 }
@@ -130,7 +138,7 @@ func (s *Server) endSession(id int64) {
 // really happens see Isolate.
 func (s *Server) ExpireSession(id int64) bool {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	if s.closed || s.sessions[id] == nil {
 		return false
 	}
@@ -160,7 +168,7 @@ func (i SessionInfo) Connected() bool { return i.Addr != "" }
 // Sessions lists the live sessions in the order of their IDs.
 func (s *Server) Sessions() []SessionInfo {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	return s.sessionInfos()
 }
 
