@@ -14,7 +14,7 @@ var (
 	flagDuration = flag.Duration("chaos.duration", 0, "how long TestChaos injects faults, unless -chaos.faults wants more")
 	flagSeed     = flag.Uint64("chaos.seed", 0, "seed of the faults' order, targets and durations; 0 for another each time")
 	flagRolls    = flag.Int("chaos.rolls", 1, "rolling restarts in TestChaos")
-	flagCuts     = flag.Int("chaos.cuts", 1, "rounds of TestFollowerCutOff")
+	flagCuts     = flag.Int("chaos.cuts", 1, "rounds of TestFollowerCutOff; from 2 on TestKilledWhileCutOff is done, too")
 	flagKills    = flag.Int("chaos.kills", 1, "rounds of TestKilledLeader")
 	flagPeers    = flag.Bool("chaos.peers", false, "measure other libraries in TestFollowerCutOff and TestKilledLeader, too")
 	flagStops    = flag.Int("chaos.stops", 3, "rounds of TestStoppedLeaderWithUnreadData")

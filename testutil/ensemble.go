@@ -53,7 +53,9 @@ func (m Member) Dialer() zk.Dialer {
 // Stop kills the member: its connections are cut, and its port refuses new ones.
 // When it led, the others see it at once: they drop their clients, and elect
 // another leader, if they are a majority. When it followed, they go on; a leader
-// that is left without a majority gives up within a tick.
+// that is left without a majority gives up within a tick. Of a member that is cut
+// off the others see nothing: they go on as if it were only that, for 5 ticks from
+// the cut or until it is healed.
 func (m Member) Stop() {
 	s := m.m.srv
 	s.mu.Lock()
@@ -63,16 +65,15 @@ func (m Member) Stop() {
 	}
 	m.m.log("member stopped")
 	m.m.stop()
-	if m.m == s.leader {
-		s.leader = nil
-		for _, other := range s.members {
-			// One that is cut off hears of nothing.
-			if other.connected() && other.serving() {
-				other.giveUp()
-			}
-		}
+	switch {
+	case m.m != s.leader:
+		s.quorumChanged()
+	case m.m.cutAt < 0:
+		s.loseLeader((*member).seesTheEnd)
+	default:
+		s.leader, s.gone = nil, m.m
+		s.quorumChanged()
 	}
-	s.quorumChanged()
 }
 
 // Start ends Stop: the member listens under the address that it had, and serves
@@ -114,6 +115,9 @@ func (m Member) Heal() {
 	}
 	m.m.log("member healed")
 	m.m.cutAt = -1
+	if s.gone == m.m {
+		s.loseLeader((*member).seesTheEnd) // its connections end now
+	}
 	if m.m.serving() && (s.leader == nil || m.m.epoch != s.epoch) {
 		// The leader that it followed was stopped meanwhile, and another may lead by now.
 		m.m.giveUp()

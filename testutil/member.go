@@ -137,33 +137,45 @@ func (s *Server) giveUpMembers(now int64) {
 			m.giveUp()
 		}
 	}
-	if at, ok := s.leaderGivesUpAt(); !ok || now < at {
-		return
+	if at, ok := s.leaderGivesUpAt(); ok && now >= at {
+		s.loseLeader((*member).serving)
 	}
+}
+
+// loseLeader makes the members that notice it drop their clients, and elect.
+func (s *Server) loseLeader(notices func(*member) bool) {
+	s.leader, s.gone = nil, nil
 	for _, m := range s.members {
-		if m.serving() {
+		if notices(m) {
 			m.giveUp()
 		}
 	}
-	s.leader = nil
 	s.quorumChanged()
 }
 
-// leaderGivesUpAt is when the leader will have lost its majority. It counts on a
-// member that is cut off for syncLimit ticks; of one that was stopped it sees the
-// connection end, and it looks at the connections once a tick.
+// seesTheEnd reports whether a member notices at once that the leader's connection to it has
+// ended: nobody sees anything who is cut off.
+func (m *member) seesTheEnd() bool { return m.connected() && m.serving() }
+
+// leaderGivesUpAt is when the leader will have lost its majority, or the majority its
+// leader. It counts on a member that is cut off for syncLimit ticks; of one that was
+// stopped it sees the connection end, unless a cut was in between, and it looks at the
+// connections once a tick.
 func (s *Server) leaderGivesUpAt() (at int64, ok bool) {
+	tick := s.tick.Milliseconds()
+	if s.gone != nil {
+		return s.gone.cutAt + syncLimit*tick, true
+	}
 	if s.leader == nil {
 		return 0, false
 	}
-	tick := s.tick.Milliseconds()
 	var lost []int64
 	for _, m := range s.members {
 		if m == s.leader {
 			continue
 		}
 		var ends []int64
-		if m.down() {
+		if m.down() && !m.cutBefore(m.downAt) && !s.leader.cutBefore(m.downAt) {
 			ends = append(ends, m.downAt+tick)
 		}
 		for _, cut := range []int64{m.cutAt, s.leader.cutAt} {
@@ -182,6 +194,8 @@ func (s *Server) leaderGivesUpAt() (at int64, ok bool) {
 	}
 	return lost[enough-1], true
 }
+
+func (m *member) cutBefore(at int64) bool { return m.cutAt >= 0 && m.cutAt <= at }
 
 func (s *Server) membersDue(at func(int64)) {
 	if len(s.members) == 1 {
@@ -221,10 +235,10 @@ func (s *Server) elect() {
 }
 
 // quorumChanged is called when a member can talk to the others again or not any
-// more. Without a leader a majority elects one; a member that reaches the leader
-// follows it.
+// more. Without a leader a majority elects one, as soon as it knows; a member that
+// reaches the leader follows it.
 func (s *Server) quorumChanged() {
-	if s.leader == nil {
+	if s.leader == nil && s.gone == nil {
 		s.elect()
 	}
 	if s.leader != nil && s.leader.connected() {

@@ -199,6 +199,70 @@ func TestStopWhileCutOff(t *testing.T) {
 			srv.Member(1).Heal()
 			assert.Equal(t, 0, srv.Leader())
 		}},
+		{"the leader, and the others do not see it", 3, func(t *testing.T, srv *Server) {
+			c := openRaw(t, srv.Member(1), 40*time.Second)
+			srv.Member(0).CutOff()
+			time.Sleep(tick)
+			srv.Member(0).Stop()
+			wantRefused(t, srv.Member(0))
+			assert.Equal(t, -1, srv.Leader())
+			c.want(codeNoNode, OpExists, watchBody("/a", false))
+			c.request(OpCreate, createBody("/a", "", 0))
+			began := time.Now()
+			c.wantSilence(limit - tick - time.Millisecond)
+			c.wantClosed()
+			assert.Equal(t, limit-tick, time.Since(began), "five ticks from the cut")
+			assert.Equal(t, 1, srv.Leader())
+			c.again(srv.Member(2)).want(codeOK, OpCreate, createBody("/b", "", 0))
+			srv.Member(0).Heal()
+			require.NoError(t, srv.Member(0).Start())
+			assert.Equal(t, 1, srv.Leader())
+			openRaw(t, srv.Member(0), 10*time.Second).want(codeOK, OpSetData, setBody("/b", "", -1))
+		}},
+		{"the leader, until the others see it", 3, func(t *testing.T, srv *Server) {
+			c := openRaw(t, srv.Member(1), 40*time.Second)
+			srv.Member(0).CutOff()
+			srv.Member(0).Stop()
+			c.want(codeNoNode, OpExists, watchBody("/a", false))
+			srv.Member(0).Heal()
+			c.wantClosed()
+			assert.Equal(t, 1, srv.Leader())
+			wantRefused(t, srv.Member(0))
+			c.again(srv.Member(1)).want(codeOK, OpCreate, createBody("/a", "", 0))
+		}},
+		{"the leader, which comes back before they see it", 3, func(t *testing.T, srv *Server) {
+			c := openRaw(t, srv.Member(1), 40*time.Second)
+			srv.Member(0).CutOff()
+			srv.Member(0).Stop()
+			require.NoError(t, srv.Member(0).Start())
+			wantNoSession(t, srv.Member(0))
+			assert.Equal(t, -1, srv.Leader(), "it leads no more, and they do not know")
+			c.want(codeNoNode, OpExists, watchBody("/a", false))
+			srv.Member(0).Heal()
+			c.wantClosed()
+			assert.Equal(t, 0, srv.Leader())
+			c.again(srv.Member(0)).want(codeOK, OpCreate, createBody("/a", "", 0))
+		}},
+		{"a follower, and the leader counts on it", 3, func(t *testing.T, srv *Server) {
+			c := openRaw(t, srv.Member(0), 40*time.Second)
+			srv.Member(2).Stop()
+			srv.Member(1).CutOff()
+			srv.Member(1).Stop()
+			c.request(OpCreate, createBody("/a", "", 0))
+			began := time.Now()
+			c.wantSilence(limit - time.Millisecond)
+			c.wantClosed()
+			assert.Equal(t, limit, time.Since(began))
+		}},
+		{"everything, while they do not see it", 3, func(t *testing.T, srv *Server) {
+			openRaw(t, srv.Member(1), 40*time.Second)
+			srv.Member(0).CutOff()
+			srv.Member(0).Stop()
+			srv.Stop()
+			srv.Member(0).Heal()
+			require.NoError(t, srv.Start())
+			openRaw(t, srv.Member(1), 10*time.Second).want(codeOK, OpCreate, createBody("/a", "", 0))
+		}},
 		{"all of them one by one", 3, func(t *testing.T, srv *Server) {
 			c := openRaw(t, srv.Member(0), 10*time.Second)
 			for i := range 3 {

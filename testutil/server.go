@@ -91,6 +91,10 @@ type Server struct {
 	tree     *tree // what the leader has committed
 	sessions map[int64]*session
 	leader   *member // nil while there is none
+	// gone is a leader that was stopped while it was cut off: the others follow it still,
+	// until they notice, when they have heard nothing for long enough. There is no leader
+	// meanwhile.
+	gone     *member
 	epoch    int64
 	zxid     int64
 	conns    map[*conn]struct{} // whose goroutines have not ended
@@ -260,7 +264,7 @@ func (s *Server) Stop() {
 }
 
 func (s *Server) stop() {
-	s.leader = nil
+	s.leader, s.gone = nil, nil
 	for _, m := range s.members {
 		m.stop()
 	}
