@@ -46,7 +46,7 @@ func TestRecording(t *testing.T) {
 			text.Write(data)
 		}
 	}
-	for _, act := range []string{"resigns", "closes its session", "loses its session", "lease lapsed", "failover"} {
+	for _, act := range []string{"resigns", "closes its session", "loses its session", "lease lapsed", "failover", "T, the session timeout", "unaware"} {
 		if !strings.Contains(text.String(), act) {
 			t.Errorf("the recording does not show %q", act)
 		}
@@ -84,6 +84,7 @@ func colourOf(i int, line string) string {
 		{" WINS ", "#7ee787"},
 		{" STEPS DOWN ", "#ffa657"},
 		{" RECONNECTS ", "#79c0ff"},
+		{" CUT OFF", "#ff7b72"},
 		{" has no master", "#ff7b72"},
 	} {
 		if strings.Contains(line, mark.word) {

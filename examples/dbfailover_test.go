@@ -3,10 +3,16 @@ package examples_test
 import (
 	"errors"
 	"fmt"
+	"math"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestDBFailover(t *testing.T) {
@@ -14,26 +20,59 @@ func TestDBFailover(t *testing.T) {
 	onBoth(t, "dbfailover", checkTimeline)
 }
 
+// TestColours runs the demo as on a terminal: it is in colours, unless the
+// reader wants none. That a pipe gets none the other tests show.
+func TestColours(t *testing.T) {
+	t.Parallel()
+	script, err := exec.LookPath("script")
+	if err != nil {
+		t.Skip("no script(1), which makes a terminal")
+	}
+	for _, test := range []struct {
+		environment string
+		colours     bool
+	}{
+		{"TERM=xterm NO_COLOR=", true}, {"TERM=xterm NO_COLOR=1", false}, {"TERM=dumb NO_COLOR=", false},
+	} {
+		t.Run(test.environment, func(t *testing.T) {
+			t.Parallel()
+			binary := filepath.Join(binaries, "dbfailover")
+			cmd := exec.CommandContext(t.Context(), script, "-qec", "env "+test.environment+" "+binary+" -pace 1ms -timeout 2s", "/dev/null")
+			out, err := cmd.CombinedOutput()
+			require.NoError(t, err, string(out))
+			require.Contains(t, string(out), "loses its session")
+			assert.Equal(t, test.colours, strings.Contains(string(out), "\x1b["), "%q", out)
+			for _, line := range []string{"\x1b[1m", "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[36m"} {
+				assert.Equal(t, test.colours, strings.Contains(string(out), line), "%q", line)
+			}
+		})
+	}
+}
+
 var (
 	timelineLine = regexp.MustCompile(`^ *(\d+\.\d{3}) s  (\S+) +(.*)$`)
-	actLine      = regexp.MustCompile(`^ +---- (\S+), the master, (.*)$`)
+	actLine      = regexp.MustCompile(`^ *(\d+\.\d{3}) s  ---- +(\S+), the master, (.*)$`)
 	winsLine     = regexp.MustCompile(`^WINS and becomes the master \(fencing token (\d+)\)$`)
 	stepLine     = regexp.MustCompile(`^STEPS DOWN \(election: (.*)\)$`)
 	followLine   = regexp.MustCompile(`^replicates from (\S+)\.fqdn\.tld:4567$`)
-	clientLine   = regexp.MustCompile(`^RECONNECTS to (\S+)\.fqdn\.tld:4567 \(no acknowledged master for (\d+\.\d) ms\)$`)
-	summaryLine  = regexp.MustCompile(`^(\S.*?) +(\S+) -> (\S+) +(\d+\.\d) ms +(\d+\.\d) ms$`)
+	clientLine   = regexp.MustCompile(`^RECONNECTS to (\S+)\.fqdn\.tld:4567 \((\d+\.\d) ms unaware, (\d+\.\d) ms without a master\)$`)
+	summaryLine  = regexp.MustCompile(`^(\S.*?) +(\S+) -> (\S+) +(\d+\.\d) ms = +(\d+\.\d) ms \+ +(\d+\.\d) ms$`)
+	firstLine    = regexp.MustCompile(`^ *\d+\.\d{3} s +T, the session timeout, is 4s; ZooKeeper is \S+:\d+$`)
 )
 
 // timeline replays what the example printed.
 type timeline struct {
-	now, vacant float64 // seconds
-	master      string  // who leads, as told by WINS and STEPS DOWN
-	token       int
-	replicas    map[string]bool // of the present master
-	client      string          // whom the client talks to
-	act         string
-	history     []string // act, old master, new master: as the summary tells it
-	joined      map[string]bool
+	now          float64 // seconds
+	killed, told float64 // when the act began, and when the client knew of no master
+	unaware      float64 // milliseconds between these, as the client's line tells
+	last         string  // what the client's line tells of this act, as the summary has to
+	master       string  // who leads, as told by WINS and STEPS DOWN
+	token        int
+	replicas     map[string]bool // of the present master
+	client       string          // whom the client talks to
+	act          string
+	history      []string // act, old master, new master: as the summary tells it
+	joined       map[string]bool
 }
 
 // checkTimeline finds what a timeline of a correct election cannot show.
@@ -41,14 +80,19 @@ func checkTimeline(output string) error {
 	l := &timeline{replicas: map[string]bool{}, joined: map[string]bool{}}
 	var errs []error
 	var summary []string
-	for line := range strings.SplitSeq(output, "\n") {
+	for i, line := range strings.Split(output, "\n") {
 		var err error
-		if m := timelineLine.FindStringSubmatch(line); m != nil {
-			err = l.entry(m[1], m[2], m[3])
+		if i == 0 || firstLine.MatchString(line) {
+			if i != 0 || !firstLine.MatchString(line) {
+				err = errors.New("the first line tells T, and no other does")
+			}
 		} else if m := actLine.FindStringSubmatch(line); m != nil {
-			err = l.begin(m[1], m[2])
+			err = l.begin(m[1], m[2], m[3])
+		} else if m := timelineLine.FindStringSubmatch(line); m != nil {
+			err = l.entry(m[1], m[2], m[3])
 		} else if m := summaryLine.FindStringSubmatch(line); m != nil {
-			summary = append(summary, fmt.Sprintf("%s: %s, %s", m[1], m[2], m[3]))
+			summary = append(summary, fmt.Sprintf("%s: %s, %s (%s, %s)", m[1], m[2], m[3], m[5], m[6]))
+			err = addsUp(m[4], m[5], m[6])
 		} else if line != "" && !strings.HasPrefix(line, "the master ") {
 			err = errors.New("not understood")
 		}
@@ -59,16 +103,37 @@ func checkTimeline(output string) error {
 	want := []string{
 		"resigns: dbhost1, dbhost2", "closes its session: dbhost2, dbhost3", "loses its session: dbhost3, dbhost1",
 	}
-	for what, got := range map[string][]string{"timeline": l.history, "summary": summary} {
-		if strings.Join(got, "; ") != strings.Join(want, "; ") {
-			errs = append(errs, fmt.Errorf("the %s tells %q, want %q", what, got, want))
+	for i, act := range want {
+		if len(l.history) != len(want) || !strings.HasPrefix(l.history[i], act+" (") {
+			errs = append(errs, fmt.Errorf("the timeline tells %q, want %q", l.history, want))
+			break
 		}
+	}
+	if strings.Join(summary, "; ") != strings.Join(l.history, "; ") {
+		errs = append(errs, fmt.Errorf("the summary tells %q, the timeline %q", summary, l.history))
 	}
 	return errors.Join(errs...)
 }
 
+// addsUp checks the sum in a line of the summary, whose parts are rounded.
+func addsUp(sum string, parts ...string) error {
+	total, err := strconv.ParseFloat(sum, 64)
+	for _, part := range parts {
+		value, failed := strconv.ParseFloat(part, 64)
+		total, err = total-value, errors.Join(err, failed)
+	}
+	if err != nil || math.Abs(total) > 0.16 {
+		return fmt.Errorf("%s is not the sum of %v (%w)", sum, parts, err)
+	}
+	return nil
+}
+
 // begin is the end of the present master.
-func (l *timeline) begin(who, act string) error {
+func (l *timeline) begin(at, who, act string) error {
+	if err := l.advance(at); err != nil {
+		return err
+	}
+	l.killed = l.now
 	if err := l.settled(); err != nil {
 		return err
 	}
@@ -89,7 +154,7 @@ func (l *timeline) settled() error {
 	return nil
 }
 
-func (l *timeline) entry(at, who, what string) error {
+func (l *timeline) advance(at string) error {
 	now, err := strconv.ParseFloat(at, 64)
 	if err != nil {
 		return err
@@ -98,6 +163,13 @@ func (l *timeline) entry(at, who, what string) error {
 		return errors.New("time goes back")
 	}
 	l.now = now
+	return nil
+}
+
+func (l *timeline) entry(at, who, what string) error {
+	if err := l.advance(at); err != nil {
+		return err
+	}
 	if m := winsLine.FindStringSubmatch(what); m != nil {
 		return l.wins(who, m[1])
 	} else if m := stepLine.FindStringSubmatch(what); m != nil {
@@ -109,9 +181,11 @@ func (l *timeline) entry(at, who, what string) error {
 		l.replicas[who] = true
 		return nil
 	} else if m := clientLine.FindStringSubmatch(what); m != nil && who == "client" {
-		return l.reconnects(m[1], m[2])
+		return l.reconnects(m[1], m[2], m[3])
 	} else if what == "has no master" && who == "client" {
-		l.client, l.vacant = "", now
+		l.client, l.told = "", l.now
+		return nil
+	} else if what == "is CUT OFF, and nobody knows it yet" && who == l.master && l.act == "loses its session" && l.client == who {
 		return nil
 	} else if what == "joins" {
 		l.joined[who] = true
@@ -159,16 +233,28 @@ func (l *timeline) checkLast(who string) error {
 	return nil
 }
 
-func (l *timeline) reconnects(master, gap string) error {
+func (l *timeline) reconnects(master, unaware, without string) error {
 	if master != l.master {
 		return fmt.Errorf("the master is %q", l.master)
 	}
 	l.client = master
 	// The lines tell whole milliseconds.
-	told, err := strconv.ParseFloat(gap, 64)
-	if seen := 1000 * (l.now - l.vacant); err != nil || told > seen+1.1 {
+	gone, err1 := strconv.ParseFloat(unaware, 64)
+	none, err2 := strconv.ParseFloat(without, 64)
+	if seen := 1000 * (l.now - l.told); err1 != nil || err2 != nil || none > seen+1.1 {
 		return fmt.Errorf("it was %.0f ms without a master", seen)
 	}
+	if l.act == "" {
+		return nil
+	}
+	if seen := 1000 * (l.told - l.killed); math.Abs(gone-seen) > 1.1 {
+		return fmt.Errorf("for %.0f ms it did not know that the master was gone", seen)
+	}
+	// Nobody is told of a dead master before its session can have expired.
+	if l.act == "loses its session" && gone < 3000 {
+		return errors.New("so early nobody can know of it")
+	}
+	l.history[len(l.history)-1] += fmt.Sprintf(" (%s, %s)", unaware, without)
 	return nil
 }
 
@@ -185,13 +271,18 @@ func TestCheckTimeline(t *testing.T) {
 		{"   4.504 s  dbhost2  replicates from dbhost1.fqdn.tld:4567\n", ""},                       // a deaf replica
 		{"0.022 s  dbhost3  replicates from dbhost2", "0.022 s  dbhost3  replicates from dbhost1"}, // of the old master
 		{"0.022 s  client   RECONNECTS to dbhost2", "0.022 s  client   RECONNECTS to dbhost1"},     // the client, too
-		{"   4.504 s  client   RECONNECTS to dbhost1.fqdn.tld:4567 (no acknowledged master for 2.0 ms)\n", ""},
-		{"for 2.3 ms", "for 123.0 ms"},
+		{"   4.504 s  client   RECONNECTS to dbhost1.fqdn.tld:4567 (4469.2 ms unaware, 2.0 ms without a master)\n", ""},
+		{"2.3 ms without a master", "123.0 ms without a master"},
+		{"4469.2 ms unaware", "0.1 ms unaware"},                // 4.4 s of a dead master, hidden
+		{"4469.2 ms +      2.0 ms", "   0.1 ms +      2.0 ms"}, // the same in the summary
+		{"4471.2 ms =   4469.2 ms", "   2.0 ms =   4469.2 ms"}, // the same in the sum
+		{"   0.033 s  dbhost3  is CUT OFF", "   0.033 s  dbhost1  is CUT OFF"},
+		{"   0.004 s           T, the session timeout, is 4s; ZooKeeper is 127.0.0.1:33571\n", ""},
 		{"3.746 s  dbhost3  STEPS DOWN (election: lease lapsed)", "3.746 s  dbhost3  STEPS DOWN (election: resigned)"},
 		{"dbhost2 -> dbhost3", "dbhost2 -> dbhost1"},
 		{"   4.503 s  dbhost1  WINS", "   4.503 s  dbhost2  WINS"},
-		{"---- dbhost2, the master", "---- dbhost1, the master"},
-		{"closes its session  dbhost2 -> dbhost3       4.5 ms       1.5 ms\n", ""},
+		{"----     dbhost2, the master", "----     dbhost1, the master"},
+		{"closes its session  dbhost2 -> dbhost3       4.2 ms =      2.6 ms +      1.5 ms\n", ""},
 		{"\nthe master   ", "panic: oh\nthe master   "},
 	} {
 		bad := strings.Replace(goodTimeline, fault[0], fault[1], 1)
@@ -207,40 +298,42 @@ func TestCheckTimeline(t *testing.T) {
 	}
 }
 
-const goodTimeline = `   0.005 s  client   has no master
+const goodTimeline = `   0.004 s           T, the session timeout, is 4s; ZooKeeper is 127.0.0.1:33571
+   0.005 s  client   has no master
    0.006 s  dbhost1  joins
    0.008 s  dbhost2  joins
    0.013 s  dbhost1  WINS and becomes the master (fencing token 6)
    0.013 s  dbhost3  joins
-   0.017 s  client   RECONNECTS to dbhost1.fqdn.tld:4567 (no acknowledged master for 11.9 ms)
+   0.017 s  client   RECONNECTS to dbhost1.fqdn.tld:4567 (5.1 ms unaware, 11.9 ms without a master)
    0.017 s  dbhost3  replicates from dbhost1.fqdn.tld:4567
    0.018 s  dbhost2  replicates from dbhost1.fqdn.tld:4567
-            ---- dbhost1, the master, resigns
+   0.018 s  ----     dbhost1, the master, resigns
    0.018 s  dbhost1  STEPS DOWN (election: resigned)
    0.020 s  client   has no master
    0.021 s  dbhost2  WINS and becomes the master (fencing token 8)
-   0.022 s  client   RECONNECTS to dbhost2.fqdn.tld:4567 (no acknowledged master for 2.3 ms)
+   0.022 s  client   RECONNECTS to dbhost2.fqdn.tld:4567 (2.4 ms unaware, 2.3 ms without a master)
    0.022 s  dbhost3  replicates from dbhost2.fqdn.tld:4567
    0.024 s  dbhost1  replicates from dbhost2.fqdn.tld:4567
-            ---- dbhost2, the master, closes its session
+   0.024 s  ----     dbhost2, the master, closes its session
    0.024 s  dbhost2  STEPS DOWN (election: closed)
    0.027 s  client   has no master
    0.027 s  dbhost3  WINS and becomes the master (fencing token 12)
-   0.028 s  client   RECONNECTS to dbhost3.fqdn.tld:4567 (no acknowledged master for 1.5 ms)
+   0.028 s  client   RECONNECTS to dbhost3.fqdn.tld:4567 (2.6 ms unaware, 1.5 ms without a master)
    0.029 s  dbhost1  replicates from dbhost3.fqdn.tld:4567
    0.030 s  dbhost2  joins
    0.033 s  dbhost2  replicates from dbhost3.fqdn.tld:4567
-            ---- dbhost3, the master, loses its session
+   0.033 s  ----     dbhost3, the master, loses its session
+   0.033 s  dbhost3  is CUT OFF, and nobody knows it yet
    3.746 s  dbhost3  STEPS DOWN (election: lease lapsed)
    4.502 s  client   has no master
    4.503 s  dbhost1  WINS and becomes the master (fencing token 18)
-   4.504 s  client   RECONNECTS to dbhost1.fqdn.tld:4567 (no acknowledged master for 2.0 ms)
+   4.504 s  client   RECONNECTS to dbhost1.fqdn.tld:4567 (4469.2 ms unaware, 2.0 ms without a master)
    4.504 s  dbhost2  replicates from dbhost1.fqdn.tld:4567
    6.177 s  dbhost3  replicates from dbhost1.fqdn.tld:4567
    6.180 s  dbhost1  STEPS DOWN (election: closed)
 
-the master          the next               failover       no ack
-resigns             dbhost1 -> dbhost2       4.9 ms       2.3 ms
-closes its session  dbhost2 -> dbhost3       4.5 ms       1.5 ms
-loses its session   dbhost3 -> dbhost1    4471.0 ms       2.0 ms
+the master          the next               failover =     unaware +     without
+resigns             dbhost1 -> dbhost2       4.7 ms =      2.4 ms +      2.3 ms
+closes its session  dbhost2 -> dbhost3       4.2 ms =      2.6 ms +      1.5 ms
+loses its session   dbhost3 -> dbhost1    4471.2 ms =   4469.2 ms +      2.0 ms
 `

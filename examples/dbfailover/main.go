@@ -2,7 +2,8 @@
 // database nodes, one of them the master, and a client that always talks to the
 // master. The master goes in three ways (it resigns, it closes its session, its
 // network is cut until its session has expired), and a timeline tells what
-// everybody did. Without -servers it starts an in-process ZooKeeper.
+// everybody did, in colours on a terminal. Without -servers it starts an
+// in-process ZooKeeper.
 package main
 
 import (
@@ -15,7 +16,6 @@ import (
 	"net"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,13 +26,13 @@ import (
 var (
 	servers = flag.String("servers", "", "ZooKeeper servers, `HOST:PORT,...` (default: an in-process one)")
 	timeout = flag.Duration("timeout", 4*time.Second, "session timeout")
+	pace    = flag.Duration("pace", paceOfReader(), "pause before each act, to follow it")
 
 	ctx        = context.Background()
 	replicates = make(chan *node, 16) // a node follows the master
 	connected  = make(chan *node, 16) // the client talks to this one
+	killed     atomic.Value           // when the last act began
 	nodes      = []*node{{host: "dbhost1"}, {host: "dbhost2"}, {host: "dbhost3"}}
-	start      = time.Now()
-	printing   sync.Mutex
 )
 
 // node is one database server, with a ZooKeeper session of its own.
@@ -75,8 +75,12 @@ func (n *node) dial(network, address string, timeout time.Duration) (net.Conn, e
 	return conn, err
 }
 
-func (n *node) unplug() { n.cut.Store(true); check((*n.conn.Load()).Close()) }
-func (n *node) plugIn() { n.cut.Store(false) } // that is all: the library votes again by itself
+func (n *node) unplug() {
+	say(n.host, "is CUT OFF, and nobody knows it yet")
+	n.cut.Store(true)
+	check((*n.conn.Load()).Close())
+}
+func (n *node) plugIn() { n.cut.Store(false) } // the library votes again by itself
 
 // acts are the ways to lose a master.
 var acts = []struct {
@@ -91,7 +95,8 @@ var acts = []struct {
 func main() {
 	flag.Parse()
 	slog.SetLogLoggerLevel(slog.LevelError + 1) // the timeline says it all
-	time.AfterFunc(time.Minute+10**timeout, func() { log.Fatal("dbfailover: no master in all this time") })
+	time.AfterFunc(time.Minute+10*(*timeout+*pace), func() { log.Fatal("dbfailover: no master in all this time") })
+	killed.Store(start)
 	if *servers == "" {
 		srv, err := testutil.NewServer(&testutil.ServerOptions{TickTime: 500 * time.Millisecond})
 		check(err)
@@ -101,30 +106,32 @@ func main() {
 	check(err)
 	o, err := election.NewObserver(client, "database_election", nil)
 	check(err)
-	since, vacant := time.Now(), []float64{} // how long no master had acknowledged, each time
-	o.OnLeaderDeath(func(election.Leader) { since = say("client", "has no master") })
+	// How long the client took for the master one that was gone, and how long it knew of none.
+	told, unaware, without := start, 0.0, 0.0
+	o.OnLeaderDeath(func(election.Leader) { told = say("client", "has no master") })
 	o.OnNewLeader(func(leader election.Leader) {
-		vacant = append(vacant, 1000*time.Since(since).Seconds())
-		say("client", "RECONNECTS to %s (no acknowledged master for %.1f ms)", leader.Data, vacant[len(vacant)-1])
+		unaware, without = ms(told.Sub(killed.Load().(time.Time))), ms(time.Since(told))
+		say("client", "RECONNECTS to %s (%.1f ms unaware, %.1f ms without a master)", leader.Data, unaware, without)
 		connected <- nodes[slices.IndexFunc(nodes, func(n *node) bool { return n.address() == string(leader.Data) })]
 	})
 	if taken, err := o.LeaderAcked(ctx); err != nil || taken {
 		log.Fatalf("dbfailover: the election is taken, try again in %v (%v)", *timeout, err)
 	}
+	say("", "T, the session timeout, is %v; ZooKeeper is %s", client.Timeout(), *servers)
 	check(o.Observe(ctx))
 	for _, n := range nodes {
 		n.join()
 	}
-	summary := fmt.Sprintf("\n%-18s  %-18s  %11s  %11s\n", "the master", "the next", "failover", "no ack")
+	summary := fmt.Sprintf("\n%-18s  %-18s  %11s = %11s + %11s\n", "the master", "the next", "failover", "unaware", "without")
 	master := <-connected
-	for i, act := range acts {
+	for _, act := range acts {
 		_, _ = <-replicates, <-replicates // now everybody follows this master
-		old, killed := master, time.Now()
-		fmt.Printf("%10s  ---- %s, the master, %s\n", "", old.host, act.title)
+		time.Sleep(*pace)
+		old := master
+		killed.Store(say("----", "%s, the master, %s", old.host, act.title))
 		act.kill(old)
 		master = <-connected
-		failover := 1000 * time.Since(killed).Seconds()
-		summary += fmt.Sprintf("%-18s  %s -> %s  %8.1f ms  %8.1f ms\n", act.title, old.host, master.host, failover, vacant[i+1])
+		summary += fmt.Sprintf("%-18s  %s -> %s  %8.1f ms = %8.1f ms + %8.1f ms\n", act.title, old.host, master.host, unaware+without, unaware, without)
 		act.revive(old)
 	}
 	_, _ = <-replicates, <-replicates
@@ -133,14 +140,6 @@ func main() {
 		check(n.session.Close())
 	}
 	fmt.Print(summary)
-}
-
-func say(who, format string, args ...any) time.Time {
-	printing.Lock()
-	defer printing.Unlock()
-	now := time.Now()
-	fmt.Printf("%8.3f s  %-8s %s\n", now.Sub(start).Seconds(), who, fmt.Sprintf(format, args...))
-	return now
 }
 
 func check(err error) {
