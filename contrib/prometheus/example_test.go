@@ -50,14 +50,21 @@ func Example() {
 	}
 	defer func() { _ = answer.Body.Close() }()
 	for lines := bufio.NewScanner(answer.Body); lines.Scan(); {
-		if line := lines.Text(); strings.HasPrefix(line, "election_") && strings.Contains(line, "reports") && !strings.Contains(line, "takeover") {
+		if line := lines.Text(); strings.HasPrefix(line, "election_") && strings.Contains(line, "reports") && !strings.HasPrefix(line, "election_takeover_seconds") {
 			fmt.Println(line)
 		}
 	}
 	// Output:
 	// election_leader{election="reports"} 1
+	// election_losses_total{election="reports"} 0
 	// election_moved_to_end_total{election="reports"} 0
 	// election_standing{election="reports"} 1
+	// election_stepdowns_total{cause="ballot_deleted",election="reports"} 0
+	// election_stepdowns_total{cause="closed",election="reports"} 0
+	// election_stepdowns_total{cause="lease_lapsed",election="reports"} 0
+	// election_stepdowns_total{cause="resigned",election="reports"} 0
+	// election_stepdowns_total{cause="session_lost",election="reports"} 0
+	// election_stepdowns_total{cause="takeover_failed",election="reports"} 0
 	// election_taking_over_since_seconds{election="reports"} 0
 	// election_wins_total{election="reports"} 1
 }

@@ -12,7 +12,7 @@
 //
 //	election_standing{election}            how many candidates of this process stand in it: 0 after a resignation, a
 //	                                       failed takeover or a refused ballot
-//	election_leader{election}              how many candidates of this process lead it now: 0 or 1; there from the first vote on
+//	election_leader{election}              how many candidates of this process lead it now: 0 or 1
 //	election_wins_total{election}          leaderships begun
 //	election_losses_total{election}        acknowledged leaders that a candidate has lost to
 //	election_stepdowns_total{election,cause}  leaderships ended: resigned, closed, lease_lapsed, session_lost,
@@ -23,10 +23,8 @@
 //	election_lease_margin_seconds          histogram: what was left of the lease at each renewal
 //	election_session_losses_total          ZooKeeper sessions lost
 //
-// Worth an alert: sum by (election) (election_leader) == 0 for longer than a
-// failover takes; election_standing == 0 where the process is to stand;
-// election_taking_over_since_seconds > 0 for longer than your OnWin takes; a
-// lease margin near zero.
+// An election's series are there, and 0, from the first vote on. alerts.yml has
+// alert rules for all of this, and dashboard.json a dashboard for Grafana.
 package prometheus
 
 import (
@@ -56,7 +54,7 @@ type Metrics struct {
 var _ prometheus.Collector = (*Metrics)(nil)
 
 // New makes a Metrics that has seen nothing yet. An election appears with its
-// first event.
+// first vote.
 func New() *Metrics {
 	perElection := []string{"election"}
 	counter := func(name, help string) prometheus.CounterOpts {
@@ -134,10 +132,17 @@ func (m *Metrics) Hooks() *election.Metrics {
 }
 
 // stands also makes the election's other series known, so that they are 0 where
-// nothing has happened yet, and not absent.
+// nothing has happened yet, and not absent: a counter that appears with 1 has
+// not grown, as Prometheus sees it.
 func (m *Metrics) stands(name string, stands bool) {
 	m.leader.WithLabelValues(name).Add(0)
-	m.movedToEnd.WithLabelValues(name).Add(0)
+	m.takingOver.WithLabelValues(name).Add(0)
+	for _, c := range []*prometheus.CounterVec{m.movedToEnd, m.wins, m.losses} {
+		c.WithLabelValues(name).Add(0)
+	}
+	for _, cause := range causes {
+		m.stepDowns.WithLabelValues(name, cause.label).Add(0)
+	}
 	// Counted, since two candidates of one process may stand in one election.
 	if stands {
 		m.standing.WithLabelValues(name).Inc()
@@ -156,20 +161,23 @@ func (m *Metrics) leads(name string, leads bool) {
 	}
 }
 
+// causes are the labels that causeLabel gives, but for "other".
+var causes = []struct {
+	err   error
+	label string
+}{
+	// A failed takeover first: its cause may wrap anything.
+	{election.ErrTakeoverFailed, "takeover_failed"},
+	{election.ErrResigned, "resigned"},
+	{election.ErrClosed, "closed"},
+	{election.ErrLeaseLapsed, "lease_lapsed"},
+	{election.ErrSessionLost, "session_lost"},
+	{election.ErrBallotDeleted, "ballot_deleted"},
+}
+
 // causeLabel keeps the number of causes, and so of time series, small.
 func causeLabel(cause error) string {
-	for _, known := range []struct {
-		err   error
-		label string
-	}{
-		// A failed takeover first: its cause may wrap anything.
-		{election.ErrTakeoverFailed, "takeover_failed"},
-		{election.ErrResigned, "resigned"},
-		{election.ErrClosed, "closed"},
-		{election.ErrLeaseLapsed, "lease_lapsed"},
-		{election.ErrSessionLost, "session_lost"},
-		{election.ErrBallotDeleted, "ballot_deleted"},
-	} {
+	for _, known := range causes {
 		if errors.Is(cause, known.err) {
 			return known.label
 		}

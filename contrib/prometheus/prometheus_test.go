@@ -118,8 +118,9 @@ func TestScrape(t *testing.T) {
 			`election_moved_to_end_total{election="jobs"}`:                 0,
 			`election_leader{election="jobs"}`:                             1,
 			`election_wins_total{election="jobs"}`:                         1,
-			`election_losses_total{election="jobs"}`:                       -1,
-			`election_stepdowns_total{cause="resigned",election="jobs"}`:   -1,
+			`election_losses_total{election="jobs"}`:                       0,
+			`election_stepdowns_total{cause="resigned",election="jobs"}`:   0,
+			`election_stepdowns_total{cause="other",election="jobs"}`:      -1,
 			`election_takeover_seconds_count{election="jobs"}`:             1,
 			`election_takeover_seconds_bucket{election="jobs",le="0.256"}`: 0,
 			`election_takeover_seconds_bucket{election="jobs",le="1.024"}`: 1,
@@ -129,7 +130,7 @@ func TestScrape(t *testing.T) {
 			t.Errorf("%v renewals in a minute, at 8 in 10 s", n)
 		}
 		want(t, "the other", two, map[string]float64{
-			`election_leader{election="jobs"}`: 0, `election_wins_total{election="jobs"}`: -1, `election_losses_total{election="jobs"}`: 1,
+			`election_leader{election="jobs"}`: 0, `election_wins_total{election="jobs"}`: 0, `election_losses_total{election="jobs"}`: 1,
 		})
 
 		f.srv.ExpireSession(f.sessions[0].ID())
