@@ -12,6 +12,8 @@ import (
 // electionModel is one configuration of election.pml: how many candidates, and how often each thing may go wrong.
 type electionModel struct {
 	defs string
+	// file is the model's; election.pml when empty.
+	file string
 	// large: worth optimizing the verifier for.
 	large bool
 	// long: only in the long form.
@@ -122,7 +124,7 @@ func TestElection(t *testing.T) {
 	for _, u := range electionUnlearned {
 		t.Run("unlearned/"+u.macro, func(t *testing.T) {
 			t.Parallel()
-			out := verify(t, "SLACK=2 UNLEARN_"+u.macro+" "+u.defs, false, "-DSAFETY")
+			out := verify(t, "election.pml", "SLACK=2 UNLEARN_"+u.macro+" "+u.defs, false, "-DSAFETY")
 			if got := violated(out); got != u.violates {
 				t.Errorf("violates %q, want %q:\n%s", got, u.violates, out)
 			}
@@ -131,7 +133,7 @@ func TestElection(t *testing.T) {
 	for number, defs := range electionReached {
 		t.Run("reached/"+number, func(t *testing.T) {
 			t.Parallel()
-			if out := verify(t, "REACH="+number+" "+defs, false, "-DSAFETY"); violated(out) != "met" {
+			if out := verify(t, "election.pml", "REACH="+number+" "+defs, false, "-DSAFETY"); violated(out) != "met" {
 				t.Errorf("with %s it never happens:\n%s", defs, out)
 			}
 		})
@@ -143,7 +145,11 @@ func (m electionModel) check(t *testing.T, compile string, flags ...string) {
 		t.Skip("only with -prove=long")
 	}
 	t.Parallel()
-	out := verify(t, m.defs, m.large, compile, flags...)
+	file := m.file
+	if file == "" {
+		file = "election.pml"
+	}
+	out := verify(t, file, m.defs, m.large, compile, flags...)
 	if !strings.Contains(out, "errors: 0") || strings.Contains(out, "Search not completed") || strings.Contains(out, "max search depth too small") {
 		t.Fatalf("not proved:\n%s", out)
 	}
@@ -161,20 +167,20 @@ func violated(out string) string {
 }
 
 // verify builds a verifier for one configuration and runs it.
-func verify(t *testing.T, defs string, large bool, compile string, flags ...string) string {
+func verify(t *testing.T, file, defs string, large bool, compile string, flags ...string) string {
 	dir := t.TempDir()
-	text, err := os.ReadFile("election.pml")
+	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "election.pml"), text, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, file), text, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	args := []string{"-a"}
 	for _, def := range strings.Fields(defs) {
 		args = append(args, "-D"+def)
 	}
-	if out, err := run(t, dir, "", "spin", append(args, "election.pml")...); err != nil || strings.Contains(out, "Error") {
+	if out, err := run(t, dir, "", "spin", append(args, file)...); err != nil || strings.Contains(out, "Error") {
 		t.Fatalf("spin: %v: %s", err, out)
 	}
 	// The memory of one verifier is bounded, and two run at a time.
