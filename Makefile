@@ -40,7 +40,7 @@ REAL = ELECTION_REQUIRE_ZOOKEEPER=1 ELECTION_ZOOKEEPER_HOMES=$(ZOOKEEPER_39) \
 .PHONY: deps
 deps:
 	@scripts/install-test-deps $(ZOOKEEPER_39) $(NPM_CLIENTS)
-	@scripts/install-promtool $(CURDIR)/.cache/promtool
+	@scripts/install-checkers $(CURDIR)/.cache/checkers
 
 .PHONY: test
 test: deps

@@ -46,7 +46,7 @@ func writeReport(dir string) error {
 	say := func(format string, args ...any) { fmt.Fprintf(&md, format+"\n", args...) }
 
 	say("# Chaos on a real ensemble\n")
-	say("Written by `make chaos` (seed %d, %s, %d CPUs); do not edit.\n", results.seed, runtime.Version(), runtime.NumCPU())
+	say("For reviewers: what it did while servers and processes died. Written by `make chaos` (seed %d, %s, %d CPUs); do not edit.\n", results.seed, runtime.Version(), runtime.NumCPU())
 	say("Three ZooKeeper nodes, each in a network namespace of its own (tickTime %v, syncLimit %d), five candidates and two",
 		tick, syncTicks)
 	say("observers, each a process of its own. A nemesis kills them (`kill -9`), stops them (`SIGSTOP`, candidates with a watch")

@@ -16,7 +16,48 @@ import (
 // documents are the files that are checked, by their path from the root.
 var documents = []string{
 	"README.md", "CHANGELOG.md", "docs/protocol.md", "docs/operations.md", "docs/testing.md",
-	"docs/testing-your-service.md", "docs/from-ruby.md",
+	"docs/testing-your-service.md", "docs/from-ruby.md", "SECURITY.md",
+	"docs/performance.md", "docs/chaos.md", "docs/mutations.md", "proof/README.md",
+}
+
+// forWhom is how a document's first paragraph ends or begins.
+var forWhom = regexp.MustCompile(`(?s)^# [^\n]*\n\n(?:[^\n]+\n)*?[^\n]*\bFor (?:those|reviewers)\b`)
+
+func TestForWhom(t *testing.T) {
+	for _, name := range documents {
+		if name != "README.md" && !forWhom.MatchString(read(t, name)) {
+			t.Errorf("%s does not say at its top for whom it is", name)
+		}
+	}
+	if forWhom.MatchString("# Planted\n\nIt says something.\n\nFor those who read on.") {
+		t.Error("a document that says it late passes")
+	}
+}
+
+// TestGlossary keeps the words of docs/protocol.md few.
+func TestGlossary(t *testing.T) {
+	head, _, _ := strings.Cut(read(t, "docs/protocol.md"), "\n## ")
+	words := regexp.MustCompile(`(?m)^\| \*\*(.*?)\*\* \|`).FindAllStringSubmatch(head, -1)
+	if len(words) < 10 || len(words) > 15 {
+		t.Errorf("%d words", len(words))
+	}
+}
+
+// TestWorkflow keeps what others run with every change to what .ci/run is, on
+// the oldest Go that go.mod names and newer.
+func TestWorkflow(t *testing.T) {
+	workflow := read(t, ".github/workflows/ci.yml")
+	oldest := regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindStringSubmatch(read(t, "go.mod"))[1]
+	for _, needed := range []string{"- run: .ci/run\n", `"` + oldest + `"`, "windows-latest", "macos-latest"} {
+		if !strings.Contains(workflow, needed) {
+			t.Errorf("the workflow has no %q", needed)
+		}
+	}
+	for _, script := range regexp.MustCompile(`(?m)^ +- run: (\S*/\S+)$`).FindAllStringSubmatch(workflow, -1) {
+		if info, err := os.Stat(filepath.Join("..", script[1])); err != nil || info.Mode()&0o111 == 0 {
+			t.Errorf("%s cannot be run: %v", script[1], err)
+		}
+	}
 }
 
 func read(t *testing.T, patterns ...string) string {

@@ -24,17 +24,17 @@ const (
 )
 
 // promtool runs the real thing, from Debian's package or from the directory
-// that scripts/install-promtool fills.
+// that scripts/install-checkers fills.
 func promtool(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	program, err := exec.LookPath("promtool")
 	if err != nil {
-		program, err = filepath.Abs("../../.cache/promtool/promtool")
+		program, err = filepath.Abs("../../.cache/checkers/promtool")
 		require.NoError(t, err)
 		_, err = os.Stat(program)
 	}
-	if errors.Is(err, os.ErrNotExist) && os.Getenv("ELECTION_REQUIRE_PROMTOOL") != "1" {
-		t.Skip("there is no promtool; scripts/install-promtool fetches it")
+	if errors.Is(err, os.ErrNotExist) && os.Getenv("ELECTION_REQUIRE_CHECKERS") != "1" {
+		t.Skip("there is no promtool; scripts/install-checkers fetches it")
 	}
 	require.NoError(t, err)
 	out, err := exec.CommandContext(t.Context(), program, args...).CombinedOutput()
