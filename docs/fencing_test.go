@@ -30,7 +30,7 @@ func fenced(ctx context.Context, db *sql.DB, token int64, work func(*sql.Tx) err
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback() // does nothing after Commit
+	defer func() { _ = tx.Rollback() }() // does nothing after Commit
 	done, err := tx.ExecContext(ctx, `UPDATE leader_token SET token = $1
 		WHERE election = 'database_election' AND token <= $1`, token)
 	if err != nil {
@@ -152,9 +152,7 @@ func redis(t *testing.T) func(args ...string) string {
 		cmd = exec.CommandContext(t.Context(), program)
 		cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+filepath.Join(filepath.Dir(program), "lib"))
 	}
-	dir, err := os.MkdirTemp("", "redis") // short, as the path of a socket has to be
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	dir := t.TempDir()
 	socket := filepath.Join(dir, "s")
 	cmd.Args = append(cmd.Args, "--port", "0", "--unixsocket", socket, "--save", "", "--dir", dir)
 	require.NoError(t, cmd.Start())

@@ -240,7 +240,7 @@ func TestAbsent(t *testing.T) {
 // TestElected: an observer's process, or a follower's that observes as well,
 // answers whether there is a leader.
 func TestElected(t *testing.T) {
-	alone(t, func(t *testing.T, srv *testutil.Server, s *election.Session) {
+	alone(t, func(t *testing.T, _ *testutil.Server, s *election.Session) {
 		c, err := election.NewCandidate(s, "probed", nil)
 		require.NoError(t, err)
 		o, err := election.NewObserver(s, "probed", nil)
