@@ -2,24 +2,43 @@ package election
 
 // situation is what the decision about the next step depends on.
 type situation struct {
-	phase                  phase
-	want, closing          bool
-	ready                  bool // the Session has a session, connected
-	authFailed             bool // the servers refuse its credentials
-	hopeless               bool // no lease can be had on this session
-	busy, backingOff       bool // an errand is under way; none may begin yet
-	votePaused             bool // a vote was refused, or a takeover failed, a moment ago
-	draining               bool // callbacks of the last term, or Run's function, go on
-	overdue                bool // and have gone on for too long
-	withdraw, causePending bool
-	ballot, stray          bool
-	placed, first          bool
-	lease                  bool // worth claiming under
-	lacks, flaps           bool // none has been had for too long; it has lapsed too often
-	movePaused             bool // a move was tried a moment ago
-	ackMissing, proclaim   bool
-	check, verify          bool // a periodic recheck is due; and comes before a claim
+	phase phase
+
+	// What callers want, and whether it stands for that now.
+	want, closing bool
+	votePaused    bool // a vote was refused, or a takeover failed, a moment ago
+
+	// What can be asked.
+	ready      bool // the Session has a session, connected
+	authFailed bool // the servers refuse its credentials
+	hopeless   bool // no lease can be had on this session
+	lease      bool // there is one, worth claiming under
+	busy       bool // an errand is under way
+	backingOff bool // none may begin yet, since one failed
+	stray      bool // a ballot may exist that no reply told of
+	ballot     bool // one is known to exist
+	withdraw   bool // it is to be withdrawn
+	placed     bool // its place is known, and the predecessor watched
+	first      bool // nobody is in front
+	verify     bool // no claim before somebody has looked whether it stands
+	check      bool // a recheck is due
+	lacks      bool // no lease has been had for too long
+	flaps      bool // the lease has lapsed too often
+	movePaused bool // a move was not possible a moment ago
+	ackMissing bool // the acknowledgement has to be written again
+	proclaim   bool // there are new data
+
+	// The term that has ended.
+	draining     bool // its callbacks, or Run's function, go on
+	overdue      bool // and have gone on for too long
+	causePending bool // nothing has told yet why it ended
 }
+
+// mayAsk reports whether a request can be made that needs a connection.
+func (s situation) mayAsk() bool { return s.ready && s.free() }
+
+// free reports whether an errand may begin.
+func (s situation) free() bool { return !s.busy && !s.backingOff }
 
 // step is what a candidate does next.
 type step int
@@ -45,77 +64,113 @@ const (
 
 // decide is the candidate's policy: what to do in a situation.
 func decide(s situation) step {
-	errand := !s.busy && !s.backingOff
 	switch s.phase {
 	case idle:
-		switch {
-		case s.busy || s.draining && !s.overdue:
-		case s.closing:
-			return stepEnd
-		case s.votePaused:
-		case s.want && (s.authFailed || s.hopeless):
-			return stepRefused
-		case s.want && s.ready && errand && !s.draining:
-			return stepCast
-		}
-	case waiting, claiming:
-		switch {
-		case s.withdraw || s.hopeless:
-			return stepWithdraw
-		case s.phase == claiming && !s.movePaused && (s.flaps || s.lacks && !s.lease):
-			if s.ready && errand {
-				return stepMove // which looks at the own ballot, too
-			}
-		case s.phase == claiming && s.verify:
-			if s.ready && errand {
-				return stepCheck
-			}
-		case s.phase == claiming && s.lease:
-			return stepClaim
-		case s.phase == waiting && s.placed && s.first:
-			return stepReachFront // no more: it is our turn
-		case !s.placed && s.ready && errand:
-			return stepLook
-		case s.check && s.ready && errand:
-			return stepCheck
-		}
+		return decideIdle(s)
+	case waiting:
+		return decideWaiting(s)
+	case claiming:
+		return decideClaiming(s)
 	case acking:
-		if s.ready && errand {
+		if s.mayAsk() {
 			return stepAcknowledge
 		}
 	case leading:
-		switch {
-		case !s.ready || !errand:
-		case s.ackMissing:
-			return stepAcknowledge
-		case s.proclaim:
-			return stepProclaim
-		case s.check:
-			return stepCheck
-		}
+		return decideLeading(s)
 	case leaving:
-		switch {
-		case s.causePending:
-			if s.ready && errand {
-				return stepAskCause
-			}
-		case s.draining && !s.overdue:
-		case s.draining || s.withdraw:
-			return stepWithdraw
-		case !s.ballot:
-			return stepIdle
-		default:
-			return stepContend
-		}
+		return decideLeaving(s)
 	case withdrawing:
-		switch {
-		case !errand:
-		case !s.ballot && !s.stray:
-			return stepIdle
-		default:
-			return stepDelete
-		}
+		return decideWithdrawing(s)
 	case casting, moving, winning, ended:
 	}
 	return rest
+}
+
+func decideIdle(s situation) step {
+	switch {
+	case s.busy || s.draining && !s.overdue:
+	case s.closing:
+		return stepEnd
+	case s.votePaused:
+	case s.want && (s.authFailed || s.hopeless):
+		return stepRefused
+	case s.want && s.mayAsk() && !s.draining:
+		return stepCast
+	}
+	return rest
+}
+
+func decideWaiting(s situation) step {
+	switch {
+	case s.withdraw || s.hopeless:
+		return stepWithdraw
+	case s.placed && s.first:
+		return stepReachFront
+	case !s.mayAsk():
+	case !s.placed:
+		return stepLook
+	case s.check:
+		return stepCheck
+	}
+	return rest
+}
+
+func decideClaiming(s situation) step {
+	switch {
+	case s.withdraw || s.hopeless:
+		return stepWithdraw
+	case !s.movePaused && (s.flaps || s.lacks && !s.lease):
+		if s.mayAsk() {
+			return stepMove // which looks at the own ballot, too
+		}
+	case s.verify:
+		if s.mayAsk() {
+			return stepCheck
+		}
+	case s.lease:
+		return stepClaim
+	case s.check && s.mayAsk():
+		return stepCheck
+	}
+	return rest
+}
+
+func decideLeading(s situation) step {
+	switch {
+	case !s.mayAsk():
+	case s.ackMissing:
+		return stepAcknowledge
+	case s.proclaim:
+		return stepProclaim
+	case s.check:
+		return stepCheck
+	}
+	return rest
+}
+
+func decideLeaving(s situation) step {
+	switch {
+	case s.causePending:
+		if s.mayAsk() {
+			return stepAskCause
+		}
+		return rest
+	case s.draining && !s.overdue:
+		return rest
+	case s.draining || s.withdraw:
+		return stepWithdraw
+	case !s.ballot:
+		return stepIdle
+	}
+	return stepContend
+}
+
+func decideWithdrawing(s situation) step {
+	switch {
+	case !s.free():
+		return rest
+	case !s.ballot && !s.stray:
+		return stepIdle
+	}
+	return stepDelete
 }

@@ -223,19 +223,20 @@ func (w withdrawal) run(ctx context.Context, e errands) any { return withdrawDon
 
 type withdrawDone struct{ err error }
 
-// withdraw deletes the ballot and the acknowledgement that we wrote, and ends
-// when the server has confirmed that both are gone, or the session is.
+// withdraw deletes the ballot and the acknowledgement that we wrote, and what
+// may exist besides. It ends when the server has confirmed that all of it is gone,
+// or the session is.
 func (e errands) withdraw(ctx context.Context, w withdrawal) error {
 	if w.ballot != nil {
 		if err := e.withdrawBallot(ctx, w); err != nil {
 			return err
 		}
 	}
-	if w.name != "" {
+	switch {
+	case w.name != "":
 		// Its owner need not be asked: nobody else makes one with our tag.
 		return e.remove(ctx, e.path+"/"+w.name)
-	}
-	if w.tag == "" {
+	case w.tag == "":
 		return nil
 	}
 	for {
@@ -243,32 +244,32 @@ func (e errands) withdraw(ctx context.Context, w withdrawal) error {
 		if err != nil {
 			return err
 		}
-		err = e.session.retry(ctx, func(conn *zk.Conn) error {
-			children, _, err := conn.Children(e.path)
-			if err != nil {
-				return err // NoNode: there is nothing
-			}
-			for _, b := range tagged(ballotsOf(children), w.tag) {
-				path := e.path + "/" + b.name
-				exists, stat, err := conn.Exists(path)
-				// What another session owns ends with that session.
-				if err == nil && exists && stat.EphemeralOwner == inc.id {
-					err = conn.Delete(path, -1)
-				}
-				if err != nil && !errors.Is(err, zk.ErrNoNode) {
-					return err
-				}
-			}
-			return nil
-		})
+		err = e.session.retry(ctx, func(conn *zk.Conn) error { return e.deleteTagged(conn, w.tag, inc) })
 		if inc.ctx.Err() != nil && ctx.Err() == nil {
 			continue
 		}
-		if errors.Is(err, zk.ErrNoNode) {
-			return nil
-		}
 		return err
 	}
+}
+
+// deleteTagged deletes the ballots with a tag that a session owns. What another
+// one owns ends with that one.
+func (e errands) deleteTagged(conn *zk.Conn, tag string, inc *incarnation) error {
+	children, _, err := conn.Children(e.path)
+	if err != nil && !errors.Is(err, zk.ErrNoNode) {
+		return err
+	}
+	for _, b := range tagged(ballotsOf(children), tag) {
+		path := e.path + "/" + b.name
+		exists, stat, err := conn.Exists(path)
+		if err == nil && exists && stat.EphemeralOwner == inc.id {
+			err = conn.Delete(path, -1)
+		}
+		if err != nil && !errors.Is(err, zk.ErrNoNode) {
+			return err
+		}
+	}
+	return nil
 }
 
 func (e errands) withdrawBallot(ctx context.Context, w withdrawal) error {

@@ -23,7 +23,7 @@ func (c *candidacy) beginLook() {
 func (c *candidacy) lookDone(r placeResult) {
 	c.errandDone()
 	switch {
-	case r.ballot != c.own() || c.phase != waiting && c.phase != claiming:
+	case r.ballot != c.own() || c.phase != waiting:
 		return
 	case r.err != nil:
 		c.failed(r.err)
@@ -37,7 +37,7 @@ func (c *candidacy) lookDone(r placeResult) {
 	}
 	c.last.over()
 	c.ballot.line = line{known: true, place: r.place, watch: r.watch}
-	if c.phase == waiting && c.follow == FollowNextNode && r.place.ahead > 0 && r.place.predecessor != c.ballot.losing.to {
+	if c.follow == FollowNextNode && r.place.ahead > 0 && r.place.predecessor != c.ballot.losing.to {
 		c.stopLosing()
 		c.startLosing()
 	}
@@ -190,12 +190,10 @@ func (c *candidacy) checkDone(r checkResult) {
 // placeOrder asks for a ballot's place.
 type placeOrder struct {
 	ballot *ballot
-	known  *standing // from a list a moment ago; nil if there was none
+	known  *standing // behind others, from a list a moment ago; nil if there was none
 }
 
-func (o placeOrder) run(ctx context.Context, e errands) any {
-	return e.findPlace(ctx, o.ballot, o.known)
-}
+func (o placeOrder) run(ctx context.Context, e errands) any { return e.findPlace(ctx, o) }
 
 // placeResult is a ballot's place among the others, and the watch on the one in
 // front.
@@ -210,50 +208,29 @@ type placeResult struct {
 // findPlace lists the ballots, unless the place is known, and watches the
 // predecessor. When that is gone by then and was the only one in front, nobody
 // is: numbers only grow. Otherwise it lists again.
-func (e errands) findPlace(ctx context.Context, b *ballot, known *standing) (r placeResult) {
-	r.ballot = b
-	if known != nil && known.ahead > 0 {
-		if watch := e.session.watches.reuse(b.inc, e.path+"/"+known.predecessor); watch != nil {
-			r.place, r.watch = *known, watch
+func (e errands) findPlace(ctx context.Context, o placeOrder) (r placeResult) {
+	r.ballot = o.ballot
+	if o.known != nil {
+		r.place = *o.known
+		if e.reuseWatch(&r) {
 			return r
 		}
 	}
 	r.err = e.session.do(ctx, func(conn *zk.Conn) error {
-		for ; ; known = nil {
-			if known != nil {
-				r.place = *known
-			} else {
-				children, _, err := conn.Children(e.path)
-				if err != nil && !errors.Is(err, zk.ErrNoNode) {
+		for known := o.known != nil; ; known = false {
+			if !known {
+				if err := e.list(conn, &r); err != nil || r.gone || r.place.ahead == 0 {
 					return err
 				}
-				var ok bool
-				if r.place, ok = standingOf(ballotsOf(children), b.name); !ok {
-					r.gone = true
-					return nil
-				}
 			}
-			if r.place.ahead == 0 {
-				if known != nil {
-					return errNothingAsked
+			if e.reuseWatch(&r) {
+				if known {
+					return errNothingAsked // armed for another since this began
 				}
 				return nil
 			}
-			path := e.path + "/" + r.place.predecessor
-			if r.watch = e.session.watches.reuse(b.inc, path); r.watch != nil {
-				if known != nil {
-					return errNothingAsked // armed for another since this look began
-				}
-				return nil
-			}
-			stat, watch, err := watchDeletion(conn, path)
-			if err != nil {
+			if err := e.watchPredecessor(conn, &r); err != nil || r.watch != nil {
 				return err
-			}
-			if stat != nil {
-				e.session.watches.add(b.inc, path, watch)
-				r.watch = watch
-				return nil
 			}
 			if r.place.ahead == 1 {
 				r.place = standing{}
@@ -262,6 +239,35 @@ func (e errands) findPlace(ctx context.Context, b *ballot, known *standing) (r p
 		}
 	})
 	return r
+}
+
+// list finds the ballot's place in the list of all.
+func (e errands) list(conn *zk.Conn, r *placeResult) error {
+	children, _, err := conn.Children(e.path)
+	if err != nil && !errors.Is(err, zk.ErrNoNode) {
+		return err
+	}
+	place, stands := standingOf(ballotsOf(children), r.ballot.name)
+	r.place, r.gone = place, !stands
+	return nil
+}
+
+// reuseWatch takes a watch on the predecessor that another candidate has left, if
+// there is one.
+func (e errands) reuseWatch(r *placeResult) bool {
+	r.watch = e.session.watches.reuse(r.ballot.inc, e.path+"/"+r.place.predecessor)
+	return r.watch != nil
+}
+
+// watchPredecessor arms a watch, unless the predecessor is gone.
+func (e errands) watchPredecessor(conn *zk.Conn, r *placeResult) error {
+	path := e.path + "/" + r.place.predecessor
+	stat, watch, err := watchDeletion(conn, path)
+	if err == nil && stat != nil {
+		e.session.watches.add(r.ballot.inc, path, watch)
+		r.watch = watch
+	}
+	return err
 }
 
 // checks are the nodes to be looked at.
