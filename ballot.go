@@ -27,7 +27,7 @@ type ballotState struct {
 	catchUp bool   // it is to be given the data that the acknowledgement has
 
 	withdraw bool // it goes, when what is under way has ended
-	verify   bool // no claim before somebody has looked whether it stands
+	verify   bool // no claim before a recheck has found that it still stands
 
 	line     line
 	recheck  recheck
@@ -61,7 +61,8 @@ func (l *line) lookAgain() {
 	*l = line{place: standing{ahead: l.place.ahead}}
 }
 
-// recheck is when the nodes that are watched are looked at all the same.
+// recheck is when the nodes that are watched are read all the same, in case a
+// watch was lost.
 type recheck struct {
 	at   time.Time // the next periodic recheck, at one node
 	turn int       // whose turn it is then
@@ -85,9 +86,10 @@ type ackRecord struct {
 	data     [][]byte // it carries one of these
 }
 
-// stray is a ballot that may exist though no reply told of it, or that stands
-// and nobody serves. It can outlive a session: a request that was queued under one
-// is sent on the next. Whoever votes again looks for it first.
+// stray is a ballot that may exist though the reply to its creation was lost, or
+// that is known to and has no ballotState. It can outlive a session, since the
+// client sends a request that was queued under one session on the next. The next
+// vote looks for it first.
 type stray struct {
 	tag      string // that the vote under way, or the last one, casts with; "" for none
 	possible bool   // a ballot with the tag may exist

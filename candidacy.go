@@ -38,7 +38,7 @@ type candidacy struct {
 // seenSession is what the loop has seen of the Session.
 type seenSession struct {
 	inc   *incarnation
-	looks uint64 // reasons to look again at everything
+	looks uint64 // how many times it has been connected anew
 }
 
 // helper is the goroutine that runs the candidate's errands.
@@ -53,7 +53,7 @@ type absence struct {
 	cause    error     // nil while it stands
 	until    time.Time // no vote before, since one was refused or a takeover failed
 	failures int       // takeovers that failed in a row
-	told     bool      // the metrics have been told that it stands
+	standing bool      // as the metrics were last told
 }
 
 // failure is what last went wrong, for Status.
@@ -110,7 +110,7 @@ func (c *candidacy) run() {
 func (c *candidacy) handleAll() {
 	for _, message := range c.inbox.take() {
 		if c.phase == ended {
-			return // who waits for an answer is told by the end of the loop
+			return // whoever still waits for an answer gets it from the end of the loop
 		}
 		c.handle(message)
 	}
@@ -151,9 +151,9 @@ func (c *candidacy) handle(message any) {
 	case castResult:
 		c.castDone(m)
 	case placeResult:
-		c.lookDone(m)
-	case checkResult:
-		c.checkDone(m)
+		c.placeFound(m)
+	case recheckResult:
+		c.recheckDone(m)
 	case moveResult:
 		c.moveDone(m)
 	case winBegun:
@@ -191,8 +191,9 @@ func (c *candidacy) advance() {
 		if !c.session.keepLease(c.Candidate, c.needsLease()) {
 			return
 		}
-		// From here on this candidate is told of a lease that begins. One that
-		// began since it was looked for has told nobody.
+		// From here on the Session wakes this candidate when a lease begins. It did
+		// not for one that began between the last decision and this call, so decide
+		// once more.
 	}
 }
 
@@ -255,8 +256,8 @@ func (c *candidacy) take(next step, view sessionView) {
 		c.refused(err)
 	case stepCast:
 		c.beginCast()
-	case stepLook:
-		c.beginLook()
+	case stepFindPlace:
+		c.beginFindPlace()
 	case stepReachFront:
 		c.setPhase(claiming)
 	case stepMove:
@@ -267,8 +268,8 @@ func (c *candidacy) take(next step, view sessionView) {
 		c.beginAck()
 	case stepProclaim:
 		c.beginProclaim()
-	case stepCheck:
-		c.beginCheck()
+	case stepRecheck:
+		c.beginRecheck()
 	case stepAskCause:
 		c.beginAskCause()
 	case stepWithdraw:
@@ -288,8 +289,9 @@ func (c *candidacy) take(next step, view sessionView) {
 	}
 }
 
-// needsLease: from the moment that this candidate is the lowest until its
-// ballot is gone, so that the end of its work is covered, too.
+// needsLease reports whether the Session is to keep the lease for this candidate:
+// from the moment that nobody is in front until its ballot is gone, so that the
+// work that ends with OnStepDown is covered, too.
 func (c *candidacy) needsLease() bool {
 	switch c.phase {
 	case claiming, moving, winning, acking, leading:
@@ -303,7 +305,8 @@ func (c *candidacy) needsLease() bool {
 	}
 }
 
-// noticeSession notices what has become of the Session.
+// noticeSession acts on what has changed in the Session: another ZooKeeper
+// session, or another connection.
 func (c *candidacy) noticeSession(view sessionView) {
 	if c.phase == leaving && c.term.causePending && (view.inc != c.term.lead.ballot.inc || !view.connected) {
 		c.tellStepDown(ErrSessionLost)

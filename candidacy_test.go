@@ -31,17 +31,17 @@ func TestDecide(t *testing.T) {
 		{"but not forever", situation{phase: idle, closing: true, draining: true, overdue: true}, stepEnd},
 		{"closing waits for an errand", situation{phase: idle, closing: true, busy: true}, rest},
 
-		{"place unknown", situation{phase: waiting, ready: true, ballot: true}, stepLook},
+		{"place unknown", situation{phase: waiting, ready: true, ballot: true}, stepFindPlace},
 		{"place unknown, not connected", situation{phase: waiting, ballot: true}, rest},
 		{"behind", situation{phase: waiting, ready: true, ballot: true, placed: true}, rest},
 		{"first", situation{phase: waiting, ready: true, ballot: true, placed: true, first: true}, stepReachFront},
 		{"first, not connected", situation{phase: waiting, ballot: true, placed: true, first: true}, stepReachFront},
-		{"a look is due", situation{phase: waiting, ready: true, ballot: true, placed: true, check: true}, stepCheck},
+		{"a look is due", situation{phase: waiting, ready: true, ballot: true, placed: true, check: true}, stepRecheck},
 		{"resigning", situation{phase: waiting, ready: true, ballot: true, placed: true, withdraw: true}, stepWithdraw},
 
 		{"no lease", situation{phase: claiming, ready: true, ballot: true, placed: true, first: true}, rest},
 		{"a lease", situation{phase: claiming, ready: true, ballot: true, placed: true, first: true, lease: true}, stepClaim},
-		{"a lease, after a lapse", situation{phase: claiming, ready: true, ballot: true, placed: true, lease: true, verify: true}, stepCheck},
+		{"a lease, after a lapse", situation{phase: claiming, ready: true, ballot: true, placed: true, lease: true, verify: true}, stepRecheck},
 		{"a lease, after a lapse, not connected", situation{phase: claiming, ballot: true, placed: true, lease: true, verify: true}, rest},
 		{"resigning before the lease", situation{phase: claiming, ballot: true, lease: true, withdraw: true}, stepWithdraw},
 

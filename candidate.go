@@ -171,8 +171,8 @@ func (c *Candidate) OnWin(fn func(ctx context.Context, term Term) error) (cancel
 // OnLose registers fn for losing. It is called once the leader has
 // acknowledged, never before: with FollowLeader once for each leader, with
 // FollowNextNode when the candidate loses, and again when its predecessor
-// changes, though the leader may be the same. fn's context ends when what it was
-// told is no more so: the predecessor changed (FollowNextNode), that leader is
+// changes, though the leader may be the same. fn's context ends when that
+// is no longer true: the predecessor changed (FollowNextNode), that leader is
 // gone (FollowLeader), or this candidate is the next to lead, withdraws or loses
 // its ballot.
 func (c *Candidate) OnLose(fn func(ctx context.Context, leader Leader)) (cancel func()) {

@@ -18,7 +18,7 @@ func (c *candidacy) beginCast() {
 	if c.stray.tag == "" {
 		c.stray.tag = newTag()
 	}
-	c.ballot = &ballotState{}
+	c.ballot = &ballotState{data: c.data}
 	c.setPhase(casting)
 	c.begin(castOrder{stray: c.stray, data: c.data})
 }
@@ -29,7 +29,7 @@ func (c *candidacy) castDone(r castResult) {
 	if r.ballot != nil {
 		c.stray = stray{} // the next vote is another
 		b := c.ballot
-		b.node, b.watch, b.data = r.ballot, r.watch, r.data
+		b.node, b.watch = r.ballot, r.watch
 		b.line = line{known: r.place.ahead == 0, place: r.place}
 		c.last.over()
 		c.absence.cause = nil
@@ -97,7 +97,6 @@ type castResult struct {
 	ballot *ballot
 	watch  <-chan zk.Event // on the ballot's deletion
 	place  standing
-	data   []byte // what it was cast with
 	// uncertain: a ballot with the tag may exist that nobody serves; name is
 	// its name, if it is known.
 	uncertain bool
@@ -110,7 +109,7 @@ type castResult struct {
 func (e errands) cast(ctx context.Context, o castOrder) (r castResult) {
 	tag, data := o.tag, o.data
 	created := o.name // that the answer to the last creation told, or ""
-	r.data, r.uncertain = data, o.possible
+	r.uncertain = o.possible
 	for wait := newBackoff(e.session.Timeout()); ; wait.pause(ctx) {
 		inc, err := e.session.await(ctx, true)
 		if err != nil {

@@ -15,12 +15,12 @@ type situation struct {
 	lease      bool // there is one, worth claiming under
 	busy       bool // an errand is under way
 	backingOff bool // none may begin yet, since one failed
-	stray      bool // a ballot may exist that no reply told of
+	stray      bool // a ballot may exist though no reply has said so
 	ballot     bool // one is known to exist
 	withdraw   bool // it is to be withdrawn
 	placed     bool // its place is known, and the predecessor watched
 	first      bool // nobody is in front
-	verify     bool // no claim before somebody has looked whether it stands
+	verify     bool // no claim before a recheck has found that it still stands
 	check      bool // a recheck is due
 	lacks      bool // no lease has been had for too long
 	flaps      bool // the lease has lapsed too often
@@ -31,7 +31,7 @@ type situation struct {
 	// The term that has ended.
 	draining     bool // its callbacks, or Run's function, go on
 	overdue      bool // and have gone on for too long
-	causePending bool // nothing has told yet why it ended
+	causePending bool // why it ended is not known yet
 }
 
 // mayAsk reports whether a request can be made that needs a connection.
@@ -48,13 +48,13 @@ const (
 	stepEnd
 	stepRefused
 	stepCast
-	stepLook
+	stepFindPlace
 	stepClaim
 	stepReachFront // claim when there is a lease
 	stepMove       // go to the end of the line
 	stepAcknowledge
 	stepProclaim
-	stepCheck
+	stepRecheck
 	stepAskCause
 	stepWithdraw // go on to withdrawing
 	stepDelete   // begin the errand of withdrawing
@@ -108,9 +108,9 @@ func decideWaiting(s situation) step {
 		return stepReachFront
 	case !s.mayAsk():
 	case !s.placed:
-		return stepLook
+		return stepFindPlace
 	case s.check:
-		return stepCheck
+		return stepRecheck
 	}
 	return rest
 }
@@ -125,12 +125,12 @@ func decideClaiming(s situation) step {
 		}
 	case s.verify:
 		if s.mayAsk() {
-			return stepCheck
+			return stepRecheck
 		}
 	case s.lease:
 		return stepClaim
 	case s.check && s.mayAsk():
-		return stepCheck
+		return stepRecheck
 	}
 	return rest
 }
@@ -143,7 +143,7 @@ func decideLeading(s situation) step {
 	case s.proclaim:
 		return stepProclaim
 	case s.check:
-		return stepCheck
+		return stepRecheck
 	}
 	return rest
 }

@@ -64,8 +64,8 @@ func (c *Candidate) callWin(l *leadership) {
 	err = nil
 }
 
-// winBegun: TakeoverTimeout counts from here. What was called before OnWin, a
-// slow OnLose for one, is not the takeover's fault.
+// winBegun notes when OnWin was called: TakeoverTimeout counts from then. Time that
+// a callback before it has taken, a slow OnLose for example, does not count.
 func (c *candidacy) winBegun(m winBegun) {
 	if c.term.is(m.lead) && c.phase == winning {
 		c.term.begunAt, c.term.hangAt = m.at, m.at.Add(c.session.Timeout())
@@ -86,8 +86,9 @@ func (c *candidacy) winDone(m winDone) {
 	}
 }
 
-// reportHang says what hangs: an OnWin, with which nobody leads in truth though
-// this candidate holds the leadership, or what goes on after it was lost.
+// reportHang logs which callback hangs: an OnWin, while which this candidate holds
+// the leadership and nobody does the leader's work, or one that goes on after
+// leadership was lost.
 func (c *candidacy) reportHang() {
 	c.term.hangAt = c.now.Add(2 * c.session.Timeout())
 	switch {
@@ -232,8 +233,8 @@ func (c *candidacy) acknowledged() {
 	c.setPhase(leading)
 }
 
-// ackFound: the leader has looked at its acknowledgement.
-func (c *candidacy) ackFound(r checkResult) {
+// ackFound compares the acknowledgement that a recheck has found with our own.
+func (c *candidacy) ackFound(r recheckResult) {
 	a := &c.ballot.ack
 	if r.ackWatch != nil {
 		a.watch = r.ackWatch
@@ -406,7 +407,7 @@ type proclaimDone struct {
 	err   error
 }
 
-// proclaim writes new data into the acknowledgement, if it is told to, and the
+// proclaim writes new data into the acknowledgement, if that is asked for, and the
 // ballot. Two multis, since both together may exceed what ZooKeeper takes. It
 // returns whether the acknowledgement has the data.
 func (e errands) proclaim(ctx context.Context, b *ballot, data []byte, ack bool) (acked bool, err error) {

@@ -12,7 +12,7 @@ import (
 // Leaving: the end of a term, what is called then, and the withdrawal of the
 // ballot.
 
-// leave ends leadership and tells why.
+// leave ends leadership, and has OnStepDown called with the cause.
 func (c *candidacy) leave(cause error) {
 	c.quit(cause)
 	c.tellStepDown(cause)
@@ -61,7 +61,7 @@ func (c *candidacy) tellStepDown(cause error) {
 	c.queue.push(func() { c.callStepDown(l, limit, cause) })
 }
 
-// stepDownDone is told when the last of these functions has returned.
+// stepDownDone is the message that the last of these functions has returned.
 type stepDownDone struct{ lead *leadership }
 
 // callStepDown runs on the callback goroutine.
@@ -213,7 +213,7 @@ type withdrawal struct {
 	stray
 	// ack is what is known of the ballot's acknowledgement.
 	ack ackRecord
-	// watched: a watch on that, which has not fired, tells that it still stands.
+	// watched: a watch on that has not fired, so it still stands.
 	watched bool
 	// front: no other ballot is in front.
 	front bool
@@ -292,7 +292,7 @@ func (e errands) deleteBallot(ctx context.Context, w withdrawal) error {
 	for {
 		if withAck {
 			var err error
-			if w, err = e.settleAck(ctx, w); err != nil {
+			if w, err = e.confirmAck(ctx, w); err != nil {
 				return err
 			}
 			withAck = w.ack.possible
@@ -333,9 +333,9 @@ func (e errands) deleteBallot(ctx context.Context, w withdrawal) error {
 	}
 }
 
-// settleAck finds out whether there is an acknowledgement of ours to go with the
+// confirmAck finds out whether there is an acknowledgement of ours to go with the
 // ballot, unless a watch guards what is known of it.
-func (e errands) settleAck(ctx context.Context, w withdrawal) (withdrawal, error) {
+func (e errands) confirmAck(ctx context.Context, w withdrawal) (withdrawal, error) {
 	if !w.ack.possible || w.ack.czxid != 0 && w.watched {
 		return w, nil
 	}

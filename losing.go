@@ -2,11 +2,11 @@ package election
 
 import "context"
 
-// losing is how a candidate that waits follows the acknowledgement, to tell
-// OnLose of it: from the moment that it stands behind others until it does no
-// more. With FollowNextNode another predecessor begins it anew.
+// losing is how a candidate in the phase waiting follows the acknowledgement, to
+// call OnLose. It begins with that phase and ends with it. With FollowNextNode it
+// begins anew with each predecessor.
 type losing struct {
-	sub  *subscription // nil once it has told all that it ever will
+	sub  *subscription // nil once it has reported all that it ever will
 	to   string        // the predecessor that it began with
 	told int64         // czxid of the leader that OnLose was last queued for
 

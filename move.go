@@ -76,15 +76,16 @@ func (c *candidacy) beginMove() {
 
 func (c *candidacy) moveDone(r moveResult) {
 	c.errandDone()
-	sessionLost := c.session.look().inc != r.from.inc
+	from := c.own()
+	sessionLost := c.session.look().inc != from.inc
 	known := !r.sent || r.ballot != nil || r.gone
 	switch {
 	case sessionLost:
-		c.stray = stray{tag: r.tag, possible: r.sent}
+		c.stray.possible = r.sent
 	case known:
 		c.stray = stray{} // what has stood under it goes with its session
 	}
-	moved := r.ballot != nil && r.ballot.name != r.from.name
+	moved := r.ballot != nil && r.ballot.name != from.name
 	if moved {
 		c.movedTo(r)
 	} else if r.ballot != nil {
@@ -114,14 +115,15 @@ func (c *candidacy) moveDone(r moveResult) {
 // movedTo begins the life of the ballot that has come in the place of the other.
 // What callers and the connection have asked for meanwhile is asked of this one.
 func (c *candidacy) movedTo(r moveResult) {
+	from := c.own()
 	c.ballot = &ballotState{
-		node: r.ballot, watch: r.watch, data: r.data,
+		node: r.ballot, watch: r.watch, data: c.data,
 		line:     line{known: r.place.ahead == 0, place: r.place},
 		withdraw: c.ballot.withdraw, recheck: c.ballot.recheck,
 	}
 	c.live.Store(r.ballot)
 	c.logger.Warn("election: moved to the end of the line for want of a lease",
-		"from", r.from.name, "ballot", r.ballot.name, "in_front", r.place.ahead)
+		"from", from.name, "ballot", r.ballot.name, "in_front", r.place.ahead)
 	c.metrics.MovedToEnd(c.name)
 }
 
@@ -153,17 +155,14 @@ func (o moveOrder) run(ctx context.Context, e errands) any { return e.move(ctx, 
 
 // moveResult is what a move came to.
 type moveResult struct {
-	from  *ballot
-	tag   string // of the new ballot
-	alone bool   // nobody stands behind: there is nothing to make way for
-	sent  bool   // the request has been sent
-	gone  bool   // from is not there, and neither is a new ballot
-	// ballot is the one that stands now, from or another. With sent, nil means
+	alone bool // nobody stands behind: there is nothing to make way for
+	sent  bool // the request has been sent
+	gone  bool // the ballot is not there, and neither is a new one
+	// ballot is the one that stands now, the former or a new one. With sent, nil means
 	// that this is not known, or that there is none.
 	ballot *ballot
 	watch  <-chan zk.Event // on its deletion
 	place  standing
-	data   []byte // that a new one carries
 	err    error
 }
 
@@ -172,7 +171,6 @@ type moveResult struct {
 // no moment is there none or are there two. It ends when it is known what stands,
 // or with ctx or the session.
 func (e errands) move(ctx context.Context, w withdrawal, data []byte) (r moveResult) {
-	r.from, r.tag, r.data = w.ballot, w.tag, data
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(w.ballot.inc.ctx, func() { cancel(ErrSessionLost) })()
@@ -193,7 +191,7 @@ func (e errands) move(ctx context.Context, w withdrawal, data []byte) (r moveRes
 	if r.alone = r.err == nil && !r.gone && len(behind) == 0; r.err != nil || r.gone || r.alone {
 		return r
 	}
-	if w, r.err = e.settleAck(ctx, w); r.err != nil {
+	if w, r.err = e.confirmAck(ctx, w); r.err != nil {
 		return r
 	}
 	name := e.sendMove(ctx, w, data, isGemStyle(behind[0].name), &r)

@@ -27,10 +27,11 @@ func TestMoveBeginsAnotherLife(t *testing.T) {
 		c := bareCandidacy(base)
 		c.phase, c.want, c.seen.inc = moving, true, inc
 		c.stray = stray{tag: "2", possible: true}
+		c.data = []byte("d")
 		c.ballot = &ballotState{node: from, verify: true, deleted: true, recheck: recheck{all: true}}
 		c.ballot.ack.ackRecord = ackRecord{possible: true, czxid: 7, data: [][]byte{{1}}}
 		c.ballot.demotion = demotion{flaps: true, lapses: []time.Time{c.now}, lackingSince: c.now}
-		c.moveDone(moveResult{from: from, tag: "2", sent: true, ballot: to, place: standing{ahead: 2, predecessor: "p"}, data: []byte("d")})
+		c.moveDone(moveResult{sent: true, ballot: to, place: standing{ahead: 2, predecessor: "p"}})
 		assert.Equal(t, waiting, c.phase)
 		assert.Equal(t, stray{}, c.stray)
 		assert.Equal(t, to, c.live.Load())

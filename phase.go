@@ -36,8 +36,8 @@ import (
 //	the ballot stands         resigned, takeover failed, callbacks hang
 //
 // Besides: who resigns goes to withdrawing from wherever there is, or may be, a
-// ballot, by way of leaving if it leads; a ballot that is lost leads to idle from
-// casting, waiting, claiming, moving and leaving; and a Close whose time is over
+// ballot, by way of leaving if it leads; a vote that comes to nothing and a
+// ballot that is lost lead to idle, from casting, waiting, claiming, moving and leaving; and a Close whose time is over
 // leads to ended from each phase that does not lead. The table is edges.
 type phase int
 
@@ -53,7 +53,7 @@ const (
 	casting
 
 	// waiting: others are in front. The predecessor is watched, the place is looked
-	// up again when it has gone, and OnLose is told of leaders.
+	// up again when that has gone, and OnLose is told of leaders.
 	waiting
 
 	// claiming: nobody is in front. The candidate waits for a lease to lead under;
@@ -106,7 +106,7 @@ var edges = [...]map[phase]string{
 	casting: {
 		waiting:     "cast, and others are in front",
 		claiming:    "cast, and nobody is in front",
-		withdrawing: "cast, or perhaps, and wanted no more",
+		withdrawing: "cast, or possibly, and no longer wanted",
 		idle:        "not cast, or its session has ended",
 		ended:       "the time to close is over",
 	},

@@ -71,7 +71,7 @@ func TestLookWithoutRequest(t *testing.T) {
 		assert.Equal(t, standing{predecessor: "a", ahead: 1}, r.place)
 		assert.False(t, s.hasHeard(), "a look that asked nothing counts as a sign of life")
 
-		require.NoError(t, e.check(t.Context(), checks{ballot: b}).err)
+		require.NoError(t, e.recheck(t.Context(), recheckOrder{ballot: b}).err)
 		assert.False(t, s.hasHeard(), "a check of nothing counts as a sign of life")
 	})
 }

@@ -97,7 +97,7 @@ func (p phase) words() string {
 }
 
 // publish makes the present state known to Status, and a change of standing to
-// the metrics. It comes before anybody is told of that state.
+// the metrics. It comes before anybody else hears of that state.
 func (c *candidacy) publish() {
 	p := &picture{Status: Status{
 		Phase: c.phase.words(), Standing: c.want && !c.closing && c.absence.cause == nil, InFront: -1,
@@ -126,8 +126,8 @@ func (c *candidacy) publish() {
 	default:
 	}
 	c.picture.Store(p)
-	if p.Standing != c.absence.told {
-		c.absence.told = p.Standing
+	if p.Standing != c.absence.standing {
+		c.absence.standing = p.Standing
 		c.metrics.Standing(c.name, p.Standing)
 	}
 }

@@ -10,17 +10,17 @@ import (
 // Waiting: the place in the line, the predecessor, the periodic recheck at what
 // the watches should have told, and the loss of the ballot.
 
-func (c *candidacy) beginLook() {
+func (c *candidacy) beginFindPlace() {
 	o := placeOrder{ballot: c.own()}
 	if place := c.ballot.line.place; place.predecessor != "" {
-		// From the list that followed the vote; good for one look.
+		// From the list that followed the vote. It is used once.
 		o.known = &place
 		c.ballot.line.place.predecessor = ""
 	}
 	c.begin(o)
 }
 
-func (c *candidacy) lookDone(r placeResult) {
+func (c *candidacy) placeFound(r placeResult) {
 	c.errandDone()
 	switch {
 	case r.ballot != c.own() || c.phase != waiting:
@@ -53,8 +53,9 @@ func (c *candidacy) predecessorChanged(event zk.Event) {
 	c.ballot.line.lookAgain()
 }
 
-// predecessorGone: when it was the only one in front, we are the lowest.
-// Numbers only grow, so nobody can have come in between.
+// predecessorGone is called when the ballot in front has gone. If it was the only
+// one, nobody is in front now: numbers only grow, so nobody can have come in
+// between.
 func (c *candidacy) predecessorGone() {
 	if c.phase == waiting && c.ballot.line.place.ahead == 1 {
 		c.ballot.line = line{known: true}
@@ -69,17 +70,18 @@ func (c *candidacy) predecessorGone() {
 func (c *candidacy) ownChanged(event zk.Event) {
 	c.ballot.watch = nil
 	if event.Type == zk.EventNodeDeleted && c.phase == moving {
-		c.ballot.deleted = true // what that means the move's own answer tells
+		c.ballot.deleted = true // the result of the move will show what that means
 		return
 	}
 	if event.Type == zk.EventNodeDeleted && c.phase != withdrawing {
 		c.ballotLost(ErrBallotDeleted)
 		return
 	}
-	c.ballot.recheck.all = true // it may have been the session
+	c.ballot.recheck.all = true // the watch may have ended with its session
 }
 
-// ballotLost: our ballot is there no more, though we have not withdrawn it.
+// ballotLost is called when our ballot no longer exists, though we have not
+// withdrawn it.
 func (c *candidacy) ballotLost(cause error) {
 	c.logger.Warn("election: ballot lost", "ballot", c.own().name, "cause", cause)
 	c.live.Store(nil)
@@ -115,7 +117,7 @@ func (c *candidacy) ballotLost(cause error) {
 	}
 }
 
-// goneCause tells why a ballot is not there: its session may have ended.
+// goneCause returns why a ballot is not there: its session may have ended.
 func (c *candidacy) goneCause() error {
 	if c.session.ID() != c.own().inc.id {
 		return ErrSessionLost
@@ -123,12 +125,12 @@ func (c *candidacy) goneCause() error {
 	return ErrBallotDeleted
 }
 
-// beginCheck looks at nodes whose watches should have told of a change, in
-// case one was lost without a word: at one node in turn as a periodic recheck, at
-// all of them after a reconnection.
-func (c *candidacy) beginCheck() {
+// beginRecheck reads nodes whose watches should have reported a change, in case a
+// watch was lost without notice: one node in turn as a periodic recheck, all of
+// them after a reconnection.
+func (c *candidacy) beginRecheck() {
 	b := c.ballot
-	what := checks{ballot: b.node, own: true}
+	what := recheckOrder{ballot: b.node, own: true}
 	if c.phase == waiting && b.line.known {
 		what.predecessor = b.line.place.predecessor
 	}
@@ -139,9 +141,10 @@ func (c *candidacy) beginCheck() {
 		turn := b.recheck.turn
 		switch {
 		case what.predecessor != "" && turn%(1+b.line.place.ahead/16) == 0:
-			// Both nodes in one request. Who learns in time that nobody but the leader
-			// is in front can stand by, and takes over without a list, and who is the
-			// next should see first. Far back all that is less urgent.
+			// A list shows both nodes in one request, and how many are in front. A
+			// candidate that learns in time that only the leader is in front can keep
+			// a lease warm (HotStandby), and take over without a list when that goes.
+			// Far back in the line that is less urgent.
 			what.own, what.list = false, true
 		case what.ack && (b.ack.watch == nil || turn%2 == 0), what.predecessor != "" && turn%2 == 1:
 			what.own = false
@@ -154,7 +157,7 @@ func (c *candidacy) beginCheck() {
 	c.begin(what)
 }
 
-func (c *candidacy) checkDone(r checkResult) {
+func (c *candidacy) recheckDone(r recheckResult) {
 	c.errandDone()
 	if r.ballot != c.own() || c.phase == leaving || c.phase == withdrawing {
 		return
@@ -225,7 +228,7 @@ func (e errands) findPlace(ctx context.Context, o placeOrder) (r placeResult) {
 			}
 			if e.reuseWatch(&r) {
 				if known {
-					return errNothingAsked // armed for another since this began
+					return errNothingAsked // another candidate has armed it since this errand began
 				}
 				return nil
 			}
@@ -270,8 +273,8 @@ func (e errands) watchPredecessor(conn *zk.Conn, r *placeResult) error {
 	return err
 }
 
-// checks are the nodes to be looked at.
-type checks struct {
+// recheckOrder asks for a recheck of some nodes.
+type recheckOrder struct {
 	ballot      *ballot
 	own         bool   // the ballot itself
 	predecessor string // its name; "" for none
@@ -280,11 +283,11 @@ type checks struct {
 	watchAck    bool   // and arm a watch on its deletion
 }
 
-func (o checks) run(ctx context.Context, e errands) any { return e.check(ctx, o) }
+func (o recheckOrder) run(ctx context.Context, e errands) any { return e.recheck(ctx, o) }
 
-// checkResult is what such a look has found.
-type checkResult struct {
-	checks
+// recheckResult is what a recheck has found.
+type recheckResult struct {
+	recheckOrder
 	ownGone         bool
 	predecessorGone bool
 	ahead           int      // ballots in front, from the list
@@ -293,9 +296,9 @@ type checkResult struct {
 	err             error
 }
 
-// check looks at nodes whose watches should have told, in case one was lost.
-func (e errands) check(ctx context.Context, what checks) (r checkResult) {
-	r.checks = what
+// recheck reads nodes whose watches should have reported a change.
+func (e errands) recheck(ctx context.Context, what recheckOrder) (r recheckResult) {
+	r.recheckOrder = what
 	r.err = e.session.do(ctx, func(conn *zk.Conn) (err error) {
 		if !what.own && !what.list && what.predecessor == "" && !what.ack {
 			return errNothingAsked

@@ -56,7 +56,7 @@
 #define M (N + EXP + HAND + VOTES + DEMOTE + LOST + SLACK)
 #define BYHAND 255
 
-/* phases, as in candidacy.go; moving as for the end of the line */
+/* phases, as in phase.go; moving as for the end of the line */
 #define IDLE 0
 #define CASTING 1
 #define WAITING 2
