@@ -36,9 +36,10 @@ import (
 //	the ballot stands         resigned, takeover failed, callbacks hang
 //
 // Besides: who resigns goes to withdrawing from wherever there is, or may be, a
-// ballot, by way of leaving if it leads; a vote that comes to nothing and a
-// ballot that is lost lead to idle, from casting, waiting, claiming, moving and leaving; and a Close whose time is over
-// leads to ended from each phase that does not lead. The table is edges.
+// ballot, by way of leaving if it leads; a vote that comes to nothing and a ballot
+// that is lost lead to idle, from casting, waiting, claiming, moving and leaving;
+// and a Close whose time is over leads to ended from each phase that does not lead.
+// The table is edges.
 type phase int
 
 const (
