@@ -1,6 +1,7 @@
 package election
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"testing"
@@ -20,11 +21,33 @@ func allPhases() []phase {
 
 // inPhase is a loop that does not run, with what there is in a phase.
 func inPhase(t *testing.T, p phase) *candidacy {
-	base, err := newBase(newSession(time.Minute), "e", "", slog.New(slog.DiscardHandler))
+	return onSession(t, newSession(time.Minute), p)
+}
+
+func onSession(t *testing.T, s *Session, p phase) *candidacy {
+	t.Helper()
+	base, err := newBase(s, "e", "", slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	c := bareCandidacy(base)
-	c.phase, c.ballot = p, &ballotState{node: &ballot{}, losing: &losing{}}
-	c.term = &termState{lead: &leadership{}}
+	node := &ballot{inc: s.look().inc, name: "ballot-1-0000000001", path: base.path + "/ballot-1-0000000001"}
+	c.phase, c.want, c.seen.inc = p, true, s.look().inc
+	if p != idle && p != ended {
+		c.ballot = &ballotState{}
+	}
+	if p == casting || p == moving {
+		c.stray = stray{tag: "1", possible: true}
+	}
+	if c.ballot != nil && p != casting {
+		c.ballot.node = node
+	}
+	if p == waiting {
+		c.ballot.losing = &losing{}
+	}
+	if p.leads() || p == leaving {
+		l := &leadership{ballot: node}
+		l.ctx, l.cancel = context.WithCancelCause(t.Context())
+		c.term = &termState{lead: l, claimedAt: c.now}
+	}
 	return c
 }
 
@@ -34,6 +57,12 @@ func TestIllegalTransitionsPanic(t *testing.T) {
 	for _, from := range allPhases() {
 		for _, to := range allPhases() {
 			c := inPhase(t, from)
+			if to != idle && c.ballot == nil {
+				c.ballot = &ballotState{}
+			}
+			if c.term == nil {
+				c.term = &termState{lead: &leadership{}}
+			}
 			if _, legal := edges[from][to]; legal {
 				require.NotPanics(t, func() { c.setPhase(to) }, "%v to %v", from, to)
 				assert.Equal(t, to, c.phase)
@@ -93,4 +122,54 @@ func reaches(from, to phase) bool {
 		}
 	}
 	return seen[to]
+}
+
+// TestEveryPhaseComesToAnEnd: what may end a phase from outside comes in each of
+// them: the end of the time to shut down, of the session, of the ballot, a
+// resignation. Nothing panics, and the candidate is then where it should be.
+func TestEveryPhaseComesToAnEnd(t *testing.T) {
+	withSession(t, func(t *testing.T, w *trial, s *Session) {
+		for _, p := range allPhases() {
+			if p == ended {
+				continue
+			}
+			c := onSession(t, s, p)
+			c.hurry()
+			assert.Equal(t, ended, c.phase, "hurried in %v", p)
+			assert.Equal(t, p == idle, c.closeErr == nil, "hurried in %v", p)
+
+			c = onSession(t, s, p)
+			c.resign(resignCommand{cause: ErrResigned})
+			c.helper.busy = true // so that only steps without a request are taken
+			c.takeSteps()
+			want := withdrawing
+			switch {
+			case p == idle, p == casting, p == moving:
+				want = p // there is no ballot, or the errand has to return
+			case p.leads():
+				want = leaving // until OnStepDown has returned
+			}
+			assert.Equal(t, want, c.phase, "resigned in %v", p)
+
+			for _, cause := range []error{ErrSessionLost, ErrBallotDeleted} {
+				for _, acked := range []bool{false, true} {
+					if p == idle || p == casting {
+						continue // there is no ballot
+					}
+					c = onSession(t, s, p)
+					c.ballot.ack.possible = acked
+					c.ballotLost(cause)
+					want := idle
+					switch leavesAck := acked && cause == ErrBallotDeleted; {
+					case p.leads() || p == leaving:
+						want = leaving
+						assert.Equal(t, leavesAck, c.ballot != nil, "%v in %v, acknowledged: %v", cause, p, acked)
+					case leavesAck || p == withdrawing:
+						want = withdrawing
+					}
+					assert.Equal(t, want, c.phase, "%v in %v, acknowledged: %v", cause, p, acked)
+				}
+			}
+		}
+	})
 }
