@@ -299,42 +299,63 @@ type recheckResult struct {
 // recheck reads nodes whose watches should have reported a change.
 func (e errands) recheck(ctx context.Context, what recheckOrder) (r recheckResult) {
 	r.recheckOrder = what
-	r.err = e.session.do(ctx, func(conn *zk.Conn) (err error) {
-		if !what.own && !what.list && what.predecessor == "" && !what.ack {
-			return errNothingAsked
-		}
-		if what.own {
-			exists, stat, err := conn.Exists(what.ballot.path)
-			if err != nil {
-				return err
+	r.err = e.session.do(ctx, func(conn *zk.Conn) error {
+		err := errNothingAsked
+		for _, read := range []struct {
+			asked bool
+			node  func(*zk.Conn, *recheckResult) error
+		}{
+			{what.own, e.recheckOwn},
+			{what.list, e.recheckList},
+			{what.predecessor != "" && !what.list, e.recheckPredecessor},
+			{what.ack, e.recheckAck},
+		} {
+			if !read.asked {
+				continue
 			}
-			r.ownGone = !exists || stat.EphemeralOwner != what.ballot.inc.id
-		}
-		if what.list {
-			children, _, err := conn.Children(e.path)
-			if err != nil && !errors.Is(err, zk.ErrNoNode) {
+			if err = read.node(conn, &r); err != nil {
 				return err
-			}
-			place, ok := standingOf(ballotsOf(children), what.ballot.name)
-			r.ownGone, r.predecessorGone, r.ahead = !ok, place.predecessor != what.predecessor, place.ahead
-			return nil
-		}
-		if what.predecessor != "" {
-			exists, _, err := conn.Exists(e.path + "/" + what.predecessor)
-			if err != nil {
-				return err
-			}
-			r.predecessorGone = !exists
-		}
-		if what.ack && what.watchAck {
-			r.ackStat, r.ackWatch, err = watchDeletion(conn, e.ackPath())
-		} else if what.ack {
-			var exists bool
-			if exists, r.ackStat, err = conn.Exists(e.ackPath()); !exists {
-				r.ackStat = nil
 			}
 		}
 		return err
 	})
 	return r
+}
+
+func (e errands) recheckOwn(conn *zk.Conn, r *recheckResult) error {
+	exists, stat, err := conn.Exists(r.ballot.path)
+	if err == nil {
+		r.ownGone = !exists || stat.EphemeralOwner != r.ballot.inc.id
+	}
+	return err
+}
+
+func (e errands) recheckList(conn *zk.Conn, r *recheckResult) error {
+	children, _, err := conn.Children(e.path)
+	if err != nil && !errors.Is(err, zk.ErrNoNode) {
+		return err
+	}
+	place, stands := standingOf(ballotsOf(children), r.ballot.name)
+	r.ownGone, r.predecessorGone, r.ahead = !stands, place.predecessor != r.predecessor, place.ahead
+	return nil
+}
+
+func (e errands) recheckPredecessor(conn *zk.Conn, r *recheckResult) error {
+	exists, _, err := conn.Exists(e.path + "/" + r.predecessor)
+	if err == nil {
+		r.predecessorGone = !exists
+	}
+	return err
+}
+
+func (e errands) recheckAck(conn *zk.Conn, r *recheckResult) (err error) {
+	if r.watchAck {
+		r.ackStat, r.ackWatch, err = watchDeletion(conn, e.ackPath())
+		return err
+	}
+	exists, stat, err := conn.Exists(e.ackPath())
+	if err == nil && exists {
+		r.ackStat = stat
+	}
+	return err
 }
