@@ -37,8 +37,8 @@ type candidacy struct {
 
 // seenSession is what the loop has seen of the Session.
 type seenSession struct {
-	inc   *incarnation
-	looks uint64 // how many times it has been connected anew
+	inc        *incarnation
+	reconnects uint64 // of the Session: each is a reason to look at everything again
 }
 
 // helper is the goroutine that runs the candidate's errands.
@@ -199,7 +199,7 @@ func (c *candidacy) advance() {
 
 func (c *candidacy) takeSteps() {
 	for c.phase != ended {
-		view := c.session.look()
+		view := c.session.currentView()
 		c.noticeSession(view)
 		if c.phase == idle && (!c.term.drains() || c.stuck.Load()) {
 			replyAll(&c.resigners, nil)
@@ -326,8 +326,8 @@ func (c *candidacy) noticeSession(view sessionView) {
 	if c.ballot != nil {
 		c.ballot.demotion.countLack(c.now, c.phase == claiming && view.inc != nil && view.connected)
 	}
-	if view.looks != c.seen.looks {
-		c.seen.looks = view.looks
+	if view.reconnects != c.seen.reconnects {
+		c.seen.reconnects = view.reconnects
 		c.helper.notBefore = time.Time{}
 		if c.ballot != nil {
 			c.ballot.recheck.all = true
@@ -342,7 +342,7 @@ func (c *candidacy) begin(o order) {
 	ctx, cancel := context.WithCancelCause(withLastError(context.Background(), &c.last))
 	c.helper.busy, c.helper.cancel = true, cancel
 	errands, inbox := c.errands, c.inbox
-	c.session.help(func() {
+	c.session.goHelper(func() {
 		defer cancel(nil)
 		inbox.push(o.run(ctx, errands))
 	})
@@ -371,7 +371,7 @@ func (c *candidacy) backOffAfter(what string, err error) (say bool) {
 	if !isPermanent(err) {
 		return false
 	}
-	c.helper.notBefore = c.now.Add(c.session.relook())
+	c.helper.notBefore = c.now.Add(c.session.recheckInterval())
 	return c.last.first(fmt.Errorf("%s: %w", what, err))
 }
 

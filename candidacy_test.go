@@ -130,14 +130,14 @@ func TestLeaseBeginsUnseen(t *testing.T) {
 	})
 }
 
-// TestRelook: many candidates look less often, and it is not observers that
+// TestRecheckInterval: many candidates look less often, and it is not observers that
 // make them do so.
-func TestRelook(t *testing.T) {
+func TestRecheckInterval(t *testing.T) {
 	s := newSession(time.Minute)
 	between := func(what string, least, most time.Duration) {
 		t.Helper()
 		for range 100 {
-			if d := s.relook(); d < least || d > most {
+			if d := s.recheckInterval(); d < least || d > most {
 				t.Fatalf("%s: a look every %v, want %v to %v", what, d, least, most)
 			}
 		}

@@ -40,7 +40,7 @@ func (c *candidacy) castDone(r castResult) {
 	case !c.want || c.closing || c.ballot.withdraw:
 		c.setPhase(withdrawing)
 	case r.ballot != nil:
-		if c.session.look().inc != r.ballot.inc {
+		if c.session.currentView().inc != r.ballot.inc {
 			c.ballotLost(ErrSessionLost)
 		} else {
 			c.standInLine()
@@ -74,7 +74,7 @@ func (c *candidacy) refused(err error) {
 		c.want, c.asked = false, false
 		defer c.fail(err)
 	}
-	c.absence.until = c.now.Add(c.session.relook())
+	c.absence.until = c.now.Add(c.session.recheckInterval())
 	switch {
 	case c.stray.possible:
 		c.setPhase(withdrawing)

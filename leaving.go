@@ -150,7 +150,7 @@ func (c *candidacy) withdrawDone(err error) {
 			c.setPhase(ended)
 			return
 		}
-		c.helper.notBefore = c.now.Add(c.session.relook())
+		c.helper.notBefore = c.now.Add(c.session.recheckInterval())
 	default:
 		c.backOff()
 	}
@@ -202,7 +202,7 @@ func (c *candidacy) abandonBallot() {
 	c.interrupt(ErrClosed)
 	if w := c.withdrawal(); w.ballot != nil || w.tag != "" {
 		errands := c.errands
-		c.session.help(func() { _ = errands.withdraw(context.Background(), w) })
+		c.session.goHelper(func() { _ = errands.withdraw(context.Background(), w) })
 	}
 }
 

@@ -77,7 +77,7 @@ func (c *candidacy) beginMove() {
 func (c *candidacy) moveDone(r moveResult) {
 	c.errandDone()
 	from := c.own()
-	sessionLost := c.session.look().inc != from.inc
+	sessionLost := c.session.currentView().inc != from.inc
 	known := !r.sent || r.ballot != nil || r.gone
 	switch {
 	case sessionLost:
@@ -134,11 +134,11 @@ func (c *candidacy) notMoved(r moveResult) {
 	case r.alone:
 		// It costs nobody anything to stand here.
 		c.ballot.verify, c.ballot.demotion.flaps = false, false
-		c.ballot.demotion.notBefore = c.now.Add(c.session.relook())
+		c.ballot.demotion.notBefore = c.now.Add(c.session.recheckInterval())
 	case isPermanent(r.err):
 		c.logger.Warn("election: cannot move to the end of the line", "ballot", c.own().name, "error", r.err)
 		c.failed(r.err)
-		c.ballot.demotion.notBefore = c.now.Add(c.session.relook())
+		c.ballot.demotion.notBefore = c.now.Add(c.session.recheckInterval())
 	default:
 		c.failed(r.err)
 		c.backOff()

@@ -21,7 +21,7 @@ func TestMoveBeginsAnotherLife(t *testing.T) {
 	withSession(t, func(t *testing.T, w *trial, s *Session) {
 		base, err := newBase(s, electionName, "", w.logger)
 		require.NoError(t, err)
-		inc := s.look().inc
+		inc := s.currentView().inc
 		from := &ballot{inc: inc, path: base.path + "/ballot-1-0000000001", name: "ballot-1-0000000001"}
 		to := &ballot{inc: inc, path: base.path + "/ballot-2-0000000003", name: "ballot-2-0000000003"}
 		c := bareCandidacy(base)
@@ -114,7 +114,7 @@ func TestMoveOnZooKeeper(t *testing.T) {
 		c, err := NewCandidate(s, name, nil)
 		require.NoError(t, err)
 		require.NoError(t, c.errands.makeParents(ctx))
-		inc := s.look().inc
+		inc := s.currentView().inc
 		cast := c.errands.cast(ctx, castOrder{stray: stray{tag: newTag()}, data: []byte("first")})
 		require.NoError(t, cast.err)
 		if acked {

@@ -200,12 +200,12 @@ func (c *candidacy) exit(from, to phase) {
 func (c *candidacy) enter(p phase) {
 	switch p {
 	case waiting:
-		c.ballot.recheck.at = c.now.Add(c.session.relook())
+		c.ballot.recheck.at = c.now.Add(c.session.recheckInterval())
 		c.startLosing()
 	case claiming:
-		c.ballot.recheck.at = c.now.Add(c.session.relook())
+		c.ballot.recheck.at = c.now.Add(c.session.recheckInterval())
 	case leading:
-		c.ballot.recheck.at = c.now.Add(c.session.relook())
+		c.ballot.recheck.at = c.now.Add(c.session.recheckInterval())
 		// What was proclaimed while OnWin ran, or just before a lapse.
 		c.ballot.catchUp = !bytes.Equal(c.ballot.data, c.data)
 		c.succeed()

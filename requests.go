@@ -123,7 +123,7 @@ func callAsync[T any](ctx context.Context, s *Session, call func() (T, error)) (
 		return none, contextError(ctx)
 	}
 	done := make(chan result, 1)
-	if !s.help(func() {
+	if !s.goHelper(func() {
 		value, err := call()
 		done <- result{value, err}
 	}) {

@@ -60,19 +60,19 @@ type ackWatcher struct {
 	path    string
 	inbox   *inbox
 
-	inc     *incarnation
-	looks   uint64
-	view    ackView
-	read    int             // which read the view is from; 0: not known
-	watch   <-chan zk.Event // armed, or nil
-	expect  bool            // a leader is expected to be there: read its data at once
-	relook  bool            // read again, whatever the watch says
-	reading bool            // a helper reads
-	hold    bool            // the last read failed: not again before the timer
-	newest  int64           // czxid of the last acknowledgement seen
-	timer   *time.Timer
-	last    *lastError // of its reads
-	refusal error      // the last one was refused
+	inc        *incarnation
+	reconnects uint64 // as it was last told
+	view       ackView
+	read       int             // which read the view is from; 0: not known
+	watch      <-chan zk.Event // armed, or nil
+	expect     bool            // a leader is expected to be there: read its data at once
+	reread     bool            // read again, whatever the watch says
+	reading    bool            // a helper reads
+	backingOff bool            // the last read failed: not again before the timer
+	newest     int64           // czxid of the last acknowledgement seen
+	timer      *time.Timer
+	last       *lastError // of its reads
+	refusal    error      // the last one was refused
 
 	former *ackWatcher   // the one before, while it has not left its watch behind; or nil
 	done   chan struct{} // closed when this one has
@@ -159,7 +159,7 @@ func (f *ackWatcher) run() {
 	if !f.awaitFormer() {
 		return
 	}
-	f.timer = time.NewTimer(f.session.relook())
+	f.timer = time.NewTimer(f.session.recheckInterval())
 	defer f.timer.Stop()
 	ctx, cancel := context.WithCancel(withLastError(context.Background(), f.last))
 	defer cancel()
@@ -173,8 +173,8 @@ func (f *ackWatcher) run() {
 		case event := <-f.watch:
 			f.fired(event)
 		case <-f.timer.C:
-			f.relook, f.hold = true, false
-			f.timer.Reset(f.session.relook())
+			f.reread, f.backingOff = true, false
+			f.timer.Reset(f.session.recheckInterval())
 		}
 	}
 }
@@ -275,14 +275,14 @@ func (f *ackWatcher) step(ctx context.Context) bool {
 		f.fired(event)
 	default:
 	}
-	view := f.session.look()
+	view := f.session.currentView()
 	if view.inc != f.inc {
 		// The watch of another session never tells of this one.
-		f.inc, f.watch, f.read, f.expect, f.hold = view.inc, nil, 0, true, false
+		f.inc, f.watch, f.read, f.expect, f.backingOff = view.inc, nil, 0, true, false
 		f.refusal = nil
 	}
-	if view.looks != f.looks {
-		f.looks, f.relook, f.hold = view.looks, true, false
+	if view.reconnects != f.reconnects {
+		f.reconnects, f.reread, f.backingOff = view.reconnects, true, false
 	}
 
 	lasting, waiting, gone := f.inform()
@@ -292,18 +292,18 @@ func (f *ackWatcher) step(ctx context.Context) bool {
 	if f.watch == nil {
 		f.read = 0 // nothing guards the view: it is not for those who come later
 	}
-	if view.inc == nil || !view.connected || f.reading || f.hold {
+	if view.inc == nil || !view.connected || f.reading || f.backingOff {
 		return true
 	}
 	arm := f.watch == nil
-	if (arm || f.relook) && (lasting || waiting) {
-		f.reading, f.relook = true, false
+	if (arm || f.reread) && (lasting || waiting) {
+		f.reading, f.reread = true, false
 		f.mu.Lock()
 		f.begun++
 		count := f.begun
 		f.mu.Unlock()
 		request := ackRequest{view.inc, count, arm, lasting, f.expect, f.newest}
-		if !f.session.help(func() { f.readDone(request.ask(ctx, f.session, f.path)) }) {
+		if !f.session.goHelper(func() { f.readDone(request.ask(ctx, f.session, f.path)) }) {
 			f.reading = false // the Session is at its end
 		}
 	}
@@ -420,7 +420,7 @@ func (f *ackWatcher) take(m ackRead) {
 	}
 	if m.err != nil {
 		f.leaveWatch(m.inc, m.watch) // the next read finds it there
-		f.hold = true
+		f.backingOff = true
 		if isPermanent(m.err) {
 			if f.last.first(fmt.Errorf("read: %w", m.err)) {
 				f.session.logger.Error("election: cannot read the acknowledgement", "path", f.path, "error", m.err)
@@ -431,7 +431,7 @@ func (f *ackWatcher) take(m ackRead) {
 				sub.warned = false
 			}
 			f.mu.Unlock()
-			return // until the next look
+			return // until the next recheck
 		}
 		f.timer.Reset(jitter(f.session.Timeout() / 16))
 		return

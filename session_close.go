@@ -67,7 +67,7 @@ func (s *Session) Shutdown(ctx context.Context) error {
 	}
 	if s.owned {
 		s.client.quitting.Store(true) // whatever connection comes now comes too late
-		s.help(s.client.close)
+		s.goHelper(s.client.close)
 	}
 	return fmt.Errorf("election: shut down: %w", contextError(ctx))
 }
@@ -108,14 +108,14 @@ func (s *Session) closeAll() {
 	for range hooks {
 		errs = append(errs, <-results)
 	}
-	if err := s.look().err; errors.Is(err, errOwnerClosed) {
+	if err := s.currentView().err; errors.Is(err, errOwnerClosed) {
 		errs = append(errs, err)
 	}
 	if s.owned {
 		s.client.quitting.Store(true) // whatever connection comes now comes too late
 		s.client.close()
 		s.unguard()
-		s.helpers.end()
+		s.helpers.close()
 	}
 	s.closing.err = errors.Join(errs...)
 }

@@ -243,7 +243,7 @@ func (c *clientConn) HandshakeAnswered(h wire.Handshake) (timeout time.Duration,
 	}
 	s.signs.answeredAt.Store(int64(sent))
 	// A server may grant less than the one before it, and has told the leader so.
-	if inc := s.look().inc; inc != nil {
+	if inc := s.currentView().inc; inc != nil {
 		conn.Shorten(inc.lease.Load())
 	}
 	c.connection = conn

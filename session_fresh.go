@@ -30,7 +30,7 @@ func (l *sessionLoop) prepareWhenDue(now lease.Instant, conn *zk.Conn, id int64)
 	f := &l.fresh
 	if f.id != id {
 		f.id, f.readyAt = id, now
-		if l.view.looks > 0 {
+		if l.view.reconnects > 0 {
 			f.readyAt += l.spread()
 		}
 	}
@@ -46,7 +46,7 @@ func (l *sessionLoop) prepare(conn *zk.Conn, id int64) {
 	l.fresh.preparing = true
 	done := l.fresh.authorized
 	auth := l.opts.Auth[done:]
-	l.help(func() {
+	l.goHelper(func() {
 		var err error
 		for _, a := range auth {
 			if err = conn.AddAuth(a.Scheme, a.Credentials); err != nil {
@@ -85,7 +85,7 @@ func (l *sessionLoop) prepared(m prepared) {
 	}
 	inc := &incarnation{id: m.id}
 	inc.ctx, inc.cancel = context.WithCancelCause(context.Background())
-	l.view = sessionView{inc: inc, connected: conn.State() == zk.StateHasSession, looks: l.view.looks + 1}
+	l.view = sessionView{inc: inc, connected: conn.State() == zk.StateHasSession, reconnects: l.view.reconnects + 1}
 	l.owner.closed = m.closed
 	l.last.over()
 	l.recheckAt = 0

@@ -13,26 +13,26 @@ const maxInFlight = 64
 // block for several session timeouts, so no loop makes one itself.
 type helpers struct {
 	running sync.WaitGroup
-	mu      sync.Mutex // guards ended, and running against a beginning during the end
-	ended   bool       // none begins any more
+	mu      sync.Mutex // guards closed, and running against a beginning during the end
+	closed  bool       // none begins any more
 }
 
-// help runs fn, which calls the client, on a goroutine of its own. It reports
+// goHelper runs fn, which calls the client, on a goroutine of its own. It reports
 // false when the Session is at its end, and fn is not called.
-func (s *Session) help(fn func()) bool {
+func (s *Session) goHelper(fn func()) bool {
 	s.helpers.mu.Lock()
 	defer s.helpers.mu.Unlock()
-	if s.helpers.ended {
+	if s.helpers.closed {
 		return false
 	}
 	s.helpers.running.Go(fn)
 	return true
 }
 
-// end lets none begin any more, and waits for those that have.
-func (h *helpers) end() {
+// close lets none begin any more, and waits for those that have.
+func (h *helpers) close() {
 	h.mu.Lock()
-	h.ended = true
+	h.closed = true
 	h.mu.Unlock()
 	h.running.Wait()
 }

@@ -35,7 +35,7 @@ func (l *sessionLoop) keepLeaseAlive(now lease.Instant) {
 func (l *sessionLoop) sendHeartbeat(now lease.Instant) {
 	l.heartbeats.Sent(now)
 	conn, id, on := l.client.conn.Load(), l.view.inc.id, l.client.connection.Load()
-	l.help(func() {
+	l.goHelper(func() {
 		sent := l.clock.Now()
 		err := heartbeat(conn)
 		answered := l.clock.Now()

@@ -159,7 +159,7 @@ func (l *sessionLoop) noteConnection(now lease.Instant, hasSession, moved bool) 
 	}
 	if l.recheckAt != 0 && now >= l.recheckAt {
 		l.recheckAt = 0
-		l.view.looks++
+		l.view.reconnects++
 		l.publishView()
 	}
 	if l.view.connected != hasSession {

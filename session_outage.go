@@ -92,7 +92,7 @@ func (l *sessionLoop) askServer(now lease.Instant) {
 	}
 	l.outage.asking = true
 	conn, on := l.client.conn.Load(), l.client.connection.Load()
-	l.help(func() { l.inbox.push(serverKnown{on, conn.Server()}) })
+	l.goHelper(func() { l.inbox.push(serverKnown{on, conn.Server()}) })
 }
 
 // serverKnown takes the answer of a caller's client.

@@ -53,7 +53,7 @@ func (l *sessionLoop) probeOwner(conn *zk.Conn) {
 		return
 	}
 	l.owner.probing = true
-	l.help(func() {
+	l.goHelper(func() {
 		_, _, err := conn.Exists("/")
 		l.inbox.push(ownerProbed{errors.Is(err, zk.ErrConnectionClosed) && conn.State() == zk.StateDisconnected})
 	})
@@ -98,7 +98,7 @@ func (l *sessionLoop) closedFired(event zk.Event) {
 		l.ownerClosed()
 	case event.Err == nil: // somebody has changed the root node
 		conn := l.client.conn.Load()
-		l.help(func() {
+		l.goHelper(func() {
 			if watch, err := armClosed(conn); err == nil {
 				l.inbox.push(closedArmed{watch})
 			}

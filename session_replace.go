@@ -44,7 +44,7 @@ func (l *sessionLoop) startAnew() {
 		l.publishView()
 	}
 	l.fresh.authorized = 0
-	l.help(former.Close)
+	l.goHelper(former.Close)
 }
 
 // noteRefusal notes that servers refuse the credentials of a session that they
@@ -73,7 +73,7 @@ func (l *sessionLoop) noteRefusal(now lease.Instant, conn *zk.Conn, hasSession b
 		if hasSession && l.probed != established {
 			// One answer to something else tells that this server takes them.
 			l.probed = established
-			l.help(func() { _ = heartbeat(conn) })
+			l.goHelper(func() { _ = heartbeat(conn) })
 		}
 	}
 }

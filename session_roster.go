@@ -13,9 +13,9 @@ import (
 
 // Who uses a Session, and what they all see of it.
 
-// member is what hangs on a Session: a candidate, an observer or a follower.
+// member is who uses a Session: a candidate, an observer or an ackWatcher.
 type member interface {
-	// wake tells the member to look at the Session again. It never blocks.
+	// wake tells the member that the view or the lease has changed. It never blocks.
 	wake()
 	Close() error
 }
@@ -26,8 +26,9 @@ type sessionView struct {
 	inc *incarnation
 	// connected is whether it has a connection now.
 	connected bool
-	// looks counts the reasons to look again at everything: reconnections.
-	looks uint64
+	// reconnects counts the connections that there have been: after each everything
+	// is looked at again, since a watch may have got lost.
+	reconnects uint64
 	// err is why the Session cannot be used: a server refuses the credentials,
 	// or the owner of the connection has closed it.
 	err error
@@ -127,20 +128,20 @@ func (s *Session) needed() bool {
 	return len(s.roster.leaseKeepers) > 0
 }
 
-// look returns the present view.
-func (s *Session) look() sessionView {
+// currentView returns what the loop has published last.
+func (s *Session) currentView() sessionView {
 	s.roster.mu.Lock()
 	defer s.roster.mu.Unlock()
 	return s.roster.view
 }
 
-// relook returns how long a member waits until it looks again for changes
+// recheckInterval returns how long a member waits until it looks again for changes
 // that no watch has told of: about T, less or more by a quarter, so that many
-// do not ask at once; longer when there are so many candidates and elections that
-// are followed that the reads would weigh on the servers.
-func (s *Session) relook() time.Duration {
+// do not ask at once; longer when there are so many candidates and watched
+// acknowledgements that the reads would weigh on the servers.
+func (s *Session) recheckInterval() time.Duration {
 	s.roster.mu.Lock()
-	many := (len(s.roster.members) - s.roster.observers) / 100 // observers leave looking to their follower
+	many := (len(s.roster.members) - s.roster.observers) / 100 // observers leave looking to their ackWatcher
 	s.roster.mu.Unlock()
 	return jitter(s.Timeout() * time.Duration(1+many))
 }

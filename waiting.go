@@ -153,7 +153,7 @@ func (c *candidacy) beginRecheck() {
 		}
 	}
 	b.recheck.all = false
-	b.recheck.at = c.now.Add(c.session.relook())
+	b.recheck.at = c.now.Add(c.session.recheckInterval())
 	c.begin(what)
 }
 
