@@ -2,7 +2,6 @@ package election
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"reflect"
@@ -140,11 +139,11 @@ func protect(logger *slog.Logger, name string, fn func() error) (err error) {
 		// gives nil.
 		p := recover()
 		if p == nil {
-			err = fmt.Errorf("election: %s ended its goroutine", name)
+			err = errorf("%s ended its goroutine", name)
 		} else if cause, ok := p.(error); ok {
-			err = fmt.Errorf("election: %s panicked: %w", name, cause)
+			err = errorf("%s panicked: %w", name, cause)
 		} else {
-			err = fmt.Errorf("election: %s panicked: %v", name, p)
+			err = errorf("%s panicked: %v", name, p)
 		}
 		logger.Error("election: callback panicked", "callback", name, "error", err, "stack", string(debug.Stack()))
 	}()
@@ -211,13 +210,4 @@ func (c valuesFrom) Value(key any) any {
 		return v
 	}
 	return c.values.Value(key)
-}
-
-// wrapf adds operation and path to an error once, at the public boundary.
-// Errors of our own and of the caller's context need no more than they say.
-func wrapf(err error, operation, path string) error {
-	if err == nil || errors.Is(err, ErrClosed) {
-		return err
-	}
-	return fmt.Errorf("election: %s %s: %w", operation, path, err)
 }

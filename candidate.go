@@ -145,7 +145,7 @@ func NewCandidate(s *Session, name string, opts *CandidateOptions) (*Candidate, 
 		done:    make(chan struct{}),
 	}
 	if c.follow != FollowNextNode && c.follow != FollowLeader {
-		return nil, fmt.Errorf("election: unknown Follow %d", c.follow)
+		return nil, errorf("unknown Follow %d", c.follow)
 	}
 	if err := c.checkRequest(opts.Data); err != nil {
 		return nil, err
@@ -375,7 +375,7 @@ func (c *Candidate) Healthy(tolerance time.Duration) error {
 	}
 	if l := c.leader.Load(); l != nil {
 		if age := l.lease.Age(); age > tolerance {
-			return fmt.Errorf("election: the lease was last renewed %v ago", age.Round(time.Millisecond))
+			return errorf("the lease was last renewed %v ago", age.Round(time.Millisecond))
 		}
 	}
 	return nil

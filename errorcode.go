@@ -143,7 +143,7 @@ func (l *lastError) after(err error) error {
 	if l.err == nil || errors.Is(err, l.err) {
 		return err
 	}
-	return fmt.Errorf("%w (last answer: %w)", err, l.err)
+	return errorf("%w (last answer: %w)", err, l.err)
 }
 
 // because adds to the error of a wait that its context ended what stood in the

@@ -2,6 +2,8 @@ package election
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 
 	"github.com/go-zookeeper/zk"
 
@@ -120,4 +122,31 @@ func isDefinite(err error) bool {
 // use: it was answered, or it is refused for good.
 func isSettled(err error) bool {
 	return isDefinite(err) || isPermanent(err) || errors.Is(err, zk.ErrNodeExists) || errors.Is(err, zk.ErrNotEmpty)
+}
+
+// errorf is fmt.Errorf for errors that tell of others. The text begins with the
+// name of this package and has it nowhere else: what is wrapped may be an error of
+// this package itself, and may wrap one.
+func errorf(format string, args ...any) error { return &wrapped{fmt.Errorf(format, args...)} }
+
+type wrapped struct{ err error }
+
+// prefix is what the text of each error of this package begins with.
+const prefix = "election: "
+
+var withoutPrefix = strings.NewReplacer(": "+prefix, ": ", "("+prefix, "(", "\n"+prefix, "\n")
+
+func (w *wrapped) Error() string {
+	return prefix + withoutPrefix.Replace(strings.TrimPrefix(w.err.Error(), prefix))
+}
+
+func (w *wrapped) Unwrap() error { return w.err }
+
+// wrapf adds operation and path to an error once, at the public boundary.
+// Errors of our own and of the caller's context need no more than they say.
+func wrapf(err error, operation, path string) error {
+	if err == nil || errors.Is(err, ErrClosed) {
+		return err
+	}
+	return errorf("%s %s: %w", operation, path, err)
 }

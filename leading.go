@@ -113,7 +113,7 @@ func (c *candidacy) lossCause() error {
 // has asked for this candidacy it goes on, at the end of the line and after a
 // pause; one that only a Campaign or a Run asked for ends with that.
 func (c *candidacy) takeoverFailed(err error) {
-	err = fmt.Errorf("%w: %w", ErrTakeoverFailed, err)
+	err = errorf("%w: %w", ErrTakeoverFailed, err)
 	c.logger.Error("election: takeover failed", "ballot", c.own().name, "error", err)
 	c.ballot.withdraw, c.absence.cause = true, err
 	c.failed(err)
@@ -146,7 +146,7 @@ func (c *candidacy) retryPause() time.Duration {
 // Others may do better meanwhile; this candidate votes again when it is free, if
 // Vote or Run has asked for that.
 func (c *candidacy) stalled() {
-	err := fmt.Errorf("%w: %w in %v, so OnWin could not be called", ErrTakeoverFailed, ErrCallbackRunning, c.callbackTimeout())
+	err := errorf("%w: %w in %v, so OnWin could not be called", ErrTakeoverFailed, ErrCallbackRunning, c.callbackTimeout())
 	c.logger.Error("election: takeover failed", "ballot", c.own().name, "error", err, "callback", c.hanging())
 	c.stuck.Store(true)
 	c.ballot.withdraw, c.absence.cause = true, err

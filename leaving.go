@@ -146,7 +146,7 @@ func (c *candidacy) withdrawDone(err error) {
 		c.failed(err)
 		replyAll(&c.resigners, err)
 		if c.closing {
-			c.closeErr = fmt.Errorf("election: withdraw from %s: %w", c.path, err)
+			c.closeErr = errorf("withdraw from %s: %w", c.path, err)
 			c.setPhase(ended)
 			return
 		}
@@ -169,9 +169,9 @@ func (c *candidacy) giveUpClosing() {
 	switch {
 	case c.own() == nil && !c.stray.possible && c.phase != casting:
 	case c.retreat.refusal != nil:
-		c.closeErr = fmt.Errorf("election: withdraw from %s: %w", c.path, c.retreat.refusal)
+		c.closeErr = errorf("withdraw from %s: %w", c.path, c.retreat.refusal)
 	default:
-		c.closeErr = c.last.after(fmt.Errorf("election: close %s: no server answered in %v: the ballot ends with the session", c.path, c.closeTimeout()))
+		c.closeErr = c.last.after(errorf("close %s: no server answered in %v: the ballot ends with the session", c.path, c.closeTimeout()))
 	}
 	c.abandonBallot()
 	c.setPhase(ended)
@@ -186,7 +186,7 @@ func (c *candidacy) hurry() {
 		c.tellStepDown(ErrBallotDeleted)
 	}
 	if c.phase != idle {
-		c.closeErr = fmt.Errorf("election: close %s: the time to shut down was over: the ballot ends with the session", c.path)
+		c.closeErr = errorf("close %s: the time to shut down was over: the ballot ends with the session", c.path)
 	}
 	c.abandonBallot()
 	c.setPhase(ended)

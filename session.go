@@ -115,14 +115,14 @@ func Connect(servers []string, timeout time.Duration, opts *SessionOptions) (*Se
 		err = checkTimes(timeout, opts.TickTime)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("election: connect: %w", err)
+		return nil, errorf("connect: %w", err)
 	}
 	s := newSession(timeout)
 	s.configure(opts)
 	s.owned = true
 	s.servers = servers
 	if err := s.open(); err != nil {
-		return nil, fmt.Errorf("election: connect: %w", err)
+		return nil, errorf("connect: %w", err)
 	}
 	go s.run()
 	return s, nil
@@ -157,7 +157,7 @@ func NewSession(conn *zk.Conn, timeout time.Duration, opts *SessionOptions) (*Se
 		err = errors.New("option Guard is for connections that Connect opens: of others the password is not known")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("election: new session: %w", err)
+		return nil, errorf("new session: %w", err)
 	}
 	s := newSession(timeout)
 	s.configure(opts)

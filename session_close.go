@@ -69,7 +69,7 @@ func (s *Session) Shutdown(ctx context.Context) error {
 		s.client.quitting.Store(true) // whatever connection comes now comes too late
 		s.goHelper(s.client.close)
 	}
-	return fmt.Errorf("election: shut down: %w", contextError(ctx))
+	return errorf("shut down: %w", contextError(ctx))
 }
 
 // closeAll is what Close and Shutdown wait for.

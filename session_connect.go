@@ -306,5 +306,5 @@ func (s *Session) unreached(err error) error {
 	if last == nil || !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
 		return err
 	}
-	return fmt.Errorf("%w (no server of %q reached, the last was %s: %w)", err, s.servers, last.server, last.err)
+	return errorf("%w (no server of %q reached, the last was %s: %w)", err, s.servers, last.server, last.err)
 }

@@ -2,7 +2,6 @@ package election
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/go-zookeeper/zk"
 
@@ -38,7 +37,7 @@ func (l *sessionLoop) sessionsSeen(conn *zk.Conn) int64 {
 }
 
 // errOwnerClosed is why a Session on a caller's connection cannot be used.
-var errOwnerClosed = fmt.Errorf("election: the owner of the connection has closed it: %w", zk.ErrClosing)
+var errOwnerClosed = errorf("the owner of the connection has closed it: %w", zk.ErrClosing)
 
 // probeOwner finds out whether the owner of a caller's connection has closed
 // it before there was a session. A client that is closed rests in
