@@ -38,7 +38,7 @@ type Observer struct {
 	refusal error         // why it cannot be, as of the last try
 	refused chan struct{} // closed, and replaced, with each refusal
 
-	// Owned by the follower's goroutine, which calls see.
+	// Owned by the ackWatcher's goroutine, which calls see.
 	current *Leader
 	began   bool
 
@@ -144,7 +144,7 @@ func (o *Observer) Close() error {
 	})
 }
 
-// refuse is called on the follower's goroutine.
+// refuse is called on the ackWatcher's goroutine.
 func (o *Observer) refuse(err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -203,5 +203,5 @@ func (o *Observer) call(name string, registered *hooks[func(Leader)], leader Lea
 }
 
 // wake makes the observer a member of its Session. What it needs to know its
-// follower tells it.
+// ackWatcher tells it.
 func (o *Observer) wake() {}

@@ -253,6 +253,10 @@ func (s *Session) metricsFor(own *Metrics) *Metrics {
 	return own.filled()
 }
 
+// sessionName writes a session id as ZooKeeper does: without a sign, which the ids
+// that servers with a number from 128 on give would have.
+func sessionName(id int64) string { return fmt.Sprintf("0x%x", uint64(id)) }
+
 // jitter spreads d by a quarter to both sides.
 func jitter(d time.Duration) time.Duration {
 	return d - d/4 + rand.N(d/2+1)

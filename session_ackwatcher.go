@@ -277,7 +277,7 @@ func (f *ackWatcher) step(ctx context.Context) bool {
 	}
 	view := f.session.currentView()
 	if view.inc != f.inc {
-		// The watch of another session never tells of this one.
+		// A watch of another session never fires for this one.
 		f.inc, f.watch, f.read, f.expect, f.backingOff = view.inc, nil, 0, true, false
 		f.refusal = nil
 	}

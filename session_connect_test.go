@@ -24,6 +24,13 @@ func opened(timeout time.Duration) (*Session, *clientConn) {
 	return s, c
 }
 
+// Session ids stand in the log as ZooKeeper writes them.
+func TestSessionName(t *testing.T) {
+	assert.Equal(t, "0x100a2b3c4d50001", sessionName(0x100a2b3c4d50001))
+	assert.Equal(t, "0xf800a2b3c4d5001f", sessionName(-0x7ff5d4c3b2affe1))
+	assert.Equal(t, "0xffffffffffffffff", sessionName(-1))
+}
+
 // Which handshakes count as heard of by the ensemble's leader, and which session
 // timeout holds after each.
 func TestHandshakeCounts(t *testing.T) {

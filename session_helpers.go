@@ -1,9 +1,6 @@
 package election
 
-import (
-	"fmt"
-	"sync"
-)
+import "sync"
 
 // maxInFlight bounds the requests that are under way for one Session, so that
 // a heartbeat never waits behind thousands.
@@ -36,6 +33,3 @@ func (h *helpers) close() {
 	h.mu.Unlock()
 	h.running.Wait()
 }
-
-// sessionName prints a session id as ZooKeeper does.
-func sessionName(id int64) string { return fmt.Sprintf("0x%x", id) }

@@ -52,7 +52,7 @@ type (
 	watchesRefused struct{ code int32 }
 	// ownerProbed reports whether a caller's connection seems to be closed.
 	ownerProbed struct{ closed bool }
-	// notZooKeeper tells of a server whose answer to a handshake cannot be one.
+	// notZooKeeper is about a server whose answer to a handshake cannot be one.
 	notZooKeeper struct {
 		server string
 		err    error
@@ -191,7 +191,7 @@ func (l *sessionLoop) wakeAt(now lease.Instant) lease.Instant {
 	at := now + time.Hour
 	soonest := func(t lease.Instant) { at = min(at, t) }
 	if !l.owned {
-		// Nobody tells of the connection's events.
+		// The connection's events are the caller's: ours is to look.
 		soonest(now + min(l.Timeout()/32, 250*time.Millisecond))
 	}
 	if l.server.Load() == nil && l.outage.warn > now {

@@ -6,7 +6,7 @@ import (
 	"github.com/zkelection/election/internal/lease"
 )
 
-// The connection, as the log tells of it: lost, away, and back.
+// What the log says of the connection: that it is lost, away, and back.
 
 // outage is the time without a connection. It is empty while there is one.
 type outage struct {

@@ -8,7 +8,8 @@ import (
 	"github.com/zkelection/election/internal/lease"
 )
 
-// A caller's connection: nobody tells of its events, and its owner may close it.
+// A caller's connection: its events are the caller's, so it is looked at again and
+// again, and its owner may close it.
 
 // owner is what is known of the owner of a caller's connection.
 type owner struct {
@@ -82,8 +83,8 @@ func (l *sessionLoop) ownerClosed() {
 	l.publishView()
 }
 
-// armClosed sets a watch that tells of the end of a caller's connection: the
-// client ends all watches when it is closed, and says so.
+// armClosed sets a watch that fires when a caller's connection is closed: the
+// client then ends all watches, with an error that says so.
 func armClosed(conn *zk.Conn) (<-chan zk.Event, error) {
 	_, _, watch, err := conn.ExistsW("/")
 	return watch, err
