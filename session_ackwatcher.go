@@ -383,20 +383,10 @@ func readAck(conn *zk.Conn, path string, arm, lasting, expect bool) (*node, <-ch
 		found, err := readNode(conn, path)
 		return found, nil, err
 	}
-	for {
+	for ; ; expect = false {
 		if expect {
-			if !lasting {
-				if found, err := readNode(conn, path); found != nil || err != nil {
-					return found, nil, err
-				}
-			} else {
-				data, stat, watch, err := conn.GetW(path)
-				if err == nil {
-					return &node{data, *stat}, watch, nil
-				}
-				if !errors.Is(err, zk.ErrNoNode) {
-					return nil, nil, err
-				}
+			if found, watch, err := readExpected(conn, path, lasting); found != nil || err != nil {
+				return found, watch, err
 			}
 		}
 		exists, _, watch, err := conn.ExistsW(path)
@@ -404,13 +394,28 @@ func readAck(conn *zk.Conn, path string, arm, lasting, expect bool) (*node, <-ch
 			return nil, watch, err
 		}
 		// It came in between: the watch is there, its data is not.
-		found, err := readNode(conn, path)
-		if found != nil || err != nil {
+		if found, err := readNode(conn, path); found != nil || err != nil {
 			return found, watch, err
 		}
 		// And it went again; that watch has fired.
-		expect = false
 	}
+}
+
+// readExpected reads a node, with a watch if it is to last; nil without an error
+// means that there is none, and no watch.
+func readExpected(conn *zk.Conn, path string, lasting bool) (*node, <-chan zk.Event, error) {
+	if !lasting {
+		found, err := readNode(conn, path)
+		return found, nil, err
+	}
+	data, stat, watch, err := conn.GetW(path)
+	if errors.Is(err, zk.ErrNoNode) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return &node{data, *stat}, watch, nil
 }
 
 // take accepts what was read; step tells those who have not been told of it.
