@@ -93,9 +93,9 @@ type Session struct {
 //
 // The two of a wire.Conn, writing before mu, stand apart: nothing of the Session's
 // is taken under them. No lock is held across a call of the client, a user's
-// function or anything else that may wait. The client calls the dialer, wire.Events
-// and the event callback on its own goroutines, at times under its own locks: they
-// only store and hand on.
+// function or anything else that may wait, but for writing, across the writing of a
+// frame. The client calls the dialer, wire.Events and the event callback on its own
+// goroutines, at times under its own locks: they only store and hand on.
 
 // Connect makes a Session that opens and owns its connection. It returns at
 // once and connects in the background, forever: while no server answers, Vote
