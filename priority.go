@@ -1,9 +1,6 @@
 package election
 
-import (
-	"fmt"
-	"strings"
-)
+import "strings"
 
 // Priority: who should be next, of those who wait. It stands in a ballot's name as a
 // letter, so that every list shows it; the order stays that of the numbers. Who has a
@@ -17,7 +14,7 @@ const (
 
 func checkPriority(priority int) error {
 	if priority < lowestPriority || priority > highestPriority {
-		return fmt.Errorf("election: priority %d: it is from %d to %d", priority, lowestPriority, highestPriority)
+		return errorf("priority %d: it is from %d to %d", priority, lowestPriority, highestPriority)
 	}
 	return nil
 }
