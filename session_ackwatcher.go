@@ -53,35 +53,43 @@ func (sub *subscription) end() {
 // interested in it on one Session: with a thousand observers of an election
 // there is one watch, and one read for each change. It lives as long as there
 // is a subscription.
-//
-// Its goroutine owns all fields but those below mu.
 type ackWatcher struct {
 	session *Session
 	path    string
 	inbox   *inbox
+	last    *lastError    // of its reads
+	done    chan struct{} // closed when it has left its watch behind
 
+	// Owned by its goroutine.
+	former     *ackWatcher // the one before, while it has not left its watch behind; or nil
 	inc        *incarnation
 	reconnects uint64 // as it was last told
-	view       ackView
-	read       int             // which read the view is from; 0: not known
-	watch      <-chan zk.Event // armed, or nil
-	expect     bool            // a leader is expected to be there: read its data at once
-	reread     bool            // read again, whatever the watch says
-	reading    bool            // a helper reads
-	backingOff bool            // the last read failed: not again before the timer
-	newest     int64           // czxid of the last acknowledgement seen
+	known      ackKnown
+	reading    ackReading
 	timer      *time.Timer
-	last       *lastError // of its reads
-	refusal    error      // the last one was refused
-
-	former *ackWatcher   // the one before, while it has not left its watch behind; or nil
-	done   chan struct{} // closed when this one has
 
 	mu    sync.Mutex
 	subs  map[*subscription]struct{}
 	begun int  // reads begun
 	ended bool // its goroutine has
 	gone  bool // it ends; guarded by roster.mu as well: it takes both to change it
+}
+
+// ackKnown is what an ackWatcher knows of its acknowledgement.
+type ackKnown struct {
+	view    ackView
+	read    int             // which read the view is from; 0: not known
+	watch   <-chan zk.Event // armed, or nil
+	expect  bool            // a leader is expected to be there: read its data at once
+	newest  int64           // czxid of the last acknowledgement seen
+	refusal error           // the last read was refused
+}
+
+// ackReading is what an ackWatcher does about that.
+type ackReading struct {
+	busy       bool // a helper reads
+	again      bool // read again, whatever the watch says
+	backingOff bool // the last read failed: not again before the timer
 }
 
 // ackRequest is what a helper is to read. It does not change.
@@ -167,13 +175,13 @@ func (f *ackWatcher) run() {
 		select {
 		case <-f.inbox.signal:
 			for _, message := range f.inbox.take() {
-				f.reading = false
+				f.reading.busy = false
 				f.take(message.(ackRead))
 			}
-		case event := <-f.watch:
+		case event := <-f.known.watch:
 			f.fired(event)
 		case <-f.timer.C:
-			f.reread, f.backingOff = true, false
+			f.reading.again, f.reading.backingOff = true, false
 			f.timer.Reset(f.session.recheckInterval())
 		}
 	}
@@ -201,16 +209,16 @@ func (f *ackWatcher) awaitFormer() bool {
 // end leaves the watch to whoever is interested next. A read that is under way may
 // bring another one: then it is its end that is waited for.
 func (f *ackWatcher) end() {
-	f.leaveWatch(f.inc, f.watch)
+	f.leaveWatch(f.inc, f.known.watch)
 	f.mu.Lock()
 	f.ended = true
 	f.mu.Unlock()
 	for _, message := range f.inbox.take() {
 		m := message.(ackRead)
-		f.reading = false
+		f.reading.busy = false
 		f.leaveWatch(m.inc, m.watch)
 	}
-	if !f.reading {
+	if !f.reading.busy {
 		f.over()
 	}
 }
@@ -261,8 +269,8 @@ func (f *ackWatcher) isOver() bool {
 }
 
 func (f *ackWatcher) fired(event zk.Event) {
-	f.watch, f.read = nil, 0
-	f.expect = event.Type != zk.EventNodeDeleted
+	f.known.watch, f.known.read = nil, 0
+	f.known.expect = event.Type != zk.EventNodeDeleted
 }
 
 // step tells the subscribers what is known, and asks for what is not. It
@@ -271,40 +279,40 @@ func (f *ackWatcher) step(ctx context.Context) bool {
 	// The client delivers an event ahead of the answers that show the change.
 	// Whoever subscribes because of such an answer must not be told of before.
 	select {
-	case event := <-f.watch:
+	case event := <-f.known.watch:
 		f.fired(event)
 	default:
 	}
 	view := f.session.currentView()
 	if view.inc != f.inc {
 		// A watch of another session never fires for this one.
-		f.inc, f.watch, f.read, f.expect, f.backingOff = view.inc, nil, 0, true, false
-		f.refusal = nil
+		f.inc, f.known.watch, f.known.read, f.known.expect, f.reading.backingOff = view.inc, nil, 0, true, false
+		f.known.refusal = nil
 	}
 	if view.reconnects != f.reconnects {
-		f.reconnects, f.reread, f.backingOff = view.reconnects, true, false
+		f.reconnects, f.reading.again, f.reading.backingOff = view.reconnects, true, false
 	}
 
 	lasting, waiting, gone := f.inform()
 	if gone {
 		return false
 	}
-	if f.watch == nil {
-		f.read = 0 // nothing guards the view: it is not for those who come later
+	if f.known.watch == nil {
+		f.known.read = 0 // nothing guards the view: it is not for those who come later
 	}
-	if view.inc == nil || !view.connected || f.reading || f.backingOff {
+	if view.inc == nil || !view.connected || f.reading.busy || f.reading.backingOff {
 		return true
 	}
-	arm := f.watch == nil
-	if (arm || f.reread) && (lasting || waiting) {
-		f.reading, f.reread = true, false
+	arm := f.known.watch == nil
+	if (arm || f.reading.again) && (lasting || waiting) {
+		f.reading.busy, f.reading.again = true, false
 		f.mu.Lock()
 		f.begun++
 		count := f.begun
 		f.mu.Unlock()
-		request := ackRequest{view.inc, count, arm, lasting, f.expect, f.newest}
+		request := ackRequest{view.inc, count, arm, lasting, f.known.expect, f.known.newest}
 		if !f.session.goHelper(func() { f.readDone(request.ask(ctx, f.session, f.path)) }) {
-			f.reading = false // the Session is at its end
+			f.reading.busy = false // the Session is at its end
 		}
 	}
 	return true
@@ -316,15 +324,15 @@ func (f *ackWatcher) inform() (lasting, waiting, gone bool) {
 	f.mu.Lock()
 	var due, warn []*subscription
 	for sub := range f.subs {
-		if f.refusal != nil && sub.refused != nil && !sub.warned {
+		if f.known.refusal != nil && sub.refused != nil && !sub.warned {
 			warn = append(warn, sub)
 			sub.warned = true
 		}
-		fresh := f.read > sub.after || f.read > 0 && f.watch != nil
+		fresh := f.known.read > sub.after || f.known.read > 0 && f.known.watch != nil
 		if fresh && !sub.told && !sub.settled {
 			due = append(due, sub)
 			sub.told = true
-			sub.settled = !sub.lasting && f.view.leader != nil
+			sub.settled = !sub.lasting && f.known.view.leader != nil
 		}
 		lasting = lasting || sub.lasting
 		waiting = waiting || !sub.lasting && !sub.settled
@@ -335,10 +343,10 @@ func (f *ackWatcher) inform() (lasting, waiting, gone bool) {
 		return false, false, true
 	}
 	for _, sub := range warn {
-		sub.refused(f.refusal)
+		sub.refused(f.known.refusal)
 	}
 	for _, sub := range due {
-		sub.notify(f.view)
+		sub.notify(f.known.view)
 	}
 	return lasting, waiting, false
 }
@@ -425,12 +433,12 @@ func (f *ackWatcher) take(m ackRead) {
 	}
 	if m.err != nil {
 		f.leaveWatch(m.inc, m.watch) // the next read finds it there
-		f.backingOff = true
+		f.reading.backingOff = true
 		if isPermanent(m.err) {
 			if f.last.first(fmt.Errorf("read: %w", m.err)) {
 				f.session.logger.Error("election: cannot read the acknowledgement", "path", f.path, "error", m.err)
 			}
-			f.refusal = m.err
+			f.known.refusal = m.err
 			f.mu.Lock()
 			for sub := range f.subs {
 				sub.warned = false
@@ -442,24 +450,24 @@ func (f *ackWatcher) take(m ackRead) {
 		return
 	}
 	f.last.over()
-	f.refusal = nil
+	f.known.refusal = nil
 	if m.watch != nil {
-		f.watch = m.watch
+		f.known.watch = m.watch
 	}
-	changed := !sameAck(f.view.leader, m.node)
+	changed := !sameAck(f.known.view.leader, m.node)
 	if changed && m.watch == nil {
 		// An event comes ahead of the answer that shows the change. This watch
 		// has been silent, and would be again.
 		select {
-		case event := <-f.watch:
+		case event := <-f.known.watch:
 			f.fired(event)
 		default:
-			f.watch, f.expect = nil, m.node != nil
+			f.known.watch, f.known.expect = nil, m.node != nil
 		}
 	}
-	f.view, f.read = ackView{m.node}, m.count
+	f.known.view, f.known.read = ackView{m.node}, m.count
 	if m.node != nil {
-		f.newest = m.node.stat.Czxid
+		f.known.newest = m.node.stat.Czxid
 	}
 	if !changed {
 		return
