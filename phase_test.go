@@ -29,8 +29,8 @@ func onSession(t *testing.T, s *Session, p phase) *candidacy {
 	base, err := newBase(s, "e", "", slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	c := bareCandidacy(base)
-	node := &ballot{inc: s.look().inc, name: "ballot-1-0000000001", path: base.path + "/ballot-1-0000000001"}
-	c.phase, c.want, c.seen.inc = p, true, s.look().inc
+	node := &ballot{inc: s.currentView().inc, name: "ballot-1-0000000001", path: base.path + "/ballot-1-0000000001"}
+	c.phase, c.want, c.seen.inc = p, true, s.currentView().inc
 	if p != idle && p != ended {
 		c.ballot = &ballotState{}
 	}
