@@ -105,7 +105,7 @@ type ledger struct {
 func (l *ledger) Open(string) (driver.Conn, error)    { return l, nil }
 func (l *ledger) Prepare(string) (driver.Stmt, error) { return nil, errors.ErrUnsupported }
 func (l *ledger) Close() error                        { return nil }
-func (l *ledger) Begin() (driver.Tx, error) { l.pending = l.token; return l, nil }
+func (l *ledger) Begin() (driver.Tx, error)           { l.pending = l.token; return l, nil }
 
 func (l *ledger) Commit() error                                { l.token = l.pending; l.committed++; return nil }
 func (l *ledger) Rollback() error                              { return nil }

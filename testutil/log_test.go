@@ -122,8 +122,10 @@ func TestLinesOfTheLogComeInOrder(t *testing.T) {
 		said = nil
 		srv.Member(2).Stop()
 		srv.Close()
-		assert.Equal(t, []string{"member stopped", "member gives up its clients", "member cut off", "member healed",
-			"member gives up its clients", "member gives up its clients"}, said)
+		assert.Equal(t, []string{
+			"member stopped", "member gives up its clients", "member cut off", "member healed",
+			"member gives up its clients", "member gives up its clients",
+		}, said)
 	})
 }
 
