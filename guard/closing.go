@@ -25,6 +25,10 @@ const (
 	// tryTimeout ends a try that nobody answers, so that the same server can be asked again.
 	tryTimeout = 2 * time.Second
 
+	// longestTimeout is the longest session timeout that is believed: a guard that serves many is not to try forever what
+	// one of them asks for.
+	longestTimeout = time.Hour
+
 	opAuth         = 100
 	opCloseSession = -11
 	xidAuth        = -4
@@ -95,9 +99,34 @@ func (r *record) targets(own zk.Dialer) ([]target, error) {
 	return all, nil
 }
 
+// within is for what reads files: one that hangs is not waited for longer than the session lasts.
+func within(ctx context.Context, read func() ([]target, error)) ([]target, error) {
+	type result struct {
+		targets []target
+		err     error
+	}
+	done := make(chan result, 1)
+	go func() {
+		targets, err := read()
+		done <- result{targets, err}
+	}()
+	select {
+	case r := <-done:
+		return r.targets, r.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: the TLS files cannot be read", context.Cause(ctx))
+	}
+}
+
 // lifetime is how long the session lasts at most once nothing is heard of its process: the timeout, rounded up to a
 // tick, and one more for what a follower has heard and not told.
-func (r *record) lifetime() time.Duration { return r.Timeout + 2*cmp.Or(r.Tick, r.Timeout/2) }
+func (r *record) lifetime() time.Duration {
+	timeout := bounded(r.Timeout)
+	return timeout + 2*cmp.Or(bounded(r.Tick), timeout/2)
+}
+
+// bounded takes a time as another process has given it.
+func bounded(d time.Duration) time.Duration { return min(max(0, d), longestTimeout) }
 
 // try is the end of one try, by the number of its target.
 type try struct {
@@ -122,7 +151,7 @@ type closing struct {
 func closeSession(ctx context.Context, r *record, own zk.Dialer) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, r.lifetime(), errTooLate)
 	defer cancel()
-	targets, err := r.targets(own)
+	targets, err := within(ctx, func() ([]target, error) { return r.targets(own) })
 	if err != nil {
 		return err
 	}

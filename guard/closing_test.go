@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"strings"
 	"sync"
@@ -304,4 +305,16 @@ func TestRecord(t *testing.T) {
 	request := closeRequest(&record{Password: make([]byte, 16)})
 	require.Len(t, request, 4+45+4+8)
 	require.Equal(t, []byte{0, 0, 0, 1}, request[16:20], "another timeout than 1 ms would prolong the session")
+}
+
+// TestTimesAreBounded: what a process says of its session does not make a guard try forever.
+func TestTimesAreBounded(t *testing.T) {
+	t.Parallel()
+	const most = math.MaxInt64
+	for _, r := range []record{{Timeout: most}, {Timeout: most, Tick: most}, {Tick: most}, {Timeout: -1, Tick: -1}} {
+		require.LessOrEqual(t, r.lifetime(), 3*longestTimeout, "%v", r)
+		require.GreaterOrEqual(t, r.lifetime(), time.Duration(0), "%v", r)
+	}
+	require.Equal(t, 14*time.Second, (&record{Timeout: 10 * time.Second, Tick: 2 * time.Second}).lifetime())
+	require.Equal(t, 20*time.Second, (&record{Timeout: 10 * time.Second}).lifetime())
 }

@@ -28,13 +28,17 @@ type Options struct {
 	// without a Socket, what ELECTION_GUARD names is used; without that, the service's own executable if it has called
 	// Init, and else zkelect, if it is found in the PATH.
 	Executable string
+	// Wait is how long Start waits for a Socket on which nobody listens yet, for a guard that is started at the same time.
+	// The default is 5 s; a negative one is none.
+	Wait time.Duration
 	// TLS says how the guard connects when the servers want TLS. The default is no TLS. A guard that is the service's
 	// own executable has the dialer that was given to Init instead.
 	TLS *TLS
 	// LogFile is a file to which the guard appends what it did after the death of this process, when there is nobody
 	// left to tell. The default is none. A guard on a socket has a log of its own.
 	LogFile string
-	// Logger gets what the guard has to say while this process lives, at Warn and Debug. The default is slog.Default().
+	// Logger gets what the guard has to say while this process lives, at Warn and Debug. Its handler must not call
+	// Guard.Close, and may call the other methods. The default is slog.Default().
 	Logger *slog.Logger
 }
 
@@ -59,7 +63,7 @@ type Session struct {
 	ID       int64
 	Password []byte
 	// Timeout is the negotiated session timeout, and Tick the tickTime of the servers: two of those after the timeout
-	// the session is over by itself, and a guard gives up. A Tick of 0 means half the timeout.
+	// the session is over by itself, and a guard gives up, as it does after an hour. A Tick of 0 means half the timeout.
 	Timeout, Tick time.Duration
 	// Encrypted is whether the session's connection is TLS. A guard that is not told how to connect so does not guard it: it
 	// would send password and credentials in the clear.

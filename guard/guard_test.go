@@ -355,6 +355,124 @@ func TestAwait(t *testing.T) {
 	}
 }
 
+// TestAwaitReleased: what was to be waited for and is not any more may go on.
+func TestAwaitReleased(t *testing.T) {
+	t.Parallel()
+	for name, carrier := range carriers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			srv := newServer(t)
+			c := configuration{Servers: srv.Servers()}
+			carrier(t, &c)
+			s := start(t, c)
+			s.tell("await")
+			var child int
+			_, err := fmt.Sscanf(s.says("child "), "child %d", &child)
+			require.NoError(t, err)
+			defer func() { _ = syscall.Kill(child, syscall.SIGKILL) }()
+			s.tell("release")
+			s.says("released")
+			if name == "helper" {
+				replaced(t, s) // the next guard does not know of it
+			}
+			s.kill()
+			closed(t, srv, s.session)
+			require.NoError(t, syscall.Kill(child, 0), "it has ended: this proves nothing")
+		})
+	}
+}
+
+// TestAwaitGroup: a process is killed together with the child that leads a process group. What that has started is ended by
+// the guard, before the session is closed; one on a socket has no right to, and waits.
+func TestAwaitGroup(t *testing.T) {
+	t.Parallel()
+	for name, carrier := range carriers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			srv := newServer(t)
+			c := configuration{Servers: srv.Servers()}
+			carrier(t, &c)
+			s := start(t, c)
+			s.tell("group")
+			if strings.Contains(s.says("group "), guard.ErrUnsupported.Error()) {
+				t.Skip("the kernel is too old")
+			}
+			var child, grandchild int
+			_, err := fmt.Sscanf(s.says("group "), "group %d %d", &child, &grandchild)
+			require.NoError(t, err)
+			defer func() { _ = syscall.Kill(-child, syscall.SIGKILL) }()
+			if name == "own" {
+				replaced(t, s) // the next guard knows of it, too
+			}
+			require.NoError(t, s.cmd.Process.Kill())
+			require.NoError(t, syscall.Kill(child, syscall.SIGKILL))
+			if name == "socket" {
+				for range 50 {
+					require.True(t, has(srv, s.session), "closed while what is to be waited for lives")
+					time.Sleep(10 * time.Millisecond)
+				}
+				require.True(t, runs(grandchild), "a guard on a socket has killed it")
+				require.NoError(t, syscall.Kill(-child, syscall.SIGKILL))
+			}
+			closed(t, srv, s.session)
+			require.False(t, runs(grandchild), "it goes on, and the session is closed")
+		})
+	}
+}
+
+// runs is for a process that nobody may reap.
+func runs(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && !strings.Contains(string(stat), ") Z ") && !strings.Contains(string(stat), ") X ")
+}
+
+// TestSocketThatIsLate: a guard on a socket may be started at the same time as the service.
+func TestSocketThatIsLate(t *testing.T) {
+	t.Parallel()
+	socket := filepath.Join(t.TempDir(), "guard")
+	started := make(chan *guard.Guard, 1)
+	go func() {
+		g, err := guard.Start(&guard.Options{Socket: socket, Wait: time.Minute})
+		assert.NoError(t, err)
+		started <- g
+	}()
+	time.Sleep(200 * time.Millisecond)
+	require.Empty(t, started)
+	ctx, quit := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- guard.Listen(ctx, socket, &guard.ListenOptions{Logger: slog.New(slog.DiscardHandler)})
+	}()
+	require.NoError(t, (<-started).Close())
+	quit()
+	require.NoError(t, <-done)
+}
+
+// TestExecOfItself: a service that execs itself closes its guard before, which leaves one guard, that of the new image.
+func TestExecOfItself(t *testing.T) {
+	t.Parallel()
+	for name, carrier := range carriers {
+		if name == "socket" {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			srv := newServer(t)
+			c := configuration{Servers: srv.Servers()}
+			carrier(t, &c)
+			s := start(t, c)
+			before := s.guards()
+			s.tell("re-exec")
+			until(t, "the new image", func() bool { return s.count("stands") == 2 })
+			after := s.guards()
+			require.Len(t, after, 1, "guards, of the one before: %v", before)
+			require.NotEqual(t, before, after)
+			s.kill()
+			until(t, "the end of both sessions", func() bool { return len(srv.Sessions()) == 0 })
+		})
+	}
+}
+
 // TestStart is of the mistakes that there are to be made.
 func TestStart(t *testing.T) {
 	t.Parallel()
@@ -380,8 +498,12 @@ func TestStart(t *testing.T) {
 		require.Less(t, time.Since(began), 4*time.Second)
 		_, err = guard.Start(&guard.Options{Executable: "/nowhere"})
 		require.ErrorIs(t, err, os.ErrNotExist)
-		_, err = guard.Start(&guard.Options{Socket: "/nowhere"})
+		_, err = guard.Start(&guard.Options{Socket: "/nowhere", Wait: -1})
 		require.ErrorIs(t, err, os.ErrNotExist)
+		began = time.Now()
+		_, err = guard.Start(&guard.Options{Socket: "/nowhere", Wait: 100 * time.Millisecond})
+		require.ErrorIs(t, err, os.ErrNotExist)
+		require.GreaterOrEqual(t, time.Since(began), 100*time.Millisecond)
 		_, err = guard.Start(&guard.Options{Socket: "/x", Executable: "/y"})
 		require.ErrorContains(t, err, "exclude")
 		_, err = guard.Start(&guard.Options{TLS: &guard.TLS{CAFile: "/nowhere"}})

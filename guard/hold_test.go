@@ -4,14 +4,17 @@ package guard
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"log/slog"
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -72,7 +75,7 @@ func TestHold(t *testing.T) {
 		g.Hold(i, &Session{ID: int64(100 + i)})
 	}
 	require.Len(t, found(), maxSessions-1, "one page is that of b")
-	require.Contains(t, log.String(), "too many sessions")
+	require.Contains(t, log.String(), "there are more than 64")
 	g.Hold(7, nil)
 	g.Hold("c", &Session{ID: 5})
 	require.Len(t, found(), maxSessions-1, "a page that is free again is not used")
@@ -81,4 +84,51 @@ func TestHold(t *testing.T) {
 	}
 	require.Len(t, found(), 1)
 	require.Equal(t, int64(5), found()[0].ID, fmt.Sprint(found()))
+}
+
+// TestLoggerMayCallTheGuard: no line is logged while something is locked that the guard's own methods need.
+func TestLoggerMayCallTheGuard(t *testing.T) {
+	t.Parallel()
+	var g *Guard
+	var calls atomic.Int32
+	log := slog.New(calling{slog.DiscardHandler, func() {
+		calls.Add(1)
+		g.Hold("of the handler", nil)
+		release, err := g.Await(os.Getppid())
+		if assert.NoError(t, err) {
+			release()
+		}
+	}})
+	started, err := Start(&Options{Executable: os.Args[0], Logger: log})
+	require.NoError(t, err)
+	g = started
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		g.Hold("too long", &Session{ID: 1, Auth: []Auth{{Credentials: make([]byte, slotSize)}}})
+		g.Hold("in the clear", &Session{ID: 2, Encrypted: true})
+		g.Hold("a name", &Session{ID: 3, Servers: []string{"localhost:1"}, Auth: []Auth{{Credentials: make([]byte, slotSize)}}})
+		for i := range maxSessions + 1 {
+			g.Hold(i, &Session{ID: 4})
+		}
+	}()
+	select {
+	case <-ended:
+	case <-time.After(time.Minute):
+		t.Fatal("it has locked itself up")
+	}
+	require.GreaterOrEqual(t, calls.Load(), int32(4))
+	require.NoError(t, g.Close())
+}
+
+type calling struct {
+	slog.Handler
+	call func()
+}
+
+func (c calling) Enabled(context.Context, slog.Level) bool { return true }
+
+func (c calling) Handle(context.Context, slog.Record) error {
+	c.call()
+	return nil
 }

@@ -1,9 +1,11 @@
 package guard
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -21,7 +23,11 @@ const (
 	prSetDumpable  = 4
 	pollIn         = 0x1
 	statusDirectly = 0 // no flags
+	pidfdGroup     = 4 // the signal is for the process group that the process leads; since Linux 6.9
 )
+
+// identity tells open files apart: inode numbers are those of a device.
+type identity struct{ device, inode uint64 }
 
 // systemCalls are the numbers of pidfd_open, pidfd_send_signal and memfd_create.
 func systemCalls() (pidfdOpen, pidfdSendSignal, memfdCreate uintptr, known bool) {
@@ -101,10 +107,83 @@ func ended(fd int) (bool, error) {
 	}
 }
 
+// signalGroup signals the process group that the process of a pidfd leads, or led: as long as one of its members is there,
+// dead and not reaped even, it is that group and no other of its number. A signal of 0 is sent to nobody; ESRCH is that
+// there is no such group any more, and EINVAL that the kernel cannot do it.
+func signalGroup(pidfd int, signal syscall.Signal) error {
+	_, number, _, known := systemCalls()
+	if !known {
+		return syscall.EINVAL
+	}
+	if _, _, errno := syscall.Syscall6(number, uintptr(pidfd), uintptr(signal), 0, pidfdGroup, 0, 0); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// pidOf is the number of a pidfd's process where this process sees it, and 0 where it does not: in another PID namespace, or
+// when it is gone.
+func pidOf(pidfd int) int {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", pidfd))
+	if err != nil {
+		return 0
+	}
+	_, after, _ := strings.Cut(string(text), "\nPid:")
+	var pid int
+	_, _ = fmt.Sscan(after, &pid)
+	return max(0, pid)
+}
+
+// groupEnded reports whether all processes of a group have ended: the group that the process of pidfd leads, which has the
+// number group here, 0 if that is not known. Whether one of them has ended only its own pidfd tells: it may be that
+// nobody reaps it.
+func groupEnded(pidfd, group int) bool {
+	err := signalGroup(pidfd, 0)
+	if errors.Is(err, syscall.ESRCH) {
+		return true
+	}
+	if err != nil && !errors.Is(err, syscall.EPERM) || group == 0 {
+		return false
+	}
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil || len(stats) == 0 {
+		return false
+	}
+	for _, stat := range stats {
+		text, err := os.ReadFile(stat)
+		if err != nil {
+			continue // gone
+		}
+		// The name may have anything in it, parentheses too.
+		head, tail, _ := strings.Cut(string(text[max(0, bytes.LastIndexByte(text, ')')):]), " ")
+		var state string
+		var parent, its, pid int
+		if _, err := fmt.Sscan(tail, &state, &parent, &its); head != ")" || err != nil || its != group {
+			continue
+		}
+		if _, err := fmt.Sscan(string(text), &pid); err != nil {
+			return false
+		}
+		member, err := openPidfd(pid)
+		if errors.Is(err, syscall.ESRCH) {
+			continue
+		}
+		if err != nil {
+			return false
+		}
+		over, err := ended(int(member.Fd()))
+		_ = member.Close()
+		if err != nil || !over {
+			return false
+		}
+	}
+	return true
+}
+
 // memory is what a process shares with its guard.
 type memory struct {
-	fd     int    // no os.File: that would close whatever is under this number in the end
-	inode  uint64 // what fd is, while nobody else has closed it
+	fd     int      // no os.File: that would close whatever is under this number in the end
+	is     identity // what fd is, while nobody else has closed it
 	mapped []byte
 }
 
@@ -136,7 +215,7 @@ func (m *memory) mapFile() (err error) {
 	if err := syscall.Ftruncate(m.fd, memorySize); err != nil {
 		return err
 	}
-	if m.inode, err = inodeOf(m.fd); err != nil {
+	if m.is, err = identityOf(m.fd); err != nil {
 		return err
 	}
 	m.mapped, err = syscall.Mmap(m.fd, 0, memorySize, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
@@ -150,8 +229,8 @@ func (m *memory) mapFile() (err error) {
 // intact reports whether fd is still what it was: foreign code may have closed its descriptor, and opened another
 // file under the same number.
 func (m *memory) intact() bool {
-	inode, err := inodeOf(m.fd)
-	return err == nil && inode == m.inode
+	now, err := identityOf(m.fd)
+	return err == nil && now == m.is
 }
 
 func (m *memory) close() {
@@ -162,12 +241,12 @@ func (m *memory) close() {
 	_ = syscall.Close(m.fd)
 }
 
-func inodeOf(fd int) (uint64, error) {
+func identityOf(fd int) (identity, error) {
 	var stat syscall.Stat_t
 	if err := syscall.Fstat(fd, &stat); err != nil {
-		return 0, err
+		return identity{}, err
 	}
-	return stat.Ino, nil
+	return identity{uint64(stat.Dev), stat.Ino}, nil //nolint:unconvert // it has another type elsewhere
 }
 
 // isMemory reports whether a descriptor is what newMemory makes: a file of memory, which cannot block whoever reads it.

@@ -82,12 +82,12 @@ func callDialer(dialer func() (zk.Dialer, error)) (zk.Dialer, error) {
 	return dialer()
 }
 
-// fileLogger opens a log for what happens after a death.
+// fileLogger opens a log for what happens after a death. A pipe is not waited for until somebody reads it.
 func fileLogger(path string) (*slog.Logger, func()) {
 	if path == "" {
 		return slog.New(slog.DiscardHandler), func() {}
 	}
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY|syscall.O_NONBLOCK, 0o600)
 	if err != nil {
 		return slog.New(slog.DiscardHandler), func() {}
 	}
@@ -187,18 +187,33 @@ func listen(path string, mode os.FileMode) (*net.UnixListener, error) {
 
 // guarded is one process, as its guard knows it. A descriptor of 0 is none.
 type guarded struct {
-	conn   int
-	pidfd  int
-	memory int
-	inode  uint64 // of the memory
-	awaits []int  // pidfds of processes to wait for
-	hello  message
-	since  time.Time // of the connection
-	dead   time.Time // since when its end is known
+	conn     int
+	pidfd    int
+	memory   int
+	checking bool     // its TLS files are being read
+	is       identity // of the memory
+	awaits   []awaited
+	hello    message
+	since    time.Time // of the connection
+	dead     time.Time // since when its end is known
+}
+
+// awaited is a process to wait for, or a process group.
+type awaited struct {
+	await
+	pidfd int
+	pid   int // of its process here; 0 where that is not to be seen
+}
+
+// over reports whether it has ended.
+func (a *awaited) over() bool {
+	over, err := ended(a.pidfd)
+	return err == nil && over && (!a.Group || groupEnded(a.pidfd, a.pid))
 }
 
 // serving is a guard at work.
 type serving struct {
+	check    func(*TLS) error                           // reads the files; nil means TLS.check
 	logger   func(hello message) (*slog.Logger, func()) // for one process that has died
 	log      *slog.Logger                               // nil for a helper
 	dialer   zk.Dialer
@@ -206,11 +221,18 @@ type serving struct {
 	listener int   // 0 for a helper
 
 	epoll     int
-	wake      [2]int // a pipe, by which quit ends the sleep
+	wake      [2]int // a pipe, by which post ends the sleep
 	processes []*guarded
+	checking  int // how many processes' TLS files are being read
 	closings  sync.WaitGroup
 	quitting  bool
+
+	mu     sync.Mutex
+	posted []func() // for the loop to call
 }
+
+// mostChecks limits the threads that may hang in files that cannot be read.
+const mostChecks = 16
 
 func (s *serving) begin() (err error) {
 	if s.epoll, err = syscall.EpollCreate1(syscall.EPOLL_CLOEXEC); err != nil {
@@ -223,7 +245,15 @@ func (s *serving) begin() (err error) {
 }
 
 // quit makes the guard end when no process is guarded any more. It is called on other goroutines.
-func (s *serving) quit() { _, _ = syscall.Write(s.wake[1], []byte{0}) }
+func (s *serving) quit() { s.post(s.quits) }
+
+// post has the loop call f. It is called on other goroutines.
+func (s *serving) post(f func()) {
+	s.mu.Lock()
+	s.posted = append(s.posted, f)
+	s.mu.Unlock()
+	_, _ = syscall.Write(s.wake[1], []byte{0}) // one byte is enough, so that none is lost when it is full
+}
 
 func (s *serving) watch(fd int) error {
 	return os.NewSyscallError("epoll_ctl", syscall.EpollCtl(s.epoll, syscall.EPOLL_CTL_ADD, fd, &syscall.EpollEvent{Events: syscall.EPOLLIN, Fd: int32(fd)}))
@@ -253,11 +283,16 @@ func (s *serving) serve() error {
 		for _, event := range events[:max(n, 0)] {
 			switch fd := int(event.Fd); fd {
 			case s.wake[0]:
-				s.quits()
+				s.woken()
 			case s.listener:
 				s.accept()
 			default:
 				s.handle(fd)
+			}
+		}
+		for _, p := range slices.Clone(s.processes) {
+			if p.awaitsGroup() {
+				s.judge(p)
 			}
 		}
 		s.expire(time.Now())
@@ -266,9 +301,20 @@ func (s *serving) serve() error {
 	return nil
 }
 
-func (s *serving) quits() {
+// woken calls what has been posted.
+func (s *serving) woken() {
 	var buffer [16]byte
 	_, _ = syscall.Read(s.wake[0], buffer[:])
+	s.mu.Lock()
+	posted := s.posted
+	s.posted = nil
+	s.mu.Unlock()
+	for _, f := range posted {
+		f()
+	}
+}
+
+func (s *serving) quits() {
 	s.quitting = true
 	if len(s.processes) > 0 && s.log != nil {
 		s.log.Info("guard: ending when no process is guarded any more", "processes", len(s.processes))
@@ -290,6 +336,9 @@ func (s *serving) accept() {
 func (s *serving) untilNext(now time.Time) int {
 	until := time.Duration(-1)
 	for _, p := range s.processes {
+		if p.awaitsGroup() {
+			return int(groupPoll / time.Millisecond)
+		}
 		if at, ok := p.deadline(); ok {
 			if left := max(0, at.Sub(now)) + time.Millisecond; until < 0 || left < until {
 				until = left
@@ -300,6 +349,14 @@ func (s *serving) untilNext(now time.Time) int {
 		return -1
 	}
 	return int(until / time.Millisecond)
+}
+
+// groupPoll is the pause between two looks at a process group, of whose end nothing tells.
+const groupPoll = 5 * time.Millisecond
+
+// awaitsGroup reports whether the process has died and a group is to end before its sessions are closed.
+func (p *guarded) awaitsGroup() bool {
+	return !p.dead.IsZero() && slices.ContainsFunc(p.awaits, func(a awaited) bool { return a.Group })
 }
 
 // deadline is when nothing more is expected of a process that says no hello, or waits for others to end.
@@ -332,13 +389,20 @@ func (s *serving) expire(now time.Time) {
 
 // drop forgets a process.
 func (s *serving) drop(p *guarded) {
-	for _, fd := range append([]int{p.conn, p.pidfd, p.memory}, p.awaits...) {
-		if fd > 0 {
-			s.unwatch(fd) // closing is not enough while the process has a copy
-			_ = syscall.Close(fd)
-		}
+	for _, fd := range []int{p.conn, p.pidfd, p.memory} {
+		s.letGo(fd)
+	}
+	for _, a := range p.awaits {
+		s.letGo(a.pidfd)
 	}
 	s.processes = slices.DeleteFunc(s.processes, func(other *guarded) bool { return other == p })
+}
+
+func (s *serving) letGo(fd int) {
+	if fd > 0 {
+		s.unwatch(fd) // closing is not enough while the process has a copy
+		_ = syscall.Close(fd)
+	}
 }
 
 // handle acts on a descriptor that is ready.
@@ -348,7 +412,7 @@ func (s *serving) handle(fd int) {
 		case fd == p.conn:
 			s.listen(p)
 			return
-		case fd == p.pidfd, slices.Contains(p.awaits, fd):
+		case fd == p.pidfd, slices.ContainsFunc(p.awaits, func(a awaited) bool { return a.pidfd == fd }):
 			s.judge(p)
 			return
 		}
@@ -374,14 +438,16 @@ func (s *serving) listen(p *guarded) {
 			closeAll(descriptors)
 			s.drop(p)
 			return
+		case m.Kind == kindRelease:
+			closeAll(descriptors)
+			s.release(p, m.Await)
+			continue
 		}
 		err = s.obey(p, m, descriptors)
-		a := answer{Number: m.Number, Ready: err == nil}
-		if err != nil {
-			a.Error = err.Error()
+		if errors.Is(err, errLater) {
+			continue
 		}
-		text, _ := json.Marshal(a)
-		_ = syscall.Sendmsg(p.conn, text, nil, nil, syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL)
+		p.answer(m, err)
 		if err != nil && m.Kind == kindAwait {
 			s.drop(p) // it would not wait: better no guard than that one
 			return
@@ -389,25 +455,60 @@ func (s *serving) listen(p *guarded) {
 	}
 }
 
-// obey takes the descriptors, or closes them.
+// errLater is that the answer will be given later.
+var errLater = errors.New("guard: not yet")
+
+func (p *guarded) answer(m message, err error) {
+	a := answer{Number: m.Number, Ready: err == nil}
+	if err != nil {
+		a.Error = err.Error()
+	}
+	text, _ := json.Marshal(a)
+	_ = syscall.Sendmsg(p.conn, text, nil, nil, syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL)
+}
+
+// release forgets a process that was waited for.
+func (s *serving) release(p *guarded, which *await) {
+	if which == nil {
+		return
+	}
+	p.awaits = slices.DeleteFunc(p.awaits, func(a awaited) bool {
+		released := a.Number == which.Number
+		if released {
+			s.letGo(a.pidfd)
+		}
+		return released
+	})
+}
+
+// newAwaited takes a pidfd. which is what its process has said of it, nil if it is of a version that says nothing.
+func newAwaited(which *await, pidfd int) awaited {
+	a := awaited{pidfd: pidfd, pid: pidOf(pidfd)}
+	if which != nil {
+		a.await = *which
+	}
+	return a
+}
+
+// obey takes the descriptors, or closes them, unless it is errLater: then that will be done.
 func (s *serving) obey(p *guarded, m message, descriptors []int) (err error) {
 	defer func() {
-		if err != nil {
+		if err != nil && !errors.Is(err, errLater) {
 			closeAll(descriptors)
 		}
 	}()
 	switch {
 	case m.Kind == kindAwait && len(descriptors) == 1 && isPidfd(descriptors[0]):
-		p.awaits = slices.DeleteFunc(p.awaits, func(fd int) bool {
-			over, err := ended(fd)
-			if over = over && err == nil; over {
-				_ = syscall.Close(fd)
+		p.awaits = slices.DeleteFunc(p.awaits, func(a awaited) bool {
+			over := a.over()
+			if over {
+				s.letGo(a.pidfd)
 			}
 			return over
 		})
-		p.awaits = append(p.awaits, descriptors[0])
+		p.awaits = append(p.awaits, newAwaited(m.Await, descriptors[0]))
 		return nil
-	case m.Kind != kindHello || p.pidfd != 0:
+	case m.Kind != kindHello || p.pidfd != 0 || p.checking:
 		return fmt.Errorf("a guard does not understand %q", m.Kind)
 	case s.fault != nil:
 		return s.fault
@@ -416,23 +517,64 @@ func (s *serving) obey(p *guarded, m message, descriptors []int) (err error) {
 	case slices.ContainsFunc(slices.Delete(slices.Clone(descriptors), 1, 2), func(fd int) bool { return !isPidfd(fd) }):
 		return errors.New("no pidfd handed over")
 	}
-	if _, err := m.TLS.dialer(); err != nil {
-		return err
+	if m.TLS == nil {
+		return s.take(p, m, descriptors)
 	}
-	inode, err := inodeOf(descriptors[1])
+	if s.checking == mostChecks {
+		return errors.New("the guard waits for too many TLS files already")
+	}
+	// Files of somebody else's may be where reading them takes forever. This guard serves others meanwhile, and forgets
+	// this process if it takes too long.
+	s.checking++
+	p.checking = true
+	check := s.check
+	if check == nil {
+		check = (*TLS).check
+	}
+	go func() {
+		err := check(m.TLS)
+		s.post(func() {
+			s.checking--
+			p.checking = false
+			if !slices.Contains(s.processes, p) {
+				closeAll(descriptors)
+				return
+			}
+			if err == nil {
+				err = s.take(p, m, descriptors)
+			}
+			if err != nil {
+				closeAll(descriptors)
+			}
+			p.answer(m, err)
+		})
+	}()
+	return errLater
+}
+
+// take begins to guard a process. With an error its descriptors are the caller's still.
+func (s *serving) take(p *guarded, m message, descriptors []int) error {
+	is, err := identityOf(descriptors[1])
 	if err != nil {
 		return err
 	}
 	// The same process once more: it has lost its connection, and made another.
 	for _, former := range slices.Clone(s.processes) {
-		if former != p && former.pidfd != 0 && former.inode == inode && former.dead.IsZero() {
+		if former != p && former.pidfd != 0 && former.is == is && former.dead.IsZero() {
 			s.drop(former)
 		}
 	}
 	if err := s.watch(descriptors[0]); err != nil {
 		return err
 	}
-	p.hello, p.pidfd, p.memory, p.inode, p.awaits = m, descriptors[0], descriptors[1], inode, descriptors[2:]
+	p.hello, p.pidfd, p.memory, p.is = m, descriptors[0], descriptors[1], is
+	for i, pidfd := range descriptors[2:] {
+		var which *await
+		if i < len(m.Awaits) {
+			which = &m.Awaits[i]
+		}
+		p.awaits = append(p.awaits, newAwaited(which, pidfd))
+	}
 	if s.log != nil {
 		s.log.Info("guard: guarding", "process", m.Name, "pid", m.PID)
 	}
@@ -452,15 +594,22 @@ func (s *serving) judge(p *guarded) {
 		if len(s.processes) != before {
 			return
 		}
-		for _, fd := range p.awaits {
-			_ = s.watch(fd)
+		for _, a := range p.awaits {
+			if a.Group && s.listener == 0 {
+				_ = signalGroup(a.pidfd, syscall.SIGKILL)
+			}
+			_ = s.watch(a.pidfd)
 		}
 	}
-	for _, fd := range p.awaits {
-		if over, err := ended(fd); err != nil || !over {
-			return
+	waiting := false
+	for _, a := range p.awaits {
+		if over, err := ended(a.pidfd); over && err == nil {
+			s.unwatch(a.pidfd) // or it would be ready all the time, while others are waited for
 		}
-		s.unwatch(fd)
+		waiting = waiting || !a.over()
+	}
+	if waiting {
+		return
 	}
 	records, err := sharedMemory(p.memory)
 	hello, dead := p.hello, p.dead
@@ -471,9 +620,10 @@ func (s *serving) judge(p *guarded) {
 // closeSessions closes what a dead process has left, all at the same time. The time counts from its death, however long
 // others have been waited for since.
 func (s *serving) closeSessions(hello message, records []*record, dead time.Time, unread error) {
-	logger, closeLog := s.logger(hello)
-	defer closeLog()
+	// Opened when there is something to write, which is when it is done: the file may be where opening it takes forever.
+	open := sync.OnceValues(func() (*slog.Logger, func()) { return s.logger(hello) })
 	if unread != nil {
+		logger, _ := open()
 		logger.Warn("guard: the sessions of a dead process cannot be read", "error", unread)
 	}
 	var all sync.WaitGroup
@@ -482,14 +632,19 @@ func (s *serving) closeSessions(hello message, records []*record, dead time.Time
 			began := time.Now()
 			ctx, cancel := context.WithDeadlineCause(context.Background(), dead.Add(r.lifetime()), errTooLate)
 			defer cancel()
-			if err := closeSession(ctx, r, s.dialer); err != nil {
+			err := closeSession(ctx, r, s.dialer)
+			took := time.Since(began)
+			logger, _ := open()
+			if err != nil {
 				logger.Warn("guard: the session of a dead process is not closed", "session", sessionName(r.ID), "error", err)
 				return
 			}
-			logger.Info("guard: the session of a dead process is closed", "session", sessionName(r.ID), "took", time.Since(began))
+			logger.Info("guard: the session of a dead process is closed", "session", sessionName(r.ID), "took", took)
 		})
 	}
 	all.Wait()
+	_, closeLog := open()
+	closeLog()
 }
 
 // errTruncated is that a message has not come whole: with no number left for a descriptor the kernel drops it, and that may

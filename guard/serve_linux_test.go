@@ -2,10 +2,14 @@ package guard
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -129,4 +133,123 @@ func TestTimeCountsFromDeath(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestHungFiles: TLS files that one process names, and that take forever to be read, stop nothing for the others, and that
+// process is forgotten after a while.
+func TestHungFiles(t *testing.T) {
+	t.Parallel()
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
+	require.ErrorContains(t, (&TLS{CAFile: pipe}).check(), "not a file")
+	require.ErrorContains(t, (&TLS{CertFile: pipe, KeyFile: pipe}).check(), "not a file")
+
+	hangs := make(chan struct{})
+	var checks sync.WaitGroup
+	s := &serving{
+		logger: func(message) (*slog.Logger, func()) { return slog.New(slog.DiscardHandler), func() {} },
+		check:  func(*TLS) error { checks.Add(1); defer checks.Done(); <-hangs; return nil },
+	}
+	require.NoError(t, s.begin())
+	ended := make(chan error, 1)
+	hello := func(conn int, tls *TLS) {
+		t.Helper()
+		pidfd, _ := pidfdOf(t)
+		m, err := newMemory()
+		require.NoError(t, err)
+		text, err := json.Marshal(message{Kind: kindHello, Number: 1, TLS: tls})
+		require.NoError(t, err)
+		require.NoError(t, syscall.Sendmsg(conn, text, syscall.UnixRights(pidfd, m.fd), nil, 0))
+		m.close()
+		_ = syscall.Close(pidfd)
+	}
+	said := func(conn int) string {
+		buffer := make([]byte, 4096)
+		n, err := syscall.Read(conn, buffer)
+		require.NoError(t, err)
+		return string(buffer[:n])
+	}
+	var conns []int
+	for range mostChecks + 2 {
+		pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_SEQPACKET|syscall.SOCK_CLOEXEC, 0)
+		require.NoError(t, err)
+		require.NoError(t, s.add(pair[0]))
+		require.NoError(t, syscall.SetsockoptTimeval(pair[1], syscall.SOL_SOCKET, syscall.SO_RCVTIMEO, &syscall.Timeval{Sec: 30}))
+		conns = append(conns, pair[1])
+	}
+	go func() { ended <- s.serve() }()
+	for _, conn := range conns[:mostChecks] {
+		hello(conn, &TLS{CAFile: "hangs"})
+	}
+	hello(conns[mostChecks], nil)
+	require.Contains(t, said(conns[mostChecks]), `"ready":true`, "another process waits for it")
+	hello(conns[mostChecks+1], &TLS{CAFile: "hangs"})
+	require.Contains(t, said(conns[mostChecks+1]), "too many", "threads without limit")
+	// Those that hang are dropped, which is seen on the other side.
+	for _, conn := range conns[:mostChecks] {
+		n, err := syscall.Read(conn, make([]byte, 1))
+		require.NoError(t, err)
+		require.Zero(t, n)
+	}
+	close(hangs)
+	checks.Wait()
+	text, err := json.Marshal(message{Kind: kindBye})
+	require.NoError(t, err)
+	require.NoError(t, syscall.Sendmsg(conns[mostChecks], text, nil, nil, 0))
+	require.NoError(t, <-ended)
+}
+
+// TestHungFilesOfADeadProcess: the session is over by itself when they cannot be read.
+func TestHungFilesOfADeadProcess(t *testing.T) {
+	t.Parallel()
+	r := at("127.0.0.1:1")
+	r.Timeout, r.Tick = 200*time.Millisecond, 50*time.Millisecond
+	hangs := make(chan struct{})
+	read := make(chan struct{})
+	ctx, cancel := context.WithTimeoutCause(t.Context(), r.lifetime(), errTooLate)
+	defer cancel()
+	_, err := within(ctx, func() ([]target, error) { defer close(read); <-hangs; return r.targets(nil) })
+	require.ErrorIs(t, err, errTooLate)
+	close(hangs)
+	<-read
+}
+
+// TestGroupOfZombies: a process that has ended and that nobody reaps keeps its group's number, and nothing else.
+func TestGroupOfZombies(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command("sleep", "600")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	require.NoError(t, cmd.Start())
+	file, err := openPidfd(cmd.Process.Pid)
+	require.NoError(t, err)
+	defer func() { _ = file.Close() }()
+	pidfd := int(file.Fd())
+	if errors.Is(signalGroup(pidfd, 0), syscall.EINVAL) {
+		t.Skip("the kernel is too old")
+	}
+	require.Equal(t, cmd.Process.Pid, pidOf(pidfd))
+	require.False(t, groupEnded(pidfd, cmd.Process.Pid))
+	require.NoError(t, signalGroup(pidfd, syscall.SIGKILL))
+	for over := false; !over; {
+		over, err = ended(pidfd)
+		require.NoError(t, err)
+	}
+	require.NoError(t, signalGroup(pidfd, 0), "the kernel has it still")
+	require.True(t, groupEnded(pidfd, cmd.Process.Pid))
+	require.False(t, groupEnded(pidfd, 0), "where it cannot be seen")
+	_ = cmd.Wait()
+	require.True(t, groupEnded(pidfd, 0))
+}
+
+func TestIdentityHasTheDevice(t *testing.T) {
+	t.Parallel()
+	null, err := os.Open(os.DevNull)
+	require.NoError(t, err)
+	defer func() { _ = null.Close() }()
+	is, err := identityOf(int(null.Fd()))
+	require.NoError(t, err)
+	var stat syscall.Stat_t
+	require.NoError(t, syscall.Stat(os.DevNull, &stat))
+	require.Equal(t, identity{uint64(stat.Dev), stat.Ino}, is) //nolint:unconvert // it has another type elsewhere
+	require.NotEqual(t, identity{1, 2}, identity{2, 2})
 }

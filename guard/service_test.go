@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -80,6 +81,7 @@ func serve(c configuration) {
 		ballast[i] = 1
 	}
 	var g *guard.Guard
+	var release func()
 	if !c.NoGuard {
 		began := time.Now()
 		var err error
@@ -122,9 +124,33 @@ func serve(c configuration) {
 		case "await":
 			child := exec.Command("sleep", "600")
 			check(child.Start())
-			_, err := g.Await(child.Process.Pid)
+			var err error
+			release, err = g.Await(child.Process.Pid)
 			check(err)
 			say("child %d", child.Process.Pid)
+		case "release":
+			release()
+			release() // once more does nothing
+			say("released")
+		case "group":
+			child := exec.Command("/bin/sh", "-c", "sleep 600 & echo $!; wait")
+			child.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+			out, err := child.StdoutPipe()
+			check(err)
+			check(child.Start())
+			var grandchild int
+			_, err = fmt.Fscan(out, &grandchild)
+			check(err)
+			if _, err := g.AwaitGroup(child.Process.Pid); errors.Is(err, guard.ErrUnsupported) {
+				say("group %v", err)
+			} else {
+				check(err)
+				say("group %d %d", child.Process.Pid, grandchild)
+			}
+		case "re-exec":
+			check(sessions[0].Close())
+			check(g.Close())
+			check(syscall.Exec(os.Args[0], os.Args, os.Environ()))
 		case "storm":
 			var n int
 			_, _ = fmt.Sscan(argument, &n)

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,6 +28,7 @@ const (
 	byeTimeout     = time.Second     // for a helper to end when it is told to
 	firstPause     = 100 * time.Millisecond
 	longestPause   = 10 * time.Second
+	socketPause    = 50 * time.Millisecond // before another look for a socket that is not there
 	resolveTimeout = 10 * time.Second
 	steadyAfter    = time.Minute // a guard that has lived for so long is followed by another at once
 
@@ -48,7 +50,8 @@ type Guard struct {
 	// linking is for whoever makes a guard, or tells it of a process to await; both may take seconds. It is taken
 	// before mu, and guards awaits and link.
 	linking sync.Mutex
-	awaits  map[*os.File]struct{}
+	awaits  map[*os.File]await
+	awaited int   // counts them
 	link    *link // nil while there is no guard
 
 	// mu is held for moments only.
@@ -66,10 +69,16 @@ type hold struct {
 	made int // counts Hold, so that addresses found late do not bring back what was before
 }
 
+// await is a process that the guard waits for, or the process group that it leads.
+type await struct {
+	Number int  `json:"number"`
+	Group  bool `json:"group,omitempty"` // all of the group, and it is killed first
+}
+
 // link is one guard process, or one connection to a guard on a socket.
 type link struct {
 	conn    *net.UnixConn
-	inode   uint64        // of conn, while nobody else has closed it
+	is      identity      // what conn is, while nobody else has closed it
 	process *exec.Cmd     // nil for a guard on a socket
 	gone    chan struct{} // it has ended
 	answers chan answer   // to what was asked
@@ -79,36 +88,42 @@ type link struct {
 
 // message is what a process tells its guard. The descriptors go with it.
 type message struct {
-	Kind   string `json:"kind"` // hello, await or bye
+	Kind   string `json:"kind"` // hello, await, release or bye
 	Number int    `json:"number,omitempty"`
 
+	// Of await, whose descriptor is a pidfd, and of release.
+	Await *await `json:"await,omitempty"`
+
 	// Of hello; its descriptors are a pidfd, the memory, and the pidfds of processes to await.
-	Name    string `json:"name,omitempty"`
-	PID     int    `json:"pid,omitempty"` // in the process's own namespace: for people
-	LogFile string `json:"logFile,omitempty"`
-	TLS     *TLS   `json:"tls,omitempty"` // only to be looked at: the records have it
+	Name    string  `json:"name,omitempty"`
+	PID     int     `json:"pid,omitempty"` // in the process's own namespace: for people
+	LogFile string  `json:"logFile,omitempty"`
+	TLS     *TLS    `json:"tls,omitempty"`    // only to be looked at: the records have it
+	Awaits  []await `json:"awaits,omitempty"` // whose pidfds they are
 }
 
 const (
-	kindHello = "hello"
-	kindAwait = "await"
-	kindBye   = "bye"
+	kindHello   = "hello"
+	kindAwait   = "await"
+	kindRelease = "release"
+	kindBye     = "bye"
 )
 
-// answer is what a guard says, to each message but bye.
+// answer is what a guard says, to each message but release and bye.
 type answer struct {
 	Number int    `json:"number,omitempty"`
 	Ready  bool   `json:"ready,omitempty"`
 	Error  string `json:"error,omitempty"`
 }
 
-// Start starts a guard for this process, and returns when it is ready, after 5 s at most. Call it once, and give the
-// Guard to all Sessions. A guard that dies is started again, with a Warn line.
+// Start starts a guard for this process, and returns when it is ready, after 5 s at most; Options.Wait is how long it waits
+// for a socket that is not there yet. Call it once, and give the Guard to all Sessions. A guard that dies is started
+// again, with a Warn line.
 func Start(opts *Options) (*Guard, error) {
 	if os.Getenv(markEnvironment) != "" {
 		return nil, ErrIsGuard
 	}
-	g := &Guard{holds: make(map[any]*hold), awaits: make(map[*os.File]struct{}), ended: make(chan struct{})}
+	g := &Guard{holds: make(map[any]*hold), awaits: make(map[*os.File]await), ended: make(chan struct{})}
 	if opts != nil {
 		g.opts = *opts
 	}
@@ -123,7 +138,7 @@ func Start(opts *Options) (*Guard, error) {
 		return nil, err
 	}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
-	l, err := g.connect()
+	l, err := g.connectFirst()
 	if err != nil {
 		g.memory.close()
 		g.cancel()
@@ -191,6 +206,19 @@ func (o Options) resolved() (Options, error) {
 // ownExecutable is this program even after its file has been replaced by another version.
 const ownExecutable = "/proc/self/exe"
 
+// connectFirst is connect, and waits for a socket that nobody listens on yet: a guard that is started at the same moment.
+func (g *Guard) connectFirst() (*link, error) {
+	deadline := time.Now().Add(cmp.Or(g.opts.Wait, readyTimeout))
+	for {
+		l, err := g.connect()
+		absent := errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED)
+		if !absent || g.opts.Socket == "" || !time.Now().Before(deadline) {
+			return l, err
+		}
+		time.Sleep(socketPause)
+	}
+}
+
 // connect makes a guard, and waits until it is ready.
 func (g *Guard) connect() (l *link, err error) {
 	g.linking.Lock()
@@ -222,16 +250,16 @@ func dialGuard(socket string) (*link, error) {
 
 func newLink(conn *net.UnixConn, process *exec.Cmd) *link {
 	l := &link{conn: conn, process: process, gone: make(chan struct{}), answers: make(chan answer, 1)}
-	l.inode = l.inodeNow()
+	l.is = l.isNow()
 	return l
 }
 
-func (l *link) inodeNow() (inode uint64) {
+func (l *link) isNow() (is identity) {
 	raw, err := l.conn.SyscallConn()
 	if err == nil {
-		_ = raw.Control(func(fd uintptr) { inode, _ = inodeOf(int(fd)) })
+		_ = raw.Control(func(fd uintptr) { is, _ = identityOf(int(fd)) })
 	}
-	return inode
+	return is
 }
 
 // lost keeps connections whose descriptors foreign code has closed from being closed by the garbage collector: what has
@@ -240,7 +268,7 @@ var lost sync.Map
 
 // close ends the connection, and the wait for what it says.
 func (l *link) close() {
-	if l.inodeNow() == l.inode {
+	if l.isNow() == l.is {
 		_ = l.conn.Close()
 		return
 	}
@@ -327,7 +355,7 @@ func (l *link) read(logger *slog.Logger) {
 
 // ask sends a message with descriptors, and waits for its answer.
 func (l *link) ask(m message, descriptors ...int) error {
-	if l.inodeNow() != l.inode {
+	if l.isNow() != l.is {
 		return errors.New("something in this process has closed the connection to the guard")
 	}
 	l.asked++
@@ -370,12 +398,17 @@ func (l *link) drop() {
 	<-l.gone
 }
 
-// dismiss ends a guard that is no longer needed. That it loses its connection would not tell it so.
-func (l *link) dismiss() {
+// tell sends a message that has no answer.
+func (l *link) tell(m message) {
 	_ = l.conn.SetWriteDeadline(time.Now().Add(byeTimeout))
-	if text, err := json.Marshal(message{Kind: kindBye}); err == nil && l.inodeNow() == l.inode {
+	if text, err := json.Marshal(m); err == nil && l.isNow() == l.is {
 		_, _ = l.conn.Write(text)
 	}
+}
+
+// dismiss ends a guard that is no longer needed. That it loses its connection would not tell it so.
+func (l *link) dismiss() {
+	l.tell(message{Kind: kindBye})
 	if l.process == nil {
 		l.close()
 	} else {
@@ -398,11 +431,12 @@ func (g *Guard) hello(l *link) error {
 		return err
 	}
 	descriptors := []int{int(self.Fd()), fd}
-	for await := range g.awaits {
-		descriptors = append(descriptors, int(await.Fd()))
+	var awaits []await
+	for pidfd, a := range g.awaits {
+		descriptors, awaits = append(descriptors, int(pidfd.Fd())), append(awaits, a)
 	}
 	return l.ask(message{
-		Kind: kindHello, Name: filepath.Base(os.Args[0]), PID: os.Getpid(), LogFile: g.opts.LogFile, TLS: g.opts.TLS,
+		Kind: kindHello, Name: filepath.Base(os.Args[0]), PID: os.Getpid(), LogFile: g.opts.LogFile, TLS: g.opts.TLS, Awaits: awaits,
 	}, descriptors...)
 }
 
@@ -465,41 +499,48 @@ func (g *Guard) Hold(owner any, session *Session) {
 	if g == nil {
 		return
 	}
+	if failure := g.hold(owner, session); failure != nil {
+		g.logger.Warn("guard: this session is not guarded", "error", failure)
+	}
+}
+
+// hold returns why a session is not guarded. It does not log: mu is not to be held by code that is not the guard's own.
+func (g *Guard) hold(owner any, session *Session) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed {
-		return
+		return nil
 	}
 	h := g.holds[owner]
 	if session == nil {
 		if h != nil {
-			g.put(h, nil)
+			_ = g.put(h, nil)
 			g.free = append(g.free, h.page)
 			delete(g.holds, owner)
 		}
-		return
+		return nil
 	}
 	if h == nil {
 		p := g.takePage()
 		if p == nil {
-			g.logger.Warn("guard: too many sessions: this one is not guarded", "most", maxSessions)
-			return
+			return errTooMany
 		}
 		h = &hold{page: p}
 		g.holds[owner] = h
 	}
 	h.made++
 	if own := g.opts.Socket == "" && g.opts.Executable == "" && hasDialer.Load(); session.Encrypted && g.opts.TLS == nil && !own {
-		g.logger.Warn("guard: this session is not guarded", "error", errClear)
 		_ = h.page.put(g.memory.mapped, nil)
-		return
+		return errClear
 	}
-	g.put(h, newRecord(session, g.opts.TLS, literal))
 	if slices.ContainsFunc(session.Servers, named) {
 		own, made := *session, h.made
 		g.loops.Go(func() { g.addAddresses(owner, h, made, &own) })
 	}
+	return g.put(h, newRecord(session, g.opts.TLS, literal))
 }
+
+var errTooMany = fmt.Errorf("there are more than %d in this process", maxSessions)
 
 func (g *Guard) takePage() *page {
 	if n := len(g.free); n > 0 {
@@ -515,13 +556,12 @@ func (g *Guard) takePage() *page {
 }
 
 // put writes a record, or nothing at all when it is too long: never what was before.
-func (g *Guard) put(h *hold, r *record) {
+func (g *Guard) put(h *hold, r *record) error {
 	err := h.page.put(g.memory.mapped, r)
-	if err == nil {
-		return
+	if err != nil {
+		_ = h.page.put(g.memory.mapped, nil)
 	}
-	g.logger.Warn("guard: this session is not guarded", "error", err)
-	_ = h.page.put(g.memory.mapped, nil)
+	return err
 }
 
 func named(server string) bool {
@@ -543,45 +583,92 @@ func (g *Guard) addAddresses(owner any, h *hold, made int, session *Session) {
 		}
 		return addresses
 	})
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if !g.closed && g.holds[owner] == h && h.made == made {
-		g.put(h, r)
+	if failure := g.replace(owner, h, made, r); failure != nil {
+		g.logger.Warn("guard: this session is not guarded", "error", failure)
 	}
 }
 
+func (g *Guard) replace(owner any, h *hold, made int, r *record) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed || g.holds[owner] != h || h.made != made {
+		return nil
+	}
+	return g.put(h, r)
+}
+
 // Await makes the guard wait for another process, too: when this one has died, the sessions are closed only once that has
-// ended as well. It is for a child that does the leader's work, and does not end with its parent at once. Call release
-// when that process has ended; it may be called more than once. A guard that knows of a process that goes on waits for it
-// all the same. The session timeout limits the wait: after that there is nothing to close.
+// ended as well. It is for a child that does the leader's work, and does not end with its parent at once. After release
+// it is not waited for any more; release may be called more than once. The session timeout limits the wait: after that
+// there is nothing to close.
 func (g *Guard) Await(pid int) (release func(), err error) {
 	if g == nil {
 		return func() {}, nil
 	}
+	return g.await(pid, false)
+}
+
+// AwaitGroup is Await for all of the process group that a child leads (SysProcAttr.Setpgid): the child, and what that has
+// started. When this process has died the guard kills the group first. A guard on a socket does not, since it may have
+// other rights than this process; it only waits. The error is ErrUnsupported before Linux 6.9.
+func (g *Guard) AwaitGroup(pid int) (release func(), err error) {
+	if g == nil {
+		return func() {}, nil
+	}
+	return g.await(pid, true)
+}
+
+func (g *Guard) await(pid int, group bool) (release func(), err error) {
 	pidfd, err := openPidfd(pid)
 	if err != nil {
 		return nil, fmt.Errorf("guard: %w", err)
 	}
-	g.linking.Lock()
-	defer g.linking.Unlock()
-	g.awaits[pidfd] = struct{}{}
-	release = func() {
-		g.linking.Lock()
-		defer g.linking.Unlock()
-		delete(g.awaits, pidfd)
-		_ = pidfd.Close()
-	}
-	if g.link != nil {
-		if err := g.link.ask(message{Kind: kindAwait}, int(pidfd.Fd())); err != nil {
-			// It would not wait: better no guard than that one. The next one hears of it at once.
-			g.logger.Warn("guard: the guard has not heard of a process to wait for; replacing it", "error", err)
-			g.link.drop()
+	if group {
+		if err := signalGroup(int(pidfd.Fd()), 0); err != nil {
+			_ = pidfd.Close()
+			if errors.Is(err, syscall.EINVAL) {
+				err = ErrUnsupported
+			}
+			return nil, fmt.Errorf("guard: process group %d: %w", pid, err)
 		}
 	}
-	return release, nil
+	number, failure := g.addAwait(pidfd, group)
+	if failure != nil {
+		g.logger.Warn("guard: the guard has not heard of a process to wait for; replacing it", "error", failure)
+	}
+	return sync.OnceFunc(func() { g.endAwait(pidfd, number) }), nil
 }
 
-// Close ends the guard. The sessions that it holds are guarded no more, so close them before.
+// addAwait tells the guard that there is of a process to wait for. With a failure there is none any more.
+func (g *Guard) addAwait(pidfd *os.File, group bool) (a await, failure error) {
+	g.linking.Lock()
+	defer g.linking.Unlock()
+	g.awaited++
+	a = await{g.awaited, group}
+	g.awaits[pidfd] = a
+	if g.link == nil {
+		return a, nil
+	}
+	if failure = g.link.ask(message{Kind: kindAwait, Await: &a}, int(pidfd.Fd())); failure != nil {
+		// It would not wait: better no guard than that one. The next one hears of it at once.
+		g.link.drop()
+	}
+	return a, failure
+}
+
+func (g *Guard) endAwait(pidfd *os.File, a await) {
+	g.linking.Lock()
+	defer g.linking.Unlock()
+	delete(g.awaits, pidfd)
+	_ = pidfd.Close()
+	if g.link != nil {
+		g.link.tell(message{Kind: kindRelease, Await: &a})
+	}
+}
+
+// Close ends the guard. The sessions that it holds are guarded no more, so close them before. Call it before this process
+// execs another program, or itself anew: that is still the same process to its guard, which would stay until it ends,
+// beside the one that the new program starts.
 func (g *Guard) Close() error {
 	if g == nil {
 		return nil

@@ -28,6 +28,24 @@ func (t *TLS) absolute() (*TLS, error) {
 	return &a, nil
 }
 
+// readFile refuses what is no file: a pipe would wait for somebody to write to it.
+func readFile(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a file", path)
+	}
+	return os.ReadFile(path)
+}
+
+// check reports what is wrong with the files.
+func (t *TLS) check() error {
+	_, err := t.dialer()
+	return err
+}
+
 // dialer returns what connects to an address of a server with that name.
 func (t *TLS) dialer() (func(name, address string, timeout time.Duration) (net.Conn, error), error) {
 	if t == nil {
@@ -37,7 +55,7 @@ func (t *TLS) dialer() (func(name, address string, timeout time.Duration) (net.C
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName}
 	if t.CAFile != "" {
-		authorities, err := os.ReadFile(t.CAFile)
+		authorities, err := readFile(t.CAFile)
 		if err != nil {
 			return nil, err
 		}
@@ -47,7 +65,15 @@ func (t *TLS) dialer() (func(name, address string, timeout time.Duration) (net.C
 		}
 	}
 	if t.CertFile != "" || t.KeyFile != "" {
-		certificate, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+		cert, err := readFile(t.CertFile)
+		if err != nil {
+			return nil, err
+		}
+		key, err := readFile(t.KeyFile)
+		if err != nil {
+			return nil, err
+		}
+		certificate, err := tls.X509KeyPair(cert, key)
 		if err != nil {
 			return nil, err
 		}

@@ -25,6 +25,9 @@ func (*Guard) Hold(any, *Session) {}
 // Await does nothing on this system.
 func (*Guard) Await(int) (release func(), err error) { return func() {}, nil }
 
+// AwaitGroup does nothing on this system.
+func (*Guard) AwaitGroup(int) (release func(), err error) { return func() {}, nil }
+
 // Close does nothing on this system.
 func (*Guard) Close() error { return nil }
 
