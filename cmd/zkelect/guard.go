@@ -18,12 +18,14 @@ import (
 //	lease SENT LEFT   the lease ends LEFT nanoseconds after SENT
 //	stop GRACE        SIGTERM now, SIGKILL after GRACE nanoseconds
 //
-// The end of the pipe means that zkelect is gone.
+// The end of the pipe means that zkelect is gone. On a second pipe the guard tells
+// the number of the command's process once it has started it, so that what guards
+// the session can end the command's group where this guard is killed as well.
 //
 // It has a process group of its own, so that a signal to zkelect's whole group
 // (kill -9, kill -STOP) leaves it to do its work: the command's own children are
-// in the command's group, and nothing else would end them. A guard that is killed
-// or stopped as well, or a suspended machine, is what fencing tokens are for.
+// in the command's group. A guard that is killed without another that guards the
+// session, or stopped, or a suspended machine, is what fencing tokens are for.
 
 // guardArgument makes zkelect a guard: zkelect --guard GRACE COMMAND ARG...
 const guardArgument = "--guard"
@@ -35,6 +37,7 @@ const guardMargin = 2 * time.Second
 type guarded struct {
 	process *exec.Cmd
 	orders  *os.File
+	tells   *os.File
 	exited  chan struct{}
 }
 
@@ -48,23 +51,38 @@ func startGuard(argv []string, grace time.Duration, environment []string) (*guar
 		return nil, err
 	}
 	defer func() { _ = theirs.Close() }()
+	tells, told, err := os.Pipe()
+	if err != nil {
+		_ = ours.Close()
+		return nil, err
+	}
+	defer func() { _ = told.Close() }()
 	cmd := exec.Command(self, append([]string{guardArgument, grace.String()}, argv...)...)
 	cmd.Args[0] = "zkelect"
 	cmd.Env = environment
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = input(), os.Stdout, os.Stderr
-	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.ExtraFiles = []*os.File{theirs, told}
 	cmd.SysProcAttr = apart()
 	if err := cmd.Start(); err != nil {
 		_ = ours.Close()
+		_ = tells.Close()
 		return nil, err
 	}
-	g := &guarded{process: cmd, orders: ours, exited: make(chan struct{})}
+	g := &guarded{process: cmd, orders: ours, tells: tells, exited: make(chan struct{})}
 	go func() {
 		_ = cmd.Wait() // status tells
 		_ = ours.Close()
 		close(g.exited)
 	}()
 	return g, nil
+}
+
+// command waits until the guard has started the command, and returns its process,
+// or 0 when it has ended without.
+func (g *guarded) command() (pid int) {
+	_, _ = fmt.Fscan(g.tells, &pid)
+	_ = g.tells.Close()
+	return pid
 }
 
 // allow lets the command begin, and go on, until the lease ends. It is false

@@ -34,8 +34,13 @@ func guard(args []string) int {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	// On Linux the command dies with the thread that has started it.
 	runtime.LockOSThread()
-	const pipe = 3
+	const pipe, tells = 3, 4
 	syscall.CloseOnExec(pipe)
+	var kind syscall.Stat_t
+	isTold := syscall.Fstat(tells, &kind) == nil && kind.Mode&syscall.S_IFMT == syscall.S_IFIFO
+	if isTold {
+		syscall.CloseOnExec(tells)
+	}
 	grace, err := time.ParseDuration(args[0])
 	if err != nil {
 		return guardFails(err)
@@ -58,6 +63,10 @@ func guard(args []string) int {
 	if err := cmd.Start(); err != nil {
 		fmt.Fprintln(os.Stderr, "zkelect:", err)
 		return notStarted(err)
+	}
+	if isTold {
+		_, _ = syscall.Write(tells, fmt.Appendln(nil, cmd.Process.Pid))
+		_ = syscall.Close(tells)
 	}
 	w := &watched{command: cmd, grace: grace, orders: orders, deadline: time.NewTimer(left)}
 	exited := make(chan struct{})

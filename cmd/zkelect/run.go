@@ -178,6 +178,20 @@ func (j *job) lead(ctx context.Context, term election.Term) error {
 		return fmt.Errorf("start %s: %w", j.argv[0], err)
 	}
 	defer release()
+	// Where that guard is killed as well, the command's group is ended by what guards the session.
+	awaited := make(chan struct{})
+	defer func() { <-awaited }()
+	go func() {
+		defer close(awaited)
+		pid := g.command()
+		if pid == 0 {
+			return
+		}
+		if release, err := j.guard.AwaitGroup(pid); err == nil { // or it has ended, or the kernel is too old
+			<-g.exited
+			release()
+		}
+	}()
 	if !g.allow(j.candidate.LeaseUntil()) {
 		g.stop(0) // leadership has ended meanwhile; the command was not begun
 		return nil

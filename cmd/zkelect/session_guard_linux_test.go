@@ -39,6 +39,31 @@ func TestRunWaitsForTheCommand(t *testing.T) {
 	})
 }
 
+// TestRunKilledWithTheGuard: zkelect and its command's guard are killed by their numbers, at the same time. What the command
+// has started is ended all the same, before the next one leads.
+func TestRunKilledWithTheGuard(t *testing.T) {
+	onBoth(t, func(t *testing.T, servers string) {
+		j := newJournal(t)
+		a, _ := successors(t, servers, j)
+		var keeper, command int
+		for _, child := range children(t, a.cmd.Process.Pid) {
+			if its := children(t, child); len(its) > 0 {
+				keeper, command = child, its[0]
+			}
+		}
+		if keeper == 0 || len(children(t, command)) == 0 {
+			t.Fatal("the command has no guard, or no children")
+		}
+		for _, pid := range []int{a.cmd.Process.Pid, keeper} {
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		}
+		leadsSoon(t, j)
+		until(t, "the end of the command's group", func() bool { return syscall.Kill(-command, 0) != nil })
+	})
+}
+
 // trace stops a process as a debugger does, all of its threads, until release is called.
 func trace(t *testing.T, pid int) (release func()) {
 	t.Helper()
