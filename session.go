@@ -153,7 +153,7 @@ func NewSession(conn *zk.Conn, timeout time.Duration, opts *SessionOptions) (*Se
 		err = errors.New("option HostProvider is for connections that Connect opens")
 	case opts.Auth != nil:
 		err = errors.New("option Auth is for connections that Connect opens: call zk.Conn.AddAuth")
-	case opts.Guard != nil:
+	case guardGiven(opts.Guard):
 		err = errors.New("option Guard is for connections that Connect opens: of others the password is not known")
 	}
 	if err != nil {

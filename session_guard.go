@@ -17,6 +17,13 @@ type Guard interface {
 	Hold(owner any, session *guard.Session)
 }
 
+// guardGiven reports whether there is a guard: a nil *guard.Guard is none, as
+// what guard.Start returns beside its error.
+func guardGiven(g Guard) bool {
+	own, ok := g.(*guard.Guard)
+	return g != nil && (!ok || own != nil)
+}
+
 // guard tells the guard of the session that there is, and of the server that it
 // is connected to.
 func (l *sessionLoop) guard() {

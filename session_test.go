@@ -241,6 +241,9 @@ func TestNewSessionArguments(t *testing.T) {
 			assert.Error(t, err, name)
 			assert.Nil(t, s, name)
 		}
+		unguarded, err := election.NewSession(conn, time.Second, &election.SessionOptions{Guard: (*guard.Guard)(nil)})
+		require.NoError(t, err, "what guard.Start returns beside its error is no guard")
+		require.NoError(t, unguarded.Close())
 		m := &metrics{journal: &journal{}}
 		n := w.lent(func(o *election.SessionOptions) { o.Metrics, o.TickTime = m.hooks(), time.Second })
 		w.memberOn(n, "a", &journal{}).lead()
