@@ -8,6 +8,7 @@
 #              ZOOKEEPER=3.9 chooses the release
 # make chaos-guard  the faults again, on candidates that have a guard
 # make chaos-short  CHAOS_DURATION of each, for CI
+# make guard-deaths  every way to die of a leader with a guard, fifty times each: to the next OnWin (docs/performance.md)
 # make tools   only installs the linters
 
 GO ?= go
@@ -133,6 +134,14 @@ chaos-short: deps
 .PHONY: chaos-guard
 chaos-guard: deps
 	$(CHAOS) -run TestChaos -chaos.faults=$(CHAOS_FAULTS) -chaos.guard -chaos.rolls=0
+
+# Every way to die, fifty times each, on three real servers: to the next OnWin. An hour, or the kinds that
+# DEATHS says, as in make guard-deaths DEATHS='kill_-9|panic'.
+DEATHS ?= .
+
+.PHONY: guard-deaths
+guard-deaths: deps
+	$(REAL) $(GO) test -count=1 -v -timeout 2h -run '^TestSuccession$$/$(DEATHS)' ./guard -guard.long
 
 .PHONY: tools
 tools: $(GOLANGCI_LINT) $(STATICCHECK) $(GOFUMPT)

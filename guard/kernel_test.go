@@ -3,18 +3,21 @@
 package guard_test
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 )
 
-var long = flag.Bool("guard.long", false, "every death fifty times, and a storm of 5,000 children")
+var long = flag.Bool("guard.long", false, "every death fifty times, at up to 100 MiB, and a storm of 5,000 children")
 
 // traceUntil stops a process as a debugger does, until release is closed or it is gone.
 func traceUntil(pid int, stopped chan<- error, release <-chan struct{}) {
@@ -61,8 +64,56 @@ func freeze(t *testing.T, pid int) (thaw func()) {
 			return func() { require.NoError(t, write(words[0], words[2])) }
 		}
 	}
-	t.Skip("no control group can be frozen here")
+	noGroup(t, "no control group can be frozen", "", frozenIn...)
 	return nil
+}
+
+// frozenIn and limitedIn are where control groups are that can be frozen, and whose memory can be limited, of version 1
+// and 2 each.
+var (
+	frozenIn  = []string{"/sys/fs/cgroup/freezer", "/sys/fs/cgroup"}
+	limitedIn = []string{"/sys/fs/cgroup/memory", "/sys/fs/cgroup"}
+)
+
+// noGroup skips the test for want of a control group, or fails it where nothing may be missing and one could be made.
+func noGroup(t *testing.T, what, controller string, roots ...string) {
+	t.Helper()
+	for _, root := range roots {
+		if os.Getenv("ELECTION_REQUIRE_ZOOKEEPER") == "1" && makesGroups(root, controller) {
+			t.Fatalf("%s, and yet %s is there, and may be written to", what, root)
+		}
+	}
+	t.Skip(what)
+}
+
+// makesGroups reports whether this process may make groups in a directory that have a controller. Version 1 has a
+// hierarchy for each, version 2 lists those that its children have.
+func makesGroups(root, controller string) bool {
+	const writable = 2
+	if _, err := os.Stat(filepath.Join(root, "cgroup.procs")); err != nil || os.Getuid() != 0 || syscall.Access(root, writable) != nil {
+		return false
+	}
+	has, err := os.ReadFile(filepath.Join(root, "cgroup.subtree_control"))
+	return errors.Is(err, os.ErrNotExist) || err == nil && (controller == "" || slices.Contains(strings.Fields(string(has)), controller))
+}
+
+func TestMakesGroups(t *testing.T) {
+	root := t.TempDir()
+	write := func(file, text string) {
+		require.NoError(t, os.WriteFile(filepath.Join(root, file), []byte(text), 0o600))
+	}
+	require.False(t, makesGroups(root, ""), "no control groups at all")
+	write("cgroup.procs", "")
+	if os.Getuid() != 0 {
+		require.False(t, makesGroups(root, ""))
+		return
+	}
+	require.True(t, makesGroups(root, "memory"), "version 1")
+	write("cgroup.subtree_control", "cpu pids\n")
+	require.False(t, makesGroups(root, "memory"), "not handed on")
+	require.True(t, makesGroups(root, ""))
+	write("cgroup.subtree_control", "cpu memory pids\n")
+	require.True(t, makesGroups(root, "memory"))
 }
 
 func getsid(pid int) (int, error) {
