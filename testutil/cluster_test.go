@@ -1,6 +1,9 @@
 package testutil_test
 
 import (
+	"io"
+	"net"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -173,6 +176,17 @@ func TestQuorumLostAndBack(t *testing.T) {
 		assert.Equal(t, "imok", ask(t, c.servers[2], "ruok"))
 		assert.Equal(t, "null", ask(t, c.servers[2], "isro"))
 		assert.Equal(t, "This ZooKeeper instance is not currently serving requests\n", ask(t, c.servers[2], "srvr"))
+		idle, err := net.Dial("tcp", c.servers[2])
+		require.NoError(t, err)
+		defer idle.Close()
+		require.NoError(t, idle.SetReadDeadline(time.Now().Add(time.Second)))
+		_, err = idle.Read(make([]byte, 1))
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded, "a connection that says nothing stays open")
+		_, err = idle.Write(append([]byte{0, 0, 0, 45}, make([]byte, 45)...)) // a handshake
+		require.NoError(t, err)
+		require.NoError(t, idle.SetReadDeadline(time.Now().Add(wireTimeout)))
+		_, err = idle.Read(make([]byte, 1))
+		require.ErrorIs(t, err, io.EOF, "and is closed in order behind its handshake")
 
 		c.start(1)
 		c.await(t, "a leader", func() bool { return c.leader() >= 0 })

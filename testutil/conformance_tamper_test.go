@@ -277,6 +277,22 @@ var plantedDifferences = []tampering{
 	{name: "children are sorted", packet: answer("getChildren", func(body []byte) []byte {
 		return sortedStrings(body)
 	})},
+	{name: "children with their Stat are sorted", packet: answer("getChildren2", func(body []byte) []byte {
+		d := decoder{bytes: body}
+		list := d.strings()
+		slices.Sort(list)
+		var e encoder
+		e.strings(list)
+		return append(e.bytes, d.bytes...)
+	})},
+	{name: "what a session leaves is deleted in another order", packet: event(func(w *wire, p packet) []packet {
+		return next(w, p, func(event, following packet) []packet {
+			if following.xid == -1 && event.zxid == following.zxid && event.body[3] == 2 && following.body[3] == 2 {
+				return []packet{following, event}
+			}
+			return []packet{event, following}
+		})
+	})},
 	{name: "ephemerals are sorted", packet: answer("getEphemerals", func(body []byte) []byte {
 		return sortedStrings(body)
 	})},

@@ -93,7 +93,7 @@ func TestWordsAsTheRealOneSaysThem(t *testing.T) {
 					compareFields(t, ask(t, role.theirs, "mntr"), ask(t, role.ours, "mntr"))
 					compareConnections(t, "lop=GETD,", ask(t, role.theirs, "cons"), ask(t, role.ours, "cons"))
 					for _, word := range wordsWanted {
-						assert.Equal(t, shapeOf(ask(t, role.theirs, word)), shapeOf(ask(t, role.ours, word)), "%s of the %s", word, role.name)
+						compareShapes(t, word+" of the "+role.name, ask(t, role.theirs, word), ask(t, role.ours, word))
 					}
 					compareConnections(t, "lop=NA,", ask(t, role.theirs, "cons"), ask(t, role.ours, "cons")) // after crst
 					compareDumps(t, ask(t, role.theirs, "dump"), ask(t, role.ours, "dump"))
@@ -120,9 +120,12 @@ func dialZK(t *testing.T, addr string) *zk.Conn {
 	return conn
 }
 
+func compareShapes(t require.TestingT, what, theirs, ours string) {
+	assert.Equal(t, shapeOf(theirs), shapeOf(ours), what)
+}
+
 // compareFields wants each field of ours among theirs, with the same value where it is no measurement.
-func compareFields(t *testing.T, theirs, ours string) {
-	t.Helper()
+func compareFields(t require.TestingT, theirs, ours string) {
 	fields := func(text string) map[string]string {
 		m := make(map[string]string)
 		for line := range strings.Lines(text) {
@@ -150,8 +153,7 @@ func compareFields(t *testing.T, theirs, ours string) {
 }
 
 // compareConnections wants the line of the client's connection, last operation and all; the other is that of who asks.
-func compareConnections(t *testing.T, operation, theirs, ours string) {
-	t.Helper()
+func compareConnections(t require.TestingT, operation, theirs, ours string) {
 	session := func(text string) string {
 		for line := range strings.Lines(text) {
 			if strings.Contains(line, "sid=") {
@@ -164,8 +166,7 @@ func compareConnections(t *testing.T, operation, theirs, ours string) {
 	assert.Contains(t, ours, operation)
 }
 
-func compareDumps(t *testing.T, theirs, ours string) {
-	t.Helper()
+func compareDumps(t require.TestingT, theirs, ours string) {
 	sessions := func(text string) []string {
 		head, _, found := strings.Cut(text, "Connections dump:")
 		assert.True(t, found)
@@ -187,8 +188,87 @@ func compareConfigs(t *testing.T, theirs, ours *zk.Conn) {
 	}
 	a, statA := read(theirs)
 	b, statB := read(ours)
-	assert.Equal(t, shapeOf(a), shapeOf(b))
+	compareConfig(t, a, b, statA, statB)
+}
+
+func compareConfig(t require.TestingT, theirs, ours string, statA, statB zk.Stat) {
+	assert.Equal(t, shapeOf(theirs), shapeOf(ours))
 	statA.Mtime, statB.Mtime, statA.DataLength, statB.DataLength = 0, 0, 0, 0
 	assert.Equal(t, statA, statB)
-	assert.Equal(t, 3, strings.Count(b, ":participant;127.0.0.1:"))
+	assert.Equal(t, 3, strings.Count(ours, ":participant;127.0.0.1:"))
+}
+
+// A complaint notes whether a comparison has found a difference.
+type complaint struct{ made bool }
+
+func (c *complaint) Errorf(string, ...any) { c.made = true }
+func (c *complaint) FailNow()              { c.made = true }
+
+// TestWordsSeePlantedDifferences: what the comparison leaves out hides none of these.
+func TestWordsSeePlantedDifferences(t *testing.T) {
+	srv, err := testutil.NewServer(&testutil.ServerOptions{Members: 3})
+	require.NoError(t, err)
+	t.Cleanup(srv.Close)
+	conn := dialZK(t, srv.Servers()[0])
+	_, err = conn.Create("/e", []byte("data"), zk.FlagEphemeral, zk.WorldACL(zk.PermAll))
+	require.NoError(t, err)
+	_, _, _, err = conn.GetW("/e")
+	require.NoError(t, err)
+	shapes := func(c *complaint, sound, faulty string) { compareShapes(c, "", sound, faulty) }
+	connections := func(c *complaint, sound, faulty string) { compareConnections(c, "lop=GETD,", sound, faulty) }
+	fields := func(c *complaint, sound, faulty string) { compareFields(c, sound, faulty) }
+	dumps := func(c *complaint, sound, faulty string) { compareDumps(c, sound, faulty) }
+	for _, planted := range []struct {
+		name, word   string
+		before, then string // what is there, and what stands in its place
+		compare      func(c *complaint, sound, faulty string)
+	}{
+		{"the version line is that of 3.4", "srvr", ", built on", "--1, built on:", shapes},
+		{"another release", "srvr", "3.9.3", "3.8.0", shapes},
+		{"another mode", "srvr", "Mode: leader", "Mode: standalone", shapes},
+		{"a node too many", "srvr", "Node count: 6", "Node count: 7", shapes},
+		{"no sizes of proposals", "srvr", "Proposal sizes last/min/max", "Proposals", shapes},
+		{"read-only", "isro", "rw", "ro", shapes},
+		{"not all right", "ruok", "imok", "", shapes},
+		{"a setting is missing", "conf", "maxClientCnxns=", "most=", shapes},
+		{"another setting", "conf", "tickTime=2000", "tickTime=3000", shapes},
+		{"a member that observes", "conf", ":participant", ":observer", shapes},
+		{"a watch that is not there", "wchs", "Total watches:1", "Total watches:2", shapes},
+		{"a watch of another path", "wchp", "/e\n", "/f\n", shapes},
+		{"a session that is not watching", "wchc", "\t/e\n", "", shapes},
+		{"another last operation", "cons", "lop=GETD", "lop=PING", connections},
+		{"no timeout", "cons", ",to=", ",t=", connections},
+		{"a field is missing", "mntr", "zk_peer_state\tleading - broadcast\n", "", fields},
+		{"a field is unknown", "mntr", "zk_watch_count\t", "zk_watches\t", fields},
+		{"another state", "mntr", "zk_server_state\tleader", "zk_server_state\tfollower", fields},
+		{"another number", "mntr", "zk_ephemerals_count\t1", "zk_ephemerals_count\t2", fields},
+		{"followers are not in step", "mntr", "zk_synced_followers\t2", "zk_synced_followers\t1", fields},
+		{"expiry in another form", "dump", "expire at", "expires at", dumps},
+		{"no ephemeral nodes", "dump", "\t/e\n", "", dumps},
+	} {
+		sound := ask(t, srv.Addr(), planted.word)
+		require.Contains(t, sound, planted.before, "nothing is planted: %s", planted.name)
+		var c complaint
+		planted.compare(&c, sound, sound)
+		assert.False(t, c.made, "%s: a difference to itself:\n%s", planted.word, sound)
+		planted.compare(&c, sound, strings.Replace(sound, planted.before, planted.then, 1))
+		assert.True(t, c.made, "not seen: %s", planted.name)
+	}
+
+	data, stat, err := conn.Get("/zookeeper/config")
+	require.NoError(t, err)
+	config, first := string(data), *stat
+	for name, plant := range map[string]func(config string, stat zk.Stat) (string, zk.Stat){
+		"it is empty":          func(_ string, stat zk.Stat) (string, zk.Stat) { return "", stat },
+		"no version":           func(c string, stat zk.Stat) (string, zk.Stat) { return strings.Replace(c, "version=", "v=", 1), stat },
+		"a member too few":     func(c string, stat zk.Stat) (string, zk.Stat) { return c[strings.Index(c, "\n")+1:], stat },
+		"the version is a set": func(c string, stat zk.Stat) (string, zk.Stat) { stat.Version++; return c, stat },
+	} {
+		var c complaint
+		compareConfig(&c, config, config, first, first)
+		assert.False(t, c.made)
+		faulty, then := plant(config, first)
+		compareConfig(&c, config, faulty, first, then)
+		assert.True(t, c.made, "not seen: %s", name)
+	}
 }
