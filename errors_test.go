@@ -70,7 +70,9 @@ func TestErrorsNameThePackageOnce(t *testing.T) {
 		once(t, a.node.AwaitConnected(signalled), context.Canceled, election.ErrResigned)
 		_, err = a.Leader(signalled)
 		once(t, err, context.Canceled, election.ErrResigned)
-		once(t, w.unchecked().Shutdown(signalled), context.Canceled)
+		cut := w.memberOn(w.unchecked(), "cut", &journal{}, func(o *election.CandidateOptions) { o.Root = "/cut" }).lead()
+		cut.node.link.setDown(true) // or all may be done before the context is looked at
+		once(t, cut.node.Shutdown(signalled), context.Canceled)
 
 		// A refusal at the end.
 		d := w.memberOn(w.unchecked(), "d", &journal{}, func(o *election.CandidateOptions) { o.Root = "/closing" }).lead()
