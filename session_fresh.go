@@ -89,7 +89,7 @@ func (l *sessionLoop) prepared(m prepared) {
 	l.owner.closed = m.closed
 	l.last.over()
 	l.recheckAt = 0
-	l.guard() // before there is a ballot
+	l.guard(m.id) // before there is a ballot
 	l.logger.Info("election: session ready", "session", sessionName(m.id), "timeout", l.Timeout())
 	if rule := l.rule(); !rule.Feasible() {
 		l.logger.Error("election: TickTime is too long for the session timeout: nobody can lead on this session",

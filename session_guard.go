@@ -24,14 +24,15 @@ func guardGiven(g Guard) bool {
 	return g != nil && (!ok || own != nil)
 }
 
-// guard tells the guard of the session that there is, and of the server that it
-// is connected to.
-func (l *sessionLoop) guard() {
+// guard tells the guard of the session with this id, which the loop knows as the
+// present one, and of the server that it is connected to. The client may have gone
+// on to another session already: the loop first notices that this one is lost.
+func (l *sessionLoop) guard(id int64) {
 	if l.opts.Guard == nil {
 		return
 	}
 	conn := l.client.connection.Load()
-	if conn == nil || conn == l.guarded || conn.session != l.client.conn.Load().SessionID() {
+	if conn == nil || conn == l.guarded || conn.session != id {
 		return // between two connections it stays as it is
 	}
 	l.guarded = conn

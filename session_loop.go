@@ -144,7 +144,7 @@ func (l *sessionLoop) step() {
 	l.noteRefusal(now, conn, hasSession, established)
 	l.probeOwner(conn)
 	l.seen = established
-	l.guard()
+	l.guard(id)
 	l.replaceClient(now)
 	l.keepLeaseAlive(now)
 	l.timer.Reset(max(0, l.wakeAt(now)-now))
