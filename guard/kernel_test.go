@@ -19,6 +19,9 @@ import (
 
 var long = flag.Bool("guard.long", false, "every death fifty times, at up to 100 MiB, and a storm of 5,000 children")
 
+// together saves time and costs precision.
+var together = flag.Bool("guard.together", false, "with -guard.long: the ways to die of TestSuccession at the same time")
+
 // traceUntil stops a process as a debugger does, until release is closed or it is gone.
 func traceUntil(pid int, stopped chan<- error, release <-chan struct{}) {
 	runtime.LockOSThread() // what is traced belongs to a thread

@@ -61,7 +61,7 @@ func TestSuccession(t *testing.T) {
 			name = fmt.Sprintf("%s, %d MiB", test.how, size)
 		}
 		t.Run(name, func(t *testing.T) {
-			if !*long {
+			if !*long || *together {
 				t.Parallel()
 			}
 			c := configuration{Servers: zookeeper.Servers(), Timeout: successionTimeout, Ballast: test.ballast}
