@@ -154,9 +154,15 @@ func serve(c configuration) {
 		case "storm":
 			var n int
 			_, _ = fmt.Sscan(argument, &n)
-			for range n {
-				check(exec.Command("/bin/true").Run())
+			var several sync.WaitGroup
+			for range 4 {
+				several.Go(func() {
+					for range n / 4 {
+						check(exec.Command("/bin/true").Run())
+					}
+				})
 			}
+			several.Wait()
 			say("storm over")
 		case "close-descriptors": // as a library that makes daemons does
 			check(closeForeign())
