@@ -7,6 +7,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
 	"github.com/zkelection/election"
 	"github.com/zkelection/election/testutil"
 )
@@ -14,24 +17,31 @@ import (
 // What README.md and the documents show stands in the files of this package,
 // word for word: TestCode compares.
 
-// serve takes part in the election until ctx ends.
-func serve(ctx context.Context, servers []string, db *database) error {
+// work runs job on one of all processes that call it, until ctx ends or job returns.
+func work(ctx context.Context, servers []string, job func(ctx context.Context, token int64) error) error {
 	session, err := election.Connect(servers, 10*time.Second, nil)
 	if err != nil {
 		return err
 	}
 	defer session.Close() // steps down, withdraws the ballot, disconnects
-	if err := stand(ctx, session, db); err != nil {
+	reach, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	if err := session.AwaitConnected(reach); err != nil {
+		return err // which says why: a wrong address, a TLS port, refused credentials
+	}
+	c, err := election.NewCandidate(session, "reports", nil)
+	if err != nil {
 		return err
 	}
-	<-ctx.Done()
-	return nil
+	return c.Run(ctx, func(ctx context.Context, term election.Term) error {
+		return job(ctx, term.Token) // ctx ends the moment that leadership is lost
+	})
 }
 
 // stand makes db a candidate: from now on it is the master or a replica.
 func stand(ctx context.Context, session *election.Session, db *database) error {
 	c, err := election.NewCandidate(session, "database_election", &election.CandidateOptions{
-		Data:   []byte(db.address),
+		Data:   []byte(db.address), // what the others are told of the leader
 		Follow: election.FollowLeader,
 	})
 	if err != nil {
@@ -125,34 +135,67 @@ func TestReplicaTakesOver(t *testing.T) {
 	})
 }
 
-// TestServe runs the first example as it is, over TCP.
-func TestServe(t *testing.T) {
+// TestWork runs the first example as it is, over TCP: of two processes one
+// works, and the other when that has returned.
+func TestWork(t *testing.T) {
 	srv, err := testutil.NewServer(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	defer srv.Close()
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	done := make(chan error, 1)
-	go func() { done <- serve(ctx, srv.Servers(), &database{address: "dbhost1:4567"}) }()
+	type turn struct {
+		token int64
+		end   chan struct{}
+	}
+	turns, ended := make(chan turn, 2), make(chan error, 2)
+	for range 2 {
+		go func() {
+			ended <- work(t.Context(), srv.Servers(), func(_ context.Context, token int64) error {
+				end := make(chan struct{})
+				turns <- turn{token, end}
+				<-end
+				return nil
+			})
+		}()
+	}
+	first := <-turns
+	assert.Empty(t, turns)
+	close(first.end)
+	require.NoError(t, <-ended)
+	second := <-turns
+	assert.Greater(t, second.token, first.token)
+	close(second.end)
+	require.NoError(t, <-ended)
+}
 
-	session, err := election.Connect(srv.Servers(), 10*time.Second, nil)
-	if err != nil {
-		t.Fatal(err)
+// TestWorkElsewhere: where no ZooKeeper is, it says so within its deadline.
+func TestWorkElsewhere(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, work(ctx, []string{"127.0.0.1:1"}, nil), context.DeadlineExceeded)
+}
+
+// TestObserve runs the other two: a client is told who serves, and that nobody
+// does any more.
+func TestObserve(t *testing.T) {
+	srv, err := testutil.NewServer(nil)
+	require.NoError(t, err)
+	defer srv.Close()
+	connect := func() *election.Session {
+		session, err := election.Connect(srv.Servers(), 10*time.Second, nil)
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = session.Close() })
+		return session
 	}
-	defer session.Close()
-	seen := make(chan string, 1)
-	if err := observe(t.Context(), session, func(address string) { seen <- address }, func() {}); err != nil {
-		t.Fatal(err)
+	service := connect()
+	require.NoError(t, stand(t.Context(), service, &database{address: "dbhost1:4567"}))
+	seen := make(chan string, 3)
+	require.NoError(t, observe(t.Context(), connect(), func(address string) { seen <- address }, func() { seen <- "nobody" }))
+	address := <-seen
+	if address == "nobody" { // before the master had acknowledged
+		address = <-seen
 	}
-	if address := <-seen; address != "dbhost1:4567" {
-		t.Errorf("the client talks to %q", address)
-	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
+	assert.Equal(t, "dbhost1:4567", address)
+	require.NoError(t, service.Close())
+	assert.Equal(t, "nobody", <-seen)
 }
 
 // observe follows the election as a client of the service does.
