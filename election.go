@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/go-zookeeper/zk"
 )
@@ -40,6 +42,28 @@ type Leader struct {
 func (l Leader) copied() Leader {
 	l.Data = slices.Clone(l.Data)
 	return l
+}
+
+// attrs are what the log says of a leader: its session and, as far as they fit
+// into a line, its data.
+func (l Leader) attrs() []any {
+	return []any{"leader", sessionName(l.SessionID), "data", printable(l.Data)}
+}
+
+// printable returns at most 64 bytes of data, with what cannot be printed
+// written as in Go.
+func printable(data []byte) string {
+	const most = 64
+	more := ""
+	if len(data) > most {
+		cut := most
+		for cut > most-utf8.UTFMax && !utf8.RuneStart(data[cut]) {
+			cut-- // not in the middle of a character
+		}
+		data, more = data[:cut], "..."
+	}
+	quoted := strconv.Quote(string(data))
+	return quoted[1:len(quoted)-1] + more
 }
 
 // Term is one stretch of leadership of one ballot.
@@ -106,6 +130,9 @@ func newBase(s *Session, name, root string, logger *slog.Logger) (*Base, error) 
 	b.ctx, b.stop = context.WithCancelCause(context.Background())
 	return b, nil
 }
+
+// Session returns the Session that this was made on.
+func (b *Base) Session() *Session { return b.session }
 
 // Name returns the election's name, as it was given.
 func (b *Base) Name() string { return b.name }

@@ -19,53 +19,31 @@ import (
 	"github.com/zkelection/election/testutil"
 )
 
-// The examples run on the in-process ZooKeeper of package testutil. A service
-// gives Connect the addresses of its ensemble, and no Dialer.
-
-var ctx = context.Background()
-
-func newServer() *testutil.Server {
-	srv, err := testutil.NewServer(&testutil.ServerOptions{NoListen: true})
-	check(err)
-	return srv
-}
-
-func connect(srv *testutil.Server) *election.Session {
-	session, err := election.Connect(srv.Servers(), 10*time.Second, &election.SessionOptions{
-		Dialer: srv.Dialer(), Logger: slog.New(slog.DiscardHandler),
-	})
-	check(err)
-	return session
-}
-
-func stand(session *election.Session, opts *election.CandidateOptions) *election.Candidate {
-	candidate, err := election.NewCandidate(session, "database_election", opts)
-	check(err)
-	return candidate
-}
-
-func check(err error) {
-	if err != nil {
-		log.Fatal(err)
-	}
-}
-
 // A master and a replica of a database. When the master resigns the replica
 // takes over, and the old master follows it.
 func Example() {
-	srv := newServer()
+	ctx := context.Background()
+	srv, err := testutil.NewServer(nil) // in the place of your ensemble
+	if err != nil {
+		log.Fatal(err)
+	}
 	defer srv.Close()
 
 	told := make(chan string, 1)
 	var candidates []*election.Candidate
 	for _, host := range []string{"dbhost1", "dbhost2"} {
-		session := connect(srv)
+		session, err := election.Connect(srv.Servers(), 10*time.Second, nil)
+		if err != nil {
+			log.Fatal(err)
+		}
 		defer session.Close()
 		c, err := election.NewCandidate(session, "database_election", &election.CandidateOptions{
 			Data:   []byte(host + ".fqdn.tld:4567"),
 			Follow: election.FollowLeader,
 		})
-		check(err)
+		if err != nil {
+			log.Fatal(err)
+		}
 		c.OnWin(func(_ context.Context, _ election.Term) error {
 			fmt.Println(host, "becomes the master")
 			return nil
@@ -76,15 +54,25 @@ func Example() {
 		c.OnStepDown(func(_ context.Context, _ election.Term, cause error) {
 			fmt.Println(host, "is the master no more:", cause)
 		})
-		check(c.Vote(ctx))
+		if err := c.Vote(ctx); err != nil {
+			log.Fatal(err)
+		}
 		candidates = append(candidates, c)
 	}
 	fmt.Println(<-told)
-	check(candidates[0].Resign(ctx))
-	check(candidates[0].Vote(ctx))
+	if err := candidates[0].Resign(ctx); err != nil {
+		log.Fatal(err)
+	}
+	if err := candidates[0].Vote(ctx); err != nil {
+		log.Fatal(err)
+	}
 	fmt.Println(<-told)
-	check(candidates[0].Close())
-	check(candidates[1].Close())
+	if err := candidates[0].Close(); err != nil {
+		log.Fatal(err)
+	}
+	if err := candidates[1].Close(); err != nil {
+		log.Fatal(err)
+	}
 
 	// Output:
 	// dbhost1 becomes the master
@@ -96,8 +84,11 @@ func Example() {
 }
 
 func ExampleConnect() {
-	srv, err := testutil.NewServer(nil)
-	check(err)
+	ctx := context.Background()
+	srv, err := testutil.NewServer(nil) // in the place of your ensemble
+	if err != nil {
+		log.Fatal(err)
+	}
 	defer srv.Close()
 
 	session, err := election.Connect([]string{srv.Addr()}, 10*time.Second, &election.SessionOptions{
@@ -110,27 +101,39 @@ func ExampleConnect() {
 		Metrics:      nil, // contrib/prometheus has one
 		Logger:       slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
-	check(err)
+	if err != nil {
+		log.Fatal(err)
+	}
 	defer session.Close()
 
 	within, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	check(session.AwaitConnected(within))
+	if err := session.AwaitConnected(within); err != nil {
+		log.Fatal(err)
+	}
 	fmt.Println("timeout:", session.Timeout())
-	fmt.Println("connected:", session.ID() != 0 && session.Conn().State() == zk.StateHasSession)
+	now := session.Connection()
+	fmt.Println("connected:", now.Connected, now.Server == srv.Addr(), time.Since(now.Since) < time.Minute)
+	fmt.Println("session:", session.ID() != 0 && session.Conn().State() == zk.StateHasSession)
 	// Output:
 	// timeout: 10s
-	// connected: true
+	// connected: true true true
+	// session: true
 }
 
 // A service that has a connection already shares it, and goes on owning it.
 func ExampleNewSession() {
-	srv := newServer()
+	ctx := context.Background()
+	srv, err := testutil.NewServer(nil) // in the place of your ensemble
+	if err != nil {
+		log.Fatal(err)
+	}
 	defer srv.Close()
 	const timeout = 4 * time.Second
-	conn, events, err := zk.Connect(srv.Servers(), timeout, zk.WithDialer(srv.Dialer()), zk.WithLogInfo(false),
-		zk.WithLogger(log.New(os.Stderr, "", 0)))
-	check(err)
+	conn, events, err := zk.Connect(srv.Servers(), timeout, zk.WithLogInfo(false))
+	if err != nil {
+		log.Fatal(err)
+	}
 	go func() {
 		for range events { // the service's own business
 		}
@@ -138,9 +141,15 @@ func ExampleNewSession() {
 	defer conn.Close()
 
 	session, err := election.NewSession(conn, timeout, nil)
-	check(err)
+	if err != nil {
+		log.Fatal(err)
+	}
 	defer session.Close()
-	_, err = stand(session, nil).Campaign(ctx)
+	c, err := election.NewCandidate(session, "database_election", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, err = c.Campaign(ctx)
 	fmt.Println(err)
 	// Output: <nil>
 }
@@ -148,11 +157,21 @@ func ExampleNewSession() {
 // The gem's members vote again at each new connection. Here that is needed only
 // for candidates that are to come back after Resign or a failed takeover.
 func ExampleSession_OnConnected() {
-	srv := newServer()
+	ctx := context.Background()
+	srv, err := testutil.NewServer(nil) // in the place of your ensemble
+	if err != nil {
+		log.Fatal(err)
+	}
 	defer srv.Close()
-	session := connect(srv)
+	session, err := election.Connect(srv.Servers(), 10*time.Second, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
 	defer session.Close()
-	c := stand(session, nil)
+	c, err := election.NewCandidate(session, "database_election", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
 
 	voted := make(chan error)
 	cancel := session.OnConnected(func() { voted <- c.Vote(ctx) })
@@ -162,14 +181,26 @@ func ExampleSession_OnConnected() {
 }
 
 func ExampleCandidate_Campaign() {
-	srv := newServer()
+	ctx := context.Background()
+	srv, err := testutil.NewServer(nil) // in the place of your ensemble
+	if err != nil {
+		log.Fatal(err)
+	}
 	defer srv.Close()
-	session := connect(srv)
+	session, err := election.Connect(srv.Servers(), 10*time.Second, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
 	defer session.Close()
-	c := stand(session, &election.CandidateOptions{Data: []byte("dbhost1"), Root: election.DefaultRoot})
+	c, err := election.NewCandidate(session, "database_election", &election.CandidateOptions{Data: []byte("dbhost1"), Root: election.DefaultRoot})
+	if err != nil {
+		log.Fatal(err)
+	}
 
 	term, err := c.Campaign(ctx)
-	check(err)
+	if err != nil {
+		log.Fatal(err)
+	}
 	fmt.Println("leads:", c.IsLeader())
 	fmt.Println("by its ballot:", term.Ballot == c.VotePath())
 	if present, ok := c.Term(); ok {
@@ -187,13 +218,23 @@ func ExampleCandidate_Campaign() {
 
 // A job that only one process runs at a time.
 func ExampleCandidate_Run() {
-	srv := newServer()
+	ctx := context.Background()
+	srv, err := testutil.NewServer(nil) // in the place of your ensemble
+	if err != nil {
+		log.Fatal(err)
+	}
 	defer srv.Close()
-	session := connect(srv)
+	session, err := election.Connect(srv.Servers(), 10*time.Second, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
 	defer session.Close()
-	c := stand(session, nil)
+	c, err := election.NewCandidate(session, "database_election", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
 
-	err := c.Run(ctx, func(ctx context.Context, _ election.Term) error {
+	err = c.Run(ctx, func(ctx context.Context, _ election.Term) error {
 		fmt.Println("leads:", c.IsLeader() && ctx.Err() == nil)
 		// ctx ends when leadership does: then return, Run contends again.
 		// Returning while leading ends Run.
@@ -208,11 +249,21 @@ func ExampleCandidate_Run() {
 }
 
 func ExampleCandidate_IsLeader() {
-	srv := newServer()
+	ctx := context.Background()
+	srv, err := testutil.NewServer(nil) // in the place of your ensemble
+	if err != nil {
+		log.Fatal(err)
+	}
 	defer srv.Close()
-	session := connect(srv)
+	session, err := election.Connect(srv.Servers(), 10*time.Second, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
 	defer session.Close()
-	c := stand(session, nil)
+	c, err := election.NewCandidate(session, "database_election", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
 
 	handle := func(request string) {
 		if !c.IsLeader() { // cheap enough for every request
@@ -222,8 +273,10 @@ func ExampleCandidate_IsLeader() {
 		fmt.Println(request, "served")
 	}
 	handle("the first request")
-	_, err := c.Campaign(ctx)
-	check(err)
+	_, err = c.Campaign(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
 	handle("the second request")
 	// Output:
 	// the first request refused: not the leader
@@ -231,21 +284,37 @@ func ExampleCandidate_IsLeader() {
 }
 
 func ExampleCandidate_Resign() {
-	srv := newServer()
+	ctx := context.Background()
+	srv, err := testutil.NewServer(nil) // in the place of your ensemble
+	if err != nil {
+		log.Fatal(err)
+	}
 	defer srv.Close()
-	session := connect(srv)
+	session, err := election.Connect(srv.Servers(), 10*time.Second, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
 	defer session.Close()
-	c := stand(session, nil)
+	c, err := election.NewCandidate(session, "database_election", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
 	cancel := c.OnStepDown(func(_ context.Context, _ election.Term, cause error) {
 		fmt.Println("resigned:", errors.Is(cause, election.ErrResigned))
 	})
 
-	_, err := c.Campaign(ctx)
-	check(err)
-	check(c.Resign(ctx)) // OnStepDown has returned, and the ballot is gone
+	_, err = c.Campaign(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := c.Resign(ctx); err != nil { // OnStepDown has returned, and the ballot is gone
+		log.Fatal(err)
+	}
 	fmt.Println("voted:", c.Voted())
 	cancel() // of the callback
-	check(c.Vote(ctx))
+	if err := c.Vote(ctx); err != nil {
+		log.Fatal(err)
+	}
 	fmt.Println("voted:", c.Voted())
 	// Output:
 	// resigned: true
@@ -254,21 +323,31 @@ func ExampleCandidate_Resign() {
 }
 
 func ExampleCandidate_OnTakeoverError() {
-	srv := newServer()
+	ctx := context.Background()
+	srv, err := testutil.NewServer(nil) // in the place of your ensemble
+	if err != nil {
+		log.Fatal(err)
+	}
 	defer srv.Close()
-	session := connect(srv)
+	session, err := election.Connect(srv.Servers(), 10*time.Second, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
 	defer session.Close()
-	c := stand(session, &election.CandidateOptions{
+	c, err := election.NewCandidate(session, "database_election", &election.CandidateOptions{
 		HotStandby:      true,
 		TakeoverTimeout: time.Minute,
 		StepDownTimeout: 30 * time.Second,
 		ACL:             zk.WorldACL(zk.PermAll),
 	})
+	if err != nil {
+		log.Fatal(err)
+	}
 	c.OnWin(func(context.Context, election.Term) error { return errors.New("the disk is full") })
 	told := make(chan error, 1)
 	c.OnTakeoverError(func(_ election.Term, err error) { told <- err })
 
-	_, err := c.Campaign(ctx)
+	_, err = c.Campaign(ctx)
 	fmt.Println(errors.Is(err, election.ErrTakeoverFailed))
 	fmt.Println(<-told)
 	// Output:
@@ -278,22 +357,40 @@ func ExampleCandidate_OnTakeoverError() {
 
 // The leader tells observers of its new address.
 func ExampleCandidate_Proclaim() {
-	srv := newServer()
+	ctx := context.Background()
+	srv, err := testutil.NewServer(nil) // in the place of your ensemble
+	if err != nil {
+		log.Fatal(err)
+	}
 	defer srv.Close()
-	session := connect(srv)
+	session, err := election.Connect(srv.Servers(), 10*time.Second, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
 	defer session.Close()
-	c := stand(session, &election.CandidateOptions{Data: []byte("port 4567")})
-	err := c.Proclaim(ctx, []byte("port 4568"))
+	c, err := election.NewCandidate(session, "database_election", &election.CandidateOptions{Data: []byte("port 4567")})
+	if err != nil {
+		log.Fatal(err)
+	}
+	err = c.Proclaim(ctx, []byte("port 4568"))
 	fmt.Println(errors.Is(err, election.ErrNotLeader))
 	_, err = c.Campaign(ctx)
-	check(err)
+	if err != nil {
+		log.Fatal(err)
+	}
 
 	o, err := election.NewObserver(session, c.Name(), nil)
-	check(err)
+	if err != nil {
+		log.Fatal(err)
+	}
 	news := make(chan election.Leader, 1)
 	o.OnLeaderData(func(l election.Leader) { news <- l })
-	check(o.Observe(ctx))
-	check(c.Proclaim(ctx, []byte("port 4568")))
+	if err := o.Observe(ctx); err != nil {
+		log.Fatal(err)
+	}
+	if err := c.Proclaim(ctx, []byte("port 4568")); err != nil {
+		log.Fatal(err)
+	}
 	fmt.Printf("%s\n", (<-news).Data)
 	// Output:
 	// true
@@ -302,20 +399,34 @@ func ExampleCandidate_Proclaim() {
 
 // Data in the same ZooKeeper is safe from a leader of the past.
 func ExampleTerm_Guard() {
-	srv := newServer()
+	ctx := context.Background()
+	srv, err := testutil.NewServer(nil) // in the place of your ensemble
+	if err != nil {
+		log.Fatal(err)
+	}
 	defer srv.Close()
-	session := connect(srv)
+	session, err := election.Connect(srv.Servers(), 10*time.Second, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
 	defer session.Close()
-	c := stand(session, nil)
+	c, err := election.NewCandidate(session, "database_election", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
 	term, err := c.Campaign(ctx)
-	check(err)
+	if err != nil {
+		log.Fatal(err)
+	}
 
 	write := func(path string) {
 		_, err := session.Conn().Multi(term.Guard(), &zk.CreateRequest{Path: path, Acl: zk.WorldACL(zk.PermAll)})
 		fmt.Println(path, err)
 	}
 	write("/by-the-leader")
-	check(c.Resign(ctx))
+	if err := c.Resign(ctx); err != nil {
+		log.Fatal(err)
+	}
 	write("/too-late")
 	// Output:
 	// /by-the-leader <nil>
@@ -324,14 +435,26 @@ func ExampleTerm_Guard() {
 
 // What anybody may ask of an election, a candidate or an observer.
 func ExampleBase() {
-	srv := newServer()
+	ctx := context.Background()
+	srv, err := testutil.NewServer(nil) // in the place of your ensemble
+	if err != nil {
+		log.Fatal(err)
+	}
 	defer srv.Close()
-	session := connect(srv)
+	session, err := election.Connect(srv.Servers(), 10*time.Second, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
 	defer session.Close()
-	o, err := election.NewObserver(session, "jobs/nightly", &election.ObserverOptions{Root: "/my/elections"})
-	check(err)
-	look := o.Base // a Candidate has one, too
-	where := func(b *election.Base) { fmt.Println(b.Name(), b.RootVotePath(), b.LeaderAckPath()) }
+	var o *election.Observer // or an *election.Candidate
+	o, err = election.NewObserver(session, "jobs/nightly", &election.ObserverOptions{Root: "/my/elections"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	look := o.Base
+	where := func(b *election.Base) {
+		fmt.Println(b.Name(), b.RootVotePath(), b.LeaderAckPath(), b.Session() == session)
+	}
 	where(look)
 	_, err = look.Leader(ctx)
 	fmt.Println(errors.Is(err, election.ErrNoLeader))
@@ -340,8 +463,12 @@ func ExampleBase() {
 	cancel := look.OnLeaderAck(func(l election.Leader) { leads <- l })
 	defer cancel()
 	c, err := election.NewCandidate(session, "jobs/nightly", &election.CandidateOptions{Root: "/my/elections", Data: []byte("host1")})
-	check(err)
-	check(c.Vote(ctx))
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := c.Vote(ctx); err != nil {
+		log.Fatal(err)
+	}
 
 	leader := <-leads
 	fmt.Printf("%s leads, by session: %v, for %v\n", leader.Data, leader.SessionID == session.ID(),
@@ -353,7 +480,7 @@ func ExampleBase() {
 	again, err := look.LeaderSync(ctx)
 	fmt.Println(again.Zxid == leader.Zxid, err)
 	// Output:
-	// jobs/nightly /my/elections/jobs__nightly /my/elections/jobs__nightly/leader_ack
+	// jobs/nightly /my/elections/jobs__nightly /my/elections/jobs__nightly/leader_ack true
 	// true
 	// host1 leads, by session: true, for 0s
 	// true <nil>
@@ -362,18 +489,34 @@ func ExampleBase() {
 }
 
 func ExampleBase_Ballots() {
-	srv := newServer()
+	ctx := context.Background()
+	srv, err := testutil.NewServer(nil) // in the place of your ensemble
+	if err != nil {
+		log.Fatal(err)
+	}
 	defer srv.Close()
 	var last *election.Candidate
 	for _, host := range []string{"host1", "host2", "host3"} {
-		session := connect(srv)
+		session, err := election.Connect(srv.Servers(), 10*time.Second, nil)
+		if err != nil {
+			log.Fatal(err)
+		}
 		defer session.Close()
-		last = stand(session, &election.CandidateOptions{Data: []byte(host), Follow: election.FollowNextNode})
-		check(last.Vote(ctx))
+		last, err = election.NewCandidate(session, "database_election", &election.CandidateOptions{
+			Data: []byte(host), Follow: election.FollowNextNode, // the default
+		})
+		if err != nil {
+			log.Fatal(err)
+		}
+		if err := last.Vote(ctx); err != nil {
+			log.Fatal(err)
+		}
 	}
 
 	ballots, err := last.Ballots(ctx)
-	check(err)
+	if err != nil {
+		log.Fatal(err)
+	}
 	for i, b := range ballots {
 		later := i == 0 || b.Sequence > ballots[i-1].Sequence && b.Token > ballots[i-1].Token
 		fmt.Printf("%s %v %v\n", b.Data, later, b.Path == last.VotePath())
@@ -386,25 +529,47 @@ func ExampleBase_Ballots() {
 
 // A client that goes where the leader is.
 func ExampleObserver() {
-	srv := newServer()
+	ctx := context.Background()
+	srv, err := testutil.NewServer(nil) // in the place of your ensemble
+	if err != nil {
+		log.Fatal(err)
+	}
 	defer srv.Close()
-	session := connect(srv)
+	session, err := election.Connect(srv.Servers(), 10*time.Second, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
 	defer session.Close()
 	o, err := election.NewObserver(session, "database_election", nil)
-	check(err)
-	defer func(o *election.Observer) { check(o.Close()) }(o)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer o.Close()
 	events := make(chan string, 10)
 	o.OnNewLeader(func(l election.Leader) { events <- fmt.Sprintf("reconnect to %s", l.Data) })
 	o.OnLeaderDeath(func(l election.Leader) { events <- fmt.Sprintf("pause, no leader (it was %q)", l.Data) })
-	check(o.Observe(ctx))
+	if err := o.Observe(ctx); err != nil {
+		log.Fatal(err)
+	}
 	fmt.Println(<-events)
 	alive, known := o.LeaderAlive()
 	fmt.Println("alive:", alive, "known:", known)
 
-	master := connect(srv)
-	check(stand(master, &election.CandidateOptions{Data: []byte("dbhost1")}).Vote(ctx))
+	master, err := election.Connect(srv.Servers(), 10*time.Second, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	c, err := election.NewCandidate(master, "database_election", &election.CandidateOptions{Data: []byte("dbhost1")})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := c.Vote(ctx); err != nil {
+		log.Fatal(err)
+	}
 	fmt.Println(<-events)
-	check(master.Close())
+	if err := master.Close(); err != nil {
+		log.Fatal(err)
+	}
 	fmt.Println(<-events)
 	// Output:
 	// pause, no leader (it was "")
@@ -413,27 +578,46 @@ func ExampleObserver() {
 	// pause, no leader (it was "dbhost1")
 }
 
+// The candidates of a session inherit its metrics. contrib/prometheus has the
+// real thing.
 func ExampleMetrics() {
-	srv := newServer()
+	ctx := context.Background()
+	srv, err := testutil.NewServer(nil) // in the place of your ensemble
+	if err != nil {
+		log.Fatal(err)
+	}
 	defer srv.Close()
-	session := connect(srv)
-	defer session.Close()
-	c := stand(session, &election.CandidateOptions{Metrics: &election.Metrics{ // contrib/prometheus has the real thing
-		Standing:    func(name string, stands bool) { fmt.Println("standing", name, stands) },
-		Leading:     func(name string, leads bool) { fmt.Println("leading", name, leads) },
-		TakingOver:  func(name string, since time.Time) { fmt.Println("taking over", name, !since.IsZero()) },
-		TakenOver:   func(name string, took time.Duration) { fmt.Println("taken over", name, took < time.Minute) },
-		SteppedDown: func(name string, cause error) { fmt.Println("stepped down", name, cause) },
-		Lost:        func(name string) { fmt.Println("lost", name) },
-		MovedToEnd:  func(name string) { fmt.Println("made way", name) },
-		// These are the Session's.
-		LeaseRenewed: func(margin time.Duration) { fmt.Println("renewed with some left", margin > 0) },
+
+	session, err := election.Connect(srv.Servers(), 10*time.Second, &election.SessionOptions{Metrics: &election.Metrics{
+		Standing:     func(name string, stands bool) { fmt.Println("standing", name, stands) },
+		Leading:      func(name string, leads bool) { fmt.Println("leading", name, leads) },
+		TakingOver:   func(name string, since time.Time) { fmt.Println("taking over", name, !since.IsZero()) },
+		TakenOver:    func(name string, took time.Duration) { fmt.Println("taken over", name, took < time.Minute) },
+		SteppedDown:  func(name string, cause error) { fmt.Println("stepped down", name, cause) },
+		Lost:         func(name string) { fmt.Println("lost", name) },
+		MovedToEnd:   func(name string) { fmt.Println("made way", name) },
+		LeaseRenewed: func(time.Duration) {}, // several times in each session timeout
 		SessionLost:  func() { fmt.Println("session lost") },
+		Connected:    func(connected bool) { fmt.Println("connected", connected) },
 	}})
-	_, err := c.Campaign(ctx)
-	check(err)
-	check(c.Close())
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := session.AwaitConnected(ctx); err != nil {
+		log.Fatal(err)
+	}
+	c, err := election.NewCandidate(session, "database_election", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, err := c.Campaign(ctx); err != nil {
+		log.Fatal(err)
+	}
+	if err := session.Close(); err != nil { // and its candidates
+		log.Fatal(err)
+	}
 	// Output:
+	// connected true
 	// standing database_election true
 	// leading database_election true
 	// taking over database_election true
@@ -442,19 +626,35 @@ func ExampleMetrics() {
 	// standing database_election false
 	// leading database_election false
 	// stepped down database_election election: closed
+	// connected false
 }
 
 // What a probe or a dashboard shows of a candidate.
 func ExampleCandidate_Status() {
-	srv := newServer()
+	ctx := context.Background()
+	srv, err := testutil.NewServer(nil) // in the place of your ensemble
+	if err != nil {
+		log.Fatal(err)
+	}
 	defer srv.Close()
-	session := connect(srv)
+	session, err := election.Connect(srv.Servers(), 10*time.Second, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
 	defer session.Close()
-	check(session.AwaitConnected(ctx))
-	c := stand(session, &election.CandidateOptions{Retry: time.Hour}) // after a takeover that failed
+	if err := session.AwaitConnected(ctx); err != nil {
+		log.Fatal(err)
+	}
+	c, err := election.NewCandidate(session, "database_election", &election.CandidateOptions{
+		Retry: time.Hour, // after a takeover that failed
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
 	show := func() {
 		s := c.Status()
-		fmt.Printf("%s: standing %v, leads %v, connected %v\n", s.Phase, s.Standing, s.Leads, s.Connected)
+		fmt.Printf("%s: standing %v, leads %v, connected %v\n", s.Phase, s.Standing, s.Leads,
+			s.Connected && s.Server == srv.Addr() && time.Since(s.ConnectionSince) < time.Minute)
 		switch {
 		case s.Absence != nil:
 			fmt.Println("  does not stand:", s.Absence)
@@ -469,10 +669,14 @@ func ExampleCandidate_Status() {
 		}
 	}
 	show()
-	_, err := c.Campaign(ctx)
-	check(err)
+	_, err = c.Campaign(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
 	show()
-	check(c.Resign(ctx))
+	if err := c.Resign(ctx); err != nil {
+		log.Fatal(err)
+	}
 	show()
 	// Output:
 	// idle: standing false, leads false, connected true
@@ -487,17 +691,31 @@ func ExampleCandidate_Status() {
 
 // A process that is told to end has so much time for all of it.
 func ExampleSession_Shutdown() {
-	srv := newServer()
+	ctx := context.Background()
+	srv, err := testutil.NewServer(nil) // in the place of your ensemble
+	if err != nil {
+		log.Fatal(err)
+	}
 	defer srv.Close()
-	session := connect(srv)
-	c := stand(session, nil)
+	session, err := election.Connect(srv.Servers(), 10*time.Second, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	c, err := election.NewCandidate(session, "database_election", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
 	c.OnStepDown(func(_ context.Context, _ election.Term, cause error) { fmt.Println("stepped down:", cause) })
-	_, err := c.Campaign(ctx)
-	check(err)
+	_, err = c.Campaign(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
 
 	grace, cancel := context.WithTimeout(ctx, 25*time.Second)
 	defer cancel()
-	check(session.Shutdown(grace))
+	if err := session.Shutdown(grace); err != nil {
+		log.Fatal(err)
+	}
 	// Output:
 	// stepped down: election: closed
 }
@@ -514,15 +732,23 @@ func (b bookkeeper) Hold(_ any, session *guard.Session) {
 // A service gives what guard.Start returns instead: a process beside it, which
 // closes its session when it has died.
 func ExampleGuard() {
-	srv := newServer()
+	ctx := context.Background()
+	srv, err := testutil.NewServer(nil) // in the place of your ensemble
+	if err != nil {
+		log.Fatal(err)
+	}
 	defer srv.Close()
 	kept := bookkeeper{new(atomic.Int64)}
 	session, err := election.Connect(srv.Servers(), 10*time.Second, &election.SessionOptions{
 		Dialer: srv.Dialer(), Logger: slog.New(slog.DiscardHandler), Guard: kept,
 	})
-	check(err)
+	if err != nil {
+		log.Fatal(err)
+	}
 	defer session.Close()
-	check(session.AwaitConnected(ctx))
+	if err := session.AwaitConnected(ctx); err != nil {
+		log.Fatal(err)
+	}
 	fmt.Println(kept.held.Load() == session.ID())
 	// Output:
 	// true
@@ -530,12 +756,19 @@ func ExampleGuard() {
 
 // The errors of bad input harm nothing, and are told apart by errors.Is.
 func Example_errors() {
-	srv := newServer()
+	ctx := context.Background()
+	srv, err := testutil.NewServer(nil) // in the place of your ensemble
+	if err != nil {
+		log.Fatal(err)
+	}
 	defer srv.Close()
-	session := connect(srv)
+	session, err := election.Connect(srv.Servers(), 10*time.Second, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
 
 	is := func(what string, err, target error) { fmt.Println(what, errors.Is(err, target)) }
-	_, err := election.NewCandidate(session, "..", nil)
+	_, err = election.NewCandidate(session, "..", nil)
 	is("ErrInvalidName", err, election.ErrInvalidName)
 	_, err = election.NewCandidate(session, strings.Repeat("n", election.MaxNameSize+1), nil)
 	is("ErrInvalidName", err, election.ErrInvalidName)
@@ -546,9 +779,13 @@ func Example_errors() {
 
 	// Those of ZooKeeper stay reachable.
 	_, err = session.Conn().Create("/private", nil, 0, zk.DigestACL(zk.PermAll, "somebody", "else"))
-	check(err)
+	if err != nil {
+		log.Fatal(err)
+	}
 	c, err := election.NewCandidate(session, "jobs", &election.CandidateOptions{Root: "/private"})
-	check(err)
+	if err != nil {
+		log.Fatal(err)
+	}
 	is("zk.ErrNoAuth", c.Vote(ctx), zk.ErrNoAuth)
 
 	// So do those that go-zookeeper has no name for.
@@ -556,21 +793,39 @@ func Example_errors() {
 	enforced := srv.Control(testutil.OpCreate, func(*testutil.Request) testutil.Action {
 		return testutil.Fail(testutil.ErrorCode(quotaExceeded))
 	})
-	is(quotaExceeded.Error(), stand(session, nil).Vote(ctx), quotaExceeded)
+	limited, err := election.NewCandidate(session, "limited", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	is(quotaExceeded.Error(), limited.Vote(ctx), quotaExceeded)
 	enforced()
 
 	// An election that is open to others is no place for a private candidate.
-	open := stand(session, nil)
-	check(open.Vote(ctx))
-	private := stand(session, &election.CandidateOptions{ACL: zk.DigestACL(zk.PermAll, "user", "password")})
+	open, err := election.NewCandidate(session, "database_election", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := open.Vote(ctx); err != nil {
+		log.Fatal(err)
+	}
+	private, err := election.NewCandidate(session, "database_election", &election.CandidateOptions{ACL: zk.DigestACL(zk.PermAll, "user", "password")})
+	if err != nil {
+		log.Fatal(err)
+	}
 	is("ErrOpenElection", private.Vote(ctx), election.ErrOpenElection)
 
 	// The sequence numbers of one election are used up in the end.
-	check(open.Resign(ctx))
-	check(srv.SetSequence(open.RootVotePath(), 1<<31-1))
+	if err := open.Resign(ctx); err != nil {
+		log.Fatal(err)
+	}
+	if err := srv.SetSequence(open.RootVotePath(), 1<<31-1); err != nil {
+		log.Fatal(err)
+	}
 	is("ErrSequenceExhausted", open.Vote(ctx), election.ErrSequenceExhausted)
 
-	check(session.Close())
+	if err := session.Close(); err != nil {
+		log.Fatal(err)
+	}
 	is("ErrClosed", open.Vote(ctx), election.ErrClosed)
 	// Output:
 	// ErrInvalidName true
@@ -604,16 +859,30 @@ func Example_causes() {
 		}
 		return "the end"
 	}
-	srv := newServer()
+	ctx := context.Background()
+	srv, err := testutil.NewServer(nil) // in the place of your ensemble
+	if err != nil {
+		log.Fatal(err)
+	}
 	defer srv.Close()
-	session := connect(srv)
+	session, err := election.Connect(srv.Servers(), 10*time.Second, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
 	defer session.Close()
-	c := stand(session, nil)
+	c, err := election.NewCandidate(session, "database_election", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
 	told := make(chan string, 2) // for the end of this example, too
 	c.OnStepDown(func(_ context.Context, _ election.Term, cause error) { told <- advice(cause) })
 	term, err := c.Campaign(ctx)
-	check(err)
-	check(session.Conn().Delete(term.Ballot, -1))
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := session.Conn().Delete(term.Ballot, -1); err != nil {
+		log.Fatal(err)
+	}
 	fmt.Println(<-told)
 	fmt.Println(advice(election.ErrClosed))
 	// Output:

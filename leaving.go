@@ -26,13 +26,19 @@ func (c *candidacy) quit(cause error) {
 	if errors.Is(cause, ErrLeaseLapsed) {
 		c.ballot.demotion.countLapse(c.now, c.session.Timeout())
 	}
-	if !errors.Is(cause, ErrResigned) && !errors.Is(cause, ErrClosed) {
+	if !isVoluntary(cause) {
 		c.failed(cause)
 	}
 	c.interrupt(cause)
 	c.metrics.Leading(c.name, false)
 	c.term.draining, c.term.overdueAt = true, c.now.Add(c.callbackTimeout())
 	c.setPhase(leaving)
+}
+
+// isVoluntary reports whether a leader has given up its leadership because this
+// program wanted it to. What an OnWin that failed has returned does not count.
+func isVoluntary(cause error) bool {
+	return !errors.Is(cause, ErrTakeoverFailed) && (errors.Is(cause, ErrResigned) || errors.Is(cause, ErrClosed))
 }
 
 // beginAskCause finds out why the leader's ballot is gone. When a session
@@ -57,7 +63,11 @@ func (c *candidacy) tellStepDown(cause error) {
 	l, limit := c.term.lead, c.term.overdueAt
 	c.term.causePending = false
 	c.metrics.SteppedDown(c.name, cause)
-	c.logger.Info("election: stepping down", "ballot", l.ballot.name, "cause", cause)
+	if isVoluntary(cause) {
+		c.logger.Info("election: stepping down", "ballot", l.ballot.name, "cause", cause)
+	} else {
+		c.logger.Warn("election: stepping down", "ballot", l.ballot.name, "cause", cause)
+	}
 	c.queue.push(func() { c.callStepDown(l, limit, cause) })
 }
 

@@ -71,7 +71,7 @@ func (c *candidacy) leaderSeen(m leaderSeen) {
 	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), callbackOwner{}, c.Candidate))
 	l.cancel = cancel
 	c.metrics.Lost(c.name)
-	c.logger.Info("election: lost", "ballot", c.own().name, "leader", sessionName(leader.SessionID))
+	c.logger.Info("election: lost", append([]any{"ballot", c.own().name}, leader.attrs()...)...)
 	c.queue.push(func() { c.callLose(ctx, leader) })
 }
 

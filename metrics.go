@@ -37,6 +37,9 @@ type Metrics struct {
 	LeaseRenewed func(margin time.Duration)
 	// SessionLost is told of each ZooKeeper session that was lost.
 	SessionLost func()
+	// Connected is told when a Session has got a connection to a server, and when
+	// it has lost it, Close included: each true is followed by one false.
+	Connected func(connected bool)
 }
 
 // filled returns a copy with functions that do nothing in the place of nil
@@ -72,6 +75,9 @@ func (m *Metrics) filled() *Metrics {
 	}
 	if f.SessionLost == nil {
 		f.SessionLost = func() {}
+	}
+	if f.Connected == nil {
+		f.Connected = func(bool) {}
 	}
 	return &f
 }

@@ -169,13 +169,13 @@ func (o *Observer) see(view ackView) {
 	case same:
 	default:
 		if former != nil {
-			o.logger.Info("election: leader gone", "leader", sessionName(former.SessionID))
+			o.logger.Info("election: leader gone", former.attrs()...)
 			o.call("OnLeaderDeath", &o.onLeaderDeath, *former)
 		} else if !o.began && o.current == nil {
 			o.call("OnLeaderDeath", &o.onLeaderDeath, Leader{})
 		}
 		if o.current != nil {
-			o.logger.Info("election: new leader", "leader", sessionName(o.current.SessionID))
+			o.logger.Info("election: new leader", o.current.attrs()...)
 			o.call("OnNewLeader", &o.onNewLeader, *o.current)
 		}
 	}

@@ -2,6 +2,7 @@ package election
 
 import (
 	"context"
+	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election/internal/lease"
+	"github.com/zkelection/election/testutil"
 )
 
 // onCallersConnection is a Session on a caller's connection that nothing has
@@ -76,21 +78,51 @@ func TestLookWithoutRequest(t *testing.T) {
 	})
 }
 
-// The server of the present connection is known while there is one.
-func TestConnectedTo(t *testing.T) {
-	withSession(t, func(t *testing.T, w *trial, s *Session) {
+// Whether there is a connection, to which server and since when, is known, and
+// is what Status says and the metrics are told.
+func TestConnection(t *testing.T) {
+	var told []bool
+	synctest.Test(t, func(t *testing.T) {
+		srv, err := testutil.NewServer(&testutil.ServerOptions{NoListen: true})
+		require.NoError(t, err)
+		defer srv.Close()
+		s, err := Connect(srv.Servers(), 10*time.Second, &SessionOptions{
+			Dialer: srv.Dialer(), Logger: slog.New(slog.DiscardHandler),
+			Metrics: &Metrics{Connected: func(connected bool) { told = append(told, connected) }},
+		})
+		require.NoError(t, err)
+		defer func() { _ = s.Close() }()
+		assert.False(t, s.Connection().Connected)
+		c, err := NewCandidate(s, "x", nil)
+		require.NoError(t, err)
+		agree := func() Connection {
+			synctest.Wait()
+			now, status := s.Connection(), c.Status()
+			assert.Equal(t, Connection{status.Connected, status.Server, status.ConnectionSince}, now)
+			return now
+		}
 		require.NoError(t, s.AwaitConnected(t.Context()))
-		synctest.Wait()
-		connected, server := s.connectedTo()
-		assert.True(t, connected)
-		assert.NotEmpty(t, server)
-		assert.False(t, s.connectedSince().IsZero())
-		w.srv.Stop()
-		synctest.Wait()
-		connected, server = s.connectedTo()
-		assert.False(t, connected)
-		assert.Empty(t, server)
-		assert.True(t, s.connectedSince().IsZero())
-		require.NoError(t, w.srv.Start())
+		had := agree()
+		assert.True(t, had.Connected)
+		assert.Equal(t, srv.Addr(), had.Server)
+		assert.WithinDuration(t, time.Now(), had.Since, time.Second)
+		assert.Equal(t, []bool{true}, told)
+
+		time.Sleep(time.Second)
+		srv.Stop()
+		lost := agree()
+		assert.False(t, lost.Connected)
+		assert.Equal(t, srv.Addr(), lost.Server, "the one that is tried")
+		assert.Equal(t, time.Now(), lost.Since)
+		time.Sleep(s.Timeout() / 2)
+		assert.Equal(t, lost, agree())
+		assert.Equal(t, []bool{true, false}, told)
+
+		require.NoError(t, srv.Start())
+		time.Sleep(s.Timeout() / 2)
+		assert.True(t, agree().Connected)
+		require.NoError(t, s.Close())
+		assert.False(t, s.Connection().Connected)
+		assert.Equal(t, []bool{true, false, true, false}, told)
 	})
 }

@@ -69,12 +69,12 @@ type Session struct {
 	asked   time.Duration // the session timeout to ask for
 	clock   *lease.Clock
 
-	client  client                   // the connection
-	signs   signs                    // what it has told of the servers
-	server  atomic.Pointer[serverAt] // that it is connected to; the loop writes it
-	roster  roster                   // who uses the Session, and what they all see of it
-	slots   chan struct{}            // one for each request under way
-	helpers helpers                  // goroutines that make a call of the client
+	client  client                     // the connection
+	signs   signs                      // what it has told of the servers
+	link    atomic.Pointer[Connection] // as the loop has seen it
+	roster  roster                     // who uses the Session, and what they all see of it
+	slots   chan struct{}              // one for each request under way
+	helpers helpers                    // goroutines that make a call of the client
 	watches spareWatches
 	last    lastError     // of heartbeats and of making a session ready
 	inbox   *inbox        // messages for the loop: see sessionLoop
@@ -196,6 +196,7 @@ func newSession(timeout time.Duration) *Session {
 		closing: sessionClosing{closed: make(chan struct{})},
 	}
 	s.client.timeout.Store(int64(timeout))
+	s.link.Store(&Connection{Since: time.Now()})
 	return s
 }
 

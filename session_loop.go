@@ -87,6 +87,9 @@ func (s *Session) run() {
 	if l.view.inc != nil {
 		l.lose(ErrClosed)
 	}
+	if l.link.Load().Connected {
+		l.disconnected()
+	}
 	l.view.connected = false
 	l.publishView()
 }
@@ -194,7 +197,7 @@ func (l *sessionLoop) wakeAt(now lease.Instant) lease.Instant {
 		// The connection's events are the caller's: ours is to look.
 		soonest(now + min(l.Timeout()/32, 250*time.Millisecond))
 	}
-	if l.server.Load() == nil && l.outage.warn > now {
+	if !l.link.Load().Connected && l.outage.warn > now {
 		soonest(l.outage.warn)
 	}
 	if l.recheckAt != 0 {

@@ -18,43 +18,41 @@ type outage struct {
 	strangers map[string]bool // servers that are no ZooKeeper, as was said; noted also just before it
 }
 
-// serverAt is the server that a Session is connected to.
-type serverAt struct {
-	name  string    // its address, as the dialer was given it
-	since time.Time // when the connection was had
+// Connection is what a Session has of a connection at one moment.
+type Connection struct {
+	// Connected is whether there is one, with a ZooKeeper session on it.
+	Connected bool
+	// Server is the address that it leads to. Without a connection it is the one
+	// that was tried last, or "" if none was.
+	Server string
+	// Since is since when there is this connection, or none.
+	Since time.Time
 }
 
-// connectedTo returns whether the Session has a connection now, as far as its
-// loop has seen, and to which server.
-func (s *Session) connectedTo() (connected bool, server string) {
-	if at := s.server.Load(); at != nil {
-		return true, at.name
+// Connection returns whether the Session has a connection, to which server and
+// since when. A connection that is lost without a word is noticed when nothing
+// has come for two thirds of the session timeout.
+func (s *Session) Connection() Connection {
+	now := *s.link.Load()
+	if last := s.signs.trouble.Load(); last != nil && !now.Connected {
+		now.Server = last.server
 	}
-	return false, ""
-}
-
-// connectedSince returns when the present connection began, or the zero Time
-// when there is none.
-func (s *Session) connectedSince() time.Time {
-	if at := s.server.Load(); at != nil {
-		return at.since
-	}
-	return time.Time{}
+	return now
 }
 
 // reportConnection says when the connection is lost, warns again and again
 // while it is away, and says when it is back. moved reports that there has been a
 // handshake since the last time.
 func (l *sessionLoop) reportConnection(now lease.Instant, hasSession, moved bool) {
-	at := l.server.Load()
-	if at != nil && (!hasSession || moved) {
-		l.server.Store(nil)
-		l.logger.Info("election: connection lost", "server", at.name, "lasted", time.Since(at.since))
+	connected := l.link.Load().Connected
+	if connected && (!hasSession || moved) {
+		was := l.disconnected()
+		l.logger.Info("election: connection lost", "server", was.Server, "lasted", time.Since(was.Since))
 		l.beginOutage(now)
-		at = nil
+		connected = false
 	}
 	switch {
-	case hasSession && at == nil:
+	case hasSession && !connected:
 		l.askServer(now)
 	case !hasSession && now >= l.outage.warn:
 		attrs := []any{"for", now - l.outage.began}
@@ -98,7 +96,7 @@ func (l *sessionLoop) askServer(now lease.Instant) {
 // serverKnown takes the answer of a caller's client.
 func (l *sessionLoop) serverKnown(m serverKnown) {
 	l.outage.asking = false
-	if m.on != nil && m.on == l.client.connection.Load() && l.server.Load() == nil {
+	if m.on != nil && m.on == l.client.connection.Load() && !l.link.Load().Connected {
 		l.arrived(l.clock.Now(), m.server)
 	}
 }
@@ -118,6 +116,15 @@ func (l *sessionLoop) notZooKeeper(m notZooKeeper) {
 // arrived notes that there is a connection.
 func (l *sessionLoop) arrived(now lease.Instant, server string) {
 	l.logger.Info("election: connected", "server", server, "after", now-l.outage.began)
-	l.server.Store(&serverAt{server, time.Now()})
+	l.link.Store(&Connection{true, server, time.Now()})
 	l.outage = outage{}
+	l.metrics.Connected(true)
+}
+
+// disconnected notes that there is none any more, and returns the last one.
+func (l *sessionLoop) disconnected() *Connection {
+	was := l.link.Load()
+	l.link.Store(&Connection{false, was.Server, time.Now()})
+	l.metrics.Connected(false)
+	return was
 }

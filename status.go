@@ -3,8 +3,6 @@ package election
 import (
 	"errors"
 	"time"
-
-	"github.com/go-zookeeper/zk"
 )
 
 // Status is one consistent picture of a candidate at one moment, for health
@@ -42,10 +40,12 @@ type Status struct {
 	// AcknowledgedAt when the leader had acknowledged. At most one is set.
 	TakingOverSince time.Time
 	AcknowledgedAt  time.Time
-	// Connected is whether the Session has a connection to a server, and Server
-	// the address of that one, or of the one that is tried.
-	Connected bool
-	Server    string
+	// Connected is whether the Session has a connection to a server, Server the
+	// address of that one, or of the one that was tried last, and ConnectionSince
+	// since when that is so: as Session.Connection has it.
+	Connected       bool
+	Server          string
+	ConnectionSince time.Time
 	// LastError is what last went wrong: a loss of leadership that nobody asked
 	// for, a takeover that failed, a request that was refused or not answered. It
 	// stays until another one comes, so LastErrorAt tells when that was.
@@ -74,9 +74,8 @@ func (c *Candidate) Status() Status {
 			s.Phase, s.TakingOverSince, s.AcknowledgedAt = leaving.words(), time.Time{}, time.Time{}
 		}
 	}
-	if conn := c.session.Conn(); conn != nil {
-		s.Connected, s.Server = conn.State() == zk.StateHasSession, conn.Server()
-	}
+	link := c.session.Connection()
+	s.Connected, s.Server, s.ConnectionSince = link.Connected, link.Server, link.Since
 	return s
 }
 

@@ -14,7 +14,8 @@ import (
 )
 
 // DefaultTolerance is how long a leader's lease may go without renewal until
-// /health fails, unless the request says otherwise.
+// /health fails, and how long an Observer may be without a connection until
+// /elected does, unless the request says otherwise.
 const DefaultTolerance = 10 * time.Second
 
 // Options say whom a handler answers about: a candidate, an observer, or both
@@ -48,7 +49,8 @@ type Status struct {
 	// Token is the fencing token of a candidate that leads or takes over.
 	Token int64 `json:"token,omitempty"`
 	// Elected is whether a leader is known, and absent when that is not known: no
-	// Observer was given, or it has seen nothing yet.
+	// Observer was given, it has seen nothing yet, or it has had no connection for
+	// longer than the tolerance.
 	Elected *bool `json:"elected,omitempty"`
 	// Voted is whether the candidate has a ballot, and Ballot the ballot's path.
 	Voted  bool   `json:"voted"`
@@ -61,10 +63,12 @@ type Status struct {
 	Standing bool      `json:"standing"`
 	Absence  string    `json:"absence,omitempty"`
 	RetryAt  time.Time `json:"retryAt,omitzero"`
-	// Connected is whether there is a connection to ZooKeeper, and Server the
-	// server of that connection, or the one that is tried.
-	Connected bool   `json:"connected"`
-	Server    string `json:"server,omitempty"`
+	// Connected is whether there is a connection to ZooKeeper, Server the server of
+	// that connection, or the one that was tried last, and ConnectionSince since
+	// when that is so.
+	Connected       bool      `json:"connected"`
+	Server          string    `json:"server,omitempty"`
+	ConnectionSince time.Time `json:"connectionSince,omitzero"`
 	// LastError is what last went wrong, and LastErrorAt when; it stays until the
 	// next.
 	LastError   string    `json:"lastError,omitempty"`
@@ -95,8 +99,8 @@ func Handler(c *election.Candidate) http.Handler {
 // balancers probe with these, and /leader/ or //leader as /leader, without a
 // redirection, which they would take for an answer. (An http.ServeMux in front
 // redirects by itself what is not clean before it calls this handler.) A request
-// may set the tolerance of Candidate.Healthy, as in /health?tolerance=3s; the
-// default is DefaultTolerance. No request asks ZooKeeper, so a probe costs
+// may set the tolerance of Candidate.Healthy and of /elected, as in
+// /health?tolerance=3s; the default is DefaultTolerance. No request asks ZooKeeper, so a probe costs
 // nothing and never waits.
 //
 // Mount the handler below a path with http.StripPrefix. HandlerFor panics when
@@ -163,7 +167,10 @@ func (h handler) status(tolerance time.Duration) Status {
 	s := Status{Healthy: true}
 	if h.Observer != nil {
 		s.Election = h.Observer.Name()
-		if alive, known := h.Observer.LeaderAlive(); known {
+		link := h.Observer.Session().Connection()
+		s.Connected, s.Server, s.ConnectionSince = link.Connected, link.Server, link.Since.UTC()
+		alive, known := h.Observer.LeaderAlive()
+		if known && (link.Connected || time.Since(link.Since) <= tolerance) {
 			s.Elected = &alive
 		}
 	}
@@ -181,7 +188,7 @@ func (h handler) status(tolerance time.Duration) Status {
 		s.InFront = &now.InFront
 	}
 	s.Standing, s.RetryAt = now.Standing, now.RetryAt.UTC()
-	s.Connected, s.Server = now.Connected, now.Server
+	s.Connected, s.Server, s.ConnectionSince = now.Connected, now.Server, now.ConnectionSince.UTC()
 	s.LastErrorAt = now.LastErrorAt.UTC()
 	if now.Absence != nil {
 		s.Absence = now.Absence.Error()

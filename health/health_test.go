@@ -103,7 +103,7 @@ func TestHandler(t *testing.T) {
 		inFront := 1
 		require.Equal(t, Status{
 			Election: "probed", Phase: "waiting", Voted: true, Standing: true, Ballot: follower.VotePath(), InFront: &inFront,
-			Connected: true, Server: srv.Addr(), Healthy: true,
+			Connected: true, Server: srv.Addr(), ConnectionSince: got.ConnectionSince, Healthy: true,
 		}, got)
 
 		if err := leader.Close(); err != nil {
@@ -114,7 +114,7 @@ func TestHandler(t *testing.T) {
 		expect(t, "the new leader", follower, 200, 503, 200)
 		_, got = probe(t, leader, "GET", "/")
 		require.Equal(t, Status{
-			Election: "probed", Phase: "closed", Absence: election.ErrClosed.Error(), Connected: true, Server: srv.Addr(), Healthy: true,
+			Election: "probed", Phase: "closed", Absence: election.ErrClosed.Error(), Connected: true, Server: srv.Addr(), ConnectionSince: got.ConnectionSince, Healthy: true,
 		}, got)
 	})
 }
@@ -234,13 +234,14 @@ func TestAbsent(t *testing.T) {
 		synctest.Wait()
 		_, got = probe(t, c, "GET", "/")
 		assert.False(t, got.Connected)
+		assert.WithinDuration(t, time.Now(), got.ConnectionSince, time.Second)
 	})
 }
 
 // TestElected: an observer's process, or a follower's that observes as well,
 // answers whether there is a leader.
 func TestElected(t *testing.T) {
-	alone(t, func(t *testing.T, _ *testutil.Server, s *election.Session) {
+	alone(t, func(t *testing.T, srv *testutil.Server, s *election.Session) {
 		c, err := election.NewCandidate(s, "probed", nil)
 		require.NoError(t, err)
 		o, err := election.NewObserver(s, "probed", nil)
@@ -282,6 +283,25 @@ func TestElected(t *testing.T) {
 		require.NoError(t, c.Resign(t.Context()))
 		synctest.Wait()
 		elected("after its resignation", 503, false)
+		require.NoError(t, c.Vote(t.Context()))
+		synctest.Wait()
+		elected("with a leader again", 200, true)
+
+		// Nobody knows who leads while ZooKeeper is away; a short outage changes
+		// nothing.
+		srv.Stop()
+		time.Sleep(DefaultTolerance - time.Second)
+		elected("soon after the loss of the connection", 200, true)
+		_, got := ask(Options{Observer: o}, "/")
+		assert.False(t, got.Connected)
+		assert.Equal(t, srv.Addr(), got.Server)
+		code, _ := ask(Options{Observer: o}, "/elected?tolerance=3s")
+		assert.Equal(t, 503, code)
+		time.Sleep(2 * time.Second)
+		elected("without a connection for long", 503, nil)
+		require.NoError(t, srv.Start())
+		time.Sleep(30 * time.Second)
+		elected("connected again", 200, true)
 
 		// A process that only observes never leads.
 		for target, want := range map[string]int{"/leader": 503, "/follower": 200, "/health": 200} {

@@ -76,6 +76,7 @@ func TestAlertRulesAreTested(t *testing.T) {
 		"[15m])) > 4":             "[15m])) > 40",
 		"election_standing == 0":  "election_standing == 2",
 		"< 1.5":                   "< 0.15",
+		"election_connected < 1":  "election_connected < 0",
 	} {
 		changed := strings.ReplaceAll(rules, was, is)
 		require.NotEqual(t, rules, changed, was)

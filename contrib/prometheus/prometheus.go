@@ -22,6 +22,7 @@
 //	election_moved_to_end_total{election}  times that a candidate went to the end of the line for want of a lease
 //	election_lease_margin_seconds          histogram: what was left of the lease at each renewal
 //	election_session_losses_total          ZooKeeper sessions lost
+//	election_connected                     how many sessions of this process have a connection to ZooKeeper
 //
 // An election's series are there, and 0, from the first vote on. alerts.yml has
 // alert rules for all of this, and dashboard.json a dashboard for Grafana.
@@ -49,6 +50,7 @@ type Metrics struct {
 	takeover      *prometheus.HistogramVec
 	leaseMargin   prometheus.Histogram
 	sessionLosses prometheus.Counter
+	connected     prometheus.Gauge
 }
 
 var _ prometheus.Collector = (*Metrics)(nil)
@@ -85,12 +87,16 @@ func New() *Metrics {
 			Buckets: []float64{0.1, 0.25, 0.5, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48},
 		}),
 		sessionLosses: prometheus.NewCounter(counter("session_losses_total", "ZooKeeper sessions lost.")),
+		connected: prometheus.NewGauge(prometheus.GaugeOpts{
+			Namespace: "election", Name: "connected", Help: "How many sessions of this process have a connection to ZooKeeper.",
+		}),
 	}
 }
 
 func (m *Metrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
 		m.standing, m.leader, m.wins, m.losses, m.stepDowns, m.takingOver, m.takeover, m.movedToEnd, m.leaseMargin, m.sessionLosses,
+		m.connected,
 	}
 }
 
@@ -128,6 +134,14 @@ func (m *Metrics) Hooks() *election.Metrics {
 		MovedToEnd:   func(name string) { m.movedToEnd.WithLabelValues(name).Inc() },
 		LeaseRenewed: func(margin time.Duration) { m.leaseMargin.Observe(margin.Seconds()) },
 		SessionLost:  m.sessionLosses.Inc,
+		Connected: func(connected bool) {
+			// Counted, since a process may have several sessions.
+			if connected {
+				m.connected.Inc()
+			} else {
+				m.connected.Dec()
+			}
+		},
 	}
 }
 

@@ -155,6 +155,30 @@ func TestScrape(t *testing.T) {
 	})
 }
 
+// TestConnected: a process knows that it has no connection, before its session
+// is lost.
+func TestConnected(t *testing.T) {
+	start(t, func(t *testing.T, f *fleet) {
+		connected := func(value float64) {
+			t.Helper()
+			synctest.Wait()
+			want(t, "the connection", f.registries[0], map[string]float64{"election_connected": value, "election_session_losses_total": 0})
+		}
+		connected(1)
+		f.srv.Stop()
+		connected(0)
+		if err := f.srv.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second)
+		connected(1)
+		if err := f.sessions[0].Close(); err != nil {
+			t.Fatal(err)
+		}
+		connected(0)
+	})
+}
+
 func TestTakeoverFailed(t *testing.T) {
 	start(t, func(t *testing.T, f *fleet) {
 		f.candidates[0].OnWin(func(context.Context, election.Term) error { return election.ErrClosed })
