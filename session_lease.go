@@ -104,12 +104,6 @@ func (l *sessionLoop) shorten(made *lease.Lease, on *connection) {
 
 // clockJumped gives up what rests on the monotonic clock, if that has stood still.
 func (l *sessionLoop) clockJumped(found lease.Jump) {
-	if found.Wall {
-		l.logger.Warn("election: the wall clock jumped: the machine may have been suspended")
-	}
-	if found.Suspended > 0 {
-		l.logger.Warn("election: the machine was suspended", "for", found.Suspended)
-	}
 	if !found.Found() {
 		return
 	}
@@ -122,5 +116,12 @@ func (l *sessionLoop) clockJumped(found lease.Jump) {
 		if lease := l.view.inc.lease.Load(); lease != nil {
 			lease.Revoke(ErrLeaseLapsed)
 		}
+	}
+	// Last, since a log can be slow, above all on a machine that has just gone on.
+	if found.Wall {
+		l.logger.Warn("election: the wall clock jumped: the machine may have been suspended")
+	}
+	if found.Suspended > 0 {
+		l.logger.Warn("election: the machine was suspended", "for", found.Suspended)
 	}
 }

@@ -2,6 +2,7 @@ package election
 
 import (
 	"context"
+	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -91,4 +92,43 @@ func TestIsLeaderAfterSuspension(t *testing.T) {
 		assert.False(t, leads)
 		require.ErrorIs(t, <-causes, ErrLeaseLapsed)
 	})
+}
+
+// A jump that the Session's loop has found ends leadership by that alone, however long
+// the loop is held up before it gives up the lease.
+func TestIsLeaderBesideLoopThatFoundAJump(t *testing.T) {
+	withSession(t, func(t *testing.T, _ *trial, s *Session) {
+		c, err := NewCandidate(s, electionName, nil)
+		require.NoError(t, err)
+		_, err = c.Campaign(t.Context())
+		require.NoError(t, err)
+		s.clock.Skew(time.Hour) // as if the wall clock had gone on for an hour
+		s.clock.Jump()          // as the loop does first
+		require.False(t, c.IsLeader())
+		require.NoError(t, c.Close())
+	})
+}
+
+// logFunc is a log that calls a function for each line.
+type logFunc func(slog.Record)
+
+func (logFunc) Enabled(context.Context, slog.Level) bool             { return true }
+func (f logFunc) Handle(_ context.Context, record slog.Record) error { f(record); return nil }
+func (f logFunc) WithAttrs([]slog.Attr) slog.Handler                 { return f }
+func (f logFunc) WithGroup(string) slog.Handler                      { return f }
+
+// A log may be slow: what rests on a clock that has stood still is given up before
+// that is said.
+func TestJumpEndsLeaseBeforeItIsLogged(t *testing.T) {
+	s := newSession(12 * time.Second)
+	l := &sessionLoop{Session: s, view: sessionView{inc: &incarnation{}}}
+	current := lease.New(s.clock, s.rule(), time.Hour)
+	l.view.inc.lease.Store(current)
+	lines := 0
+	s.logger = slog.New(logFunc(func(record slog.Record) {
+		lines++
+		require.Error(t, current.Context().Err(), record.Message)
+	}))
+	l.clockJumped(lease.Jump{Wall: true, Suspended: time.Second})
+	require.Equal(t, 2, lines)
 }

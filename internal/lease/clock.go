@@ -16,7 +16,8 @@ type Clock struct {
 	// ahead is how far the wall clock was ahead of the monotonic one when the two
 	// were last found to be in order.
 	ahead  atomic.Int64
-	jumped atomic.Int64
+	jumped atomic.Int64 // when it last jumped; 0: never
+	jumps  atomic.Int64 // how often it has
 }
 
 // NewClock returns a clock that begins now.
@@ -49,8 +50,9 @@ func (c *Clock) Skew(by time.Duration) { c.ahead.Add(-int64(by)) }
 func (c *Clock) Jump() { c.jump(c.read()) }
 
 func (c *Clock) jump(now reading) {
-	c.ahead.Store(int64(now.ahead()))
 	c.jumped.Store(int64(now.monotonic))
+	c.jumps.Add(1) // before ahead: whoever finds the clocks in order again finds the jump, too
+	c.ahead.Store(int64(now.ahead()))
 }
 
 // inOrder reports whether the wall clock of a reading has moved by no more than

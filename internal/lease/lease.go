@@ -19,6 +19,7 @@ type Lease struct {
 	renewed atomic.Int64 // when it was last extended, likewise
 	// tolerance is by how much the wall clock may move beside the monotonic one.
 	tolerance time.Duration
+	jumps     int64 // of the clock, before the lease began
 	ctx       context.Context
 	cancel    context.CancelCauseFunc
 }
@@ -27,7 +28,7 @@ type Lease struct {
 // more than a lease under rule can bear. Whoever asks first after a suspension
 // is told by that, before any Watch has looked.
 func New(clock *Clock, rule Rule, until Instant) *Lease {
-	l := &Lease{clock: clock, tolerance: rule.Timeout / driftParts}
+	l := &Lease{clock: clock, tolerance: rule.Timeout / driftParts, jumps: clock.jumps.Load()}
 	l.until.Store(int64(until))
 	l.renewed.Store(int64(clock.Now()))
 	l.ctx, l.cancel = context.WithCancelCause(context.Background())
@@ -45,6 +46,11 @@ func (l *Lease) Valid() bool {
 	now := time.Now()
 	since := now.Sub(l.clock.base)
 	if until != 0 && !l.clock.inOrder(now, since, l.tolerance) {
+		l.Revoke(ErrLapsed)
+		return false
+	}
+	// Behind a jump that a Watch has found the clocks are in order again.
+	if until != 0 && l.clock.jumps.Load() != l.jumps {
 		l.Revoke(ErrLapsed)
 		return false
 	}

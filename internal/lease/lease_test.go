@@ -98,3 +98,19 @@ func TestLeaseBesideWallClock(t *testing.T) {
 		})
 	}
 }
+
+// A Watch that finds a jump ends the leases from before it by that alone: their
+// owner may be held up before it revokes them. A later lease is not touched.
+func TestJumpEndsLeaseBeforeItIsRevoked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		clock := NewClock()
+		time.Sleep(time.Hour)
+		before := New(clock, NewRule(12*time.Second, 0), 2*time.Hour)
+		require.True(t, before.Valid())
+		clock.Skew(8 * time.Hour) // the machine was suspended, and nobody has asked the lease since
+		clock.Jump()              // a Watch has found it
+		require.False(t, before.Valid())
+		require.ErrorIs(t, context.Cause(before.Context()), ErrLapsed)
+		require.True(t, New(clock, NewRule(12*time.Second, 0), 2*time.Hour).Valid())
+	})
+}
