@@ -92,7 +92,6 @@ func TestConnection(t *testing.T) {
 		})
 		require.NoError(t, err)
 		defer func() { _ = s.Close() }()
-		assert.False(t, s.Connection().Connected)
 		c, err := NewCandidate(s, "x", nil)
 		require.NoError(t, err)
 		agree := func() Connection {
