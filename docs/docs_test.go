@@ -16,7 +16,7 @@ import (
 // documents are the files that are checked, by their path from the root.
 var documents = []string{
 	"README.md", "CHANGELOG.md", "docs/protocol.md", "docs/operations.md", "docs/testing.md",
-	"docs/testing-your-service.md", "docs/from-ruby.md", "SECURITY.md",
+	"docs/testing-your-service.md", "docs/from-ruby.md", "SECURITY.md", "CONTRIBUTING.md",
 	"docs/performance.md", "docs/chaos.md", "docs/mutations.md", "proof/README.md",
 }
 
@@ -216,4 +216,39 @@ func TestTests(t *testing.T) {
 	for _, fault := range missing {
 		t.Error(fault)
 	}
+}
+
+var (
+	sourceFile = regexp.MustCompile("`([\\w/]+(?:\\.go)?|\\.ci/run)`")
+	makeTarget = regexp.MustCompile("`make ([\\w-]+)`")
+)
+
+// placesNotThere returns the files, directories and targets of make that a
+// document sends its readers to, and that are not there.
+func placesNotThere(document, makefile string) (missing []string) {
+	for _, row := range strings.Split(document, "\n") {
+		if !strings.HasPrefix(row, "| ") {
+			continue
+		}
+		for _, m := range sourceFile.FindAllStringSubmatch(row, -1) {
+			if _, err := os.Stat(filepath.Join("..", m[1])); err != nil && m[1] != "session_" {
+				missing = append(missing, "there is no "+m[1])
+			}
+		}
+		for _, m := range makeTarget.FindAllStringSubmatch(row, -1) {
+			if !strings.Contains(makefile, "\n"+m[1]+":") {
+				missing = append(missing, "there is no make "+m[1])
+			}
+		}
+	}
+	return missing
+}
+
+func TestPlaces(t *testing.T) {
+	document, makefile := read(t, "CONTRIBUTING.md"), read(t, "Makefile")
+	if n := len(sourceFile.FindAllString(document, -1)); n < 25 {
+		t.Errorf("%d files are named", n)
+	}
+	report(t, placesNotThere(document, makefile), placesNotThere("| x | `planted.go` |", makefile))
+	report(t, nil, placesNotThere("| `make planted` |", makefile))
 }
