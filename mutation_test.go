@@ -289,7 +289,7 @@ func mutationTable(all []*mutation, rows []map[string]string) []byte {
 	var b bytes.Buffer
 	b.WriteString(`# Mutations: who catches what
 
-Made by ` + "`make mutations`" + `. Each line is a change to the library that un-learns one thing (mutations/NAME.txt), and what the
+For reviewers: whether the tests would notice. Made by ` + "`make mutations`" + `. Each line is a change to the library that un-learns one thing (mutations/NAME.txt), and what the
 fault sweep (TestSweep), the simulation (TestSimulate) and a test of its own said to it. The numbers of the lessons are
 those of the tests that teach them; sections are those of docs/protocol.md. ` + "`-`" + `: not caught there.
 
