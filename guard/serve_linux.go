@@ -101,6 +101,9 @@ type ListenOptions struct {
 	// Logger gets a line for each process that is guarded, and for what is done when it has died. The default is
 	// slog.Default().
 	Logger *slog.Logger
+	// Listening is called once the socket is there, before the first process is served: for READY=1 to systemd, say. The
+	// default is to call nothing.
+	Listening func()
 }
 
 // Listen guards any number of processes that connect to a unix socket. A socket that is left there of an earlier guard is
@@ -146,6 +149,9 @@ func Listen(ctx context.Context, path string, opts *ListenOptions) error {
 	}
 	defer context.AfterFunc(ctx, s.quit)()
 	o.Logger.Info("guard: listening", "socket", path)
+	if o.Listening != nil {
+		o.Listening()
+	}
 	if err := s.serve(); err != nil {
 		return fmt.Errorf("guard: %w", err)
 	}

@@ -33,8 +33,9 @@ func (*Guard) Close() error { return nil }
 
 // ListenOptions are the options of Listen.
 type ListenOptions struct {
-	Mode   os.FileMode
-	Logger *slog.Logger
+	Mode      os.FileMode
+	Logger    *slog.Logger
+	Listening func()
 }
 
 // Listen returns ErrUnsupported.
