@@ -9,6 +9,7 @@
 # make chaos-guard  the faults again, on candidates that have a guard
 # make chaos-short  CHAOS_DURATION of each, for CI
 # make guard-deaths  every way to die of a leader with a guard, fifty times each: to the next OnWin (docs/performance.md)
+# make man     cmd/zkelect/zkelect.1, the manual page, from the help
 # make tools   only installs the linters
 
 GO ?= go
@@ -24,8 +25,8 @@ GOLANGCI_LINT = $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION)
 STATICCHECK   = $(BIN)/staticcheck-$(STATICCHECK_VERSION)
 GOFUMPT       = $(BIN)/gofumpt-$(GOFUMPT_VERSION)
 
-# The modules within this one, which ./... leaves out.
-MODULES = $(patsubst %/go.mod,%,$(wildcard contrib/*/go.mod))
+# The modules within this one, which ./... leaves out; go.work makes all of them one workspace.
+MODULES = $(patsubst %/go.mod,%,$(wildcard contrib/*/go.mod cmd/*/go.mod))
 
 .DEFAULT_GOAL = test
 
@@ -46,7 +47,7 @@ deps:
 .PHONY: test
 test: deps
 	$(REAL) $(GO) test -race -count=1 -timeout 20m $(TESTFLAGS) ./...
-	@set -e; for module in $(MODULES); do echo "in $$module:"; (cd $$module && $(GO) test -race -count=1 $(TESTFLAGS) ./...); done
+	@set -e; for module in $(MODULES); do echo "in $$module:"; (cd $$module && $(REAL) $(GO) test -race -count=1 -timeout 20m $(TESTFLAGS) ./...); done
 
 # That everything compiles there, tests included, and that vet has nothing against it.
 PLATFORMS = windows/amd64 darwin/arm64 freebsd/amd64 linux/386 linux/arm
@@ -59,11 +60,11 @@ vet-platforms:
 .PHONY: lint
 lint: tools vet-platforms
 	@unformatted=$$($(GOFUMPT) -l .); if [ -n "$$unformatted" ]; then echo "gofumpt would change:"; echo "$$unformatted"; exit 1; fi
-	$(GO) mod tidy -diff
+	scripts/tidy $(GO) -diff
 	$(GO) vet ./...
 	$(STATICCHECK) ./...
 	$(GOLANGCI_LINT) run ./...
-	@set -e; for module in $(MODULES); do echo "in $$module:"; (cd $$module && $(GO) mod tidy -diff && $(GO) vet ./... && $(STATICCHECK) ./... && $(GOLANGCI_LINT) run ./...); done
+	@set -e; for module in $(MODULES); do echo "in $$module:"; (cd $$module && $(CURDIR)/scripts/tidy $(GO) -diff && $(GO) vet ./... && $(STATICCHECK) ./... && $(GOLANGCI_LINT) run ./...); done
 
 # Go runs one fuzz target of one package at a time.
 .PHONY: fuzz
@@ -142,6 +143,12 @@ DEATHS ?= .
 .PHONY: guard-deaths
 guard-deaths: deps
 	$(REAL) $(GO) test -count=1 -v -timeout 2h -run '^TestSuccession$$/$(DEATHS)' ./guard -guard.long
+
+# The manual page, of the command's own help.
+.PHONY: man
+man:
+	@$(GO) run ./cmd/zkelect man >cmd/zkelect/zkelect.1.new
+	@mv cmd/zkelect/zkelect.1.new cmd/zkelect/zkelect.1
 
 .PHONY: tools
 tools: $(GOLANGCI_LINT) $(STATICCHECK) $(GOFUMPT)

@@ -3,154 +3,87 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io/fs"
+	"log/slog"
 	"os"
-	"os/exec"
-	"strings"
-	"time"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/zkelection/election/guard"
 )
 
-// A guard is a process between zkelect and the command, so that the command
-// never outlives the leadership: it is the command's parent, and kills it when
-// zkelect is gone or has not told of a longer lease in time. zkelect and the
-// guard are connected by a pipe, on which zkelect writes one order a line:
-//
-//	lease SENT LEFT   the lease ends LEFT nanoseconds after SENT
-//	stop GRACE        SIGTERM now, SIGKILL after GRACE nanoseconds
-//
-// The end of the pipe means that zkelect is gone. On a second pipe the guard tells
-// the number of the command's process once it has started it, so that what guards
-// the session can end the command's group where this guard is killed as well.
-//
-// It has a process group of its own, so that a signal to zkelect's whole group
-// (kill -9, kill -STOP) leaves it to do its work: the command's own children are
-// in the command's group. A guard that is killed without another that guards the
-// session, or stopped, or a suspended machine, is what fencing tokens are for.
+// The guard of sessions (package guard) closes the session of a process that has died: of zkelect itself in run, of any
+// service in the command guard. It is not the keeper of a command (keeper.go), which kills that when zkelect has lost its
+// lease or is gone. In run the guard waits for the end of the keeper, so that the next candidate does not lead before the
+// command has ended.
 
-// guardArgument makes zkelect a guard: zkelect --guard GRACE COMMAND ARG...
-const guardArgument = "--guard"
+func guardCommand(e *env) *cobra.Command {
+	var socket, mode string
+	c := &cobra.Command{
+		Use:   "guard --listen SOCKET [FLAGS]",
+		Short: "close the sessions of services that die",
+		Long: `Closes the ZooKeeper sessions of services that die (kill -9, a panic, the memory
+killer), so that the next candidate leads within milliseconds and not after the
+session timeout. Services connect to SOCKET with the library's package guard, by
+its options or by the environment variable ELECTION_GUARD. It ends by SIGTERM
+when no service is connected any more; a second one ends it at once. To systemd
+it reports that it is ready once it listens.
 
-// guardMargin is how much longer than the grace time a guard may take.
-const guardMargin = 2 * time.Second
+Without --listen it is what the library starts as a helper, by itself.
 
-// guarded is zkelect's side of a guard.
-type guarded struct {
-	process *exec.Cmd
-	orders  *os.File
-	tells   *os.File
-	exited  chan struct{}
+Exit status:
+
+    0  a signal ended it
+    1  it cannot listen, or the system has no way to tell of a death
+    2  the command line is wrong`,
+		Example:               "  zkelect guard --listen /run/election-guard/socket --mode 0660",
+		Args:                  noArguments,
+		DisableFlagsInUseLine: true,
+		RunE: func(c *cobra.Command, _ []string) error {
+			permissions, err := strconv.ParseUint(mode, 8, 9)
+			if err != nil || permissions == 0 {
+				return usageError{fmt.Errorf("--mode wants octal permissions, not %q", mode)}
+			}
+			if socket == "" {
+				return usageError{errors.New("no --listen: only the library starts a guard without it")}
+			}
+			systemd := newNotifier(e.getenv)
+			defer systemd.stopping()
+			defer systemd.watch(func() bool { return true })()
+			err = guard.Listen(c.Context(), socket, &guard.ListenOptions{
+				Mode: os.FileMode(permissions), Logger: slog.New(slog.NewTextHandler(e.stderr, nil)), Listening: systemd.ready,
+			})
+			if err != nil {
+				return &exit{exitFailed, err}
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVar(&socket, "listen", "", "the unix `SOCKET` to serve on; one that is left of an earlier guard is replaced")
+	c.Flags().StringVar(&mode, "mode", "0600", "the socket's permissions, `OCTAL`: who may write to it may be guarded")
+	return c
 }
 
-func startGuard(argv []string, grace time.Duration, environment []string) (*guarded, error) {
-	self, err := executable()
-	if err != nil {
-		return nil, err
+// startSessionGuard starts what run --guard says. A system that cannot have a guard goes without, as long as none was named.
+func startSessionGuard(o *connection, which string) (*guard.Guard, error) {
+	opts := &guard.Options{Logger: o.logger(slog.LevelWarn), TLS: o.tls.forGuard()}
+	switch {
+	case which == "off", o.dev: // the server of --dev dies with this process
+		return nil, nil
+	case which == "own":
+		opts.Executable = ownExecutable
+	default:
+		opts.Socket = which
 	}
-	ours, theirs := (*os.File)(nil), (*os.File)(nil)
-	if theirs, ours, err = os.Pipe(); err != nil {
-		return nil, err
+	g, err := guard.Start(opts)
+	if err != nil && which == "own" {
+		if !errors.Is(err, guard.ErrUnsupported) {
+			o.env.say("%v; if zkelect is killed, the next candidate leads after the session timeout", err)
+		}
+		return nil, nil
 	}
-	defer func() { _ = theirs.Close() }()
-	tells, told, err := os.Pipe()
-	if err != nil {
-		_ = ours.Close()
-		return nil, err
-	}
-	defer func() { _ = told.Close() }()
-	cmd := exec.Command(self, append([]string{guardArgument, grace.String()}, argv...)...)
-	cmd.Args[0] = "zkelect"
-	cmd.Env = environment
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = input(), os.Stdout, os.Stderr
-	cmd.ExtraFiles = []*os.File{theirs, told}
-	cmd.SysProcAttr = apart()
-	if err := cmd.Start(); err != nil {
-		_ = ours.Close()
-		_ = tells.Close()
-		return nil, err
-	}
-	g := &guarded{process: cmd, orders: ours, tells: tells, exited: make(chan struct{})}
-	go func() {
-		_ = cmd.Wait() // status tells
-		_ = ours.Close()
-		close(g.exited)
-	}()
-	return g, nil
+	return g, err
 }
 
-// command waits until the guard has started the command, and returns its process,
-// or 0 when it has ended without.
-func (g *guarded) command() (pid int) {
-	_, _ = fmt.Fscan(g.tells, &pid)
-	_ = g.tells.Close()
-	return pid
-}
-
-// allow lets the command begin, and go on, until the lease ends. It is false
-// when there is no lease.
-func (g *guarded) allow(until time.Time) bool {
-	// In this order: were this process to be stopped in between, the guard sees
-	// how old the message is.
-	sent := time.Now()
-	left := until.Sub(sent)
-	if until.IsZero() || left <= 0 {
-		return false
-	}
-	g.order("lease %d %d\n", sent.UnixNano(), left)
-	return true
-}
-
-// stop ends the command, and returns when that is done.
-func (g *guarded) stop(grace time.Duration) {
-	g.order("stop %d\n", grace)
-	late := time.NewTimer(grace + guardMargin)
-	defer late.Stop()
-	select {
-	case <-g.exited:
-	case <-late.C: // it has been stopped, or the machine is very slow
-		_ = g.process.Process.Kill() // takes the command with it where the system can do that
-		<-g.exited
-	}
-}
-
-// order never waits for a guard that does not read.
-func (g *guarded) order(format string, args ...any) {
-	_ = g.orders.SetWriteDeadline(time.Now().Add(time.Second))
-	_, _ = fmt.Fprintf(g.orders, format, args...) // a guard that is gone has exited
-}
-
-// status is the guard's, once it has exited: the command's own.
-func (g *guarded) status() int { return statusOf(g.process.ProcessState) }
-
-// notStarted is the status for a command that could not be started, as the
-// shell has it.
-func notStarted(err error) int {
-	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
-		return exitNotFound
-	}
-	return exitCannotExec
-}
-
-// input is the command's standard input: ours, unless it is a terminal, from
-// which a process group in the background cannot read.
-func input() *os.File {
-	if info, err := os.Stdin.Stat(); err != nil || info.Mode()&os.ModeCharDevice != 0 {
-		return nil
-	}
-	return os.Stdin
-}
-
-// parseOrder returns how long the command may go on, and whether it is to end.
-func parseOrder(line string, now time.Time) (left time.Duration, stop bool, err error) {
-	var sent, nanoseconds int64
-	if _, err = fmt.Sscanf(line, "stop %d", &nanoseconds); err == nil {
-		return time.Duration(nanoseconds), true, nil
-	}
-	if !strings.HasPrefix(line, "lease ") {
-		return 0, false, fmt.Errorf("not an order: %q", line)
-	}
-	if _, err = fmt.Sscanf(line, "lease %d %d", &sent, &nanoseconds); err != nil {
-		return 0, false, err
-	}
-	age := max(0, now.Sub(time.Unix(0, sent)))
-	return time.Duration(nanoseconds) - age, false, nil
-}
+// ownExecutable is this program, on the one system that has guards.
+const ownExecutable = "/proc/self/exe"

@@ -1,112 +1,102 @@
-//go:build unix
+//go:build linux
 
 package main
 
 import (
 	"fmt"
-	"io"
-	"os"
-	"os/exec"
-	"strconv"
+	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/zkelection/election/guard"
 )
 
-// TestGuard gives orders to a guard, without a zkelect.
-func TestGuard(t *testing.T) {
-	t.Parallel()
-	lease := func(left time.Duration) string { return fmt.Sprintf("lease NOW %d\n", left) }
-	const begins = "begins\n"
-	for name, test := range map[string]struct {
-		command string
-		orders  []string // each after the first when the command has begun
-		hold    bool     // the pipe stays open: zkelect lives
-		status  int
-		journal string
-	}{
-		"gone before it began":      {"sleep 60", nil, false, exitLost, ""},
-		"stopped before it began":   {"sleep 60", []string{"stop 60000000000\n"}, true, exitLost, ""},
-		"no lease":                  {"sleep 60", []string{"lease 1 60000000000\n"}, true, exitLost, ""},
-		"no order":                  {"sleep 60", []string{"frobnicate\n"}, true, exitLost, ""},
-		"ends by itself":            {"exit 3", []string{lease(time.Minute)}, true, 3, begins},
-		"the lease ends":            {"sleep 60", []string{lease(3 * time.Second)}, true, 137, begins},
-		"the lease is not renewed":  {"sleep 60", []string{lease(time.Minute), lease(100 * time.Millisecond)}, true, 137, begins},
-		"zkelect is killed":         {"trap 'echo asked >>$0' TERM; while :; do sleep 0.01; done", []string{lease(time.Minute)}, false, 137, begins},
-		"stopped":                   {"trap 'exit 4' TERM; while :; do sleep 0.01; done", []string{lease(time.Minute), "stop 60000000000\n"}, true, 4, begins},
-		"stopped, and killed":       {"trap '' TERM; while :; do sleep 0.01; done", []string{lease(time.Minute), "stop 300000000\n"}, true, 137, begins},
-		"killed without grace":      {"trap 'exit 4' TERM; while :; do sleep 0.01; done", []string{lease(time.Minute), "stop 0\n"}, true, 137, begins},
-		"a lease does not unstop":   {"trap '' TERM; while :; do sleep 0.01; done", []string{lease(time.Minute), "stop 300000000\n" + lease(time.Minute)}, true, 137, begins},
-		"what it cannot understand": {"sleep 0.5; exit 5", []string{lease(time.Minute), "frobnicate\n"}, true, 5, begins},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			j := newJournal(t)
-			theirs, ours, err := os.Pipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() { _ = ours.Close() }()
-			cmd := exec.CommandContext(t.Context(), os.Args[0], guardArgument, "1m", "sh", "-c", "echo begins >>$0; "+test.command, j.path)
-			cmd.Env = append(os.Environ(), asZkelect+"=1")
-			cmd.ExtraFiles = []*os.File{theirs}
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			_ = theirs.Close()
-			for i, order := range test.orders {
-				if i > 0 {
-					j.has(t, begins)
-				}
-				if _, err := io.WriteString(ours, strings.ReplaceAll(order, "NOW", strconv.FormatInt(time.Now().UnixNano(), 10))); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if !test.hold {
-				if len(test.orders) > 0 {
-					j.has(t, begins)
-				}
-				_ = ours.Close()
-			}
-			began := time.Now()
-			_ = cmd.Wait() // statusOf tells
-			if got := statusOf(cmd.ProcessState); got != test.status {
-				t.Errorf("status %d, want %d", got, test.status)
-			}
-			if took := time.Since(began); took > 30*time.Second {
-				t.Errorf("it took %v", took)
-			}
-			if got := j.read(); got != test.journal {
-				t.Errorf("the journal: %q, want %q", got, test.journal)
-			}
-		})
+// successionTimeout is a session timeout that no test waits for.
+const successionTimeout = 40 * time.Second
+
+// successors starts A, which leads, and B, which waits, under sessions that last long by themselves.
+func successors(t *testing.T, servers string, j journal, flags ...string) (a, b *process) {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		t.Skip(guard.ErrUnsupported)
+	}
+	return pair(t, servers, j, append([]string{"--timeout", successionTimeout.String()}, flags...)...)
+}
+
+func leadsSoon(t *testing.T, j journal) {
+	t.Helper()
+	began := time.Now()
+	until(t, "B to lead", func() bool { return strings.Count(j.read(), "B\n") >= 3 })
+	if took := time.Since(began); took > successionTimeout/2 {
+		t.Errorf("B led after %v: the session has ended by itself", took)
+	}
+	if who := overlap(j.read()); who != "" {
+		t.Errorf("%s went on while another led", who)
 	}
 }
 
-// TestParseOrder: the time that an order was under way is taken off.
-func TestParseOrder(t *testing.T) {
-	now := time.Unix(1000, 0)
-	for _, test := range []struct {
-		line string
-		left time.Duration
-		stop bool
-		ok   bool
-	}{
-		{"lease 1000000000000 5000000000", 5 * time.Second, false, true},
-		{"lease 998000000000 5000000000", 3 * time.Second, false, true},
-		{"lease 900000000000 5000000000", -95 * time.Second, false, true},
-		{"lease 1001000000000 5000000000", 5 * time.Second, false, true}, // a clock that was set back
-		{"stop 7000000000", 7 * time.Second, true, true},
-		{"", 0, false, false},
-		{"lease", 0, false, false},
-		{"lease 1", 0, false, false},
-		{"lease 1 x", 0, false, false},
-		{"stop", 0, false, false},
-		{"release 1 1", 0, false, false},
-	} {
-		left, stop, err := parseOrder(test.line, now)
-		if (err == nil) != test.ok || test.ok && (left != test.left || stop != test.stop) {
-			t.Errorf("%q: %v, %v, %v", test.line, left, stop, err)
+// TestRunSucceeded: a zkelect that is killed is succeeded at once, with the guard of its own and with one on a socket, and
+// its command has ended by then.
+func TestRunSucceeded(t *testing.T) {
+	t.Run("own", func(t *testing.T) {
+		onBoth(t, func(t *testing.T, servers string) {
+			j := newJournal(t)
+			a, _ := successors(t, servers, j)
+			a.signal(syscall.SIGKILL)
+			leadsSoon(t, j)
+		})
+	})
+	t.Run("socket", func(t *testing.T) {
+		onBoth(t, func(t *testing.T, servers string) {
+			j := newJournal(t)
+			socket := filepath.Join(t.TempDir(), "guard")
+			g := start(t, "", "guard", "--listen", socket)
+			g.says(&g.stderr, "listening")
+			a, b := successors(t, servers, j, "--guard", socket)
+			a.signal(syscall.SIGKILL)
+			leadsSoon(t, j)
+			g.says(&g.stderr, "is closed")
+			g.signal(syscall.SIGTERM)
+			g.says(&g.stderr, "ending when no process is guarded any more")
+			b.signal(syscall.SIGTERM)
+			b.wait()
+			if status := g.wait(); status != exitOK {
+				t.Errorf("the guard's status is %d", status)
+			}
+		})
+	})
+}
+
+// TestRunGroupKilled: kill -9 of zkelect's whole process group, as supervisors and shells do, leaves the command's keeper to
+// end the command's children, and the next one leads after that.
+func TestRunGroupKilled(t *testing.T) {
+	onBoth(t, func(t *testing.T, servers string) {
+		j := newJournal(t)
+		a, _ := successors(t, servers, j)
+		if err := syscall.Kill(-a.cmd.Process.Pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		leadsSoon(t, j)
+	})
+}
+
+// children are the processes that a process has started.
+func children(t *testing.T, parent int) (pids []int) {
+	t.Helper()
+	stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", parent))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range stats {
+		for _, field := range strings.Fields((journal{path}).read()) {
+			var pid int
+			if _, err := fmt.Sscan(field, &pid); err == nil {
+				pids = append(pids, pid)
+			}
 		}
 	}
+	return pids
 }

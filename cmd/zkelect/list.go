@@ -7,32 +7,57 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"time"
 
 	"github.com/go-zookeeper/zk"
+	"github.com/spf13/cobra"
 
 	"github.com/zkelection/election"
 )
 
-// defaultWait is the default of --wait where an answer is wanted now.
-const defaultWait = 10 * time.Second
-
 // lookers is how many elections are read at a time.
 const lookers = 16
 
-func listCommand() command {
-	return command{
-		name:      "list",
-		arguments: "--servers HOST:PORT,... [FLAGS]",
-		about: `
-Lists the elections below the root, each with the number of its candidates and
-its leader. One that may not be read is listed, and nothing more.`,
-		exits: `
-  0  they were listed, however many there are
-  1  ZooKeeper does not answer in --wait, or refuses
-  2  the command line is wrong`[1:],
-		run: list,
+func listCommand(e *env) *cobra.Command {
+	var asJSON, wide bool
+	c := &cobra.Command{
+		Use:   "list [FLAGS]",
+		Short: "list the elections",
+		Long: `Lists the elections below the root, each with the number of its candidates and
+its leader. One that may not be read is listed, and nothing more.
+
+Exit status:
+
+    0  they were listed, however many there are
+    1  ZooKeeper does not answer in --wait, or refuses
+    2  the command line is wrong`,
+		Args:                  noArguments,
+		DisableFlagsInUseLine: true,
 	}
+	o := &connection{env: e}
+	c.Flags().BoolVar(&asJSON, "json", false, `print one JSON object a line: "election", "candidates" (how many), "leader" (null when there is none) and, if it may not be read, "error"`)
+	c.Flags().BoolVar(&wide, "wide", false, "do not cut data that is long")
+	o.flags(c, defaultWait)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		s, closeAll, err := o.connect(c.Context())
+		if err != nil {
+			return misuse(&exit{exitFailed, err})
+		}
+		defer closeAll()
+		limit, cancel := o.limit(c.Context())
+		defer cancel()
+		results, err := list(limit, s, o.root)
+		if err != nil {
+			return misuse(&exit{exitFailed, err})
+		}
+		if len(results) == 0 {
+			e.say("no elections below %s", o.root)
+		}
+		if err := printList(e, results, asJSON, wide); err != nil {
+			return &exit{exitFailed, err}
+		}
+		return nil
+	}
+	return c
 }
 
 // listJSON is a line of list --json.
@@ -43,40 +68,7 @@ type listJSON struct {
 	Error      string      `json:"error,omitempty"` // why the rest is not known
 }
 
-func list(ctx context.Context, e *env, args []string) (int, error) {
-	o := newOptions(e, defaultWait)
-	asJSON := o.Bool("json", false, `print one JSON object a line: "election", "candidates" (how many), "leader" (null when there is none) and, if it may not be read, "error"`)
-	if err := o.parse(args); err != nil {
-		return exitUsage, err
-	}
-	if err := o.noArguments(); err != nil {
-		return exitUsage, err
-	}
-	s, closeAll, err := o.connect(ctx)
-	if err != nil {
-		return exitFailed, err
-	}
-	defer closeAll()
-	limit, cancel := o.limit(ctx)
-	defer cancel()
-	names, err := elections(limit, s, o.root)
-	if err != nil {
-		return exitFailed, misuse(err)
-	}
-	results, err := lookAtAll(limit, s, names, o.root)
-	if err != nil {
-		return exitFailed, err
-	}
-	if len(results) == 0 {
-		e.say("no elections below %s", o.root)
-	}
-	if err := printList(e, results, *asJSON); err != nil {
-		return exitFailed, err
-	}
-	return exitOK, nil
-}
-
-func printList(e *env, results []listJSON, asJSON bool) error {
+func printList(e *env, results []listJSON, asJSON, wide bool) error {
 	if asJSON {
 		for _, r := range results {
 			if err := printJSON(e.stdout, r); err != nil {
@@ -85,22 +77,30 @@ func printList(e *env, results []listJSON, asJSON bool) error {
 		}
 		return nil
 	}
-	w := table(e.stdout)
-	row := func(name, candidates, leader string) { _, _ = fmt.Fprintf(w, "%s\t%s\t%s\n", name, candidates, leader) } // Flush tells
+	t := &table{limit: tableWidth(e, wide)}
 	if len(results) > 0 {
-		row("ELECTION", "CANDIDATES", "LEADER")
+		t.row("ELECTION", "CANDIDATES", "LEADER")
 	}
 	for _, r := range results {
 		switch {
 		case r.Error != "":
-			row(r.Election, "?", "? ("+r.Error+")")
+			t.row(r.Election, "?", "? ("+r.Error+")")
 		case r.Leader == nil:
-			row(r.Election, strconv.Itoa(r.Candidates), "-")
+			t.row(r.Election, strconv.Itoa(r.Candidates), "-")
 		default:
-			row(r.Election, strconv.Itoa(r.Candidates), printable(r.Leader.bytes()))
+			t.row(r.Election, strconv.Itoa(r.Candidates), printable(r.Leader.bytes()))
 		}
 	}
-	return w.Flush()
+	return t.print(e.stdout)
+}
+
+// list reads all elections below root.
+func list(ctx context.Context, s *election.Session, root string) ([]listJSON, error) {
+	names, err := elections(ctx, s, root)
+	if err != nil {
+		return nil, err
+	}
+	return lookAtAll(ctx, s, names, root)
 }
 
 // elections returns the names of the elections in order.
@@ -111,28 +111,30 @@ func elections(ctx context.Context, s *election.Session, root string) ([]string,
 		return nil, err
 	}
 	defer func() { _ = probe.Close() }()
-	type answer struct {
-		names []string
-		err   error
-	}
-	answers := make(chan answer, 1)
-	go func() { // the client's calls take no context
+	names, err := ask(ctx, func() ([]string, error) {
 		names, _, err := s.Conn().Children(root)
-		answers <- answer{names, err}
-	}()
-	select {
-	case a := <-answers:
-		if errors.Is(a.err, zk.ErrNoNode) {
-			return nil, nil
-		}
-		if a.err != nil {
-			return nil, fmt.Errorf("list %s: %w", root, a.err)
-		}
-		slices.Sort(a.names)
-		return a.names, nil
-	case <-ctx.Done():
-		return nil, fmt.Errorf("list %s: %w", root, context.Cause(ctx))
+		return names, err
+	})
+	if errors.Is(err, zk.ErrNoNode) {
+		return nil, nil
 	}
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", root, err)
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// exists reports whether there is a node.
+func exists(ctx context.Context, s *election.Session, path string) (bool, error) {
+	there, err := ask(ctx, func() (bool, error) {
+		there, _, err := s.Conn().Exists(path)
+		return there, err
+	})
+	if err != nil {
+		return false, fmt.Errorf("look at %s: %w", path, err)
+	}
+	return there, nil
 }
 
 // lookAtAll reads several elections at a time and returns them in order.

@@ -1,7 +1,7 @@
-// Command zkelect holds elections on ZooKeeper from the shell: it runs a command
-// only while it leads, watches leaders come and go, and shows who stands where.
+// Command zkelect holds elections on ZooKeeper from the shell: it runs a command only while it leads, watches leaders come
+// and go, and shows who stands where.
 //
-//	zkelect run --servers zk1:2181,zk2:2181 --election nightly -- backup.sh
+//	zkelect run --servers zk1:2181,zk2:2181 --election scheduler -- scheduler --foreground
 //
 // "zkelect help" tells the rest.
 package main
@@ -12,21 +12,18 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"runtime/debug"
-	"strings"
-	"syscall"
+	"time"
 
-	sessionguard "github.com/zkelection/election/guard"
+	"github.com/zkelection/election/guard"
 )
 
-// Exit codes. Those of run that are not the command's own are what env and
-// timeout use.
+// Exit statuses. Those of run that are not the command's own are what env and timeout use, and lockf for exitOther.
 const (
 	exitOK         = 0
 	exitFailed     = 1
 	exitUsage      = 2
 	exitNoLeader   = 3
+	exitOther      = 75 // with run --try: somebody else stands in front
 	exitLost       = 124
 	exitRunFailed  = 125
 	exitCannotExec = 126
@@ -34,41 +31,27 @@ const (
 	exitSignal     = 128 // and the signal's number
 )
 
-const overview = `zkelect holds elections on ZooKeeper.
-
-Usage: zkelect COMMAND [FLAGS]
-
-Commands:
-  run      run a command only while leading
-  watch    print each leader, and each leader's death, as it happens
-  status   show an election: its leader and its candidates in order
-  list     list the elections
-  guard    close the sessions of services that die, so that the next leads at once
-  version  print the version
-
-"zkelect COMMAND --help" tells the flags and exit codes of each.
-
-The servers are given by --servers, or else by the environment variable
-ZK_SERVERS, as HOST:PORT,HOST:PORT. To try things out without a ZooKeeper,
---dev starts one inside zkelect and tells its address.
-`
-
-// command is one of the subcommands.
-type command struct {
-	name, arguments, about string
-	exits                  string
-	run                    func(ctx context.Context, e *env, args []string) (int, error)
-}
-
-func commands() []command {
-	return []command{runCommand(), watchCommand(), statusCommand(), listCommand(), guardCommand()}
+func main() {
+	guard.Init(nil) // in a process that is to be the guard of another's sessions this does not return
+	switch {
+	case os.Getpid() == 1:
+		os.Exit(beFirstProcess())
+	case len(os.Args) > 1 && os.Args[1] == keeperArgument:
+		os.Exit(keep(os.Args[2:]))
+	}
+	stderr := newLossyWriter(os.Stderr)
+	e := &env{stdout: output{os.Stdout}, stderr: stderr, getenv: os.Getenv}
+	ctx := handleSignals(e)
+	status := execute(ctx, e, os.Args[1:])
+	stderr.flush(time.Second)
+	os.Exit(status)
 }
 
 // env is what a command has of the process.
 type env struct {
 	stdout, stderr io.Writer
 	getenv         func(string) string
-	command        command
+	signals        *signals
 }
 
 func (e *env) say(format string, args ...any) {
@@ -78,78 +61,41 @@ func (e *env) say(format string, args ...any) {
 // usageError is the user's mistake in the command line.
 type usageError struct{ error }
 
-// interrupted is the cause of the end of the context after a signal.
-type interrupted struct{ signal syscall.Signal }
+func (u usageError) Unwrap() error { return u.error }
 
-func (i interrupted) Error() string { return i.signal.String() }
-
-func main() {
-	sessionguard.Init(nil) // in a process that is to be the guard of another's sessions this does not return
-	if len(os.Args) > 1 && os.Args[1] == guardArgument {
-		os.Exit(guard(os.Args[2:]))
-	}
-	ctx, cancel := context.WithCancelCause(context.Background())
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	go func() {
-		if s, ok := (<-signals).(syscall.Signal); ok {
-			signal.Reset() // a second one ends the process at once
-			cancel(interrupted{s})
-		}
-	}()
-	os.Exit(dispatch(ctx, &env{stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv}, os.Args[1:]))
+// exit is how a command ends otherwise than well: with a status, and with an error that is still to be said, or nil.
+type exit struct {
+	status int
+	err    error
 }
 
-func dispatch(ctx context.Context, e *env, args []string) int {
-	if len(args) == 0 {
-		_, _ = io.WriteString(e.stderr, overview)
-		return exitUsage
+func (x *exit) Error() string {
+	if x.err == nil {
+		return fmt.Sprintf("exit status %d", x.status)
 	}
-	name, rest := args[0], args[1:]
-	switch strings.TrimLeft(name, "-") {
-	case "help", "h":
-		if len(rest) == 0 {
-			_, _ = io.WriteString(e.stdout, overview)
-			return exitOK
-		}
-		name, rest = rest[0], []string{"--help"}
-	}
-	if strings.TrimLeft(name, "-") == "version" {
-		_, _ = fmt.Fprintln(e.stdout, version())
-		return exitOK
-	}
-	for _, c := range commands() {
-		if c.name == name {
-			e.command = c
-			return execute(ctx, e, rest)
-		}
-	}
-	e.say("there is no command %q; \"zkelect help\" lists them", name)
-	return exitUsage
+	return x.err.Error()
 }
 
-// version tells what this was built from.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "zkelect, built without module information"
-	}
-	return fmt.Sprintf("zkelect %s, %s", info.Main.Version, info.GoVersion)
-}
+func (x *exit) Unwrap() error { return x.err }
 
+// execute runs the command line and returns the exit status.
 func execute(ctx context.Context, e *env, args []string) int {
-	code, err := e.command.run(ctx, e, args)
+	root := rootCommand(e)
+	root.SetArgs(args)
+	command, err := root.ExecuteContextC(ctx)
+	var x *exit
 	var usage usageError
 	switch {
 	case err == nil:
-	case errors.Is(err, errHelp):
 		return exitOK
-	case errors.As(err, &usage):
+	case errors.Is(err, errOutputClosed):
+		return closedPipe // as anybody who writes to a pipe that nobody reads; there is nothing to be said
+	case errors.As(err, &usage), !errors.As(err, &x): // the second is what the command-line library found
 		e.say("%v", err)
-		e.say("\"zkelect %s --help\" tells what it takes", e.command.name)
+		e.say("\"%s --help\" tells what it takes", command.CommandPath())
 		return exitUsage
-	default:
-		e.say("%v", err)
+	case x.err != nil:
+		e.say("%v", x.err)
 	}
-	return code
+	return x.status
 }

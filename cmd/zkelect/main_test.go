@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	sessionguard "github.com/zkelection/election/guard"
+	"github.com/zkelection/election/guard"
 	"github.com/zkelection/election/testutil"
 	"github.com/zkelection/election/testutil/realzk"
 )
@@ -24,7 +24,7 @@ import (
 const asZkelect = "ZKELECT_TEST_AS_ZKELECT"
 
 func TestMain(m *testing.M) {
-	sessionguard.Init(nil)
+	guard.Init(nil)
 	if os.Getenv(asZkelect) != "" {
 		main()
 	}
@@ -125,10 +125,33 @@ func start(t *testing.T, servers string, args ...string) *process {
 
 func startWith(t *testing.T, servers string, stdin io.Reader, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, cmd: exec.Command(os.Args[0], args...), exited: make(chan struct{})}
-	p.cmd.Env = append(os.Environ(), asZkelect+"=1", "ZK_SERVERS="+servers)
-	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = stdin, &p.stdout, &p.stderr
-	p.cmd.SysProcAttr = apart() // so that a test can signal its whole group
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Stdin = stdin
+	return startCommand(t, cmd, servers)
+}
+
+// startEnvironment runs zkelect with more in its environment.
+func startEnvironment(t *testing.T, servers string, environment []string, args ...string) *process {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Env = environment
+	return startCommand(t, cmd, servers)
+}
+
+// startCommand starts a command that is zkelect, or becomes it.
+func startCommand(t *testing.T, cmd *exec.Cmd, servers string) *process {
+	t.Helper()
+	p := &process{t: t, cmd: cmd, exited: make(chan struct{})}
+	p.cmd.Env = append(append(os.Environ(), asZkelect+"=1", "ZK_SERVERS="+servers), cmd.Env...)
+	if cmd.Stdout == nil {
+		cmd.Stdout = &p.stdout
+	}
+	if cmd.Stderr == nil {
+		cmd.Stderr = &p.stderr
+	}
+	if p.cmd.SysProcAttr == nil {
+		p.cmd.SysProcAttr = apart() // so that a test can signal its whole group, and not this one's
+	}
 	// A command that is left over would keep the pipes open: that is found
 	// otherwise, and must not hang the test.
 	p.cmd.WaitDelay = time.Second
@@ -143,7 +166,7 @@ func startWith(t *testing.T, servers string, stdin io.Reader, args ...string) *p
 		_ = p.cmd.Process.Kill()
 		<-p.exited
 		if t.Failed() {
-			t.Logf("zkelect %s: %v\n%s%s", strings.Join(args, " "), p.cmd.ProcessState, &p.stdout, &p.stderr)
+			t.Logf("%s: %v\n%s%s", strings.Join(p.cmd.Args, " "), p.cmd.ProcessState, &p.stdout, &p.stderr)
 		}
 	})
 	return p
@@ -190,102 +213,4 @@ func zkelect(t *testing.T, servers string, args ...string) (status int, stdout, 
 	p := start(t, servers, args...)
 	status = p.wait()
 	return status, p.stdout.String(), p.stderr.String()
-}
-
-func TestUsage(t *testing.T) {
-	t.Parallel()
-	for _, test := range []struct {
-		args   string
-		status int
-		says   string
-	}{
-		{"", 2, "Usage: zkelect COMMAND"},
-		{"help", 0, "Usage: zkelect COMMAND"},
-		{"--help", 0, "Usage: zkelect COMMAND"},
-		{"help run", 0, "Usage: zkelect run"},
-		{"run --help", 0, "Exit codes:"},
-		{"watch -h", 0, "Usage: zkelect watch"},
-		{"status -help", 0, "Usage: zkelect status"},
-		{"list --help", 0, "Usage: zkelect list"},
-		{"rum", 2, `no command "rum"`},
-		{"help rum", 2, `no command "rum"`},
-		{"version", 0, "zkelect "},
-		{"help version", 0, "zkelect "},
-		{"--version", 0, ", go1."},
-		{"run", 2, "no servers given"},
-		{"run --servers x:1", 2, "no election given"},
-		{"run --servers x:1 --election e", 2, "no command given"},
-		{"run --servers x:1 --election e --grace -1s -- true", 2, "negative"},
-		{"run --servers x:1 --election e --grace soon -- true", 2, "invalid value"},
-		{"run --servers x:1 --election e --private -- true", 2, "--private needs --auth"},
-		{"run --servers x:1 --election e -- no-such-command-here", 127, "no-such-command-here"},
-		{"run --servers x:1 --election e -- /etc/passwd", 126, "permission denied"},
-		{"run --dev --servers x:1 --election e -- true", 2, "exclude each other"},
-		{"run --dev --election .. -- true", 2, "invalid name"},
-		{"run --dev --election e --root relative -- true", 2, "not absolute"},
-		{"run --dev --election e --frobnicate -- true", 2, "frobnicate"},
-		{"watch --servers x:1", 2, "no election given"},
-		{"watch --servers x:1 --election e more", 2, `"more"`},
-		{"watch --dev --election a\x01b", 2, "control character"},
-		{"status --servers x:1,,y:2 --election e", 2, "want HOST:PORT"},
-		{"status --servers x:1 --auth secret --election e", 2, "SCHEME:CREDENTIALS"},
-		{"status --dev --root / --election e", 2, "invalid path"},
-		{"status --servers 127.0.0.1:1 --wait 300ms --election e", 1, "no ZooKeeper answers at 127.0.0.1:1 in 300ms (dial tcp 127.0.0.1:1: connect"},
-		{"list --servers 127.0.0.1:1 --wait 300ms", 1, "no ZooKeeper answers"},
-		{"watch --servers 127.0.0.1:1 --wait 300ms --election e", 1, "no ZooKeeper answers"},
-		{"run --servers 127.0.0.1:1 --wait 300ms --election e -- true", 125, "no ZooKeeper answers"},
-		{"list --servers x:1 more", 2, `"more"`},
-		{"guard --help", 0, "--listen"},
-		{"guard", 2, "--listen"},
-		{"guard --listen /nowhere/at/all more", 2, `"more"`},
-		{"guard --listen /nowhere/at/all --mode 9", 2, "octal"},
-		{"guard --listen /nowhere/at/all", 1, "no such file"},
-		{"run --servers x:1 --election e --guard /nowhere/at/all -- true", 125, "no such file"},
-		{"list --dev --root relative", 2, "not absolute"},
-	} {
-		t.Run(test.args, func(t *testing.T) {
-			t.Parallel()
-			status, stdout, stderr := zkelect(t, "", strings.Fields(test.args)...)
-			if status != test.status {
-				t.Errorf("status %d, want %d", status, test.status)
-			}
-			told, silent := stderr, stdout
-			if test.status == 0 {
-				told, silent = stdout, stderr
-			}
-			if !strings.Contains(told, test.says) {
-				t.Errorf("it does not say %q", test.says)
-			}
-			if silent != "" {
-				t.Errorf("on the wrong stream: %q", silent)
-			}
-		})
-	}
-}
-
-// TestHelpTellsEveryFlag also keeps the help narrow.
-func TestHelpTellsEveryFlag(t *testing.T) {
-	for _, c := range commands() {
-		e := &env{command: c, stdout: &lines{}, getenv: func(string) string { return "" }}
-		if _, err := c.run(t.Context(), e, []string{"--help"}); !errors.Is(err, errHelp) {
-			t.Errorf("%s: %v", c.name, err)
-		}
-		help := e.stdout.(*lines).String()
-		if c.name == "guard" {
-			if !strings.Contains(help, "\n  --listen") {
-				t.Error("guard: no word of --listen")
-			}
-			continue // it has none of the common ones
-		}
-		for _, flag := range []string{"servers", "dev", "root", "timeout", "tick", "auth", "wait", "verbose"} {
-			if !strings.Contains(help, "\n  --"+flag) {
-				t.Errorf("%s: no word of --%s", c.name, flag)
-			}
-		}
-		for line := range strings.Lines(help) {
-			if len(line) > 89 {
-				t.Errorf("%s: too long: %s", c.name, line)
-			}
-		}
-	}
 }

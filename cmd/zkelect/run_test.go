@@ -178,29 +178,28 @@ func TestRunSurvivors(t *testing.T) {
 	}
 }
 
-// TestRunGuardKilled: the command dies with its guard, and leadership passes on.
-func TestRunGuardKilled(t *testing.T) {
+// TestRunKeeperKilled: with its keeper the command dies, and the command's children, and leadership passes on after that.
+func TestRunKeeperKilled(t *testing.T) {
 	onBoth(t, func(t *testing.T, servers string) {
-		j := newJournal(t)
-		name := electionOf(t)
-		a := start(t, servers, "run", "--election", name, "--", "sh", "-c",
-			fmt.Sprintf(`echo guard $PPID >>%q; exec sleep 600`, j.path))
-		var guard int
-		until(t, "the guard's number", func() bool {
-			n, _ := fmt.Sscanf(j.read(), "guard %d\n", &guard)
-			return n == 1
-		})
-		if guard == a.cmd.Process.Pid {
-			t.Fatal("the command is zkelect's own child")
+		j, keeper := newJournal(t), newJournal(t)
+		a := start(t, servers, "run", "--election", electionOf(t), "--timeout", "4s", "--", "sh", "-c", fmt.Sprintf(
+			`echo $PPID >%q; (trap '' TERM HUP; while :; do echo A >>%q; sleep 0.01; done) & wait`, keeper.path, j.path))
+		j.has(t, "A\n")
+		b := start(t, servers, append([]string{"run", "--election", electionOf(t), "--"}, j.beats("B")...)...)
+		b.says(&b.stderr, "waiting")
+		var pid int
+		if _, err := fmt.Sscan(keeper.read(), &pid); err != nil || pid == a.cmd.Process.Pid {
+			t.Fatalf("the keeper's number: %q, %v", keeper.read(), err)
 		}
-		if err := syscall.Kill(guard, syscall.SIGKILL); err != nil {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
 		if status := a.wait(); status != 137 {
 			t.Errorf("status %d, want 137", status)
 		}
-		if status, _, _ := zkelect(t, servers, "run", "--election", name, "--", "true"); status != 0 {
-			t.Errorf("the next one: status %d", status)
+		until(t, "B to lead", func() bool { return strings.Count(j.read(), "B\n") >= 30 })
+		if who := overlap(j.read()); who != "" {
+			t.Errorf("%s went on while another led", who)
 		}
 	})
 }

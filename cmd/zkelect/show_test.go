@@ -146,12 +146,17 @@ func TestWatchClosedPipe(t *testing.T) {
 func TestStatus(t *testing.T) {
 	onBoth(t, func(t *testing.T, servers string) {
 		args := []string{"status", "--election", electionOf(t)}
+		_, gone := member(t, servers, "gone")
+		campaign(t, gone)
+		if err := gone.Resign(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 		status, stdout, _ := zkelect(t, servers, args...)
 		if status != exitNoLeader || !strings.Contains(stdout, "none has acknowledged") || !strings.Contains(stdout, "candidates  none") {
 			t.Errorf("nobody: status %d\n%s", status, stdout)
 		}
 		status, stdout, _ = zkelect(t, servers, append(args, "--json")...)
-		if status != exitNoLeader || !strings.Contains(stdout, `"leader":null,"candidates":[]`) {
+		if status != exitNoLeader || !strings.Contains(stdout, `"leader":null,"candidates":[]}`) {
 			t.Errorf("nobody: status %d\n%s", status, stdout)
 		}
 
@@ -173,9 +178,9 @@ since +\d{4}-.*
 token +%d
 candidates +2
 
- +STATE +DATA +SESSION +TOKEN +SEQUENCE
-1 +leads +"host one" +0x%[3]x +%[4]d +\d+
-2 +waits +host2 +0x%[5]x +\d+ +\d+
+ +STATE +SESSION +TOKEN +SEQUENCE +DATA
+1 +leads +0x%[3]x +%[4]d +\d+ +"host one"
+2 +waits +0x%[5]x +\d+ +\d+ +host2
 $`, electionOf(t), electionOf(t), uint64(one.ID()), term.Token, uint64(two.ID())))
 		if !want.MatchString(stdout) {
 			t.Errorf("the table:\n%s\nwant\n%s", stdout, want)
@@ -206,6 +211,53 @@ $`, electionOf(t), electionOf(t), uint64(one.ID()), term.Token, uint64(two.ID())
 	})
 }
 
+// TestStatusNoSuchElection: one whose name is misspelt does not look like one in which nobody stands.
+func TestStatusNoSuchElection(t *testing.T) {
+	onBoth(t, func(t *testing.T, servers string) {
+		_, c := member(t, servers, "x")
+		campaign(t, c)
+		name := electionOf(t)
+		misspelt := strings.Replace(name, "Such", "Sush", 1)
+		status, stdout, stderr := zkelect(t, servers, "status", "--election", misspelt)
+		if status != exitNoLeader || stdout != "" || !strings.Contains(stderr, "no such election: "+misspelt+" below /_zkelection; there is "+name+"\n") {
+			t.Errorf("status %d, %q, %q", status, stdout, stderr)
+		}
+		status, stdout, _ = zkelect(t, servers, "status", "--json", "--election", misspelt)
+		if status != exitNoLeader || !strings.Contains(stdout, `"error":"no such election"`) {
+			t.Errorf("status %d, %q", status, stdout)
+		}
+		_, _, stderr = zkelect(t, servers, "status", "--election", "something else")
+		if !strings.HasSuffix(stderr, "no such election: something else below /_zkelection\n") {
+			t.Errorf("%q", stderr)
+		}
+		w := start(t, servers, "watch", "--election", misspelt)
+		w.says(&w.stderr, "no such election yet: "+misspelt)
+	})
+}
+
+// TestTablesFit: data that are long break no table, and no data are lost with --wide and --json.
+func TestTablesFit(t *testing.T) {
+	t.Parallel()
+	servers := inProcess(t)
+	long := strings.Repeat("0123456789", 20)
+	_, c := member(t, servers, long)
+	campaign(t, c)
+	for _, command := range [][]string{{"status", "--election", electionOf(t)}, {"list"}, {"top", "--once"}} {
+		_, stdout, _ := zkelect(t, servers, command...)
+		if !strings.Contains(stdout, "...\n") {
+			t.Errorf("%v cuts nothing:\n%s", command, stdout)
+		}
+		for line := range strings.Lines(stdout) {
+			if len(line) > 81 {
+				t.Errorf("%v: %d characters: %s", command, len(line), line)
+			}
+		}
+		if _, stdout, _ := zkelect(t, servers, append(command, "--wide")...); !strings.Contains(stdout, long+"\n") {
+			t.Errorf("%v --wide cuts:\n%s", command, stdout)
+		}
+	}
+}
+
 // TestStatusTakingOver: the first in line has not acknowledged yet.
 func TestStatusTakingOver(t *testing.T) {
 	t.Parallel()
@@ -218,7 +270,7 @@ func TestStatusTakingOver(t *testing.T) {
 	}
 	<-winning
 	status, stdout, _ := zkelect(t, servers, "status", "--election", electionOf(t))
-	if status != exitNoLeader || !strings.Contains(stdout, "takes over  slow") {
+	if status != exitNoLeader || !strings.Contains(stdout, "takes over  0x") {
 		t.Errorf("status %d\n%s", status, stdout)
 	}
 }

@@ -4,36 +4,51 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+
+	"github.com/spf13/cobra"
 
 	"github.com/zkelection/election"
 )
 
-func statusCommand() command {
-	return command{
-		name:      "status",
-		arguments: "--servers HOST:PORT,... --election NAME [FLAGS]",
-		about: `
-Shows an election: the leader that has acknowledged, with its fencing token and
+func statusCommand(e *env) *cobra.Command {
+	var name string
+	var asJSON, wide bool
+	c := &cobra.Command{
+		Use:   "status --election NAME [FLAGS]",
+		Short: "show an election: its leader and its candidates in order",
+		Long: `Shows an election: the leader that has acknowledged, with its fencing token and
 since when, and all candidates in the order in which they would lead, with their
 sessions and data. It asks the ensemble's leader first, so it is no older than
-the call.`,
-		exits: `
-  0  a leader has acknowledged
-  1  ZooKeeper does not answer in --wait, or refuses
-  2  the command line is wrong
-  3  no leader has acknowledged`[1:],
-		run: status,
+the call.
+
+Exit status:
+
+    0  a leader has acknowledged
+    1  ZooKeeper does not answer in --wait, or refuses
+    2  the command line is wrong
+    3  no leader has acknowledged, or there is no such election`,
+		Example:               "  zkelect status --election scheduler",
+		Args:                  noArguments,
+		DisableFlagsInUseLine: true,
 	}
+	o := &connection{env: e}
+	o.electionFlag(c, &name)
+	c.Flags().BoolVar(&asJSON, "json", false, `print one JSON object: "election", "path", "leader" (null when there is none), "token", "candidates" and, if there is no such election, "error"`)
+	c.Flags().BoolVar(&wide, "wide", false, "do not cut data that is long")
+	o.flags(c, defaultWait)
+	c.RunE = func(c *cobra.Command, _ []string) error { return status(c.Context(), o, name, asJSON, wide) }
+	return c
 }
 
-// statusJSON is what status --json prints. The leader's token is absent while
-// its ballot is not to be seen any more.
+// statusJSON is what status --json prints. The leader's token is absent while its ballot is not to be seen any more.
 type statusJSON struct {
 	Election   string          `json:"election"`
 	Path       string          `json:"path"`
 	Leader     *leaderJSON     `json:"leader"`
 	Token      int64           `json:"token,omitempty"`
 	Candidates []candidateJSON `json:"candidates"`
+	Error      string          `json:"error,omitempty"`
 }
 
 type candidateJSON struct {
@@ -47,39 +62,56 @@ type candidateJSON struct {
 	Error    string `json:"error,omitempty"` // why it could not be read
 }
 
-func status(ctx context.Context, e *env, args []string) (int, error) {
-	o := newOptions(e, defaultWait)
-	name := o.String("election", "", "the election's `NAME`")
-	asJSON := o.Bool("json", false, `print one JSON object: "election", "path", "leader" (null when there is none), "token", "candidates"`)
-	if err := o.parse(args); err != nil {
-		return exitUsage, err
-	}
-	if err := errors.Join(o.noArguments(), electionName(*name)); err != nil {
-		return exitUsage, err
-	}
+func status(ctx context.Context, o *connection, name string, asJSON, wide bool) error {
 	s, closeAll, err := o.connect(ctx)
 	if err != nil {
-		return exitFailed, err
+		return misuse(&exit{exitFailed, err})
 	}
 	defer closeAll()
 	limit, cancel := o.limit(ctx)
 	defer cancel()
-	result, err := lookAt(limit, s, *name, o.root)
+	result, err := lookAt(limit, s, name, o.root)
 	if err != nil {
-		return exitFailed, misuse(err)
+		return misuse(&exit{exitFailed, err})
 	}
-	if *asJSON {
-		err = printJSON(e.stdout, result)
+	if result.Leader == nil && len(result.Candidates) == 0 {
+		there, err := exists(limit, s, result.Path)
+		if err != nil {
+			return &exit{exitFailed, err}
+		}
+		if !there {
+			return noSuchElection(limit, s, o, result, asJSON)
+		}
+	}
+	if asJSON {
+		err = printJSON(o.env.stdout, result)
 	} else {
-		err = printStatus(e, result)
+		err = printStatus(o.env, result, tableWidth(o.env, wide))
 	}
 	if err != nil {
-		return exitFailed, err
+		return &exit{exitFailed, err}
 	}
 	if result.Leader == nil {
-		return exitNoLeader, nil
+		return &exit{status: exitNoLeader}
 	}
-	return exitOK, nil
+	return nil
+}
+
+// noSuchElection says so, and which there are that are called alike.
+func noSuchElection(ctx context.Context, s *election.Session, o *connection, result *statusJSON, asJSON bool) error {
+	if asJSON {
+		result.Error = "no such election"
+		if err := printJSON(o.env.stdout, result); err != nil {
+			return &exit{exitFailed, err}
+		}
+	}
+	hint := ""
+	if names, err := elections(ctx, s, o.root); err == nil { // without the right to list there is no hint
+		if similar := mostSimilar(result.Election, names); similar != "" {
+			hint = fmt.Sprintf("; there is %s", similar)
+		}
+	}
+	return &exit{exitNoLeader, fmt.Errorf("no such election: %s below %s%s", result.Election, o.root, hint)}
 }
 
 // lookAt reads one election.
@@ -102,8 +134,8 @@ func lookAt(ctx context.Context, s *election.Session, name, root string) (*statu
 		return nil, err
 	}
 	for i, b := range ballots {
-		// The first in line leads once it has acknowledged. Somebody else's
-		// acknowledgement there is one that is about to be replaced.
+		// The first in line leads once it has acknowledged. Somebody else's acknowledgement there is one that is about to be
+		// replaced.
 		leads := i == 0 && result.Leader != nil && leader.SessionID == b.SessionID
 		if leads {
 			result.Token = b.Token
@@ -120,31 +152,31 @@ func lookAt(ctx context.Context, s *election.Session, name, root string) (*statu
 	return result, nil
 }
 
-func printStatus(e *env, r *statusJSON) error {
-	w := table(e.stdout)
-	row := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format+"\n", args...) } // Flush tells
-	row("election\t%s", r.Election)
-	row("path\t%s", r.Path)
+func printStatus(e *env, r *statusJSON, limit int) error {
+	head := &table{limit: limit}
+	head.row("election", r.Election)
+	head.row("path", r.Path)
 	if r.Leader == nil {
-		row("leader\tnone has acknowledged")
+		head.row("leader", "none has acknowledged")
 	} else {
-		row("leader\t%s", printable(r.Leader.bytes()))
-		row("session\t%s", r.Leader.Session)
-		row("since\t%s", r.Leader.Since.Local().Format(timeFormat))
+		head.row("leader", printable(r.Leader.bytes()))
+		head.row("session", r.Leader.Session)
+		head.row("since", r.Leader.Since.Local().Format(timeFormat))
 		if r.Token != 0 {
-			row("token\t%d", r.Token)
+			head.row("token", strconv.FormatInt(r.Token, 10))
 		}
 	}
 	if len(r.Candidates) == 0 {
-		row("candidates\tnone")
-		return w.Flush()
+		head.row("candidates", "none")
+		return head.print(e.stdout)
 	}
-	row("candidates\t%d", len(r.Candidates))
-	if err := w.Flush(); err != nil {
+	head.row("candidates", strconv.Itoa(len(r.Candidates)))
+	head.row("")
+	if err := head.print(e.stdout); err != nil {
 		return err
 	}
-	w = table(e.stdout)
-	row("\n\tSTATE\tDATA\tSESSION\tTOKEN\tSEQUENCE")
+	line := &table{limit: limit}
+	line.row("", "STATE", "SESSION", "TOKEN", "SEQUENCE", "DATA")
 	for _, c := range r.Candidates {
 		state := "waits"
 		switch {
@@ -157,7 +189,7 @@ func printStatus(e *env, r *statusJSON) error {
 		if c.Error != "" {
 			data = "(" + c.Error + ")"
 		}
-		row("%d\t%s\t%s\t%s\t%d\t%d", c.Position, state, data, c.Session, c.Token, c.Sequence)
+		line.row(strconv.Itoa(c.Position), state, c.Session, strconv.FormatInt(c.Token, 10), strconv.FormatInt(c.Sequence, 10), data)
 	}
-	return w.Flush()
+	return line.print(e.stdout)
 }

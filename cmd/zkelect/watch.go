@@ -7,23 +7,35 @@ import (
 	"sync"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/zkelection/election"
 )
 
-func watchCommand() command {
-	return command{
-		name:      "watch",
-		arguments: "--servers HOST:PORT,... --election NAME [FLAGS]",
-		about: `
-Prints a line for each leader that has acknowledged, for new data of the same
+func watchCommand(e *env) *cobra.Command {
+	var name string
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "watch --election NAME [FLAGS]",
+		Short: "print each leader, and each leader's death, as it happens",
+		Long: `Prints a line for each leader that has acknowledged, for new data of the same
 leader, and for each leader's death, as it happens, until it is interrupted. It
-begins with the state that it finds.`,
-		exits: `
-  0  it was interrupted
-  1  ZooKeeper does not answer in --wait, or refuses
-  2  the command line is wrong`[1:],
-		run: watch,
+begins with the state that it finds.
+
+Exit status:
+
+    0  it was interrupted
+    1  ZooKeeper does not answer in --wait, or refuses
+    2  the command line is wrong`,
+		Args:                  noArguments,
+		DisableFlagsInUseLine: true,
 	}
+	o := &connection{env: e}
+	o.electionFlag(c, &name)
+	c.Flags().BoolVar(&asJSON, "json", false, `print one JSON object a line: "time", "event" ("leader", "data", "death") and "leader"`)
+	o.flags(c, 0)
+	c.RunE = func(c *cobra.Command, _ []string) error { return watch(c.Context(), o, name, asJSON) }
+	return c
 }
 
 // watchEvent is a line of watch --json.
@@ -33,24 +45,18 @@ type watchEvent struct {
 	Leader *leaderJSON `json:"leader,omitempty"`
 }
 
-func watch(ctx context.Context, e *env, args []string) (int, error) {
-	o := newOptions(e, 0)
-	name := o.String("election", "", "the election's `NAME`")
-	asJSON := o.Bool("json", false, `print one JSON object a line: "time", "event" ("leader", "data", "death") and "leader"`)
-	if err := o.parse(args); err != nil {
-		return exitUsage, err
-	}
-	if err := errors.Join(o.noArguments(), electionName(*name)); err != nil {
-		return exitUsage, err
-	}
+func watch(ctx context.Context, o *connection, name string, asJSON bool) error {
 	s, closeAll, err := o.connect(ctx)
 	if err != nil {
 		return interruptedOr(ctx, err)
 	}
 	defer closeAll()
-	observer, err := election.NewObserver(s, *name, &election.ObserverOptions{Root: o.root})
+	observer, err := election.NewObserver(s, name, &election.ObserverOptions{Root: o.root})
 	if err != nil {
-		return exitFailed, misuse(err)
+		return misuse(&exit{exitFailed, err})
+	}
+	if there, err := exists(ctx, s, observer.RootVotePath()); err == nil && !there { // an error comes again
+		o.env.say("no such election yet: %s below %s", name, o.root)
 	}
 
 	// A reader that is gone (a closed pipe) ends the watch.
@@ -58,7 +64,7 @@ func watch(ctx context.Context, e *env, args []string) (int, error) {
 	defer cancel(nil)
 	var once sync.Once
 	show := func(event string, l election.Leader) {
-		err := printWatch(e, *asJSON, watchEvent{Time: time.Now(), Event: event}, l)
+		err := printWatch(o.env, asJSON, watchEvent{Time: time.Now(), Event: event}, l)
 		if err != nil {
 			once.Do(func() { cancel(err) })
 		}
@@ -95,10 +101,10 @@ func printWatch(e *env, asJSON bool, event watchEvent, l election.Leader) error 
 }
 
 // interruptedOr tells a signal, which ends a command well, from a failure.
-func interruptedOr(ctx context.Context, err error) (int, error) {
+func interruptedOr(ctx context.Context, err error) error {
 	var by interrupted
 	if errors.As(context.Cause(ctx), &by) {
-		return exitOK, nil
+		return nil
 	}
-	return exitFailed, err
+	return misuse(&exit{exitFailed, err})
 }

@@ -3,11 +3,19 @@ package main
 import (
 	"os"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
-// groupOfItsOwn also lets the command die with its guard.
+// groupOfItsOwn also lets the command die with its keeper.
 func groupOfItsOwn() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+}
+
+// adoptOrphans gives this process the children of its children that die: whose parent has died is reaped here, and not by
+// a process 1 that may not do it.
+func adoptOrphans() error {
+	return os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
 }
 
 // executable is this program even after its file has been replaced.

@@ -11,9 +11,8 @@ import (
 	"testing"
 )
 
-// TestRunWaitsForTheCommand: the command's guard stands still in a debugger, and so the command goes on when zkelect is
-// killed. The next one does not lead before it has ended. (A guard that is merely stopped is continued by the kernel when
-// zkelect dies, as what is left of an orphaned process group is.)
+// TestRunWaitsForTheCommand: the command's keeper stands still in a debugger, and so the command goes on when zkelect is
+// killed. The next one does not lead before it has ended.
 func TestRunWaitsForTheCommand(t *testing.T) {
 	onBoth(t, func(t *testing.T, servers string) {
 		j := newJournal(t)
@@ -25,7 +24,7 @@ func TestRunWaitsForTheCommand(t *testing.T) {
 			}
 		}
 		if keeper == 0 {
-			t.Fatal("the command has no guard")
+			t.Fatal("the command has no keeper")
 		}
 		release := trace(t, keeper)
 		a.signal(syscall.SIGKILL)
@@ -39,9 +38,9 @@ func TestRunWaitsForTheCommand(t *testing.T) {
 	})
 }
 
-// TestRunKilledWithTheGuard: zkelect and its command's guard are killed by their numbers, at the same time. What the command
+// TestRunKilledWithTheKeeper: zkelect and its command's keeper are killed by their numbers, at the same time. What the command
 // has started is ended all the same, before the next one leads.
-func TestRunKilledWithTheGuard(t *testing.T) {
+func TestRunKilledWithTheKeeper(t *testing.T) {
 	onBoth(t, func(t *testing.T, servers string) {
 		j := newJournal(t)
 		a, _ := successors(t, servers, j)
@@ -52,7 +51,7 @@ func TestRunKilledWithTheGuard(t *testing.T) {
 			}
 		}
 		if keeper == 0 || len(children(t, command)) == 0 {
-			t.Fatal("the command has no guard, or no children")
+			t.Fatal("the command has no keeper, or no children")
 		}
 		for _, pid := range []int{a.cmd.Process.Pid, keeper} {
 			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {

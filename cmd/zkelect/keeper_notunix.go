@@ -15,6 +15,10 @@ func executable() (string, error) { return "", errNotUnix }
 
 func apart() *syscall.SysProcAttr { return nil }
 
-func guard([]string) int { return exitRunFailed }
+func keep([]string) int { return exitRunFailed }
+
+func (k *kept) finish() {}
 
 func statusOf(state *os.ProcessState) int { return state.ExitCode() }
+
+func beFirstProcess() int { return exitRunFailed } // there is no process 1

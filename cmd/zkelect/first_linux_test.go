@@ -1,0 +1,122 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// startFirst starts zkelect as process 1 of a namespace of its own, as in a container.
+func startFirst(t *testing.T, servers string, args ...string) *process {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], args...)
+	attributes := apart()
+	attributes.Cloneflags = syscall.CLONE_NEWPID
+	if os.Getuid() != 0 {
+		attributes.Cloneflags |= syscall.CLONE_NEWUSER
+	}
+	cmd.SysProcAttr = attributes
+	if probe := exec.Command("true"); true {
+		probe.SysProcAttr = &syscall.SysProcAttr{Cloneflags: attributes.Cloneflags}
+		if err := probe.Run(); errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSPC) {
+			t.Skipf("no namespace can be made here: %v", err)
+		}
+	}
+	return startCommand(t, cmd, servers)
+}
+
+// descendants are the processes below one, by their states, as /proc has them here.
+func descendants(t *testing.T, pid int) (states []string) {
+	t.Helper()
+	for _, child := range children(t, pid) {
+		stat := (journal{fmt.Sprintf("/proc/%d/stat", child)}).read()
+		if _, rest, ok := strings.Cut(stat, ") "); ok {
+			states = append(states, rest[:1])
+		}
+		states = append(states, descendants(t, child)...)
+	}
+	return states
+}
+
+// TestFirstStragglers: what the command leaves behind is ended, is not waited for when it is a zombie, and is reaped.
+func TestFirstStragglers(t *testing.T) {
+	onBoth(t, func(t *testing.T, servers string) {
+		p := startFirst(t, servers, "run", "--election", electionOf(t), "--grace", "10m", "--", "sh", "-c", "sleep 300 & exit 3")
+		if status := p.wait(); status != 3 {
+			t.Errorf("status %d, want the command's 3", status)
+		}
+	})
+}
+
+// TestFirstReaps: orphans that have left the command's group become children of process 1 at last, and none stays.
+func TestFirstReaps(t *testing.T) {
+	t.Parallel()
+	j := newJournal(t)
+	// Each setsid starts a process whose parent does not wait for it.
+	p := startFirst(t, inProcess(t), "run", "--keep", "--pause", "10ms", "--election", electionOf(t), "--", "sh", "-c",
+		fmt.Sprintf(`for i in 1 2 3; do (setsid sh -c 'sleep 0.05' &); done; echo turn >>%q`, j.path))
+	until(t, "some turns", func() bool { return strings.Count(j.read(), "turn\n") >= 5 })
+	until(t, "a moment without zombies", func() bool {
+		return !strings.Contains(strings.Join(descendants(t, p.cmd.Process.Pid), ""), "Z")
+	})
+	p.signal(syscall.SIGTERM)
+	p.wait()
+}
+
+// TestFirstSignals: those that come to process 1 reach zkelect.
+func TestFirstSignals(t *testing.T) {
+	t.Parallel()
+	p := startFirst(t, inProcess(t), "run", "--election", electionOf(t), "--", "sh", "-c",
+		"trap 'echo hello' USR1; trap 'echo ends; exit 5' TERM; echo begins; while :; do sleep 0.01; done")
+	p.says(&p.stdout, "begins\n")
+	p.signal(syscall.SIGUSR1)
+	p.says(&p.stdout, "hello\n")
+	p.signal(syscall.SIGTERM)
+	if status := p.wait(); status != 5 {
+		t.Errorf("status %d, want 5", status)
+	}
+}
+
+// TestFirstSucceeded: when zkelect is killed in a container, its command is, too, and the session is closed, before process
+// 1 ends and everything with it.
+func TestFirstSucceeded(t *testing.T) {
+	onBoth(t, func(t *testing.T, servers string) {
+		j := newJournal(t)
+		args := func(name string) []string {
+			return append([]string{"run", "--election", electionOf(t), "--timeout", successionTimeout.String(), "--"}, j.beats(name)...)
+		}
+		a := startFirst(t, servers, args("A")...)
+		j.has(t, "A\n")
+		b := start(t, servers, args("B")...)
+		b.says(&b.stderr, "waiting")
+		inside := children(t, a.cmd.Process.Pid)
+		if len(inside) != 1 {
+			t.Fatalf("children of process 1: %v", inside)
+		}
+		if err := syscall.Kill(inside[0], syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		leadsSoon(t, j)
+		if status := a.wait(); status != 137 {
+			t.Errorf("status %d, want 137", status)
+		}
+	})
+}
+
+// TestFirstGuard: the guard of others in a container of its own.
+func TestFirstGuard(t *testing.T) {
+	t.Parallel()
+	servers := inProcess(t)
+	j := newJournal(t)
+	socket := filepath.Join(t.TempDir(), "guard")
+	g := startFirst(t, "", "guard", "--listen", socket)
+	g.says(&g.stderr, "listening")
+	a, _ := successors(t, servers, j, "--guard", socket)
+	a.signal(syscall.SIGKILL)
+	leadsSoon(t, j)
+}

@@ -1,0 +1,6 @@
+//go:build unix && !linux
+
+package main
+
+// onlyZombies is not known here.
+func onlyZombies(group) bool { return false }

@@ -1,0 +1,244 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/zkelection/election"
+	"github.com/zkelection/election/guard"
+)
+
+// job is a command that runs while its candidate leads.
+type job struct {
+	*runOptions
+	session   *election.Session
+	candidate *election.Candidate
+	guard     *guard.Guard
+	systemd   *notifier
+	argv      []string
+
+	// Owned by the goroutine that calls Run.
+	status int  // of the command's last run
+	ran    bool // there was one
+	lost   bool // and it ended with the loss of leadership
+
+	turn atomic.Int64 // when the loop of lead last went round, in Unix nanoseconds; 0 while it does not
+}
+
+// stint is one call of Candidate.Run. What ends it, a signal or the discovery that somebody else stands in front, does so
+// at once while the command does not run. While it runs a signal stops the command first, under the lease.
+type stint struct {
+	cancel context.CancelCauseFunc
+
+	mu      sync.Mutex
+	running bool // the command does, or is about to
+	over    bool
+}
+
+// end ends the stint, unless the command runs.
+func (s *stint) end(cause error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over = true
+	if !s.running {
+		s.cancel(cause)
+	}
+}
+
+// begin reports whether the command may be run.
+func (s *stint) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running = !s.over
+	return s.running
+}
+
+// rest is called when the command has ended; the stint ends with it if something has asked for that.
+func (s *stint) rest() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running = false
+	if s.over {
+		s.cancel(nil)
+	}
+}
+
+func (j *job) run(parent context.Context) error {
+	for {
+		err := j.stand(parent)
+		var x *exit
+		if parent.Err() != nil || !j.keep || errors.As(err, &x) {
+			return err
+		}
+		select { // then contend again
+		case <-time.After(j.pause):
+		case <-parent.Done():
+		}
+	}
+}
+
+// stand stands in the election until the command has been run. Its error is nil for the status 0.
+func (j *job) stand(parent context.Context) error {
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(parent))
+	defer cancel(nil)
+	s := &stint{cancel: cancel}
+	defer context.AfterFunc(parent, func() { s.end(context.Cause(parent)) })()
+	if j.try {
+		if err := j.somebodyStands(ctx); err != nil {
+			return err
+		}
+	}
+	watching, watched := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(watched)
+		j.watchStanding(ctx, s, watching)
+	}()
+	ended, failure := false, error(nil)
+	err := j.candidate.Run(ctx, func(ctx context.Context, term election.Term) error {
+		if !s.begin() {
+			return nil
+		}
+		failure = j.lead(ctx, parent, term)
+		if failure != nil || j.ran && !j.keep {
+			ended = true
+			s.end(nil) // also when leadership was lost: one term is enough
+		}
+		s.rest()
+		return failure
+	})
+	close(watching)
+	<-watched
+	var x *exit
+	switch cause := context.Cause(ctx); {
+	case failure != nil:
+		return &exit{exitRunFailed, failure}
+	case ended && j.lost:
+		return &exit{status: exitLost}
+	case ended, parent.Err() != nil && j.ran:
+		return j.commandStatus()
+	case errors.As(cause, &x):
+		return x
+	case parent.Err() != nil, err != nil:
+		return misuse(signalledOr(parent, err))
+	}
+	return nil // --keep, and leadership was lost or the command has ended
+}
+
+func (j *job) commandStatus() error {
+	if j.status == exitOK {
+		return nil
+	}
+	return &exit{status: j.status}
+}
+
+// lead runs the command for one term, under the eyes of a keeper. ctx ends with the leadership, and parent by a signal.
+func (j *job) lead(ctx, parent context.Context, term election.Term) error {
+	j.env.say("leading %s (token %d): running %s", j.name, term.Token, j.argv[0])
+	j.systemd.status("leads %s, token %d", j.name, term.Token)
+	k, err := startKeeper(j.env, j.argv, j.grace, j.overlap, j.commandEnvironment(term))
+	if err != nil {
+		return fmt.Errorf("start %s: %w", j.argv[0], err)
+	}
+	// When this process dies, the command's keeper kills the command, and the session is closed only after both have ended.
+	release, err := j.guard.Await(k.process.Process.Pid)
+	if err != nil {
+		k.stop(0)
+		<-k.finished
+		return fmt.Errorf("start %s: %w", j.argv[0], err)
+	}
+	defer release()
+	defer j.guardGroup(k)()
+	if !k.allow(j.candidate.LeaseUntil()) {
+		k.stop(0) // leadership has ended meanwhile; the command was not begun
+		<-k.finished
+		return nil
+	}
+	j.env.signals.forget()
+	j.ran, j.lost = true, false
+	j.attend(ctx, parent, k)
+	j.status = k.status()
+	j.env.say("%s has ended with status %d", j.argv[0], j.status)
+	return nil
+}
+
+// guardGroup has the guard of the session end the command's group where the keeper is killed together with this process. The
+// function that it returns waits for the end of that.
+func (j *job) guardGroup(k *kept) (end func()) {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		select {
+		case <-k.began:
+		case <-k.finished:
+			return
+		}
+		if release, err := j.guard.AwaitGroup(k.command); err == nil { // or it has ended, or the kernel is too old
+			<-k.finished
+			release()
+		}
+	}()
+	return func() { <-ended }
+}
+
+// attend renews the keeper's lease, and has it stop the command when a signal or a loss of leadership says so, until the
+// command has ended.
+func (j *job) attend(ctx, parent context.Context, k *kept) {
+	// The lease is renewed about every seventh of the timeout.
+	ticker := time.NewTicker(j.session.Timeout() / 16)
+	defer ticker.Stop()
+	defer j.turn.Store(0)
+	leading, signalled, blocked := ctx.Done(), parent.Done(), (<-chan struct{})(k.blocked)
+	for {
+		j.turn.Store(time.Now().UnixNano())
+		select {
+		case <-k.finished:
+			// When this process stood still beyond the lease, the keeper has killed the command, and the context may not have
+			// ended yet.
+			if leading != nil && !j.candidate.IsLeader() {
+				j.noteLoss(ctx)
+			}
+			return
+		case <-ticker.C:
+			k.allow(j.candidate.LeaseUntil())
+		case s := <-j.env.signals.forwarded:
+			k.forward(s)
+		case <-blocked:
+			blocked = nil
+			j.env.say("%s: leadership is not passed on before it has ended", k.why)
+		case <-signalled:
+			signalled = nil
+			j.env.say("stopping %s", j.argv[0])
+			j.systemd.stopping()
+			k.stop(j.grace)
+		case <-leading:
+			leading = nil
+			j.noteLoss(ctx)
+			k.stop(j.overlap)
+		}
+	}
+}
+
+func (j *job) noteLoss(ctx context.Context) {
+	cause := context.Cause(ctx)
+	if cause == nil {
+		cause = election.ErrLeaseLapsed
+	}
+	j.lost = true
+	j.env.say("leadership of %s is lost (%v): stopping %s", j.name, cause, j.argv[0])
+}
+
+// commandEnvironment is this process's, with what the command is told. To systemd it has nothing to say.
+func (j *job) commandEnvironment(term election.Term) []string {
+	inherited := slices.DeleteFunc(os.Environ(), func(variable string) bool {
+		name, _, _ := strings.Cut(variable, "=")
+		return slices.Contains(notifierVariables, name)
+	})
+	return append(inherited, "ZKELECT_ELECTION="+j.name, "ZKELECT_DATA="+j.data, fmt.Sprintf("ZKELECT_TOKEN=%d", term.Token))
+}

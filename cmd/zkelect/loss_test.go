@@ -1,0 +1,121 @@
+//go:build unix
+
+package main
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/zkelection/election"
+	"github.com/zkelection/election/testutil"
+)
+
+// cutOff starts A, which leads, and B, which waits, and then lets nothing pass between A and the server. The commands write
+// their names all the time, A's when it is asked to end, too, and does not.
+func cutOff(t *testing.T, j journal, flags ...string) (a *process) {
+	t.Helper()
+	srv, err := testutil.NewServer(&testutil.ServerOptions{TickTime: 500 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(srv.Close)
+	run := func(name string) *process {
+		script := fmt.Sprintf(`exec >>%q; trap 'echo %[2]s, asked' TERM; while :; do echo %[2]s; sleep 0.01; done`, j.path, name)
+		args := append([]string{"run", "--election", electionOf(t), "--timeout", "4s"}, flags...)
+		return start(t, srv.Addr(), append(args, "--", "sh", "-c", script)...)
+	}
+	a = run("A")
+	j.has(t, "A\n")
+	b := run("B")
+	b.says(&b.stderr, "waiting")
+	s, err := election.Connect(srv.Servers(), 4*time.Second, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	o, err := election.NewObserver(s, electionOf(t), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leader, err := o.Leader(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Isolate(leader.SessionID)
+	until(t, "B to lead", func() bool { return strings.Count(j.read(), "B\n") >= 30 })
+	return a
+}
+
+// TestRunLosesLease: a command that is not done with SIGTERM in time does not go on beside the next leader's.
+func TestRunLosesLease(t *testing.T) {
+	t.Parallel()
+	j := newJournal(t)
+	a := cutOff(t, j)
+	if status := a.wait(); status != exitLost {
+		t.Errorf("status %d, want %d", status, exitLost)
+	}
+	if who := overlap(j.read()); who != "" {
+		t.Errorf("%s went on while another led", who)
+	}
+	if strings.Contains(j.read(), "asked") {
+		t.Error("it was asked to end when there was no time for that")
+	}
+}
+
+// TestRunLosesLeaseWhileStopping: the grace time ends with the lease.
+func TestRunLosesLeaseWhileStopping(t *testing.T) {
+	t.Parallel()
+	srv, err := testutil.NewServer(&testutil.ServerOptions{TickTime: 500 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(srv.Close)
+	j := newJournal(t)
+	a := start(t, srv.Addr(), "run", "--election", electionOf(t), "--timeout", "4s", "--grace", "10m", "--", "sh", "-c",
+		fmt.Sprintf(`exec >>%q; trap 'echo A, asked' TERM; while :; do echo A; sleep 0.01; done`, j.path))
+	j.has(t, "A\n")
+	b := start(t, srv.Addr(), append([]string{"run", "--election", electionOf(t), "--timeout", "4s", "--"}, j.beats("B")...)...)
+	b.says(&b.stderr, "waiting")
+	a.signal(stopSignals[0])
+	j.has(t, "A, asked\n")
+	before := strings.Count(j.read(), "A\n")
+	// The lease is renewed meanwhile.
+	until(t, "some seconds of its grace time", func() bool { return strings.Count(j.read(), "A\n") > before+300 })
+	s, err := election.Connect(srv.Servers(), 4*time.Second, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	o, err := election.NewObserver(s, electionOf(t), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leader, err := o.Leader(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Isolate(leader.SessionID)
+	until(t, "B to lead", func() bool { return strings.Count(j.read(), "B\n") >= 30 })
+	if status := a.wait(); status != exitLost {
+		t.Errorf("status %d, want %d", status, exitLost)
+	}
+	if who := overlap(strings.ReplaceAll(j.read(), "A, asked\n", "")); who != "" {
+		t.Errorf("%s went on while another led", who)
+	}
+}
+
+// TestRunOverlap: who wants it has time to end, beside the next leader.
+func TestRunOverlap(t *testing.T) {
+	t.Parallel()
+	j := newJournal(t)
+	a := cutOff(t, j, "--overlap", "10m")
+	j.has(t, "A, asked\n")
+	if overlap(strings.ReplaceAll(j.read(), "A, asked\n", "")) != "A" {
+		t.Error("A was killed")
+	}
+	a.signal(stopSignals[0])
+	a.signal(stopSignals[1]) // at once
+	a.wait()
+}

@@ -1,0 +1,195 @@
+//go:build unix
+
+package main
+
+import (
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// systemd is what listens to a service's messages in systemd's place.
+type systemd struct {
+	path string
+
+	mu       sync.Mutex
+	messages []string
+}
+
+func newSystemd(t *testing.T) *systemd {
+	t.Helper()
+	s := &systemd{path: filepath.Join(t.TempDir(), "notify")}
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: s.path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	go func() {
+		for buffer := make([]byte, 4096); ; {
+			n, err := conn.Read(buffer)
+			if err != nil {
+				return
+			}
+			s.mu.Lock()
+			s.messages = append(s.messages, string(buffer[:n]))
+			s.mu.Unlock()
+		}
+	}()
+	return s
+}
+
+// said returns the messages so far, without those to the watchdog, and how many of these there were.
+func (s *systemd) said() (said []string, alive int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	said = slices.DeleteFunc(slices.Clone(s.messages), func(m string) bool { return m == "WATCHDOG=1" })
+	return said, len(s.messages) - len(said)
+}
+
+func (s *systemd) has(t *testing.T, message string) {
+	t.Helper()
+	until(t, message, func() bool { said, _ := s.said(); return slices.Contains(said, message) })
+}
+
+// start is the package's, of a service of systemd's.
+func (s *systemd) start(t *testing.T, servers string, environment []string, args ...string) *process {
+	t.Helper()
+	return startEnvironment(t, servers, append(environment, "NOTIFY_SOCKET="+s.path), args...)
+}
+
+// TestNotify: a service is ready once it stands, says whether it leads, and when it is about to end.
+func TestNotify(t *testing.T) {
+	onBoth(t, func(t *testing.T, servers string) {
+		name := electionOf(t)
+		sa, sb := newSystemd(t), newSystemd(t)
+		a := sa.start(t, servers, nil, "run", "--data", "A", "--election", name, "--", "sh", "-c",
+			`echo "$NOTIFY_SOCKET$WATCHDOG_USEC"; exec sleep 300`)
+		sa.has(t, "READY=1")
+		until(t, "A to lead", func() bool {
+			said, _ := sa.said()
+			return strings.Contains(strings.Join(said, " "), "STATUS=leads "+name)
+		})
+		b := sb.start(t, servers, nil, "run", "--data", "B", "--election", name, "--", "sleep", "300")
+		sb.has(t, "READY=1") // though it does not lead: a standby is no service that does not come up
+		sb.has(t, "STATUS=waits, A leads "+name)
+		a.signal(syscall.SIGTERM)
+		sa.has(t, "STOPPING=1")
+		a.wait()
+		if a.stdout.String() != "\n" {
+			t.Errorf("the command was told of systemd: %q", &a.stdout)
+		}
+		until(t, "B to lead", func() bool {
+			said, _ := sb.said()
+			return strings.Contains(strings.Join(said, " "), "STATUS=leads "+name)
+		})
+		if said, _ := sb.said(); slices.Contains(said, "STOPPING=1") {
+			t.Errorf("B is about to end: %q", said)
+		}
+		b.signal(syscall.SIGTERM)
+		b.wait()
+		sb.has(t, "STOPPING=1")
+	})
+}
+
+// TestNotifyNotReady: where no ZooKeeper answers a service is not ready.
+func TestNotifyNotReady(t *testing.T) {
+	t.Parallel()
+	s := newSystemd(t)
+	p := s.start(t, "127.0.0.1:1", nil, "run", "--wait", "2s", "--election", "e", "--", "true")
+	if status := p.wait(); status != exitRunFailed {
+		t.Errorf("status %d", status)
+	}
+	s.has(t, "STOPPING=1")
+	if said, _ := s.said(); slices.Contains(said, "READY=1") {
+		t.Errorf("it was ready: %q", said)
+	}
+}
+
+// TestNotifyWatchdog: the watchdog hears of a service that is well, and not of one that is stopped.
+func TestNotifyWatchdog(t *testing.T) {
+	t.Parallel()
+	s := newSystemd(t)
+	p := s.start(t, inProcess(t), []string{"WATCHDOG_USEC=300000"}, "run", "--election", "e", "--", "sleep", "300")
+	until(t, "signs of life", func() bool { _, alive := s.said(); return alive > 10 })
+	p.signal(syscall.SIGSTOP)
+	until(t, "none for a second", func() bool {
+		_, before := s.said()
+		time.Sleep(time.Second)
+		_, after := s.said()
+		return before == after
+	})
+	p.signal(syscall.SIGCONT)
+	p.signal(syscall.SIGTERM)
+	p.wait()
+
+	// That of another process is none of ours.
+	other := newSystemd(t)
+	p = other.start(t, inProcess(t), []string{"WATCHDOG_USEC=30000", "WATCHDOG_PID=1"}, "run", "--election", "e", "--", "sleep", "1")
+	p.wait()
+	if _, alive := other.said(); alive > 0 {
+		t.Errorf("%d signs of life", alive)
+	}
+}
+
+// TestNotifyGuard: a guard is ready once its socket is there.
+func TestNotifyGuard(t *testing.T) {
+	t.Parallel()
+	s := newSystemd(t)
+	socket := filepath.Join(t.TempDir(), "guard")
+	g := s.start(t, "", []string{"WATCHDOG_USEC=300000"}, "guard", "--listen", socket)
+	until(t, "a guard or none", func() bool {
+		said, _ := s.said()
+		return len(said) > 0
+	})
+	if said, _ := s.said(); said[0] == "READY=1" {
+		if _, err := os.Stat(socket); err != nil {
+			t.Errorf("ready, and there is %v", err)
+		}
+		until(t, "signs of life", func() bool { _, alive := s.said(); return alive > 2 })
+		g.signal(syscall.SIGTERM)
+		g.wait()
+	}
+	s.has(t, "STOPPING=1")
+}
+
+// TestUnits: systemd takes the unit files as they are.
+func TestUnits(t *testing.T) {
+	t.Parallel()
+	verify, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Skip(err)
+	}
+	units, err := filepath.Glob("../../contrib/systemd/*.service")
+	if err != nil || len(units) != 2 {
+		t.Fatalf("%q, %v", units, err)
+	}
+	dir := t.TempDir()
+	for _, unit := range append(units, "") {
+		text := []byte("[Service]\nExecStart=/bin/true\nKilMode=process\n") // must not pass, or nothing is checked
+		name := "faulty.service"
+		if unit != "" {
+			if text, err = os.ReadFile(unit); err != nil {
+				t.Fatal(err)
+			}
+			name = strings.Replace(filepath.Base(unit), "@.", "@scheduler.", 1)
+		}
+		text = []byte(strings.Replace(string(text), "/usr/bin/zkelect", "/bin/true", 1)) // what is not installed is a fault, too
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		output, err := exec.CommandContext(t.Context(), verify, "verify", "--man=no", path).CombinedOutput() //nolint:gosec // a test's
+		// What is said of other units of this system is no fault of these.
+		faulty := err != nil || strings.Contains(string(output), name)
+		if faulty != (unit == "") {
+			t.Errorf("%s: %v\n%s", name, err, output)
+		}
+	}
+}

@@ -1,0 +1,179 @@
+//go:build unix
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestSignals: what each signal does to a zkelect whose command runs.
+func TestSignals(t *testing.T) {
+	for name, test := range map[string]struct {
+		signal  syscall.Signal
+		flags   []string
+		status  int
+		journal string
+	}{
+		"INT":              {syscall.SIGINT, nil, 5, "TERM\n"},
+		"TERM":             {syscall.SIGTERM, nil, 5, "TERM\n"},
+		"HUP":              {syscall.SIGHUP, nil, 5, "TERM\n"},
+		"QUIT":             {syscall.SIGQUIT, nil, 5, "TERM\n"},
+		"USR1":             {syscall.SIGUSR1, nil, 6, "USR1\n"},
+		"USR2":             {syscall.SIGUSR2, nil, 6, "USR2\n"},
+		"WINCH":            {syscall.SIGWINCH, nil, 6, "WINCH\n"},
+		"HUP, passed on":   {syscall.SIGHUP, []string{"--forward", "HUP"}, 6, "HUP\n"},
+		"INT, passed on":   {syscall.SIGINT, []string{"--forward", "SIGINT,quit"}, 6, "INT\n"},
+		"TERM, and others": {syscall.SIGTERM, []string{"--forward", "HUP,USR1"}, 5, "TERM\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			j := newJournal(t)
+			var script strings.Builder
+			fmt.Fprintf(&script, "exec >>%q; trap 'echo TERM; exit 5' TERM; ", j.path)
+			for _, s := range []string{"INT", "HUP", "QUIT", "USR1", "USR2", "WINCH"} {
+				fmt.Fprintf(&script, "trap 'echo %s; exit 6' %[1]s; ", s)
+			}
+			script.WriteString("echo begins >&2; while :; do sleep 0.01; done")
+			args := append([]string{"run", "--election", electionOf(t)}, test.flags...)
+			p := start(t, inProcess(t), append(args, "--", "sh", "-c", script.String())...)
+			p.says(&p.stderr, "begins")
+			p.signal(test.signal)
+			if status := p.wait(); status != test.status {
+				t.Errorf("status %d, want %d", status, test.status)
+			}
+			if got := j.read(); got != test.journal {
+				t.Errorf("the command got %q, want %q", got, test.journal)
+			}
+		})
+	}
+}
+
+// TestSignalsWhileWaiting: those that would be passed on are no harm to a candidate that waits, and the others end it.
+func TestSignalsWhileWaiting(t *testing.T) {
+	t.Parallel()
+	servers := inProcess(t)
+	j := newJournal(t)
+	a, b := pair(t, servers, j)
+	b.says(&b.stderr, "waiting: A leads")
+	for _, s := range []syscall.Signal{syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGPIPE, syscall.SIGCONT} {
+		b.signal(s)
+	}
+	a.signal(syscall.SIGTERM)
+	j.has(t, "B\n")
+	b.signal(syscall.SIGQUIT)
+	if status := b.wait(); status != 143 {
+		t.Errorf("status %d, want the command's 143", status)
+	}
+	if status := a.wait(); status != 143 {
+		t.Errorf("status %d, want the command's 143", status)
+	}
+}
+
+// TestStopAndContinue: SIGTSTP and SIGCONT, as job control sends them, within the lease.
+func TestStopAndContinue(t *testing.T) {
+	t.Parallel()
+	j := newJournal(t)
+	p := start(t, inProcess(t), append([]string{"run", "--timeout", "40s", "--election", "e", "--"}, j.beats("A")...)...)
+	j.has(t, "A\n")
+	p.signal(syscall.SIGTSTP)
+	p.signal(syscall.SIGCONT)
+	before := strings.Count(j.read(), "A\n")
+	until(t, "the command to go on", func() bool { return strings.Count(j.read(), "A\n") > before+50 })
+	p.signal(syscall.SIGTERM)
+	if status := p.wait(); status != 143 || strings.Contains(p.stderr.String(), "is lost") {
+		t.Errorf("status %d, %s", status, &p.stderr)
+	}
+}
+
+// TestNohup: a SIGHUP that was ignored when zkelect began is no reason to end.
+func TestNohup(t *testing.T) {
+	t.Parallel()
+	j := newJournal(t)
+	p := startCommand(t, exec.Command("sh", append([]string{"-c", `trap '' HUP; exec "$0" "$@"`, os.Args[0], "run", "--election", "e", "--"}, //nolint:gosec // a test's
+		j.beats("A")...)...), inProcess(t))
+	j.has(t, "A\n")
+	p.signal(syscall.SIGHUP)
+	before := strings.Count(j.read(), "A\n")
+	until(t, "the command to go on", func() bool { return strings.Count(j.read(), "A\n") > before+50 })
+	p.signal(syscall.SIGTERM)
+	if status := p.wait(); status != 143 || strings.Contains(p.stderr.String(), "hangup") {
+		t.Errorf("status %d", status)
+	}
+}
+
+// TestStandardErrorGone: a line that nobody takes costs nothing: the command goes on, has its grace time, and its status
+// comes back.
+func TestStandardErrorGone(t *testing.T) {
+	for _, name := range []string{"closed", "full"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			servers := inProcess(t)
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = r.Close() }()
+			if name == "full" {
+				fill(t, w) // nobody reads, and who writes waits
+			}
+			j := newJournal(t)
+			cmd := exec.Command(os.Args[0], "run", "--election", "e", "--verbose", "--timeout", "2s", "--", "sh", "-c",
+				fmt.Sprintf(`exec 2>/dev/null >>%q; trap 'sleep 0.5; echo ends; exit 5' TERM; while :; do echo .; sleep 0.01; done`, j.path))
+			cmd.Stderr = w
+			p := startCommand(t, cmd, servers)
+			_ = w.Close()
+			j.has(t, ".\n")
+			if name == "closed" {
+				_ = r.Close()
+			}
+			// Longer than the lease would last if the keeper were not told of another.
+			until(t, "some seconds of the command's life", func() bool { return strings.Count(j.read(), ".\n") > 300 })
+			p.signal(syscall.SIGTERM)
+			if status := p.wait(); status != 5 || !strings.HasSuffix(j.read(), ".\nends\n") {
+				t.Errorf("status %d", status)
+			}
+		})
+	}
+}
+
+// fill writes into a pipe until there is no room.
+func fill(t *testing.T, w *os.File) {
+	t.Helper()
+	if err := w.SetWriteDeadline(time.Now().Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if _, err := io.WriteString(w, "."); err != nil {
+			return
+		}
+	}
+}
+
+// TestOutputClosed: a reader of standard output that goes ends a command quietly, as SIGPIPE does.
+func TestOutputClosed(t *testing.T) {
+	t.Parallel()
+	servers := inProcess(t)
+	_, c := member(t, servers, "x")
+	campaign(t, c)
+	for _, args := range [][]string{{"list"}, {"status", "--election", electionOf(t)}, {"version"}, {"man"}, {"completion", "bash"}, {"top", "--once"}} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = r.Close()
+		cmd := exec.Command(os.Args[0], args...)
+		cmd.Stdout = w
+		p := startCommand(t, cmd, servers)
+		_ = w.Close()
+		if status := p.wait(); status != closedPipe || p.stderr.String() != "" {
+			t.Errorf("%v: status %d, %q", args, status, &p.stderr)
+		}
+	}
+}

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/zkelection/election/guard"
+)
+
+// tlsFiles is how to connect to servers that want TLS.
+type tlsFiles struct {
+	on                        bool
+	ca, cert, key, serverName string
+}
+
+func (t *tlsFiles) flags(c *cobra.Command) {
+	f := c.Flags()
+	f.BoolVar(&t.on, "tls", false, "connect by TLS; each of the next four says so, too")
+	f.StringVar(&t.ca, "tls-ca", "", "the `FILE` of the authorities to believe, in PEM, instead of the system's (default $ZK_TLS_CA)")
+	f.StringVar(&t.cert, "tls-cert", "", "the `FILE` of this client's certificate, in PEM (default $ZK_TLS_CERT)")
+	f.StringVar(&t.key, "tls-key", "", "the `FILE` of the certificate's key, in PEM (default $ZK_TLS_KEY)")
+	f.StringVar(&t.serverName, "tls-server-name", "", "the `NAME` that the servers' certificates have, instead of the host in each one's address (default $ZK_TLS_SERVER_NAME)")
+}
+
+// check takes what the environment says, and finds what cannot be right. The server of --dev has no TLS.
+func (t *tlsFiles) check(getenv func(string) string, dev bool) error {
+	if dev {
+		if t.wanted() {
+			return usageError{errors.New("--dev has no TLS")}
+		}
+		return nil
+	}
+	for variable, value := range map[string]*string{
+		"ZK_TLS_CA": &t.ca, "ZK_TLS_CERT": &t.cert, "ZK_TLS_KEY": &t.key, "ZK_TLS_SERVER_NAME": &t.serverName,
+	} {
+		if *value == "" {
+			*value = getenv(variable)
+		}
+	}
+	if (t.cert == "") != (t.key == "") {
+		return usageError{errors.New("--tls-cert and --tls-key belong together")}
+	}
+	if t.wanted() {
+		if _, err := t.config(); err != nil {
+			return usageError{err}
+		}
+	}
+	return nil
+}
+
+func (t *tlsFiles) wanted() bool {
+	return t.on || t.ca != "" || t.cert != "" || t.key != "" || t.serverName != ""
+}
+
+// config reads the files, so that a connection is made with what they hold by then.
+func (t *tlsFiles) config() (*tls.Config, error) {
+	config := &tls.Config{ServerName: t.serverName, MinVersion: tls.VersionTLS12}
+	if t.ca != "" {
+		text, err := os.ReadFile(t.ca)
+		if err != nil {
+			return nil, fmt.Errorf("--tls-ca: %w", err)
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(text) {
+			return nil, fmt.Errorf("--tls-ca: there is no certificate in %s", t.ca)
+		}
+	}
+	if t.cert != "" {
+		pair, err := tls.LoadX509KeyPair(t.cert, t.key)
+		if err != nil {
+			return nil, fmt.Errorf("--tls-cert, --tls-key: %w", err)
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return config, nil
+}
+
+// dial is a zk.Dialer.
+func (t *tlsFiles) dial(network, address string, timeout time.Duration) (net.Conn, error) {
+	config, err := t.config()
+	if err != nil {
+		return nil, err
+	}
+	return tls.DialWithDialer(&net.Dialer{Timeout: timeout}, network, address, config)
+}
+
+// forGuard is the same for the guard of the session; nil for no TLS.
+func (t *tlsFiles) forGuard() *guard.TLS {
+	if !t.wanted() {
+		return nil
+	}
+	return &guard.TLS{CAFile: t.ca, CertFile: t.cert, KeyFile: t.key, ServerName: t.serverName}
+}

@@ -1,0 +1,173 @@
+//go:build linux
+
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"io"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// authority makes certificates, and keeps all in a directory.
+type authority struct {
+	t           *testing.T
+	dir         string
+	certificate *x509.Certificate
+	key         *ecdsa.PrivateKey
+}
+
+func newAuthority(t *testing.T) *authority {
+	t.Helper()
+	a := &authority{t: t, dir: t.TempDir()}
+	a.certificate, a.key = a.make("ca", &x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign})
+	return a
+}
+
+// make signs a certificate, by itself for the first one, and writes NAME.pem and NAME.key.
+func (a *authority) make(name string, template *x509.Certificate) (*x509.Certificate, *ecdsa.PrivateKey) {
+	a.t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	template.SerialNumber, template.Subject = big.NewInt(time.Now().UnixNano()), pkix.Name{CommonName: name}
+	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	parent, signer := a.certificate, a.key
+	if parent == nil {
+		parent, signer = template, key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	if err := errors.Join(
+		os.WriteFile(a.path(name+".pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600),
+		os.WriteFile(a.path(name+".key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o600),
+	); err != nil {
+		a.t.Fatal(err)
+	}
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return certificate, key
+}
+
+func (a *authority) path(name string) string { return filepath.Join(a.dir, name) }
+
+// overTLS serves what a server serves, to clients that have a certificate, under the name zk.example.
+func (a *authority) overTLS(server string) string {
+	a.t.Helper()
+	a.make("server", &x509.Certificate{DNSNames: []string{"zk.example"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
+	pair, err := tls.LoadX509KeyPair(a.path("server.pem"), a.path("server.key"))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	clients := x509.NewCertPool()
+	clients.AddCert(a.certificate)
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
+		MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}, ClientCAs: clients, ClientAuth: tls.RequireAndVerifyClientCert,
+	})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	a.t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			outer, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer func() { _ = outer.Close() }()
+				inner, err := net.Dial("tcp", server)
+				if err != nil {
+					return
+				}
+				defer func() { _ = inner.Close() }()
+				go func() {
+					_, _ = io.Copy(inner, outer)
+					_ = inner.Close()
+				}()
+				_, _ = io.Copy(outer, inner)
+			}()
+		}
+	}()
+	return listener.Addr().String()
+}
+
+// TestTLS: by flags and by the environment, and not without.
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	servers := a.overTLS(inProcess(t))
+	a.make("client", &x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	flags := []string{
+		"--tls-ca", a.path("ca.pem"), "--tls-cert", a.path("client.pem"), "--tls-key", a.path("client.key"), "--tls-server-name", "zk.example",
+	}
+	if status, _, stderr := zkelect(t, servers, append([]string{"list", "--wait", "10s"}, flags...)...); status != 0 {
+		t.Errorf("flags: status %d, %s", status, stderr)
+	}
+	for name, test := range map[string]struct {
+		flags []string
+		says  string
+	}{
+		"without":           {nil, "it has not answered the handshake"},
+		"no certificate":    {[]string{"--tls-ca", a.path("ca.pem"), "--tls-server-name", "zk.example"}, "certificate"},
+		"another authority": {[]string{"--tls-cert", a.path("client.pem"), "--tls-key", a.path("client.key"), "--tls-server-name", "zk.example"}, "unknown authority"},
+		"another name":      {flags[:6], "cannot validate certificate for 127.0.0.1"},
+	} {
+		status, _, stderr := zkelect(t, servers, append([]string{"list", "--wait", "1500ms"}, test.flags...)...)
+		if status != exitFailed || !strings.Contains(stderr, test.says) {
+			t.Errorf("%s: status %d, %s", name, status, stderr)
+		}
+	}
+	p := startEnvironment(t, servers, []string{
+		"ZK_TLS_CA=" + a.path("ca.pem"), "ZK_TLS_CERT=" + a.path("client.pem"), "ZK_TLS_KEY=" + a.path("client.key"), "ZK_TLS_SERVER_NAME=zk.example",
+	}, "run", "--election", "e", "--", "echo", "it runs")
+	if status := p.wait(); status != 0 || p.stdout.String() != "it runs\n" {
+		t.Errorf("environment: status %d, %q", status, &p.stdout)
+	}
+}
+
+// TestTLSGuarded: the guard of the session knows how to connect, too.
+func TestTLSGuarded(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	servers := a.overTLS(inProcess(t))
+	a.make("client", &x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	j := newJournal(t)
+	run := func(name string) *process {
+		return start(t, servers, append([]string{
+			"run", "--election", electionOf(t), "--timeout", successionTimeout.String(), "--tls-ca", a.path("ca.pem"),
+			"--tls-cert", a.path("client.pem"), "--tls-key", a.path("client.key"), "--tls-server-name", "zk.example", "--",
+		}, j.beats(name)...)...)
+	}
+	leader := run("A")
+	j.has(t, "A\n")
+	next := run("B")
+	next.says(&next.stderr, "waiting")
+	leader.signal(syscall.SIGKILL)
+	leadsSoon(t, j)
+	if strings.Contains(leader.stderr.String(), "guard") {
+		t.Errorf("the guard complains: %s", &leader.stderr)
+	}
+}

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// TestOtherUser: a command that runs as another user cannot be signalled. That is said, and leadership is not passed on
+// while it works.
+func TestOtherUser(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can start a command as another user")
+	}
+	onBoth(t, func(t *testing.T, servers string) { otherUser(t, servers, `exec %[1]s`, 9) })
+}
+
+// TestOtherUserLeftBehind: the same of what the command leaves behind.
+func TestOtherUserLeftBehind(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can start a command as another user")
+	}
+	onBoth(t, func(t *testing.T, servers string) {
+		otherUser(t, servers, `%[1]s & until [ -s %[2]q ]; do sleep 0.01; done; exit 3`, 3)
+	})
+}
+
+// otherUser runs a command as root without the right to signal others' processes, as a user with sudo is. form is the
+// command, with a process of another user in it, and status what it is to end with.
+func otherUser(t *testing.T, servers, form string, status int) {
+	t.Helper()
+	j := newJournal(t)
+	if err := os.WriteFile(j.path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Chmod(j.path, 0o666), os.Chmod(filepath.Dir(j.path), 0o777), os.Chmod(filepath.Dir(filepath.Dir(j.path)), 0o777)); err != nil { //nolint:gosec // the other user writes there
+		t.Fatal(err)
+	}
+	stop := newJournal(t)
+	if err := os.Chmod(filepath.Dir(stop.path), 0o777); err != nil { //nolint:gosec // and looks there
+		t.Fatal(err)
+	}
+	work := fmt.Sprintf(`while [ ! -e %q ]; do echo A >>%q; sleep 0.01; done; exit 9`, stop.path, j.path)
+	script := fmt.Sprintf(form, "setpriv --reuid 65534 --clear-groups sh -c "+shellQuoted(work), j.path)
+	a := startCommand(t, exec.Command("setpriv", "--bounding-set", "-kill", os.Args[0], "run", "--election", electionOf(t), "--grace", "100ms", "--", //nolint:gosec // a test's
+		"sh", "-c", script), servers)
+	j.has(t, "A\n")
+	b := start(t, servers, append([]string{"run", "--election", electionOf(t), "--"}, j.beats("B")...)...)
+	b.says(&b.stderr, "waiting")
+	if form[0] == 'e' { // the other one has ended by itself
+		a.signal(syscall.SIGTERM)
+	}
+	a.says(&a.stderr, "leadership is not passed on before it has ended")
+	before := strings.Count(j.read(), "A\n")
+	// Longer than a keeper that does not answer is given.
+	until(t, "it to go on", func() bool { return strings.Count(j.read(), "A\n") > before+300 })
+	if strings.Contains(j.read(), "B\n") {
+		t.Error("B leads while A's command goes on")
+	}
+	if err := os.WriteFile(stop.path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := a.wait(); got != status {
+		t.Errorf("status %d, want the command's %d", got, status)
+	}
+	j.has(t, "B\n")
+	if who := overlap(j.read()); who != "" {
+		t.Errorf("%s went on while another led", who)
+	}
+}
