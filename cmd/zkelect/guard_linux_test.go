@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -11,21 +12,18 @@ import (
 	"testing"
 )
 
-// TestRunWaitsForTheCommand: the command's keeper stands still in a debugger, and so the command goes on when zkelect is
-// killed. The next one does not lead before it has ended.
+// TestRunWaitsForTheCommand: the command's keeper stands still in a debugger, and the guard of the session, which is on a
+// socket, may not end the command: so that goes on when zkelect is killed. The next one does not lead before it has ended.
+// (A guard that is merely stopped is continued by the kernel when zkelect dies, as what is left of an orphaned process
+// group is.)
 func TestRunWaitsForTheCommand(t *testing.T) {
 	onBoth(t, func(t *testing.T, servers string) {
 		j := newJournal(t)
-		a, _ := successors(t, servers, j)
-		var keeper int
-		for _, child := range children(t, a.cmd.Process.Pid) {
-			if len(children(t, child)) > 0 {
-				keeper = child
-			}
-		}
-		if keeper == 0 {
-			t.Fatal("the command has no keeper")
-		}
+		socket := filepath.Join(t.TempDir(), "guard")
+		g := start(t, "", "guard", "--listen", socket)
+		g.says(&g.stderr, "listening")
+		a, _ := successors(t, servers, j, "--guard", socket)
+		keeper := keeperOf(t, a)
 		release := trace(t, keeper)
 		a.signal(syscall.SIGKILL)
 		before := strings.Count(j.read(), "A\n")
@@ -38,9 +36,53 @@ func TestRunWaitsForTheCommand(t *testing.T) {
 	})
 }
 
+// TestRunEndsTheCommand: where the command's keeper stands still, the guard of the session ends the command.
+func TestRunEndsTheCommand(t *testing.T) {
+	needsGroups(t)
+	onBoth(t, func(t *testing.T, servers string) {
+		j := newJournal(t)
+		a, _ := successors(t, servers, j)
+		keeper := keeperOf(t, a)
+		command := children(t, keeper)[0]
+		release := trace(t, keeper)
+		a.signal(syscall.SIGKILL)
+		until(t, "the end of the command", func() bool {
+			stat := (journal{fmt.Sprintf("/proc/%d/stat", command)}).read()
+			return stat == "" || strings.Contains(stat, ") Z ")
+		})
+		release()
+		leadsSoon(t, j)
+	})
+}
+
+// needsGroups skips the test before Linux 6.9, which has signals for the group of a pidfd.
+func needsGroups(t *testing.T) {
+	t.Helper()
+	var major, minor int
+	if _, err := fmt.Sscanf((journal{"/proc/sys/kernel/osrelease"}).read(), "%d.%d", &major, &minor); err != nil {
+		t.Fatal(err)
+	}
+	if major < 6 || major == 6 && minor < 9 {
+		t.Skip("the kernel is too old")
+	}
+}
+
+// keeperOf is the process that holds the command.
+func keeperOf(t *testing.T, a *process) int {
+	t.Helper()
+	for _, child := range children(t, a.cmd.Process.Pid) {
+		if len(children(t, child)) > 0 {
+			return child
+		}
+	}
+	t.Fatal("the command has no keeper")
+	return 0
+}
+
 // TestRunKilledWithTheKeeper: zkelect and its command's keeper are killed by their numbers, at the same time. What the command
 // has started is ended all the same, before the next one leads.
 func TestRunKilledWithTheKeeper(t *testing.T) {
+	needsGroups(t)
 	onBoth(t, func(t *testing.T, servers string) {
 		j := newJournal(t)
 		a, _ := successors(t, servers, j)
