@@ -128,8 +128,9 @@ type actor struct {
 	failing   bool // the last OnWin has returned an error
 	wins      int
 	stepDowns int
-	leads     int   // calls of Run's function under way
-	lostTo    int64 // Leader.Zxid that OnLose was last told
+	leads     int             // calls of Run's function under way
+	lostTo    int64           // Leader.Zxid that OnLose was last told
+	led       map[string]bool // ballots that OnWin was called for
 }
 
 // leading is told by the candidate's Metrics.
@@ -197,6 +198,10 @@ func (a *actor) onWin(ctx context.Context, term Term) error {
 	twice := a.won != nil
 	a.won, a.winCtx = &term, ctx
 	a.wins++
+	if a.led == nil {
+		a.led = make(map[string]bool)
+	}
+	a.led[term.Ballot] = true
 	a.mu.Unlock()
 	if twice {
 		a.w.violated("alternation", "%s won twice without a step-down", a.name)
@@ -241,7 +246,7 @@ func (a *actor) onStepDown(ctx context.Context, term Term, cause error) {
 }
 
 func knownCause(err error) bool {
-	for _, cause := range []error{ErrResigned, ErrClosed, ErrLeaseLapsed, ErrSessionLost, ErrBallotDeleted, ErrTakeoverFailed} {
+	for _, cause := range []error{ErrResigned, ErrClosed, ErrLeaseLapsed, ErrSessionLost, ErrBallotDeleted, ErrTakeoverFailed, ErrTransferred} {
 		if errors.Is(err, cause) {
 			return true
 		}
@@ -318,6 +323,49 @@ func (a *actor) resign(limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	return a.Resign(ctx)
+}
+
+// transfer asks for leadership to be passed to another one. One that reports success
+// has its target leading; one that reports that it is taken back has been.
+func (a *actor) transfer(ctx context.Context, to *actor) error {
+	path := to.VotePath()
+	if path == "" {
+		return ErrTransferTargetGone
+	}
+	err := a.Transfer(ctx, Ballot{Path: path})
+	to.mu.Lock()
+	led := to.led[path]
+	to.mu.Unlock()
+	switch {
+	case err == nil && !led:
+		a.w.violated("transfer", "%s was told that %s leads with %s, which it never has", a.name, to.name, path)
+	case err == nil:
+		a.w.meets("transfer")
+	case errors.Is(err, ErrTransferBlocked) && !strings.Contains(err.Error(), "may still happen") && !strings.Contains(err.Error(), "no server"):
+		a.w.meets("transfer blocked")
+		if s, _ := a.w.look(); s.request != 0 && s.request == a.p.session.ID() {
+			a.w.violated("transfer", "%s was told %q, and the request stands", a.name, err)
+		}
+	case errors.Is(err, ErrTransferTargetGone):
+		a.w.meets("transfer's target gone")
+	case errors.Is(err, ErrTransferUnderWay):
+		a.w.meets("another transfer under way")
+	default:
+		a.w.meets("transfer ended")
+	}
+	return err
+}
+
+// standWhile is StandWhile for a time, with a replica that lags now and then.
+func (a *actor) standWhile(ctx context.Context, every time.Duration, lags func() bool) error {
+	a.want(false)
+	return a.StandWhile(ctx, func(context.Context) error {
+		if lags() {
+			a.w.meets("not ready")
+			return errors.New("the replica lags")
+		}
+		return nil
+	}, every)
 }
 
 // run is Run with a function that goes on for linger after its context has

@@ -32,9 +32,11 @@ type ballotState struct {
 	line     line
 	recheck  recheck
 	ack      acknowledgement
-	losing   *losing // only while it waits
+	losing   *losing // only while it waits, or moves from there
 	demotion demotion
-	deleted  bool // its end was seen while it was being moved
+	rank     rank
+	handover *transferRequest // leadership is being passed on for it
+	deleted  bool             // its end was seen while it was being moved
 }
 
 // own returns the ballot that is known to exist; nil when there is none.

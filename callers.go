@@ -20,6 +20,7 @@ type callers struct {
 	resigners []chan error
 	proclaims []*proclaimCommand
 	runner    *runner
+	stander   stander
 }
 
 // Commands from the public methods. A reply channel has room for the one
@@ -71,7 +72,7 @@ type runner struct {
 
 // stand notes that somebody asks for this candidacy.
 func (c *candidacy) stand() {
-	c.want, c.absence.cause, c.absence.until = true, nil, time.Time{}
+	c.want, c.absence.cause, c.absence.until = true, c.stander.reason, time.Time{}
 	c.publish()
 }
 
@@ -89,6 +90,9 @@ func (c *candidacy) vote(m voteCommand) {
 	c.voters = append(c.voters, m.reply)
 	if c.stuck.Load() {
 		c.failStuckVoters()
+	}
+	if c.stander.aside() {
+		c.failVotersAside()
 	}
 }
 
@@ -209,8 +213,14 @@ func (c *candidacy) resign(m resignCommand) {
 	}
 	c.want, c.asked = false, false
 	c.absence.cause, c.absence.failures = m.cause, 0
+	c.stander.end(m.cause)
 	c.fail(m.cause)
 	c.resigners = append(c.resigners, m.reply)
+	c.giveUpBallot(m.cause)
+}
+
+// giveUpBallot withdraws the ballot that there is or may be, if it leads in order.
+func (c *candidacy) giveUpBallot(cause error) {
 	switch c.phase {
 	case idle:
 		if c.stray.possible {
@@ -218,12 +228,12 @@ func (c *candidacy) resign(m resignCommand) {
 		}
 	case casting, moving:
 		c.ballot.withdraw = true // whatever is cast, also if somebody votes meanwhile
-		c.interrupt(m.cause)
+		c.interrupt(cause)
 	case waiting, claiming:
 		c.ballot.withdraw = true
 	case winning, acking, leading:
 		c.ballot.withdraw = true
-		c.leave(m.cause)
+		c.leave(cause)
 	case leaving:
 		if c.ballot != nil {
 			c.ballot.withdraw = true

@@ -28,6 +28,9 @@ type candidacy struct {
 	ballot *ballotState // from casting until it is gone, or lost
 	term   *termState   // from winning until its last callback has returned
 
+	priority  priority
+	transfers transfers
+
 	seen    seenSession
 	helper  helper
 	absence absence
@@ -80,6 +83,9 @@ func (c *candidacy) run() {
 		var own, predecessor, ack <-chan zk.Event
 		if b := c.ballot; b != nil {
 			own, predecessor, ack = b.watch, b.line.watch, b.ack.watch
+		}
+		if c.phase == moving {
+			predecessor = nil // it may not be ours any more: the place is looked up anew
 		}
 		var lapsed <-chan struct{}
 		if c.phase.leads() {
@@ -175,6 +181,18 @@ func (c *candidacy) handle(message any) {
 		c.withdrawDone(m.err)
 	case leaderSeen:
 		c.leaderSeen(m)
+	case requestSeen:
+		c.requestSeen(m)
+	case requestDone:
+		c.requestDone(m)
+	case priorityCommand:
+		c.setPriority(m)
+	case standCommand:
+		c.startStanding(m)
+	case unstandCommand:
+		c.endStanding(m)
+	case readinessCommand:
+		c.readiness(m)
 	default:
 		panic(fmt.Sprintf("election: a candidate cannot take a %T", message))
 	}
@@ -187,6 +205,7 @@ func (c *candidacy) advance() {
 	for {
 		c.takeSteps()
 		c.settleProclaims()
+		c.settlePriority()
 		c.publish()
 		if !c.session.keepLease(c.Candidate, c.needsLease()) {
 			return
@@ -226,7 +245,11 @@ func (c *candidacy) situation(view sessionView) situation {
 		s.lacks, s.flaps, s.movePaused = b.demotion.lacks(c.now, c.session.Timeout()), b.demotion.flaps, c.now.Before(b.demotion.notBefore)
 		s.ackMissing, s.proclaim = b.ack.missing, s.proclaim || b.catchUp
 		s.check = b.recheck.all || !c.now.Before(b.recheck.at)
+		s.sayReady, s.makeWay, s.pass, s.removeRequest = c.transferDuties()
+		s.makeWay = s.makeWay || b.rank.givesWay && !c.transfers.underWay() || c.priority.relabel
+		s.handover = b.handover != nil
 	}
+	s.aside = c.stander.aside()
 	if view.inc != nil {
 		if l := view.inc.lease.Load(); l != nil {
 			s.lease = l.Remaining() >= c.session.rule().MinToClaim()
@@ -262,6 +285,12 @@ func (c *candidacy) take(next step, view sessionView) {
 		c.setPhase(claiming)
 	case stepMove:
 		c.beginMove()
+	case stepSayReady:
+		c.beginRequest(transferReady)
+	case stepPass:
+		c.beginRequest(transferPassing)
+	case stepRemoveRequest:
+		c.beginRequest("")
 	case stepClaim:
 		c.claim(view.inc.lease.Load())
 	case stepAcknowledge:
@@ -294,12 +323,14 @@ func (c *candidacy) take(next step, view sessionView) {
 // work that ends with OnStepDown is covered, too.
 func (c *candidacy) needsLease() bool {
 	switch c.phase {
-	case claiming, moving, winning, acking, leading:
+	case claiming, winning, acking, leading:
 		return true
+	case moving:
+		return c.ballot.losing == nil // from the front: who waited has no use for one
 	case leaving, withdrawing:
 		return c.ballot != nil && c.term != nil
 	case waiting:
-		return c.hotStandby && c.ballot.line.known && c.ballot.line.place.ahead == 1
+		return c.hotStandby && c.ballot.line.known && c.ballot.line.place.ahead == 1 || c.isTarget()
 	default:
 		return false
 	}
@@ -326,6 +357,7 @@ func (c *candidacy) noticeSession(view sessionView) {
 	if c.ballot != nil {
 		c.ballot.demotion.countLack(c.now, c.phase == claiming && view.inc != nil && view.connected)
 	}
+	c.priority.countLease(c.now, view, c.needsLease(), c.session.Timeout())
 	if view.reconnects != c.seen.reconnects {
 		c.seen.reconnects = view.reconnects
 		c.helper.notBefore = time.Time{}
@@ -379,10 +411,12 @@ func (c *candidacy) backOffAfter(what string, err error) (say bool) {
 
 // finish answers everybody who is left.
 func (c *candidacy) finish() {
+	c.transfers.end()
 	c.leader.Store(nil)
 	c.live.Store(nil)
 	c.publish()
 	c.fail(ErrClosed)
+	replyAll(&c.priority.waiters, ErrClosed)
 	c.answerProclaims(ErrClosed)
 	replyAll(&c.resigners, c.closeErr)
 	c.session.keepLease(c.Candidate, false)

@@ -62,6 +62,15 @@ type CandidateOptions struct {
 	// before the ballot is withdrawn regardless, so that a candidate that hangs
 	// does not keep others from leading. The default is the session timeout.
 	StepDownTimeout time.Duration
+	// Priority is who should be next, of those who wait: from -9 to 9, higher is
+	// preferred. A candidate goes to the end of the line for a better one behind
+	// it, once it has seen that one for a while; a leader is never unseated, which
+	// is what Transfer is for. Best effort, and no part of who leads: the order of
+	// the line is all that counts. Who went to the end of the line for want of a
+	// lease, and who comes back after a takeover that failed, has the lowest until it has
+	// held a lease for a session timeout, or SetPriority is called. Members of the
+	// gem and of earlier versions have none, and take no part in it.
+	Priority int
 	// Metrics is told of this candidate's leadership. The default is the Session's.
 	Metrics *Metrics
 	// Logger gets the candidate's transitions. The default is the Session's.
@@ -147,6 +156,9 @@ func NewCandidate(s *Session, name string, opts *CandidateOptions) (*Candidate, 
 	if c.follow != FollowNextNode && c.follow != FollowLeader {
 		return nil, errorf("unknown Follow %d", c.follow)
 	}
+	if err := checkPriority(opts.Priority); err != nil {
+		return nil, err
+	}
 	if err := c.checkRequest(opts.Data); err != nil {
 		return nil, err
 	}
@@ -154,6 +166,7 @@ func NewCandidate(s *Session, name string, opts *CandidateOptions) (*Candidate, 
 		return nil, err
 	}
 	loop := newCandidacy(c, cloneData(opts.Data))
+	loop.priority.wanted = opts.Priority
 	loop.publish()
 	go loop.run()
 	return c, nil
@@ -421,7 +434,7 @@ func (c *Candidate) wait(ctx context.Context, reply <-chan error) error {
 
 // explain wraps an error for the caller; our own say enough by themselves.
 func (c *Candidate) explain(err error, operation string) error {
-	for _, own := range []error{ErrResigned, ErrTakeoverFailed, ErrNotLeader, ErrCallbackRunning} {
+	for _, own := range []error{errAside, ErrResigned, ErrTakeoverFailed, ErrNotLeader, ErrCallbackRunning} {
 		if errors.Is(err, own) {
 			return err
 		}

@@ -20,7 +20,7 @@ func (c *candidacy) beginCast() {
 	}
 	c.ballot = &ballotState{data: c.data}
 	c.setPhase(casting)
-	c.begin(castOrder{stray: c.stray, data: c.data})
+	c.begin(castOrder{stray: c.stray, data: c.data, priority: c.priority.now()})
 }
 
 func (c *candidacy) castDone(r castResult) {
@@ -32,7 +32,9 @@ func (c *candidacy) castDone(r castResult) {
 		b.node, b.watch = r.ballot, r.watch
 		b.line = line{known: r.place.ahead == 0, place: r.place}
 		c.last.over()
-		c.absence.cause = nil
+		if !c.stander.aside() {
+			c.absence.cause = nil
+		}
 		c.live.Store(b.node)
 		c.logger.Info("election: voted", "ballot", b.node.name, "in_front", r.place.ahead)
 	}
@@ -59,6 +61,7 @@ func (c *candidacy) standInLine() {
 		c.setPhase(claiming)
 	} else {
 		c.setPhase(waiting)
+		c.lineSeen(c.ballot.line.place)
 	}
 }
 
@@ -70,9 +73,10 @@ func (c *candidacy) refused(err error) {
 	c.logger.Error("election: cannot vote", "error", err)
 	c.failed(err)
 	c.absence.cause = err
-	if len(c.voters) > 0 || len(c.campaigns) > 0 || c.runner != nil {
+	if len(c.voters) > 0 || len(c.campaigns) > 0 || c.runner != nil || c.stander.handle != nil {
 		c.want, c.asked = false, false
 		defer c.fail(err)
+		c.stander.end(err)
 	}
 	c.absence.until = c.now.Add(c.session.recheckInterval())
 	switch {
@@ -87,7 +91,8 @@ func (c *candidacy) refused(err error) {
 type castOrder struct {
 	// stray is the tag to cast with, and what earlier tries with it may have left.
 	stray
-	data []byte
+	data     []byte
+	priority int
 }
 
 func (o castOrder) run(ctx context.Context, e errands) any { return e.cast(ctx, o) }
@@ -107,7 +112,7 @@ type castResult struct {
 // cast creates a ballot. It tries until there is exactly one, under the
 // present session, or until ctx ends.
 func (e errands) cast(ctx context.Context, o castOrder) (r castResult) {
-	tag, data := o.tag, o.data
+	tag := o.tag
 	created := o.name // that the answer to the last creation told, or ""
 	r.uncertain = o.possible
 	for wait := newBackoff(e.session.Timeout()); ; wait.pause(ctx) {
@@ -126,7 +131,7 @@ func (e errands) cast(ctx context.Context, o castOrder) (r castResult) {
 			r.uncertain = name != ""
 		}
 		if name == "" {
-			name, err = e.create(ctx, tag, data)
+			name, err = e.create(ctx, o)
 			created = name
 			if err != nil && ctx.Err() != nil {
 				r.err, r.uncertain = contextError(ctx), true
@@ -175,8 +180,8 @@ func (e errands) takeBack(ctx context.Context, r *castResult, name string) {
 }
 
 // create creates the ballot, and the nodes above it if they are missing.
-func (e errands) create(ctx context.Context, tag string, data []byte) (name string, err error) {
-	stem := ballotStem(e.path, tag)
+func (e errands) create(ctx context.Context, o castOrder) (name string, err error) {
+	stem := ballotStem(e.path, o.tag, o.priority)
 	for tries := 0; ; tries++ {
 		if len(e.acl) > 0 {
 			if err := e.checkOpen(ctx); err != nil && !errors.Is(err, zk.ErrNoNode) {
@@ -185,7 +190,7 @@ func (e errands) create(ctx context.Context, tag string, data []byte) (name stri
 		}
 		var path string
 		err = e.session.do(ctx, func(conn *zk.Conn) (err error) {
-			path, err = conn.Create(stem, data, zk.FlagEphemeral|zk.FlagSequence, e.nodeACL())
+			path, err = conn.Create(stem, o.data, zk.FlagEphemeral|zk.FlagSequence, e.nodeACL())
 			return err
 		})
 		// Parents may go as fast as they are made, so not forever.
@@ -332,6 +337,7 @@ func (e errands) confirm(ctx context.Context, inc *incarnation, tag, name string
 	}
 	b.sequence = parsed.sequence
 	place, ok := standingOf(ballots, name)
+	place.transfer = slices.Contains(children, transferName)
 	if !ok {
 		return nil, nil, standing{}, errUncertain
 	}

@@ -7,6 +7,7 @@ type situation struct {
 	// What callers want, and whether it stands for that now.
 	want, closing bool
 	votePaused    bool // a vote was refused, or a takeover failed, a moment ago
+	aside         bool // it is not ready to lead, and stands aside
 
 	// What can be asked.
 	ready      bool // the Session has a session, connected
@@ -27,6 +28,13 @@ type situation struct {
 	movePaused bool // a move was not possible a moment ago
 	ackMissing bool // the acknowledgement has to be written again
 	proclaim   bool // there are new data
+
+	// What a request for a transfer asks of it.
+	makeWay       bool // it waits, and is to go to the end of the line: also for its priority
+	sayReady      bool // it is the target and next, and has not said that it is ready
+	pass          bool // it leads, and is to pass leadership on
+	handover      bool // it has stepped down for that
+	removeRequest bool // a request that nothing comes of is to be removed
 
 	// The term that has ended.
 	draining     bool // its callbacks, or Run's function, go on
@@ -55,6 +63,9 @@ const (
 	stepAcknowledge
 	stepProclaim
 	stepRecheck
+	stepSayReady      // to have leadership passed to it
+	stepPass          // say that leadership is being passed on, and then leave
+	stepRemoveRequest // a request for a transfer that nothing comes of
 	stepAskCause
 	stepWithdraw // go on to withdrawing
 	stepDelete   // begin the errand of withdrawing
@@ -91,7 +102,7 @@ func decideIdle(s situation) step {
 	case s.busy || s.draining && !s.overdue:
 	case s.closing:
 		return stepEnd
-	case s.votePaused:
+	case s.votePaused, s.aside:
 	case s.want && (s.authFailed || s.hopeless):
 		return stepRefused
 	case s.want && s.mayAsk() && !s.draining:
@@ -109,6 +120,10 @@ func decideWaiting(s situation) step {
 	case !s.mayAsk():
 	case !s.placed:
 		return stepFindPlace
+	case s.sayReady && s.lease:
+		return stepSayReady
+	case s.makeWay:
+		return stepMove
 	case s.check:
 		return stepRecheck
 	}
@@ -142,6 +157,10 @@ func decideLeading(s situation) step {
 		return stepAcknowledge
 	case s.proclaim:
 		return stepProclaim
+	case s.pass:
+		return stepPass
+	case s.removeRequest:
+		return stepRemoveRequest
 	case s.check:
 		return stepRecheck
 	}
@@ -161,6 +180,11 @@ func decideLeaving(s situation) step {
 		return stepWithdraw
 	case !s.ballot:
 		return stepIdle
+	case s.handover:
+		if s.mayAsk() {
+			return stepMove
+		}
+		return rest
 	}
 	return stepContend
 }

@@ -369,10 +369,10 @@ func (c *Candidate) checkRequest(data []byte) error {
 		return fmt.Errorf("%w: %d bytes, and at most %d may be", ErrDataTooLarge, len(data), MaxDataSize)
 	}
 	const (
-		fixed     = 256                                       // headers, flags, versions and lengths
-		ballot    = len("/ballot--") + 32 + len("2147483647") // below the election's node
-		perEntry  = 4 + 4 + 4                                 // permissions and two lengths
-		pathsEach = 4                                         // check, delete, create, setData
+		fixed     = 256                                         // headers, flags, versions and lengths
+		ballot    = len("/ballot--j-") + 32 + len("2147483647") // below the election's node
+		perEntry  = 4 + 4 + 4                                   // permissions and two lengths
+		pathsEach = 4                                           // check, delete, create, setData
 	)
 	size := fixed + pathsEach*(len(c.path)+ballot) + len(data)
 	for _, entry := range c.errands.nodeACL() {

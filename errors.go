@@ -33,6 +33,10 @@ var (
 	// has ended, or the leader's ballot has gone and its connection with it.
 	ErrSessionLost = errors.New("election: session lost")
 
+	// ErrTransferred is the cause of a step-down that a Transfer began: leadership
+	// goes to the candidate that was chosen, and this one to the end of the line.
+	ErrTransferred = errors.New("election: leadership is passed on")
+
 	// ErrBallotDeleted is the cause of a step-down when somebody else deleted
 	// the leader's ballot. The candidate votes again by itself.
 	ErrBallotDeleted = errors.New("election: ballot deleted")
@@ -68,6 +72,22 @@ var (
 
 	// ErrNotLeader is returned by Proclaim on a candidate that does not lead.
 	ErrNotLeader = errors.New("election: not the leader")
+
+	// ErrTransferUnderWay is returned by Transfer while another one is asked for. The
+	// error says to whom, and by which session.
+	ErrTransferUnderWay = errors.New("election: another transfer is under way")
+
+	// ErrTransferBlocked is returned by Transfer when it has come to nothing in time.
+	// The error says how far it came, and names the lowest ballot that has not
+	// moved, with its session and data. It was taken back, and will not happen,
+	// unless the error says otherwise. It is also returned for a target that cannot take part: a member of the
+	// gem or of an earlier version.
+	ErrTransferBlocked = errors.New("election: the transfer is blocked")
+
+	// ErrTransferTargetGone is returned by Transfer when the ballot that it was to
+	// go to does not stand any more: that candidate has withdrawn, or its session has
+	// ended. Another ballot of the same candidate is another one.
+	ErrTransferTargetGone = errors.New("election: the target of the transfer does not stand any more")
 
 	// ErrInvalidName is returned for an election name that ZooKeeper could
 	// not hold as one path component.

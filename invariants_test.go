@@ -186,6 +186,7 @@ func (w *trial) start() {
 type seen struct {
 	ballots []seenBallot // the lowest first
 	ack     int64        // the session that owns leader_ack; 0 for none
+	request int64        // the session that has asked for a transfer; 0 for none
 }
 
 type seenBallot struct {
@@ -204,6 +205,8 @@ func (w *trial) look() (s seen, sessions []testutil.SessionInfo) {
 			case !ok:
 			case name == "leader_ack":
 				s.ack = info.ID
+			case name == transferName:
+				s.request = info.ID
 			case strings.HasPrefix(name, "ballot"):
 				number, err := strconv.ParseInt(name[len(name)-10:], 10, 64)
 				if err != nil {

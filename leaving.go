@@ -36,9 +36,10 @@ func (c *candidacy) quit(cause error) {
 }
 
 // isVoluntary reports whether a leader has given up its leadership because this
-// program wanted it to. What an OnWin that failed has returned does not count.
+// program, or whoever asked for a transfer, wanted it to. What an OnWin that failed has returned does not count.
 func isVoluntary(cause error) bool {
-	return !errors.Is(cause, ErrTakeoverFailed) && (errors.Is(cause, ErrResigned) || errors.Is(cause, ErrClosed))
+	return !errors.Is(cause, ErrTakeoverFailed) &&
+		(errors.Is(cause, ErrResigned) || errors.Is(cause, ErrClosed) || errors.Is(cause, ErrTransferred))
 }
 
 // beginAskCause finds out why the leader's ballot is gone. When a session

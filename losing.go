@@ -22,6 +22,19 @@ func (c *candidacy) startLosing() {
 	c.session.subscribe(c.LeaderAckPath(), sub)
 }
 
+// goOnLosing begins it, or goes on after a move that has led nowhere else: what
+// OnLose was told is true still, unless there is another predecessor to follow.
+func (c *candidacy) goOnLosing() {
+	if l := c.ballot.losing; l != nil {
+		now := c.ballot.line.place.predecessor // "" while it is looked up
+		if c.follow == FollowLeader || now == "" || now == l.to {
+			return
+		}
+		c.stopLosing()
+	}
+	c.startLosing()
+}
+
 func (c *candidacy) stopLosing() {
 	c.ballot.losing.unsubscribe()
 	c.ballot.losing.endLoss()
@@ -50,7 +63,7 @@ type leaderSeen struct {
 }
 
 func (c *candidacy) leaderSeen(m leaderSeen) {
-	if c.phase != waiting || m.sub != c.ballot.losing.sub {
+	if c.ballot == nil || c.ballot.losing == nil || m.sub != c.ballot.losing.sub {
 		return
 	}
 	l := c.ballot.losing

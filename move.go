@@ -10,8 +10,21 @@ import (
 	"github.com/go-zookeeper/zk"
 )
 
-// Moving: a candidate that is the first in line and gets no lease, or cannot keep
-// one, goes to the end of the line, so that it does not keep others from leading.
+// Moving: a ballot goes, and another one comes at the end of the line, in one
+// transaction. A candidate that is the first in line and gets no lease, or cannot keep
+// one, moves so that it does not keep others from leading; one that waits makes way for
+// the target of a transfer or for a better one, or has another priority; a leader
+// passes leadership on.
+
+// moveReason is why a ballot moves.
+type moveReason int
+
+const (
+	forWantOfLease moveReason = iota
+	forTransfer               // it stands between the leader and the target
+	forPriority               // a better one stands behind it, or its own has changed
+	forHandover               // the leader's, to the target
+)
 
 const (
 	lackTimeouts  = 2  // a first candidate without a lease makes way after so many session timeouts
@@ -65,7 +78,20 @@ func (d *demotion) lacks(now time.Time, timeout time.Duration) bool {
 }
 
 func (c *candidacy) beginMove() {
-	o := moveOrder{withdrawal: c.withdrawal(), data: c.data}
+	o := moveOrder{withdrawal: c.withdrawal(), data: c.data, front: c.ballot.line.place.front}
+	switch c.phase {
+	case waiting:
+		o.reason = forPriority
+		if _, makeWay, _, _ := c.transferDuties(); makeWay {
+			o.reason, o.request = forTransfer, c.transfers.seen
+		}
+	case leaving:
+		o.reason, o.request = forHandover, c.ballot.handover
+		c.endTerm()
+	default:
+		c.priority.demoted = true
+	}
+	o.priority = c.priority.now()
 	// Whatever becomes of the request, a withdrawal takes back both ballots.
 	c.stray = stray{tag: newTag(), possible: true}
 	o.stray = c.stray
@@ -78,7 +104,7 @@ func (c *candidacy) moveDone(r moveResult) {
 	c.errandDone()
 	from := c.own()
 	sessionLost := c.session.currentView().inc != from.inc
-	known := !r.sent || r.ballot != nil || r.gone
+	known := !r.sent || r.ballot != nil || r.gone || r.refused
 	switch {
 	case sessionLost:
 		c.stray.possible = r.sent
@@ -107,8 +133,10 @@ func (c *candidacy) moveDone(r moveResult) {
 		c.ballotLost(ErrBallotDeleted)
 	case moved:
 		c.standInLine()
-	default:
+	case r.reason == forWantOfLease:
 		c.notMoved(r)
+	default:
+		c.notMadeWay(r)
 	}
 }
 
@@ -119,15 +147,25 @@ func (c *candidacy) movedTo(r moveResult) {
 	c.ballot = &ballotState{
 		node: r.ballot, watch: r.watch, data: c.data,
 		line:     line{known: r.place.ahead == 0, place: r.place},
-		withdraw: c.ballot.withdraw, recheck: c.ballot.recheck,
+		withdraw: c.ballot.withdraw, recheck: c.ballot.recheck, losing: c.ballot.losing,
+		rank: rank{notBefore: c.now.Add(jitter(c.session.Timeout()))},
 	}
 	c.live.Store(r.ballot)
-	c.logger.Warn("election: moved to the end of the line for want of a lease",
-		"from", from.name, "ballot", r.ballot.name, "in_front", r.place.ahead)
-	c.metrics.MovedToEnd(c.name)
+	attrs := []any{"from", from.name, "ballot", r.ballot.name, "in_front", r.place.ahead}
+	switch r.reason {
+	case forWantOfLease:
+		c.logger.Warn("election: moved to the end of the line for want of a lease", attrs...)
+		c.metrics.MovedToEnd(c.name)
+	case forTransfer:
+		c.logger.Info("election: moved to the end of the line, out of the way of a transfer", attrs...)
+	case forPriority:
+		c.logger.Info("election: moved to the end of the line for its priority", attrs...)
+	case forHandover:
+		c.logger.Info("election: passed leadership on", attrs...)
+	}
 }
 
-// notMoved: the ballot stands where it stood.
+// notMoved: the ballot stands where it stood, and is the first in line.
 func (c *candidacy) notMoved(r moveResult) {
 	c.setPhase(claiming)
 	switch {
@@ -145,19 +183,44 @@ func (c *candidacy) notMoved(r moveResult) {
 	}
 }
 
+// notMadeWay: the ballot stands where it stood. What was noted meanwhile of the one in
+// front may be true, so the place is looked up anew; and so is what the move was for.
+func (c *candidacy) notMadeWay(r moveResult) {
+	c.transfers.lookAgain()
+	if c.backOffAfter("move", r.err) {
+		c.logger.Warn("election: cannot move to the end of the line", "ballot", c.own().name, "error", r.err)
+	}
+	if r.reason == forHandover {
+		c.logger.Warn("election: leadership could not be passed on", "ballot", c.own().name, "to", c.ballot.handover.target, "error", r.err)
+		c.ballot.handover = nil
+		c.ballot.recheck.all, c.ballot.verify = true, true
+		c.setPhase(claiming)
+		return
+	}
+	c.ballot.line.lookAgain()
+	c.ballot.rank.givesWay = false
+	c.setPhase(waiting)
+}
+
 // moveOrder asks for a move: stray is the tag of the new ballot.
 type moveOrder struct {
 	withdrawal
-	data []byte // for the new ballot
+	data     []byte // for the new ballot
+	priority int    // that it shows
+	reason   moveReason
+	front    string           // of one that waits: who leads
+	request  *transferRequest // that a move for a transfer, or a handover, is for
 }
 
-func (o moveOrder) run(ctx context.Context, e errands) any { return e.move(ctx, o.withdrawal, o.data) }
+func (o moveOrder) run(ctx context.Context, e errands) any { return e.move(ctx, o) }
 
 // moveResult is what a move came to.
 type moveResult struct {
-	alone bool // nobody stands behind: there is nothing to make way for
-	sent  bool // the request has been sent
-	gone  bool // the ballot is not there, and neither is a new one
+	reason  moveReason
+	alone   bool // nobody stands behind: there is nothing to make way for
+	sent    bool // the request has been sent
+	refused bool // it was answered, and nothing was done: what it was for is true no more
+	gone    bool // the ballot is not there, and neither is a new one
 	// ballot is the one that stands now, the former or a new one. With sent, nil means
 	// that this is not known, or that there is none.
 	ballot *ballot
@@ -166,39 +229,35 @@ type moveResult struct {
 	err    error
 }
 
-// move goes to the end of the line, if somebody else is in it: the ballot, and
-// what it has acknowledged, go and another ballot comes in one transaction, so at
-// no moment is there none or are there two. It ends when it is known what stands,
-// or with ctx or the session.
-func (e errands) move(ctx context.Context, w withdrawal, data []byte) (r moveResult) {
+// move goes to the end of the line: the ballot, and what it has acknowledged, go and
+// another ballot comes in one transaction, so at no moment is there none or are
+// there two. For want of a lease it does so only if somebody else is in the line. It
+// ends when it is known what stands, or with ctx or the session.
+func (e errands) move(ctx context.Context, o moveOrder) (r moveResult) {
+	r.reason = o.reason
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(w.ballot.inc.ctx, func() { cancel(ErrSessionLost) })()
+	defer context.AfterFunc(o.ballot.inc.ctx, func() { cancel(ErrSessionLost) })()
 
-	var behind []child
-	r.err = e.session.do(ctx, func(conn *zk.Conn) error {
-		children, _, err := conn.Children(e.path)
-		if err != nil && !errors.Is(err, zk.ErrNoNode) {
-			return err
+	wakeGem := false
+	if o.reason == forWantOfLease {
+		var behind []child
+		if behind, r.gone, r.err = e.behind(ctx, o.ballot); r.err != nil || r.gone {
+			return r
 		}
-		ballots := ballotsOf(children)
-		i := slices.IndexFunc(ballots, func(b child) bool { return b.name == w.ballot.name })
-		if r.gone = i < 0; !r.gone {
-			behind = ballots[i+1:]
+		if r.alone = len(behind) == 0; r.alone {
+			return r
 		}
-		return nil
-	})
-	if r.alone = r.err == nil && !r.gone && len(behind) == 0; r.err != nil || r.gone || r.alone {
+		wakeGem = isGemStyle(behind[0].name)
+	}
+	if o.withdrawal, r.err = e.confirmAck(ctx, o.withdrawal); r.err != nil {
 		return r
 	}
-	if w, r.err = e.confirmAck(ctx, w); r.err != nil {
-		return r
-	}
-	name := e.sendMove(ctx, w, data, isGemStyle(behind[0].name), &r)
-	for wait := newBackoff(e.session.Timeout()); !r.gone; wait.pause(ctx) {
+	name := e.sendMove(ctx, o, wakeGem, &r)
+	for wait := newBackoff(e.session.Timeout()); !r.gone && !r.refused; wait.pause(ctx) {
 		if name == "" {
 			var err error
-			if name, err = e.whichStands(ctx, w); err != nil {
+			if name, err = e.whichStands(ctx, o.withdrawal); err != nil {
 				r.err = err
 				return r
 			}
@@ -207,7 +266,7 @@ func (e errands) move(ctx context.Context, w withdrawal, data []byte) (r moveRes
 			}
 		}
 		var err error
-		if r.ballot, r.watch, r.place, err = e.confirm(ctx, w.ballot.inc, w.tag, name); err == nil {
+		if r.ballot, r.watch, r.place, err = e.confirm(ctx, o.ballot.inc, o.tag, name); err == nil {
 			return r
 		}
 		name = "" // and then look what there is
@@ -219,14 +278,58 @@ func (e errands) move(ctx context.Context, w withdrawal, data []byte) (r moveRes
 	return r
 }
 
+// behind lists the ballots behind ours.
+func (e errands) behind(ctx context.Context, b *ballot) (behind []child, gone bool, err error) {
+	err = e.session.do(ctx, func(conn *zk.Conn) error {
+		children, _, err := conn.Children(e.path)
+		if err != nil && !errors.Is(err, zk.ErrNoNode) {
+			return err
+		}
+		ballots := ballotsOf(children)
+		i := slices.IndexFunc(ballots, func(o child) bool { return o.name == b.name })
+		if gone = i < 0; !gone {
+			behind = ballots[i+1:]
+		}
+		return nil
+	})
+	return behind, gone, err
+}
+
+// conditions are what has to be true still when a move is made.
+func (o moveOrder) conditions(e errands) []any {
+	exists := func(path string) *zk.CheckVersionRequest {
+		return &zk.CheckVersionRequest{Path: path, Version: -1}
+	}
+	switch o.reason {
+	case forTransfer, forPriority:
+		// Who has become the first meanwhile stays. And while nobody has acknowledged
+		// a member of the gem waits for that, and watches nobody: the line in front of
+		// it must not change.
+		conditions := []any{exists(e.path + "/" + o.front), exists(e.ackPath())}
+		if o.reason == forTransfer {
+			conditions = append(conditions, e.checkRequested(o.request), exists(e.path+"/"+o.request.target))
+		}
+		return conditions
+	case forHandover:
+		// Check and outcome in one: what was taken back is not done, and what is done
+		// is not reported as failed.
+		return append(e.changeRequest(o.request, transferDone), exists(e.path+"/"+o.request.target))
+	case forWantOfLease:
+	}
+	return nil
+}
+
 // sendMove sends the transaction. It returns the name of the ballot that stands
 // now, or "" when the answer does not tell.
-func (e errands) sendMove(ctx context.Context, w withdrawal, data []byte, wakeGem bool, r *moveResult) string {
+func (e errands) sendMove(ctx context.Context, o moveOrder, wakeGem bool, r *moveResult) string {
 	ack := e.ackPath()
+	conditions := o.conditions(e)
+	withAck := o.ack.possible
 	for {
-		var ops []any
+		ops := slices.Clip(conditions)
+		ackAt := len(ops)
 		switch {
-		case w.ack.possible:
+		case withAck:
 			// Beside a successor it would be taken for that one's.
 			ops = append(ops, &zk.DeleteRequest{Path: ack, Version: -1})
 		case wakeGem:
@@ -235,28 +338,44 @@ func (e errands) sendMove(ctx context.Context, w withdrawal, data []byte, wakeGe
 				&zk.DeleteRequest{Path: ack, Version: -1})
 		}
 		own := len(ops)
-		ops = append(ops, &zk.DeleteRequest{Path: w.ballot.path, Version: -1}, &zk.CreateRequest{
-			Path: ballotStem(e.path, w.tag), Data: data, Acl: e.nodeACL(), Flags: zk.FlagEphemeral | zk.FlagSequence,
+		ops = append(ops, &zk.DeleteRequest{Path: o.ballot.path, Version: -1}, &zk.CreateRequest{
+			Path: ballotStem(e.path, o.tag, o.priority), Data: o.data, Acl: e.nodeACL(), Flags: zk.FlagEphemeral | zk.FlagSequence,
 		})
 		r.sent = true
-		results, err := e.guarded(ctx, w.ballot, ops...)
+		results, err := e.guarded(ctx, o.ballot, ops...)
 		r.err = err
 		switch {
 		case err == nil:
 			return strings.TrimPrefix(results[own+1].String, e.path+"/")
-		case w.ack.possible && failedAt(results, 0, zk.ErrNoNode):
-			w.ack.possible = false // somebody has deleted it
-		case own > 0 && failedAt(results, 0, zk.ErrNodeExists):
+		case failedAmong(results, len(conditions)):
+			r.refused = true
+			return ""
+		case withAck && failedAt(results, ackAt, zk.ErrNoNode):
+			withAck = false // somebody has deleted it
+		case own > ackAt && failedAt(results, ackAt, zk.ErrNodeExists):
 			wakeGem = false // there is one to be seen
 		case failedAt(results, own, zk.ErrNoNode):
 			r.gone = true
 			return ""
 		case isPermanent(err):
-			return w.ballot.name
+			return o.ballot.name
 		default:
 			return ""
 		}
 	}
+}
+
+// failedAmong reports whether it was one of the multi's first n operations, its
+// conditions, that failed.
+func failedAmong(results []zk.MultiResponse, n int) bool {
+	for i := range n {
+		for _, err := range []error{zk.ErrNoNode, zk.ErrBadVersion, zk.ErrNoAuth} {
+			if failedAt(results, i, err) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // whichStands tells, after the answer to a move was lost, the name of the ballot

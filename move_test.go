@@ -39,7 +39,8 @@ func TestMoveBeginsAnotherLife(t *testing.T) {
 		assert.Equal(t, "p", c.ballot.losing.to)
 		c.stopLosing()
 		assert.True(t, c.ballot.recheck.all, "a reconnection during the move is forgotten")
-		c.ballot.recheck = recheck{}
+		assert.True(t, c.ballot.rank.notBefore.After(c.now), "it may move again at once")
+		c.ballot.recheck, c.ballot.rank = recheck{}, rank{}
 		assert.Equal(t, &ballotState{node: to, data: []byte("d"), line: line{place: standing{ahead: 2, predecessor: "p"}}}, c.ballot)
 	})
 }
@@ -126,9 +127,9 @@ func TestMoveOnZooKeeper(t *testing.T) {
 		_, _, ack, err := s.Conn().ExistsW(c.LeaderAckPath())
 		require.NoError(t, err)
 
-		r := c.errands.move(ctx, withdrawal{
+		r := c.errands.move(ctx, moveOrder{withdrawal: withdrawal{
 			ballot: cast.ballot, stray: stray{tag: newTag()}, ack: ackRecord{possible: acked, data: [][]byte{[]byte("first")}},
-		}, []byte("again"))
+		}, data: []byte("again")})
 		require.NoError(t, r.err)
 		assert.Equal(t, 1, r.place.ahead)
 		assert.Greater(t, r.ballot.token, cast.ballot.token)
@@ -148,11 +149,11 @@ func TestMoveOnZooKeeper(t *testing.T) {
 		assert.Equal(t, "again", string(ballots[1].Data))
 
 		// Once more, of a ballot that is gone by now.
-		r = c.errands.move(ctx, withdrawal{ballot: cast.ballot, stray: stray{tag: newTag()}}, nil)
+		r = c.errands.move(ctx, moveOrder{withdrawal: withdrawal{ballot: cast.ballot, stray: stray{tag: newTag()}}})
 		assert.True(t, r.gone)
 		assert.False(t, r.sent)
 		require.NoError(t, s.Conn().Delete(ballots[0].Path, -1))
-		r = c.errands.move(ctx, withdrawal{ballot: &ballot{path: ballots[1].Path, name: ballots[1].Path[len(c.path)+1:], inc: inc}, stray: stray{tag: newTag()}}, nil)
+		r = c.errands.move(ctx, moveOrder{withdrawal: withdrawal{ballot: &ballot{path: ballots[1].Path, name: ballots[1].Path[len(c.path)+1:], inc: inc}, stray: stray{tag: newTag()}}})
 		assert.True(t, r.alone)
 	}
 }

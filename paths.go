@@ -25,6 +25,7 @@ const MaxNameSize = 1_024
 const (
 	ballotPrefix   = "ballot"
 	leaderAckName  = "leader_ack"
+	transferName   = "transfer"
 	sequenceDigits = 10
 
 	// sequenceEnd is where ZooKeeper's 32-bit sequence counter stops: from
@@ -115,8 +116,8 @@ func newTag() string {
 }
 
 // ballotStem is what a ballot is created as; ZooKeeper appends the number.
-func ballotStem(electionPath, tag string) string {
-	return electionPath + "/" + ballotPrefix + "-" + tag + "-"
+func ballotStem(electionPath, tag string, priority int) string {
+	return electionPath + "/" + ballotPrefix + "-" + tag + "-" + priorityLetter(priority) + "-"
 }
 
 // child is a ballot as the list of children shows it.
@@ -184,6 +185,16 @@ func isGemStyle(name string) bool { return len(name) == len(ballotPrefix)+sequen
 type standing struct {
 	ahead       int    // how many ballots are in front of ours
 	predecessor string // the name of the next one in front; "" when there is none
+	front       string // the name of the first; "" when that is ours
+	givesWay    bool   // for one with a higher priority behind it
+	transfer    bool   // the list shows a request for a transfer
+}
+
+// placeIn is standingOf for a list of all children.
+func placeIn(children []string, name string) (place standing, ok bool) {
+	place, ok = standingOf(ballotsOf(children), name)
+	place.transfer = slices.Contains(children, transferName)
+	return place, ok
 }
 
 // standingOf finds our ballot's place; ok is false when it is not there.
@@ -192,8 +203,9 @@ func standingOf(ballots []child, name string) (place standing, ok bool) {
 		if b.name == name {
 			place.ahead = i
 			if i > 0 {
-				place.predecessor = ballots[i-1].name
+				place.predecessor, place.front = ballots[i-1].name, ballots[0].name
 			}
+			place.givesWay = givesWay(ballots, name)
 			return place, true
 		}
 	}

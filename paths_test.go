@@ -65,11 +65,12 @@ func TestOrderIsByNumber(t *testing.T) {
 	}
 	want := []string{"ballot-b-0000000002", "ballot-z-0000000003", "ballot0000000010", "ballot-a-0000000020"}
 	require.Equal(t, want, names)
-	predecessor := ""
+	predecessor, front := "", ""
 	for i, name := range want {
 		place, ok := standingOf(got, name)
 		assert.True(t, ok, name)
-		assert.Equal(t, standing{i, predecessor}, place, name)
+		assert.Equal(t, standing{ahead: i, predecessor: predecessor, front: front}, place, name)
+		front = want[0]
 		predecessor = name
 	}
 	_, ok := standingOf(got, "ballot0000000099")
@@ -113,7 +114,7 @@ func FuzzParseBallot(f *testing.F) {
 	f.Add("", int32(0))
 	f.Fuzz(func(t *testing.T, prefix string, sequence int32) {
 		tag := fmt.Sprintf("%032x", uint32(sequence))
-		name := strings.TrimPrefix(ballotStem("", tag), "/") + fmt.Sprintf("%010d", sequence)
+		name := strings.TrimPrefix(ballotStem("", tag, int(sequence)%(highestPriority+1)), "/") + fmt.Sprintf("%010d", sequence)
 		got, ok := parseBallot(name)
 		if !ok || got.sequence != int64(sequence) {
 			t.Fatalf("%q: %d, %v", name, got.sequence, ok)

@@ -17,8 +17,9 @@ import (
 //	   |   | others are in front                                    |          |
 //	   |   v                                                        |          |
 //	   | waiting <-------------+                                    |          |
-//	   |   |                   | moved, others are in front         |          |
-//	   |   | nobody is in      |                                    v          |
+//	   |   |  |  makes way     | moved, others are in front         |          |
+//	   |   |  +------------+   | or not moved, and waits as before  |          |
+//	   |   | nobody is in  v   |                                    v          |
 //	   |   | front any more  moving --- unknown what stands --> withdrawing ---+
 //	   v   v                 ^  |                                   ^    ballot is gone
 //	  claiming --------------+  |                                   |
@@ -34,6 +35,7 @@ import (
 //	   |                 v                                          |
 //	   +------------- leaving --------------------------------------+
 //	the ballot stands         resigned, takeover failed, callbacks hang
+//	(or passed on: moving)
 //
 // Besides: who resigns goes to withdrawing from wherever there is, or may be, a
 // ballot, by way of leaving if it leads; a vote that comes to nothing and a ballot
@@ -113,6 +115,7 @@ var edges = [...]map[phase]string{
 	},
 	waiting: {
 		claiming:    "nobody is in front any more",
+		moving:      "makes way for others, or has another priority",
 		withdrawing: "resigned, or no lease can be had",
 		idle:        "the ballot is lost",
 		ended:       "the time to close is over",
@@ -125,7 +128,7 @@ var edges = [...]map[phase]string{
 		ended:       "the time to close is over",
 	},
 	moving: {
-		waiting:     "moved, and others are in front",
+		waiting:     "moved, and others are in front; or not moved, and they still are",
 		claiming:    "not moved, or nobody is in front all the same",
 		withdrawing: "resigned, or nothing tells which ballot stands",
 		idle:        "the ballot is lost",
@@ -144,6 +147,7 @@ var edges = [...]map[phase]string{
 	},
 	leaving: {
 		claiming:    "the lease has lapsed, and the ballot stands",
+		moving:      "leadership is passed on",
 		withdrawing: "resigned, the takeover failed, or callbacks hang",
 		idle:        "the ballot is lost",
 		ended:       "the time to shut down is over",
@@ -180,7 +184,13 @@ func (c *candidacy) setPhase(to phase) {
 func (c *candidacy) exit(from, to phase) {
 	switch from {
 	case waiting:
-		c.stopLosing()
+		if to != moving {
+			c.stopLosing()
+		}
+	case moving:
+		if to != waiting && c.ballot.losing != nil {
+			c.stopLosing()
+		}
 	case claiming:
 		if to != moving {
 			c.ballot.demotion.endLack()
@@ -188,11 +198,12 @@ func (c *candidacy) exit(from, to phase) {
 	case winning:
 		c.hung.Store(false)
 		c.term.hangAt = time.Time{}
-	case idle, casting, moving, acking, leading, leaving, withdrawing, ended:
+	case idle, casting, acking, leading, leaving, withdrawing, ended:
 	}
 	if to == idle {
 		c.ballot, c.retreat = nil, retreat{}
 		c.live.Store(nil)
+		c.transfers.end()
 	}
 }
 
@@ -201,7 +212,7 @@ func (c *candidacy) enter(p phase) {
 	switch p {
 	case waiting:
 		c.ballot.recheck.at = c.now.Add(c.session.recheckInterval())
-		c.startLosing()
+		c.goOnLosing()
 	case claiming:
 		c.ballot.recheck.at = c.now.Add(c.session.recheckInterval())
 	case leading:

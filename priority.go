@@ -1,6 +1,13 @@
 package election
 
-import "strings"
+import (
+	"context"
+
+	"strings"
+	"time"
+
+	"github.com/zkelection/election/internal/lease"
+)
 
 // Priority: who should be next, of those who wait. It stands in a ballot's name as a
 // letter, so that every list shows it; the order stays that of the numbers. Who has a
@@ -64,4 +71,113 @@ func givesWay(ballots []child, name string) bool {
 		behind = behind || passed
 	}
 	return behind
+}
+
+// priority is what a candidate's loop knows of its own.
+type priority struct {
+	wanted  int  // by the option, or the last SetPriority
+	demoted bool // it went to the end for want of a lease, or its takeover failed
+	relabel bool // SetPriority was called, and the ballot shows another one
+
+	// The lease that it holds, and since when, as far as its turns have seen.
+	lease *lease.Lease
+	since time.Time
+
+	waiters []chan error // of SetPriority
+}
+
+// now is what the next ballot shows.
+func (p *priority) now() int {
+	if p.demoted {
+		return lowestPriority
+	}
+	return p.wanted
+}
+
+// countLease ends a demotion when a lease has been held for a session timeout.
+func (p *priority) countLease(now time.Time, view sessionView, needed bool, timeout time.Duration) {
+	var held *lease.Lease
+	if needed && view.inc != nil {
+		if l := view.inc.lease.Load(); l != nil && l.Valid() {
+			held = l
+		}
+	}
+	switch {
+	case held != p.lease:
+		p.lease, p.since = held, now
+	case held != nil && p.demoted && now.Sub(p.since) >= timeout:
+		p.demoted = false
+	}
+}
+
+// rank is what lists have shown of those behind a ballot that waits.
+type rank struct {
+	since     time.Time // a better one has stood behind it; zero if none has
+	notBefore time.Time // no move before
+	givesWay  bool      // in two looks, far enough apart
+}
+
+// seen takes what a list shows.
+func (r *rank) seen(gives bool, now time.Time, timeout time.Duration) {
+	switch {
+	case !gives:
+		r.since, r.givesWay = time.Time{}, false
+	case r.since.IsZero():
+		r.since = now
+	default:
+		r.givesWay = now.Sub(r.since) >= timeout/2 && !now.Before(r.notBefore)
+	}
+}
+
+// SetPriority changes CandidateOptions.Priority. A candidate that waits gives its
+// place in line up for it: it goes to the end, once a leader has acknowledged, and
+// those behind it that are worse give way to it in time. One that leads, or is about
+// to, goes on, and its next ballot has the new priority. If ctx ends first the
+// change is made all the same, later.
+func (c *Candidate) SetPriority(ctx context.Context, priority int) error {
+	if err := checkPriority(priority); err != nil {
+		return err
+	}
+	inside := inCallbackOf(ctx, c)
+	reply := make(chan error, 1)
+	c.inbox.push(priorityCommand{priority, reply})
+	if inside && c.running() {
+		return nil
+	}
+	return c.explain(c.wait(ctx, reply), "set the priority in")
+}
+
+type priorityCommand struct {
+	priority int
+	reply    chan error
+}
+
+func (c *candidacy) setPriority(m priorityCommand) {
+	if c.closing {
+		m.reply <- ErrClosed
+		return
+	}
+	c.priority.wanted, c.priority.demoted = m.priority, false
+	c.priority.waiters = append(c.priority.waiters, m.reply)
+	c.priority.relabel = true
+}
+
+// settlePriority answers those whose change is made: the ballot shows it, or there
+// is none that has to.
+func (c *candidacy) settlePriority() {
+	p := &c.priority
+	if !p.relabel {
+		return
+	}
+	switch c.phase {
+	case casting, moving:
+		return
+	case waiting:
+		if shown, ok := priorityOf(c.own().name); ok && shown != p.now() {
+			return
+		}
+	case idle, claiming, winning, acking, leading, leaving, withdrawing, ended:
+	}
+	p.relabel = false
+	replyAll(&p.waiters, nil)
 }

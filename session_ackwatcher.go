@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -21,6 +22,10 @@ type subscription struct {
 	// others wait for a leader, are told once there is one, and need no watch
 	// after that.
 	lasting bool
+	// quiet subscriptions are told what there is once, and then what the watch tells
+	// of, or lookAgain: those of requests for transfers, which lists show. All for one path
+	// are, or none.
+	quiet bool
 	// notify is called on the ackWatcher's goroutine, after subscribing and then
 	// for each change; it must not block. A state that lies between two others
 	// may be left out.
@@ -56,6 +61,7 @@ func (sub *subscription) end() {
 type ackWatcher struct {
 	session *Session
 	path    string
+	quiet   bool // no look without a reason
 	inbox   *inbox
 	last    *lastError    // of its reads
 	done    chan struct{} // closed when it has left its watch behind
@@ -117,12 +123,15 @@ func (s *Session) subscribe(path string, sub *subscription) {
 	f := s.roster.ackWatchers[path]
 	if f == nil || f.gone {
 		f = &ackWatcher{
-			session: s, path: path, inbox: newInbox(), last: &lastError{logger: s.logger},
+			session: s, path: path, quiet: sub.quiet, inbox: newInbox(), last: &lastError{logger: s.logger},
 			former: f, done: make(chan struct{}), subs: make(map[*subscription]struct{}),
 		}
 		if !s.roster.closing {
 			s.roster.ackWatchers[path] = f
 			s.roster.members[f] = struct{}{}
+			if f.quiet {
+				s.roster.observers++
+			}
 			s.closing.loops.Go(f.run)
 		}
 	}
@@ -143,10 +152,19 @@ func (f *ackWatcher) unsubscribe(sub *subscription) {
 	delete(f.subs, sub)
 	if len(f.subs) == 0 {
 		f.gone = true
+		if _, member := f.session.roster.members[f]; member && f.quiet {
+			f.session.roster.observers--
+		}
 		delete(f.session.roster.members, f)
 	}
 	f.wake()
 }
+
+// lookAgain asks for a read, though no watch has told of a change.
+func (sub *subscription) lookAgain() { sub.watcher.inbox.push(lookAgain{}) }
+
+// lookAgain is that as a message.
+type lookAgain struct{}
 
 // wake and Close make the ackWatcher a member of its Session.
 func (f *ackWatcher) wake() { f.inbox.push(nil) }
@@ -167,7 +185,7 @@ func (f *ackWatcher) run() {
 	if !f.awaitFormer() {
 		return
 	}
-	f.timer = time.NewTimer(f.session.recheckInterval())
+	f.timer = time.NewTimer(f.recheckInterval())
 	defer f.timer.Stop()
 	ctx, cancel := context.WithCancel(withLastError(context.Background(), f.last))
 	defer cancel()
@@ -175,16 +193,28 @@ func (f *ackWatcher) run() {
 		select {
 		case <-f.inbox.signal:
 			for _, message := range f.inbox.take() {
-				f.reading.busy = false
-				f.take(message.(ackRead))
+				if m, ok := message.(ackRead); ok {
+					f.reading.busy = false
+					f.take(m)
+				} else {
+					f.reading.again = true
+				}
 			}
 		case event := <-f.known.watch:
 			f.fired(event)
 		case <-f.timer.C:
 			f.reading.again, f.reading.backingOff = true, false
-			f.timer.Reset(f.session.recheckInterval())
+			f.timer.Reset(f.recheckInterval())
 		}
 	}
+}
+
+// recheckInterval is how long to wait until the next read without a reason.
+func (f *ackWatcher) recheckInterval() time.Duration {
+	if f.quiet {
+		return math.MaxInt64
+	}
+	return f.session.recheckInterval()
 }
 
 // awaitFormer waits until the one before has left its watch, or it would be armed a
@@ -214,9 +244,10 @@ func (f *ackWatcher) end() {
 	f.ended = true
 	f.mu.Unlock()
 	for _, message := range f.inbox.take() {
-		m := message.(ackRead)
-		f.reading.busy = false
-		f.leaveWatch(m.inc, m.watch)
+		if m, ok := message.(ackRead); ok {
+			f.reading.busy = false
+			f.leaveWatch(m.inc, m.watch)
+		}
 	}
 	if !f.reading.busy {
 		f.over()
@@ -286,11 +317,11 @@ func (f *ackWatcher) step(ctx context.Context) bool {
 	view := f.session.currentView()
 	if view.inc != f.inc {
 		// A watch of another session never fires for this one.
-		f.inc, f.known.watch, f.known.read, f.known.expect, f.reading.backingOff = view.inc, nil, 0, true, false
+		f.inc, f.known.watch, f.known.read, f.known.expect, f.reading.backingOff = view.inc, nil, 0, !f.quiet, false
 		f.known.refusal = nil
 	}
 	if view.reconnects != f.reconnects {
-		f.reconnects, f.reading.again, f.reading.backingOff = view.reconnects, true, false
+		f.reconnects, f.reading.again, f.reading.backingOff = view.reconnects, f.reading.again || !f.quiet, false
 	}
 
 	lasting, waiting, gone := f.inform()
@@ -436,7 +467,11 @@ func (f *ackWatcher) take(m ackRead) {
 		f.reading.backingOff = true
 		if isPermanent(m.err) {
 			if f.last.first(fmt.Errorf("read: %w", m.err)) {
-				f.session.logger.Error("election: cannot read the acknowledgement", "path", f.path, "error", m.err)
+				what := "election: cannot read the acknowledgement"
+				if f.quiet {
+					what = "election: cannot read requests for transfers"
+				}
+				f.session.logger.Error(what, "path", f.path, "error", m.err)
 			}
 			f.known.refusal = m.err
 			f.mu.Lock()

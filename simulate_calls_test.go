@@ -175,6 +175,14 @@ func init() {
 			c.cancelLater(ctx, c.a.p.session.OnConnected(func() { _ = behave(nil) }))
 		}},
 		{"Observe", 1, (*caller).observe},
+		{"Transfer", 3, func(c *caller, ctx context.Context) {
+			all := *c.s.actors.Load()
+			_ = c.a.transfer(ctx, all[c.s.draw(len(all))])
+		}},
+		{"SetPriority", 2, func(c *caller, ctx context.Context) { _ = c.a.SetPriority(ctx, c.s.draw(19)-9) }},
+		{"StandWhile", 2, func(c *caller, ctx context.Context) {
+			_ = c.a.StandWhile(ctx, func(ctx context.Context) error { return c.lead(ctx, Term{}) }, 1+c.s.upTo(c.s.timeout/2))
+		}},
 	}
 }
 

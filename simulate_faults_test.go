@@ -46,6 +46,9 @@ var simFaults = []simFault{
 	{"campaign", 1, (*simulation).campaignBriefly},
 	{"run", 1, (*simulation).runBriefly},
 	{"look up", 1, (*simulation).lookUp},
+	{"transfer", 4, (*simulation).passLeadership},
+	{"set the priority", 2, (*simulation).changePriority},
+	{"stand while", 2, (*simulation).standBriefly},
 }
 
 func (s *simulation) strike() {
@@ -496,6 +499,55 @@ func (s *simulation) runBriefly() {
 		s.note("%s has run: %v", a.name, a.run(ctx, linger))
 	})
 	s.lasts(limit+linger+s.timeout, func() {})
+}
+
+// passLeadership asks somebody to pass leadership to somebody, once in a while twice.
+func (s *simulation) passLeadership() {
+	for range 1 + s.rng.IntN(2) {
+		by, to, limit := s.someone(), s.cast[s.rng.IntN(len(s.cast))], s.between(s.timeout/4, 3*s.timeout)
+		s.note("%s asks for a transfer to %s for %v", by.name, to.name, limit)
+		s.call(func() {
+			ctx, cancel := s.untilEnding(limit)
+			defer cancel()
+			s.note("%s has asked for a transfer to %s: %v", by.name, to.name, by.transfer(ctx, to))
+		})
+	}
+}
+
+// untilEnding is a context that ends after a time, and with the faults.
+func (s *simulation) untilEnding(limit time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	go func() {
+		select {
+		case <-s.ending:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
+}
+
+func (s *simulation) changePriority() {
+	a, priority, limit := s.someone(), s.rng.IntN(19)-9, s.awhile()
+	s.note("%s changes its priority to %d", a.name, priority)
+	s.call(func() {
+		ctx, cancel := s.untilEnding(limit)
+		defer cancel()
+		_ = a.SetPriority(ctx, priority)
+	})
+}
+
+// standBriefly lets a candidate stand while it is ready, which it is not always.
+func (s *simulation) standBriefly() {
+	a, limit, every := s.someone(), s.awhile(), s.between(s.timeout/16, s.timeout/2)
+	lags := rand.New(rand.NewPCG(s.rng.Uint64(), 3))
+	s.note("%s stands while it is ready for %v", a.name, limit)
+	s.call(func() {
+		ctx, cancel := s.untilEnding(limit)
+		defer cancel()
+		s.note("%s has stood while it was ready: %v", a.name, a.standWhile(ctx, every, func() bool { return lags.IntN(2) == 0 }))
+	})
+	s.lasts(limit+s.timeout/2, func() { s.call(func() { _ = a.vote(s.timeout) }) })
 }
 
 func (s *simulation) lookUp() {

@@ -43,6 +43,16 @@ var simSituations = map[string]float64{
 	"step-down: session lost":                35,
 	"step-down: ballot deleted":              13,
 	"step-down: takeover failed":             3,
+	"step-down: passed on":                   30,
+	"transfer":                               30,
+	"transfer blocked":                       10,
+	"transfer's target gone":                 10,
+	"another transfer under way":             5,
+	"transfer ended":                         10,
+	"not ready":                              50,
+	"moved for priority":                     5,
+	"lost reply: move":                       1,
+	"lost reply: request for a transfer":     1,
 }
 
 // checkSituations fails a run that has missed one. A run of few schedules may
@@ -105,6 +115,9 @@ func (s *simulation) notice(r *testutil.Request) {
 		all := s.seen.beats[r.SessionID]
 		s.seen.beats[r.SessionID] = append(all[max(0, len(all)-3):], time.Now())
 	}
+	if isMove(r) && r.Ops[0].Op == testutil.OpCheck && len(r.Ops) == 4 {
+		s.meets("moved for priority")
+	}
 	if leader := s.srv.Leader(); leader >= 0 && leader != s.seen.leader {
 		s.seen.leader = leader
 		s.meets("another member leads")
@@ -150,6 +163,7 @@ func (s *simulation) noticeStepDown(a *actor, term Term, cause error) {
 	for name, known := range map[string]error{
 		"resigned": ErrResigned, "closed": ErrClosed, "lease lapsed": ErrLeaseLapsed, "session lost": ErrSessionLost,
 		"ballot deleted": ErrBallotDeleted, "takeover failed": ErrTakeoverFailed,
+		"passed on": ErrTransferred,
 	} {
 		if errors.Is(cause, known) {
 			s.meets("step-down: " + name)
@@ -172,7 +186,7 @@ func (s *simulation) loses(r *testutil.Request) {
 // simWrites are the kinds of requests that change something.
 var simWrites = []string{
 	"ballot", "acknowledgement", "leader's withdrawal", "withdrawal",
-	"proclaimed acknowledgement", "proclaimed ballot", "heartbeat", "count", "handshake",
+	"proclaimed acknowledgement", "proclaimed ballot", "heartbeat", "count", "handshake", "move", "request for a transfer",
 }
 
 // kindOf tells them apart; "" for the others.
@@ -188,9 +202,14 @@ func (s *simulation) kindOf(r *testutil.Request) string {
 	case isHeartbeat(r):
 		return "heartbeat"
 	}
+	if isMove(r) {
+		return "move"
+	}
 	for _, op := range r.Ops {
 		switch {
 		case op.Op == testutil.OpCheck:
+		case strings.HasPrefix(op.Path, s.path+"/"+transferName):
+			return "request for a transfer"
 		case op.Path == s.counter.path:
 			return "count"
 		case op.Op == testutil.OpCreate && op.Path == ack:

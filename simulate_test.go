@@ -378,6 +378,9 @@ func (s *simulation) enlist(p *process) {
 	}
 	opts := &CandidateOptions{HotStandby: s.rng.IntN(4) == 0}
 	if s.rng.IntN(2) == 0 {
+		opts.Priority = s.rng.IntN(19) - 9
+	}
+	if s.rng.IntN(2) == 0 {
 		opts.Follow = FollowLeader
 	}
 	if s.rng.IntN(4) == 0 {

@@ -18,7 +18,8 @@ type Status struct {
 	// somebody has asked for the vote, and nothing has ended that.
 	Standing bool
 	// Absence is why it does not stand, nil when it does: for errors.Is
-	// ErrResigned, ErrClosed, ErrTakeoverFailed, ErrTickTime, ErrCallbackRunning
+	// ErrResigned, ErrClosed, ErrTakeoverFailed, ErrTickTime, ErrCallbackRunning,
+	// while it stands aside what the function given to StandWhile has returned,
 	// or what ZooKeeper refused the ballot with. Before the first vote it says
 	// that.
 	Absence error
@@ -27,6 +28,9 @@ type Status struct {
 	RetryAt time.Time
 	// Ballot is the path of the live ballot, "" when there is none.
 	Ballot string
+	// Priority is what the ballot shows, or without one what the next one will: see
+	// CandidateOptions.Priority.
+	Priority int
 	// InFront is how many ballots are in front of it, as far as was seen last; -1
 	// without a ballot, and while that is not known.
 	InFront int
@@ -100,7 +104,7 @@ func (p phase) words() string {
 func (c *candidacy) publish() {
 	p := &picture{Status: Status{
 		Phase: c.phase.words(), Standing: c.want && !c.closing && c.absence.cause == nil, InFront: -1,
-		LastError: c.failure.err, LastErrorAt: c.failure.at,
+		Priority: c.priority.now(), LastError: c.failure.err, LastErrorAt: c.failure.at,
 	}}
 	if !p.Standing {
 		p.Absence = c.absence.cause
@@ -110,10 +114,11 @@ func (c *candidacy) publish() {
 	}
 	if b := c.live.Load(); b != nil {
 		p.Ballot = b.path
+		p.Priority, _ = priorityOf(b.name)
 		switch {
-		case c.phase.leads(), c.phase == claiming, c.phase == moving:
+		case c.phase.leads(), c.phase == claiming, c.phase == moving && c.ballot.losing == nil:
 			p.InFront = 0
-		case c.phase == waiting:
+		case c.phase == waiting, c.phase == moving:
 			p.InFront = c.ballot.line.place.ahead
 		}
 	}

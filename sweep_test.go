@@ -267,6 +267,49 @@ var sweepScenarios = []sweepScenario{
 		close(hold)
 		time.Sleep(sweepTimeout)
 	}, 1},
+	{"transfer", transferLine, func(s *stage) { s.pass(s.b, s.c) }, 2},
+	{"transfer to the next, by the leader", transferLine, func(s *stage) { s.pass(s.a, s.b) }, 1},
+	{"transfer, and the target dies", transferLine, func(s *stage) {
+		id := s.c.p.session.ID()
+		s.a.stepDown = func(context.Context) { s.expire(id) }
+		s.pass(s.b, s.c)
+	}, 2},
+	{"transfer cancelled", transferLine, func(s *stage) {
+		ctx, cancel := context.WithCancel(context.Background())
+		s.a.stepDown = func(context.Context) { cancel() }
+		_ = s.b.transfer(ctx, s.c)
+		time.Sleep(sweepTimeout)
+	}, 2},
+	{"set the priority", transferLine, func(s *stage) {
+		ctx, cancel := context.WithTimeout(context.Background(), enough)
+		defer cancel()
+		_ = s.b.SetPriority(ctx, 5)
+	}, 1},
+	{"give way for a better one", func(s *stage) {
+		s.a, s.b = s.leader("a"), s.follower("b", nil)
+		s.c = s.follower("c", &CandidateOptions{Priority: 3, Follow: FollowLeader})
+		time.Sleep(sweepTimeout + sweepTimeout/2) // b has begun to follow requests; two lists are still to come
+	}, func(*stage) { time.Sleep(3 * sweepTimeout) }, 1},
+	{"stand aside and come back", func(s *stage) { s.a, s.b = s.leader("a"), s.follower("b", nil) }, func(s *stage) {
+		ctx, cancel := context.WithTimeout(context.Background(), enough)
+		defer cancel()
+		calls := 0
+		_ = s.a.standWhile(ctx, sweepTimeout/2, func() bool { calls++; return calls == 2 || calls == 3 })
+		_ = s.a.vote(enough)
+	}, 0},
+}
+
+// transferLine is a leader and two that wait, who have heard all there is to hear.
+func transferLine(s *stage) {
+	s.a, s.b, s.c = s.leader("a"), s.follower("b", nil), s.follower("c", &CandidateOptions{Follow: FollowLeader})
+	time.Sleep(2 * sweepTimeout)
+}
+
+// pass asks for a transfer, for as long as there is.
+func (s *stage) pass(by, to *actor) {
+	ctx, cancel := context.WithTimeout(context.Background(), enough)
+	defer cancel()
+	_ = by.transfer(ctx, to)
 }
 
 // afterLapses: a has lost the lease three times, and is about to make way for b.

@@ -37,6 +37,9 @@ func TestTimers(t *testing.T) {
 		"Close gives up": {withdrawing, func(c *candidacy, at time.Time) {
 			c.closing, c.giveUpAt, c.helper.busy = true, at, true
 		}, func(c *candidacy) bool { return c.phase == ended && c.closeErr != nil }},
+		"nothing has come of a transfer": {leading, func(c *candidacy, at time.Time) {
+			c.transfers.seen, c.transfers.since = &transferRequest{}, at.Add(-transferTimeouts*c.session.Timeout())
+		}, nil},
 		"errands may be tried again": {idle, func(c *candidacy, at time.Time) { c.helper.notBefore = at }, nil},
 		"a vote may be tried again":  {idle, func(c *candidacy, at time.Time) { c.absence.until = at }, nil},
 		"the periodic recheck":       {waiting, func(c *candidacy, at time.Time) { c.ballot.recheck.at = at }, nil},

@@ -37,6 +37,7 @@ func (c *candidacy) placeFound(r placeResult) {
 	}
 	c.last.over()
 	c.ballot.line = line{known: true, place: r.place, watch: r.watch}
+	c.lineSeen(r.place)
 	if c.follow == FollowNextNode && r.place.ahead > 0 && r.place.predecessor != c.ballot.losing.to {
 		c.stopLosing()
 		c.startLosing()
@@ -130,6 +131,10 @@ func (c *candidacy) goneCause() error {
 // them after a reconnection.
 func (c *candidacy) beginRecheck() {
 	b := c.ballot
+	if !b.recheck.all && c.followTransfers() && c.phase == waiting {
+		b.recheck.at = c.now.Add(c.session.recheckInterval()) // that was this time's
+		return
+	}
 	what := recheckOrder{ballot: b.node, own: true}
 	if c.phase == waiting && b.line.known {
 		what.predecessor = b.line.place.predecessor
@@ -146,7 +151,11 @@ func (c *candidacy) beginRecheck() {
 			// a lease warm (HotStandby), and take over without a list when that goes.
 			// Far back in the line that is less urgent.
 			what.own, what.list = false, true
-		case what.ack && (b.ack.watch == nil || turn%2 == 0), what.predecessor != "" && turn%2 == 1:
+		case what.ack && b.ack.watch != nil && turn%3 == 2:
+			b.recheck.at = c.now.Add(c.session.recheckInterval())
+			c.transfers.lookAgain()
+			return
+		case what.ack && (b.ack.watch == nil || turn%3 == 0), what.predecessor != "" && turn%2 == 1:
 			what.own = false
 		default:
 			what.ack, what.predecessor = false, ""
@@ -179,7 +188,9 @@ func (c *candidacy) recheckDone(r recheckResult) {
 		c.session.watches.remove(c.path + "/" + r.predecessor)
 		c.predecessorGone()
 	case r.list && l.known && l.place.predecessor == r.predecessor:
-		l.place.ahead = min(r.ahead, l.place.ahead) // it only shrinks: an old list is safe, too
+		l.place.ahead = min(r.place.ahead, l.place.ahead) // it only shrinks: an old list is safe, too
+		l.place.front = r.place.front
+		c.lineSeen(r.place)
 	}
 	c.last.over()
 	if r.own {
@@ -250,7 +261,7 @@ func (e errands) list(conn *zk.Conn, r *placeResult) error {
 	if err != nil && !errors.Is(err, zk.ErrNoNode) {
 		return err
 	}
-	place, stands := standingOf(ballotsOf(children), r.ballot.name)
+	place, stands := placeIn(children, r.ballot.name)
 	r.place, r.gone = place, !stands
 	return nil
 }
@@ -290,7 +301,7 @@ type recheckResult struct {
 	recheckOrder
 	ownGone         bool
 	predecessorGone bool
-	ahead           int      // ballots in front, from the list
+	place           standing // from the list
 	ackStat         *zk.Stat // nil: it is not there
 	ackWatch        <-chan zk.Event
 	err             error
@@ -335,8 +346,8 @@ func (e errands) recheckList(conn *zk.Conn, r *recheckResult) error {
 	if err != nil && !errors.Is(err, zk.ErrNoNode) {
 		return err
 	}
-	place, stands := standingOf(ballotsOf(children), r.ballot.name)
-	r.ownGone, r.predecessorGone, r.ahead = !stands, place.predecessor != r.predecessor, place.ahead
+	place, stands := placeIn(children, r.ballot.name)
+	r.ownGone, r.predecessorGone, r.place = !stands, place.predecessor != r.predecessor, place
 	return nil
 }
 

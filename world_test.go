@@ -278,7 +278,7 @@ func (w *world) memberOn(n *node, id string, j *journal, opts ...func(*election.
 func causeName(err error) string {
 	for cause, name := range map[error]string{
 		election.ErrResigned: "resigned", election.ErrClosed: "closed", election.ErrLeaseLapsed: "lease lapsed",
-		election.ErrSessionLost: "session lost", election.ErrBallotDeleted: "ballot deleted", election.ErrTakeoverFailed: "takeover failed",
+		election.ErrTransferred: "passed on", election.ErrSessionLost: "session lost", election.ErrBallotDeleted: "ballot deleted", election.ErrTakeoverFailed: "takeover failed",
 	} {
 		if errors.Is(err, cause) {
 			return name

@@ -1,0 +1,559 @@
+package election
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+)
+
+// Transfer: leadership passes to the candidate that somebody has chosen. What the
+// candidates do about a request is in handover.go.
+
+// transferState is how far a request for a transfer has come.
+type transferState string
+
+const (
+	transferAsked   transferState = "asked"   // by whoever created it
+	transferReady   transferState = "ready"   // the target is next, and could lead at once
+	transferPassing transferState = "passing" // the leader steps down for it
+	transferDone    transferState = "done"    // the leader has left the target the first place
+)
+
+// transferRequest is a request for a transfer as a read has shown it. It does not
+// change.
+type transferRequest struct {
+	target string // the name of a ballot
+	nonce  string // 32 hex digits: which request it is
+	state  transferState
+
+	version int32
+	czxid   int64
+	mzxid   int64
+}
+
+// transferContent is what the node holds.
+type transferContent struct {
+	Target string        `json:"target"`
+	Nonce  string        `json:"nonce"`
+	State  transferState `json:"state"`
+}
+
+func (r *transferRequest) encode(state transferState) []byte {
+	text, _ := json.Marshal(transferContent{r.target, r.nonce, state}) // strings only
+	return text
+}
+
+// in is the request in its next state.
+func (r *transferRequest) in(state transferState) *transferRequest {
+	next := *r
+	next.state = state
+	next.version++
+	return &next
+}
+
+// parseTransfer reads a request; nil if it is none that this version understands.
+// Nobody acts on such a one, and nobody removes it.
+func parseTransfer(n *node) *transferRequest {
+	var content transferContent
+	decoder := json.NewDecoder(bytes.NewReader(n.data))
+	if decoder.Decode(&content) != nil {
+		return nil
+	}
+	switch content.State {
+	case transferAsked, transferReady, transferPassing, transferDone:
+	default:
+		return nil
+	}
+	nonce, err := hex.DecodeString(content.Nonce)
+	_, isBallot := parseBallot(content.Target)
+	if err != nil || len(nonce) != 16 || !isBallot || strings.Contains(content.Target, "/") {
+		return nil
+	}
+	return &transferRequest{
+		target: content.Target, nonce: content.Nonce, state: content.State,
+		version: n.stat.Version, czxid: n.stat.Czxid, mzxid: n.stat.Mzxid,
+	}
+}
+
+// standsBetween reports whether a ballot of that number is in front of the target.
+func standsBetween(sequence int64, target string) bool {
+	b, ok := parseBallot(target)
+	return ok && sequence < b.sequence
+}
+
+func (e errands) transferPath() string { return e.path + "/" + transferName }
+
+// markPath is the node that stands for one request, beside the one that all watch. A
+// version tells nothing of which node it is the version of: each begins with 0, and a
+// request that was taken back and another one that came in its place can have the same.
+func (e errands) markPath(nonce string) string { return e.transferPath() + "-" + nonce }
+
+// checkRequested is the condition that a request is there, in whatever state.
+func (e errands) checkRequested(r *transferRequest) *zk.CheckVersionRequest {
+	return &zk.CheckVersionRequest{Path: e.markPath(r.nonce), Version: -1}
+}
+
+// changeRequest are the operations that write a request's next state, or remove it
+// if that is "", on the condition that it is the same request in the same state.
+func (e errands) changeRequest(r *transferRequest, next transferState) []any {
+	if next == "" {
+		return []any{
+			&zk.DeleteRequest{Path: e.transferPath(), Version: r.version},
+			&zk.DeleteRequest{Path: e.markPath(r.nonce), Version: -1},
+		}
+	}
+	return []any{e.checkRequested(r), &zk.SetDataRequest{Path: e.transferPath(), Data: r.encode(next), Version: r.version}}
+}
+
+// --- who asks
+
+// Transfer passes leadership to the candidate whose ballot that is, one of Ballots.
+// Whoever stands between it and the leader goes to the end of the line; once it is
+// next and could lead at once, the leader steps down, in order (OnStepDown is told
+// ErrTransferred), and goes to the end of the line itself. Any candidate of the
+// election may ask, one that does not stand, the leader or the target, too. Transfer returns nil
+// once the target has acknowledged: if it leads already, at once.
+//
+// It is the ballot that is meant, and no other of the same candidate. If it is gone, the
+// error is ErrTransferTargetGone; while another transfer is asked for, it is
+// ErrTransferUnderWay. If it comes to nothing before ctx ends, or in two session timeouts when
+// ctx has no deadline, the request is taken back, and the error is
+// ErrTransferBlocked: it says how far it came, and who has not moved. Nothing is lost then but places
+// in line. Once the leader has begun to step down for it, which the error says, it
+// can no longer be taken back and may still happen. After a deadline the error is
+// also context.DeadlineExceeded. If ctx is cancelled Transfer returns at once, and the
+// request is taken back in the background. Called from inside a callback, with its context, or the function
+// given to Run it returns ErrCallbackRunning, since it could wait for that one.
+func (c *Candidate) Transfer(ctx context.Context, to Ballot) error {
+	if inCallbackOf(ctx, c) {
+		return fmt.Errorf("%w: Transfer was called from it", ErrCallbackRunning)
+	}
+	name, inElection := strings.CutPrefix(to.Path, c.path+"/")
+	target, isBallot := parseBallot(name)
+	if !inElection || !isBallot || strings.Contains(name, "/") {
+		return fmt.Errorf("%w: %q is no ballot in %s", ErrInvalidPath, to.Path, c.path)
+	}
+	if _, ok := priorityOf(name); !ok {
+		return fmt.Errorf("%w: the candidate of %s is of an earlier version, or a member of the gem, and cannot say that it is ready", ErrTransferBlocked, name)
+	}
+	bounded, release, err := c.bound(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	a := &asker{
+		errands: c.errands, base: c.Base, target: target,
+		request: &transferRequest{target: name, nonce: newTag(), state: transferAsked},
+		wake:    make(chan struct{}, 1),
+	}
+	var cancel context.CancelFunc
+	a.limit, a.byCaller = askUntil(ctx, c.session.Timeout())
+	bounded, cancel = context.WithDeadline(bounded, a.limit.Add(c.session.Timeout()/8))
+	defer cancel()
+	_, err = callAsync(bounded, c.session, func() (struct{}, error) { return struct{}{}, a.run(bounded) })
+	switch {
+	case errors.Is(err, ErrTransferUnderWay), errors.Is(err, ErrTransferBlocked), errors.Is(err, ErrTransferTargetGone):
+		return err
+	case a.passing.Load() && bounded.Err() != nil:
+		err = fmt.Errorf("the leader has begun to step down for it, so it may still happen: %w", err)
+	}
+	if errors.Is(bounded.Err(), context.DeadlineExceeded) {
+		return fmt.Errorf("%w: no server has answered in time: %w", ErrTransferBlocked, c.session.because(err, &c.last))
+	}
+	return c.fail(bounded, err, "transfer leadership in", c.path)
+}
+
+// askUntil is until when a transfer is waited for: so long before the context's
+// deadline that the request can be taken back.
+func askUntil(ctx context.Context, timeout time.Duration) (limit time.Time, byCaller bool) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return time.Now().Add(2 * timeout), false
+	}
+	return deadline.Add(-min(timeout/8, time.Until(deadline)/4)), true
+}
+
+// asker is one Transfer under way.
+type asker struct {
+	errands
+	base     *Base
+	target   child
+	request  *transferRequest // as it was last seen
+	asked    bool             // it has been created
+	inc      *incarnation     // by this session
+	owner    int64            // the target's session, once that is known
+	limit    time.Time
+	byCaller bool
+	wake     chan struct{}
+	passing  atomic.Bool // the leader has begun to step down
+}
+
+// saw notes how far the request has come.
+func (a *asker) saw(r *transferRequest) {
+	a.request = r
+	if r.state == transferPassing || r.state == transferDone {
+		a.passing.Store(true)
+	}
+}
+
+// run asks, waits for what comes of it, and tidies up.
+func (a *asker) run(ctx context.Context) error {
+	err := a.ask(ctx)
+	if err == nil {
+		err = a.follow(ctx)
+	}
+	if a.asked {
+		a.tidy(ctx, err == nil)
+	}
+	return err
+}
+
+// ask creates the request, if the target is there. Whatever this session reads behind
+// the answer to that is no older.
+func (a *asker) ask(ctx context.Context) error {
+	target := &zk.CheckVersionRequest{Path: a.path + "/" + a.target.name, Version: -1}
+	transfer := &zk.CreateRequest{Path: a.transferPath(), Data: a.request.encode(transferAsked), Acl: a.nodeACL(), Flags: zk.FlagEphemeral}
+	mark := &zk.CreateRequest{Path: a.markPath(a.request.nonce), Data: []byte{}, Acl: a.nodeACL(), Flags: zk.FlagEphemeral}
+	for wait := newBackoff(a.session.Timeout()); ; wait.pause(ctx) {
+		inc, err := a.session.await(ctx, true)
+		if err != nil {
+			return err
+		}
+		a.inc = inc
+		var results []zk.MultiResponse
+		err = a.session.do(ctx, func(conn *zk.Conn) (err error) {
+			results, err = conn.Multi(target, transfer, mark)
+			if err == nil && conn.SessionID() != a.inc.id {
+				return errUncertain
+			}
+			return err
+		})
+		switch {
+		case err == nil:
+			a.asked = true
+			return nil
+		case failedAt(results, 1, zk.ErrNodeExists):
+		case failedAt(results, 0, zk.ErrNoNode):
+			return a.targetGone()
+		case isPermanent(err):
+			return err
+		default:
+			// It may be there all the same.
+			inc, err := a.session.barrier(ctx)
+			if err != nil {
+				a.asked = true // and whoever tidies up finds it
+				return err
+			}
+			a.inc = inc
+		}
+		found, err := a.readRequest(ctx)
+		if err != nil {
+			return err
+		}
+		if found == nil {
+			continue
+		}
+		r := parseTransfer(found)
+		switch {
+		case r != nil && r.nonce == a.request.nonce:
+			a.asked, a.request = true, r
+			return nil
+		case r == nil:
+			return fmt.Errorf("%w: and what %s says of it is not understood", ErrTransferUnderWay, a.transferPath())
+		default:
+			return fmt.Errorf("%w: to %s, asked for by session %s, in state %q", ErrTransferUnderWay, r.target, sessionName(found.stat.EphemeralOwner), r.state)
+		}
+	}
+}
+
+// follow waits for what comes of the request.
+func (a *asker) follow(ctx context.Context) error {
+	notify := func(ackView) {
+		select {
+		case a.wake <- struct{}{}:
+		default:
+		}
+	}
+	for _, path := range []string{a.transferPath(), a.ackPath()} {
+		sub := &subscription{lasting: true, quiet: path == a.transferPath(), notify: notify}
+		a.session.subscribe(path, sub)
+		defer sub.end()
+	}
+	poll := time.NewTimer(0)
+	defer poll.Stop()
+	over := time.NewTimer(time.Until(a.limit))
+	defer over.Stop()
+	for {
+		view, err := a.look(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return contextError(ctx)
+		case err != nil:
+			return err
+		}
+		switch view.conclude(a.target, a.owner) {
+		case transferSucceeded:
+			return nil
+		case transferGone:
+			return a.targetGone()
+		case transferRemoved:
+			return a.blocked(ctx, view, "it was removed")
+		case transferPending:
+		}
+		poll.Reset(jitter(a.session.Timeout() / 8))
+		select {
+		case <-ctx.Done():
+			return contextError(ctx)
+		case <-over.C:
+			return a.giveUp(ctx, view)
+		case <-a.wake:
+		case <-poll.C:
+		}
+	}
+}
+
+// transferView is what an asker sees.
+type transferView struct {
+	request *transferRequest // its own; nil when that is not there
+	ballots []child
+	ack     *node // while the target is the first: read then
+}
+
+// transferVerdict is what follows from it.
+type transferVerdict int
+
+const (
+	transferPending   transferVerdict = iota // go on waiting
+	transferSucceeded                        // the target leads, and has acknowledged
+	transferGone                             // the target's ballot is gone
+	transferRemoved                          // the request is, and nothing will come of it
+)
+
+// conclude: the target leads if it is the first and somebody of its session has
+// acknowledged since "done". When the request is in another state whoever led is gone, and what that one
+// had acknowledged with it: an acknowledgement stands beside the ballot that it was
+// made for, and that would be the first.
+func (v transferView) conclude(target child, owner int64) transferVerdict {
+	place, ok := standingOf(v.ballots, target.name)
+	switch {
+	case !ok:
+		return transferGone
+	case place.ahead > 0 && v.request == nil:
+		return transferRemoved
+	case place.ahead > 0, v.ack == nil, v.ack.stat.EphemeralOwner != owner:
+		return transferPending
+	case v.request != nil && v.request.state == transferDone && v.ack.stat.Czxid < v.request.mzxid:
+		return transferPending
+	}
+	return transferSucceeded
+}
+
+// look reads what an asker has to see. On another session the server catches up first.
+func (a *asker) look(ctx context.Context) (v transferView, err error) {
+	if a.session.currentView().inc != a.inc {
+		// Its request went with its session. A server that lags would not show what
+		// has become of it before.
+		inc, err := a.session.barrier(ctx)
+		if err != nil {
+			return v, err
+		}
+		a.inc = inc
+	}
+	var found *node
+	var requestErr, listErr error
+	var both sync.WaitGroup
+	both.Go(func() { found, requestErr = a.readRequest(ctx) })
+	v.ballots, listErr = a.list(ctx)
+	both.Wait()
+	if err := errors.Join(requestErr, listErr); err != nil {
+		return v, err
+	}
+	if found != nil {
+		if r := parseTransfer(found); r != nil && r.nonce == a.request.nonce {
+			v.request = r
+			a.saw(r)
+		}
+	}
+	if place, ok := standingOf(v.ballots, a.target.name); !ok || place.ahead > 0 {
+		return v, nil
+	}
+	if err := a.session.retry(ctx, func(conn *zk.Conn) (err error) {
+		v.ack, err = readNode(conn, a.ackPath())
+		return err
+	}); err != nil || v.ack == nil {
+		return v, err
+	}
+	// Nobody comes before the first: if it still stands, it was the first when the
+	// acknowledgement was read. Another candidate of the same session could have
+	// acknowledged after it.
+	err = a.session.retry(ctx, func(conn *zk.Conn) error {
+		exists, stat, err := conn.Exists(a.path + "/" + a.target.name)
+		if err == nil && exists {
+			a.owner = stat.EphemeralOwner
+		} else if err == nil {
+			v.ballots = v.ballots[1:]
+		}
+		return err
+	})
+	return v, err
+}
+
+func (a *asker) list(ctx context.Context) (ballots []child, err error) {
+	err = a.session.retry(ctx, func(conn *zk.Conn) error {
+		children, _, err := conn.Children(a.path)
+		ballots = ballotsOf(children)
+		return err
+	})
+	if errors.Is(err, zk.ErrNoNode) {
+		err = nil // the election is gone, and all that was in it
+	}
+	return ballots, err
+}
+
+func (a *asker) readRequest(ctx context.Context) (found *node, err error) {
+	err = a.session.retry(ctx, func(conn *zk.Conn) (err error) {
+		found, err = readNode(conn, a.transferPath())
+		return err
+	})
+	return found, err
+}
+
+func (a *asker) targetGone() error {
+	return fmt.Errorf("%w: %s/%s", ErrTransferTargetGone, a.path, a.target.name)
+}
+
+// giveUp takes the request back, unless leadership is being passed.
+func (a *asker) giveUp(ctx context.Context, v transferView) error {
+	withdrawn, err := a.takeBack(ctx)
+	switch {
+	case err != nil:
+		return err
+	case withdrawn:
+		return a.blocked(ctx, v, "")
+	}
+	return a.blocked(ctx, v, "the leader has begun to step down for it, so it may still happen")
+}
+
+// takeBack removes the request if it is asked or ready. It reports whether nothing
+// will come of it any more.
+func (a *asker) takeBack(ctx context.Context) (withdrawn bool, err error) {
+	for {
+		found, err := a.readRequest(ctx)
+		if err != nil {
+			return false, err
+		}
+		var r *transferRequest
+		if found != nil {
+			r = parseTransfer(found)
+		}
+		switch {
+		case r == nil || r.nonce != a.request.nonce:
+			return a.request.state == transferAsked || a.request.state == transferReady, nil
+		case r.state != transferAsked && r.state != transferReady:
+			a.saw(r)
+			return false, nil
+		}
+		a.saw(r)
+		if a.removeRequest(ctx, r) == nil {
+			return true, nil
+		}
+		if ctx.Err() != nil {
+			return false, contextError(ctx)
+		}
+	}
+}
+
+// removeRequest removes the request in the state in which it was seen.
+func (a *asker) removeRequest(ctx context.Context, r *transferRequest) error {
+	return a.session.retry(ctx, func(conn *zk.Conn) error {
+		_, err := conn.Multi(a.changeRequest(r, "")...)
+		return err
+	})
+}
+
+// blocked is the error of a transfer that came to nothing: it names the lowest
+// ballot that has not moved.
+func (a *asker) blocked(ctx context.Context, v transferView, why string) error {
+	var text strings.Builder
+	fmt.Fprintf(&text, "it came to the state %q", a.request.state)
+	if why != "" {
+		text.WriteString(", " + why)
+	}
+	if i := blocking(v.ballots, a.target.name, a.request.state); i >= 0 {
+		b := v.ballots[i]
+		what := "has not moved"
+		switch {
+		case b.name == a.target.name && i == 0:
+			what = "has not acknowledged"
+		case b.name == a.target.name:
+			what = "has not said that it is ready"
+		case i == 0 && a.request.state == transferPassing:
+			what = "has not left the first place yet"
+		case i == 0:
+			what = "leads, and has not stepped down"
+		}
+		fmt.Fprintf(&text, "; %s %s", b.name, what)
+		if ballot, err := a.base.readBallot(ctx, b); err == nil && ballot != nil {
+			fmt.Fprintf(&text, " (session %s, data %.64q)", sessionName(ballot.SessionID), ballot.Data)
+		}
+	}
+	if a.byCaller {
+		return fmt.Errorf("%w: %s: %w", ErrTransferBlocked, text.String(), context.DeadlineExceeded)
+	}
+	return fmt.Errorf("%w: %s", ErrTransferBlocked, text.String())
+}
+
+// blocking returns which ballot a transfer waits for: the lowest that has not moved, or
+// else the target, until that is ready, or the leader.
+func blocking(ballots []child, target string, state transferState) int {
+	place, ok := standingOf(ballots, target)
+	switch {
+	case len(ballots) == 0:
+		return -1
+	case !ok, place.ahead == 0:
+		return 0
+	case state == transferAsked:
+		return 1 // the target itself, if it is next
+	}
+	return 0
+}
+
+// tidy removes the request once it is settled. If that cannot be done at once it goes
+// on in the background, as long as the session that the request belongs to lives.
+func (a *asker) tidy(ctx context.Context, succeeded bool) {
+	if ctx.Err() == nil && (succeeded && a.removeRequest(ctx, a.request) == nil || a.tidyOnce(ctx)) {
+		return
+	}
+	inc := a.inc
+	a.session.goHelper(func() {
+		for wait := newBackoff(a.session.Timeout()); inc.ctx.Err() == nil; wait.pause(inc.ctx) {
+			if a.tidyOnce(inc.ctx) {
+				return
+			}
+		}
+	})
+}
+
+// tidyOnce reports whether the request is gone. While leadership is being passed on it
+// stays, until the leader has written "done", or removes it, or is gone.
+func (a *asker) tidyOnce(ctx context.Context) bool {
+	view, err := a.look(ctx)
+	switch {
+	case err != nil:
+		return isPermanent(err)
+	case view.request == nil:
+		return true
+	case view.request.state == transferPassing && view.conclude(a.target, a.owner) != transferSucceeded:
+		return false
+	}
+	return a.removeRequest(ctx, view.request) == nil
+}
