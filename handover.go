@@ -49,8 +49,8 @@ func (t *transfers) lookAgain() {
 }
 
 // followTransfers begins to follow requests for transfers; false if that has begun.
-// It is one read for each session, election and ZooKeeper session, in the place of
-// a periodic recheck, and one for each change of a request.
+// It is one read for each session, election and ZooKeeper session, when a periodic
+// recheck is due, and one for each change of a request.
 func (c *candidacy) followTransfers() bool {
 	if c.transfers.sub != nil || c.phase != waiting && c.phase != leading {
 		return false

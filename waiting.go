@@ -132,7 +132,7 @@ func (c *candidacy) goneCause() error {
 func (c *candidacy) beginRecheck() {
 	b := c.ballot
 	if !b.recheck.all && c.followTransfers() && c.phase == waiting {
-		b.recheck.at = c.now.Add(c.session.recheckInterval()) // that was this time's
+		b.recheck.at = c.now.Add(c.session.Timeout() / 8) // that was this time's; what it was for comes soon
 		return
 	}
 	what := recheckOrder{ballot: b.node, own: true}
