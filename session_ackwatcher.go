@@ -467,11 +467,11 @@ func (f *ackWatcher) take(m ackRead) {
 		f.reading.backingOff = true
 		if isPermanent(m.err) {
 			if f.last.first(fmt.Errorf("read: %w", m.err)) {
-				what := "election: cannot read the acknowledgement"
 				if f.quiet {
-					what = "election: cannot read requests for transfers"
+					f.session.logger.Error("election: cannot read requests for transfers", "path", f.path, "error", m.err)
+				} else {
+					f.session.logger.Error("election: cannot read the acknowledgement", "path", f.path, "error", m.err)
 				}
-				f.session.logger.Error(what, "path", f.path, "error", m.err)
 			}
 			f.known.refusal = m.err
 			f.mu.Lock()

@@ -182,6 +182,7 @@ var causes = []struct {
 }{
 	// A failed takeover first: its cause may wrap anything.
 	{election.ErrTakeoverFailed, "takeover_failed"},
+	{election.ErrTransferred, "transferred"},
 	{election.ErrResigned, "resigned"},
 	{election.ErrClosed, "closed"},
 	{election.ErrLeaseLapsed, "lease_lapsed"},
