@@ -24,6 +24,8 @@ type transfers struct {
 	seen  *transferRequest // what there is, as far as is known
 	other bool             // something is there that this version cannot read: nobody acts on it
 	since time.Time        // it has been as it is
+
+	notBefore time.Time // nothing is written before, since that failed
 }
 
 // requestSeen is what the subscription has told.
@@ -101,7 +103,7 @@ func (c *candidacy) isTarget() bool {
 // transferDuties is what the request asks of this candidate.
 func (c *candidacy) transferDuties() (sayReady, makeWay, pass, remove bool) {
 	t, own := c.transfers.seen, c.own()
-	if t == nil || own == nil {
+	if t == nil || own == nil || c.now.Before(c.transfers.notBefore) {
 		return false, false, false, false
 	}
 	switch c.phase {
@@ -141,18 +143,11 @@ func (c *candidacy) requestDone(r requestDone) {
 	switch {
 	case r.ballot != c.own() || t.sub == nil:
 	case r.written == nil && r.next != "":
-		if r.err != nil {
-			c.failed(r.err)
-		}
-		if c.backOffAfter("write the request for a transfer", r.err) {
-			c.logger.Warn("election: cannot write the request for a transfer", "target", r.request.target, "error", r.err)
-		}
-		t.lookAgain() // what failed is read again
+		c.transferFailed("write the request for a transfer", r.err)
+	case r.next == "" && r.err != nil:
+		c.transferFailed("remove the request for a transfer", r.err)
 	case r.next == "":
-		if r.err != nil {
-			c.backOffAfter("remove the request for a transfer", r.err)
-			t.lookAgain()
-		} else if current {
+		if current {
 			t.seen = nil
 		}
 	default:
@@ -165,6 +160,21 @@ func (c *candidacy) requestDone(r requestDone) {
 			c.leave(ErrTransferred)
 		}
 	}
+}
+
+// transferFailed pauses what is done about a request, and has it read again before
+// anything else. Other errands are not held up by that.
+func (c *candidacy) transferFailed(what string, err error) {
+	pause := jitter(c.session.Timeout() / 32)
+	if isPermanent(err) {
+		pause = c.session.recheckInterval()
+		c.failed(err)
+		if c.last.first(errorf("%s: %w", what, err)) {
+			c.logger.Warn("election: cannot do what a transfer asks for", "what", what, "error", err)
+		}
+	}
+	c.transfers.notBefore = c.now.Add(pause)
+	c.transfers.lookAgain()
 }
 
 // requestOrder asks for another state of a request, on the condition that both the

@@ -186,10 +186,7 @@ func (c *candidacy) notMoved(r moveResult) {
 // notMadeWay: the ballot stands where it stood. What was noted meanwhile of the one in
 // front may be true, so the place is looked up anew; and so is what the move was for.
 func (c *candidacy) notMadeWay(r moveResult) {
-	c.transfers.lookAgain()
-	if c.backOffAfter("move", r.err) {
-		c.logger.Warn("election: cannot move to the end of the line", "ballot", c.own().name, "error", r.err)
-	}
+	c.transferFailed("move to the end of the line", r.err)
 	if r.reason == forHandover {
 		c.logger.Warn("election: leadership could not be passed on", "ballot", c.own().name, "to", c.ballot.handover.target, "error", r.err)
 		c.ballot.handover = nil

@@ -2,7 +2,6 @@ package election
 
 import (
 	"context"
-
 	"strings"
 	"time"
 

@@ -19,6 +19,7 @@ var timers = []timer{
 	{"nothing has told the cause of the loss", (*candidacy).causeDue, func(c *candidacy) { c.tellStepDown(ErrBallotDeleted) }},
 	{"callbacks of a lost term are late", (*candidacy).drainDue, (*candidacy).callbacksLate},
 	{"a callback hangs", (*candidacy).hangDue, (*candidacy).reportHang},
+	{"a transfer may be tried again", func(c *candidacy) time.Time { return c.transfers.notBefore }, nil},
 	{"nothing has come of a transfer", (*candidacy).removeDue, nil},
 	{"Close gives up", (*candidacy).closeDue, (*candidacy).giveUpClosing},
 

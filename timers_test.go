@@ -37,6 +37,7 @@ func TestTimers(t *testing.T) {
 		"Close gives up": {withdrawing, func(c *candidacy, at time.Time) {
 			c.closing, c.giveUpAt, c.helper.busy = true, at, true
 		}, func(c *candidacy) bool { return c.phase == ended && c.closeErr != nil }},
+		"a transfer may be tried again": {waiting, func(c *candidacy, at time.Time) { c.transfers.notBefore = at }, nil},
 		"nothing has come of a transfer": {leading, func(c *candidacy, at time.Time) {
 			c.transfers.seen, c.transfers.since = &transferRequest{}, at.Add(-transferTimeouts*c.session.Timeout())
 		}, nil},

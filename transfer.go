@@ -161,7 +161,7 @@ func (c *Candidate) Transfer(ctx context.Context, to Ballot) error {
 	defer cancel()
 	_, err = callAsync(bounded, c.session, func() (struct{}, error) { return struct{}{}, a.run(bounded) })
 	switch {
-	case errors.Is(err, ErrTransferUnderWay), errors.Is(err, ErrTransferBlocked), errors.Is(err, ErrTransferTargetGone):
+	case err == nil, errors.Is(err, ErrTransferUnderWay), errors.Is(err, ErrTransferBlocked), errors.Is(err, ErrTransferTargetGone):
 		return err
 	case a.passing.Load() && bounded.Err() != nil:
 		err = fmt.Errorf("the leader has begun to step down for it, so it may still happen: %w", err)
@@ -247,10 +247,10 @@ func (a *asker) ask(ctx context.Context) error {
 		case isPermanent(err):
 			return err
 		default:
-			// It may be there all the same.
+			// It may be there all the same: whoever tidies up looks for it.
+			a.asked = true
 			inc, err := a.session.barrier(ctx)
 			if err != nil {
-				a.asked = true // and whoever tidies up finds it
 				return err
 			}
 			a.inc = inc
@@ -259,6 +259,7 @@ func (a *asker) ask(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		a.asked = false
 		if found == nil {
 			continue
 		}
@@ -446,7 +447,7 @@ func (a *asker) giveUp(ctx context.Context, v transferView) error {
 // takeBack removes the request if it is asked or ready. It reports whether nothing
 // will come of it any more.
 func (a *asker) takeBack(ctx context.Context) (withdrawn bool, err error) {
-	for {
+	for wait := newBackoff(a.session.Timeout()); ; wait.pause(ctx) {
 		found, err := a.readRequest(ctx)
 		if err != nil {
 			return false, err
@@ -463,11 +464,14 @@ func (a *asker) takeBack(ctx context.Context) (withdrawn bool, err error) {
 			return false, nil
 		}
 		a.saw(r)
-		if a.removeRequest(ctx, r) == nil {
+		err = a.removeRequest(ctx, r)
+		switch {
+		case err == nil:
 			return true, nil
-		}
-		if ctx.Err() != nil {
+		case ctx.Err() != nil:
 			return false, contextError(ctx)
+		case isPermanent(err):
+			return false, err
 		}
 	}
 }
@@ -555,5 +559,6 @@ func (a *asker) tidyOnce(ctx context.Context) bool {
 	case view.request.state == transferPassing && view.conclude(a.target, a.owner) != transferSucceeded:
 		return false
 	}
-	return a.removeRequest(ctx, view.request) == nil
+	err = a.removeRequest(ctx, view.request)
+	return err == nil || isPermanent(err)
 }

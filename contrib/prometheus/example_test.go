@@ -65,6 +65,7 @@ func Example() {
 	// election_stepdowns_total{cause="resigned",election="reports"} 0
 	// election_stepdowns_total{cause="session_lost",election="reports"} 0
 	// election_stepdowns_total{cause="takeover_failed",election="reports"} 0
+	// election_stepdowns_total{cause="transferred",election="reports"} 0
 	// election_taking_over_since_seconds{election="reports"} 0
 	// election_wins_total{election="reports"} 1
 }
