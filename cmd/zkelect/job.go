@@ -100,6 +100,9 @@ func (j *job) stand(parent context.Context) error {
 		defer close(watched)
 		j.watchStanding(ctx, s, watching)
 	}()
+	if j.ready != "" {
+		defer j.standWhileReady(ctx)()
+	}
 	ended, failure := false, error(nil)
 	err := j.candidate.Run(ctx, func(ctx context.Context, term election.Term) error {
 		if !s.begin() {
@@ -220,7 +223,11 @@ func (j *job) attend(ctx, parent context.Context, k *kept) {
 		case <-leading:
 			leading = nil
 			j.noteLoss(ctx)
-			k.stop(j.overlap)
+			if isVoluntary(context.Cause(ctx)) {
+				k.stop(j.grace) // the ballot stands until the command has ended
+			} else {
+				k.stop(j.overlap)
+			}
 		}
 	}
 }
@@ -231,7 +238,16 @@ func (j *job) noteLoss(ctx context.Context) {
 		cause = election.ErrLeaseLapsed
 	}
 	j.lost = true
+	if isVoluntary(cause) {
+		j.env.say("leadership of %s is given up (%v): stopping %s", j.name, cause, j.argv[0])
+		return
+	}
 	j.env.say("leadership of %s is lost (%v): stopping %s", j.name, cause, j.argv[0])
+}
+
+// isVoluntary reports whether nobody leads before this process lets go.
+func isVoluntary(cause error) bool {
+	return errors.Is(cause, election.ErrTransferred) || errors.Is(cause, election.ErrResigned)
 }
 
 // commandEnvironment is this process's, with what the command is told. To systemd it has nothing to say.

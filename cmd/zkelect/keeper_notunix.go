@@ -15,6 +15,8 @@ func executable() (string, error) { return "", errNotUnix }
 
 func apart() *syscall.SysProcAttr { return nil }
 
+func killApart(p *os.Process) error { return p.Kill() }
+
 func keep([]string) int { return exitRunFailed }
 
 func (k *kept) finish() {}

@@ -238,3 +238,6 @@ func (k *kept) finish() {
 
 // apart keeps from the keeper what is done to zkelect's process group and session.
 func apart() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }
+
+// killApart kills what was started apart, and what that has started.
+func killApart(p *os.Process) error { return group(p.Pid).signal(syscall.SIGKILL) }

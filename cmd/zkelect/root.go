@@ -68,7 +68,7 @@ func rootCommand(e *env) *cobra.Command {
 	root.SetHelpCommand(helpCommand())
 	root.CompletionOptions.DisableDefaultCmd = true // completionCommand is in its place
 	root.AddCommand(
-		runCommand(e), statusCommand(e), listCommand(e), topCommand(e), watchCommand(e), guardCommand(e),
+		runCommand(e), transferCommand(e), statusCommand(e), listCommand(e), topCommand(e), watchCommand(e), guardCommand(e),
 		versionCommand(), completionCommand(), manCommand(),
 	)
 	return root

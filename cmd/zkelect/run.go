@@ -32,6 +32,9 @@ type runOptions struct {
 	standby  bool
 	guarding string
 	private  bool
+	priority int
+	ready    string
+	every    time.Duration
 }
 
 func runCommand(e *env) *cobra.Command {
@@ -54,6 +57,10 @@ When leadership is lost, because no server has answered for too long or for any
 other reason, COMMAND is killed before another candidate can lead. It has no
 time to end by itself then, unless --overlap gives it some, beside the next
 leader. zkelect then exits with 124, or with --keep contends again.
+
+When leadership is passed on (zkelect transfer), or --ready says no, COMMAND is
+sent SIGTERM and ends before another candidate leads: it has --grace for that,
+but no longer than the lease. zkelect then goes on as after a loss.
 
 COMMAND's environment tells ZKELECT_ELECTION, ZKELECT_DATA and ZKELECT_TOKEN,
 the fencing token: a number that grows from leader to leader, with which a store
@@ -97,6 +104,9 @@ Exit status:
 	durationFlag(c, &o.grace, "grace", 10*time.Second, "after SIGTERM let COMMAND go on for this `DURATION` before SIGKILL; 0 sends SIGKILL at once")
 	durationFlag(c, &o.overlap, "overlap", 0, "after a loss of leadership let COMMAND go on for this `DURATION`, from SIGTERM to SIGKILL, beside the next leader")
 	f.StringSliceVar(&o.forward, "forward", []string{"USR1", "USR2", "WINCH"}, "pass these `SIGNALS` on to COMMAND: with HUP,USR1 a SIGHUP has it read its configuration again, for one, and does not end it")
+	f.IntVar(&o.priority, "priority", 0, "who should be next of those who wait, from -9 to 9: the highest `NUMBER`; the leader is not unseated")
+	f.StringVar(&o.ready, "ready", "", "stand aside while this shell `COMMAND` fails: a replica that lags, for one")
+	durationFlag(c, &o.every, "ready-every", 5*time.Second, "with --ready, run that in each `DURATION`; one that takes longer fails")
 	f.BoolVar(&o.standby, "standby", false, "take over two writes sooner when next in line, for up to eight small writes in each session timeout")
 	f.StringVar(&o.guarding, "guard", "own", "what ends the session when zkelect is killed: own for a process of its own, off for nothing, or the `SOCKET` of a zkelect guard")
 	f.BoolVar(&o.private, "private", false, "with --auth, let nobody but holders of the same credentials see or touch this candidate, and the election if this creates it")
@@ -111,6 +121,14 @@ func (o *runOptions) check(argv []string) (forward []syscall.Signal, acl []zk.AC
 	}
 	if o.grace < 0 || o.pause < 0 || o.overlap < 0 {
 		return nil, nil, usageError{errors.New("a negative time")}
+	}
+	switch {
+	case o.priority < -9 || o.priority > 9:
+		return nil, nil, usageError{fmt.Errorf("--priority %d: want -9 to 9", o.priority)}
+	case o.every <= 0:
+		return nil, nil, usageError{fmt.Errorf("--ready-every %v: want more than that", o.every)}
+	case o.try && o.ready != "":
+		return nil, nil, usageError{errors.New("--try and --ready exclude each other")}
 	}
 	if o.try && o.keep {
 		return nil, nil, usageError{errors.New("--try and --keep exclude each other")}
@@ -182,7 +200,7 @@ func run(c *cobra.Command, o *runOptions, argv []string) error {
 	defer closeAll()
 	candidate, err := election.NewCandidate(s, o.name, &election.CandidateOptions{
 		Data: []byte(o.data), Root: o.root, ACL: acl, HotStandby: o.standby, Follow: election.FollowLeader,
-		StepDownTimeout: stepDownWithoutEnd,
+		StepDownTimeout: stepDownWithoutEnd, Priority: o.priority,
 	})
 	if err != nil {
 		return misuse(&exit{exitRunFailed, err})

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/zkelection/election"
+)
+
+// exitNobody: there is no such candidate.
+const exitNobody = exitNoLeader
+
+func transferCommand(e *env) *cobra.Command {
+	var name, to string
+	var within time.Duration
+	c := &cobra.Command{
+		Use:   "transfer --election NAME --to DATA|BALLOT|SESSION [FLAGS]",
+		Short: "pass leadership on to a candidate of your choice",
+		Long: `Passes leadership on to one of the candidates, which zkelect status lists. Those
+in front of it go to the end of the line; when it is next and could lead at
+once, the leader steps down in order, and stands last. Until then nothing has
+changed but places in line.
+
+Exit status:
+
+    0  it leads, and has acknowledged
+    1  it came to nothing, or ZooKeeper does not answer or refuses
+    2  the command line is wrong
+    3  there is no such candidate, or more than one is called that`,
+		Example:               "  zkelect transfer --election scheduler --to host-b:4567",
+		Args:                  noArguments,
+		DisableFlagsInUseLine: true,
+	}
+	o := &connection{env: e}
+	o.electionFlag(c, &name)
+	c.Flags().StringVar(&to, "to", "", "the candidate: its `DATA`, its ballot or its session, as zkelect status shows them")
+	_ = c.RegisterFlagCompletionFunc("to", cobra.NoFileCompletions)
+	durationFlag(c, &within, "within", 0, "take the request back when leadership has not passed on in this `DURATION` (default two session timeouts)")
+	o.flags(c, defaultWait)
+	prepare := c.PreRunE
+	c.PreRunE = func(c *cobra.Command, args []string) error {
+		switch {
+		case to == "":
+			return usageError{errors.New("to whom? use --to DATA, BALLOT or SESSION")}
+		case within < 0:
+			return usageError{fmt.Errorf("--within %v is negative", within)}
+		}
+		return prepare(c, args)
+	}
+	c.RunE = func(c *cobra.Command, _ []string) error { return transfer(c.Context(), o, name, to, within) }
+	return c
+}
+
+func transfer(ctx context.Context, o *connection, name, to string, within time.Duration) error {
+	s, closeAll, err := o.connect(ctx)
+	if err != nil {
+		return misuse(&exit{exitFailed, err})
+	}
+	defer closeAll()
+	// It asks, and does not stand.
+	asker, err := election.NewCandidate(s, name, &election.CandidateOptions{Root: o.root})
+	if err != nil {
+		return misuse(&exit{exitFailed, err})
+	}
+	target, err := resolve(ctx, o, asker, to)
+	if err != nil {
+		return err
+	}
+	if within > 0 {
+		limit, cancel := context.WithTimeout(ctx, within)
+		defer cancel()
+		ctx = limit
+	}
+	began := time.Now()
+	err = asker.Transfer(ctx, target)
+	if errors.Is(err, election.ErrTransferTargetGone) && !isBallotOf(target, to) {
+		// It may have gone to the end of the line just then; what it is called is the same.
+		if target, err = resolve(ctx, o, asker, to); err != nil {
+			return err
+		}
+		err = asker.Transfer(ctx, target)
+	}
+	if err != nil {
+		return &exit{exitFailed, err}
+	}
+	o.env.say("%s leads %s, after %v", printable(target.Data), name, time.Since(began).Round(time.Millisecond))
+	return nil
+}
+
+// resolve finds the candidate that is meant.
+func resolve(ctx context.Context, o *connection, asker *election.Candidate, to string) (election.Ballot, error) {
+	limit, cancel := o.limit(ctx)
+	defer cancel()
+	if _, err := asker.LeaderSync(limit); err != nil && !errors.Is(err, election.ErrNoLeader) {
+		return election.Ballot{}, misuse(&exit{exitFailed, err})
+	}
+	ballots, err := asker.Ballots(limit)
+	if err != nil {
+		return election.Ballot{}, misuse(&exit{exitFailed, err})
+	}
+	var found, others []election.Ballot
+	for _, b := range ballots {
+		if isBallotOf(b, to) || sessionName(b.SessionID) == strings.ToLower(to) || b.Err == nil && string(b.Data) == to {
+			found = append(found, b)
+		} else {
+			others = append(others, b)
+		}
+	}
+	switch {
+	case len(found) == 1:
+		return found[0], nil
+	case len(found) > 1:
+		return election.Ballot{}, &exit{exitNobody, fmt.Errorf("%d candidates of %s are called %q: give a ballot or a session (%s)",
+			len(found), asker.Name(), to, names(found))}
+	case len(others) == 0:
+		return election.Ballot{}, &exit{exitNobody, fmt.Errorf("nobody stands in %s", asker.Name())}
+	}
+	return election.Ballot{}, &exit{exitNobody, fmt.Errorf("no candidate of %s is called %q; there are %s", asker.Name(), to, names(others))}
+}
+
+func isBallotOf(b election.Ballot, to string) bool { return b.Path == to || path.Base(b.Path) == to }
+
+// names are what candidates can be told apart by, of as many as fit a line or two.
+func names(ballots []election.Ballot) string {
+	const most = 8
+	var all []string
+	for _, b := range ballots[:min(most, len(ballots))] {
+		all = append(all, fmt.Sprintf("%s %s", sessionName(b.SessionID), printable(b.Data)))
+	}
+	if len(ballots) > most {
+		all = append(all, fmt.Sprintf("%d more", len(ballots)-most))
+	}
+	return strings.Join(all, ", ")
+}

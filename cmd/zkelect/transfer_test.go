@@ -1,0 +1,112 @@
+//go:build unix
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// TestTransfer: the command of the leader ends in order before that of the chosen one begins, and who is passed over stays.
+func TestTransfer(t *testing.T) {
+	onBoth(t, func(t *testing.T, servers string) {
+		j := newJournal(t)
+		begin := func(name string) *process {
+			p := start(t, servers, "run", "--keep", "--election", electionOf(t), "--data", name, "--timeout", "4s", "--",
+				"sh", "-c", fmt.Sprintf(`echo %[1]s begins >>%[2]q; trap 'sleep 0.3; echo %[1]s ends >>%[2]q; exit' TERM; while :; do sleep 0.01; done`, name, j.path))
+			until(t, name+" to stand", func() bool {
+				_, stdout, _ := zkelect(t, servers, "status", "--wide", "--election", electionOf(t))
+				return strings.Contains(stdout, "  "+name+"\n")
+			})
+			return p
+		}
+		a := begin("A")
+		j.has(t, "A begins\n")
+		begin("B")
+		begin("C")
+		status, _, stderr := zkelect(t, servers, "transfer", "--election", electionOf(t), "--to", "C", "--within", "30s")
+		require.Zero(t, status, stderr)
+		assert.Contains(t, stderr, "C leads "+electionOf(t))
+		j.has(t, "C begins\n")
+		assert.Equal(t, "A begins\nA ends\nC begins\n", j.read())
+		assert.Contains(t, a.stderr.String(), "is given up (election: leadership is passed on): stopping sh")
+
+		status, _, stderr = zkelect(t, servers, "transfer", "--election", electionOf(t), "--to", "C")
+		assert.Zero(t, status, "it leads already: %s", stderr)
+		status, _, stderr = zkelect(t, servers, "transfer", "--election", electionOf(t), "--to", "D")
+		assert.Equal(t, exitNobody, status)
+		assert.Contains(t, stderr, `no candidate of `+electionOf(t)+` is called "D"; there are `)
+		status, _, _ = zkelect(t, servers, "transfer", "--election", electionOf(t))
+		assert.Equal(t, exitUsage, status)
+	})
+}
+
+// TestTransferToOneOfTwo: data that two candidates have names neither.
+func TestTransferToOneOfTwo(t *testing.T) {
+	onBoth(t, func(t *testing.T, servers string) {
+		j := newJournal(t)
+		pair(t, servers, j, "--data", "same")
+		status, _, stderr := zkelect(t, servers, "transfer", "--election", electionOf(t), "--to", "same")
+		assert.Equal(t, exitNobody, status)
+		assert.Contains(t, stderr, "2 candidates")
+	})
+}
+
+// TestRunReady: who is not ready stands aside, a leader ends its command first, and votes again when it is ready.
+func TestRunReady(t *testing.T) {
+	onBoth(t, func(t *testing.T, servers string) {
+		j := newJournal(t)
+		lags := filepath.Join(t.TempDir(), "lags")
+		require.NoError(t, os.WriteFile(lags, nil, 0o600))
+		a := start(t, servers, append([]string{
+			"run", "--keep", "--election", electionOf(t), "--data", "A", "--timeout", "4s",
+			"--ready", fmt.Sprintf("! test -e %q || { echo 7 s behind; exit 1; }", lags), "--ready-every", "100ms", "--",
+		}, j.beats("A")...)...)
+		a.says(&a.stderr, "7 s behind")
+		status, stdout, _ := zkelect(t, servers, "status", "--election", electionOf(t))
+		assert.Equal(t, exitNoLeader, status, stdout)
+		assert.Empty(t, j.read())
+
+		require.NoError(t, os.Remove(lags))
+		j.has(t, "A\n")
+		start(t, servers, append([]string{"run", "--election", electionOf(t), "--data", "B", "--timeout", "4s", "--"}, j.beats("B")...)...)
+		require.NoError(t, os.WriteFile(lags, nil, 0o600))
+		j.has(t, "B\n")
+		assert.Empty(t, overlap(j.read()))
+		a.says(&a.stderr, "is given up")
+	})
+}
+
+// TestRunPriority: the best of those who wait is the next, whoever came first.
+func TestRunPriority(t *testing.T) {
+	onBoth(t, func(t *testing.T, servers string) {
+		j := newJournal(t)
+		begin := func(name string, flags ...string) *process {
+			args := append([]string{"run", "--election", electionOf(t), "--data", name, "--timeout", "4s"}, flags...)
+			return start(t, servers, append(append(args, "--"), j.beats(name)...)...)
+		}
+		a := begin("A")
+		j.has(t, "A\n")
+		b := begin("B")
+		b.says(&b.stderr, "waiting: A leads")
+		c := begin("C", "--priority", "5")
+		c.says(&c.stderr, "waiting: A leads")
+		until(t, "C to be the next", func() bool {
+			_, stdout, _ := zkelect(t, servers, "status", "--wide", "--election", electionOf(t))
+			at := func(name string) int { return strings.Index(stdout, "  "+name+"\n") }
+			return at("C") > 0 && at("C") < at("B")
+		})
+		a.signal(syscall.SIGKILL)
+		j.has(t, "C\n")
+		assert.NotContains(t, j.read(), "B\n")
+		status, _, _ := zkelect(t, servers, "run", "--election", electionOf(t), "--priority", "10", "--", "true")
+		assert.Equal(t, exitUsage, status)
+	})
+}
