@@ -14,8 +14,6 @@ import (
 
 // TestRunWaitsForTheCommand: the command's keeper stands still in a debugger, and the guard of the session, which is on a
 // socket, may not end the command: so that goes on when zkelect is killed. The next one does not lead before it has ended.
-// (A guard that is merely stopped is continued by the kernel when zkelect dies, as what is left of an orphaned process
-// group is.)
 func TestRunWaitsForTheCommand(t *testing.T) {
 	onBoth(t, func(t *testing.T, servers string) {
 		j := newJournal(t)
