@@ -64,8 +64,6 @@ var (
 type timeline struct {
 	now          float64 // seconds
 	killed, told float64 // when the act began, and when the client knew of no master
-	unaware      float64 // milliseconds between these, as the client's line tells
-	last         string  // what the client's line tells of this act, as the summary has to
 	master       string  // who leads, as told by WINS and STEPS DOWN
 	token        int
 	replicas     map[string]bool // of the present master
