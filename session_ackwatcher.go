@@ -67,7 +67,7 @@ type ackWatcher struct {
 	done    chan struct{} // closed when it has left its watch behind
 
 	// Owned by its goroutine.
-	former     *ackWatcher // the one before, while it has not left its watch behind; or nil
+	former     *ackWatcher // the one before, while it has not left its watch behind; or nil. It does not change when this one is over
 	inc        *incarnation
 	reconnects uint64 // as it was last told
 	known      ackKnown
@@ -223,7 +223,7 @@ func (f *ackWatcher) awaitFormer() bool {
 	for f.former != nil {
 		select {
 		case <-f.former.done:
-			f.former = nil
+			f.former = f.former.former // it may have ended while it waited for that one
 		case <-f.inbox.signal:
 			f.mu.Lock()
 			gone := f.gone
@@ -283,8 +283,11 @@ func (f *ackWatcher) over() {
 	defer f.session.roster.mu.Unlock()
 	if all := f.session.roster.ackWatchers; all[f.path] == f {
 		delete(all, f.path)
-		if f.former != nil && !f.former.isOver() {
-			all[f.path] = f.former
+		for former := f.former; former != nil; former = former.former {
+			if !former.isOver() {
+				all[f.path] = former
+				break
+			}
 		}
 	}
 	close(f.done)

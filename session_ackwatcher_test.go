@@ -56,6 +56,40 @@ func TestWatchOfReadUnderWayIsKept(t *testing.T) {
 	})
 }
 
+// As above, with some that end while they wait, and others that have joined before
+// those have: who is left waits for the first all the same.
+func TestReadUnderWayIsAwaitedAcrossEnds(t *testing.T) {
+	withSession(t, func(t *testing.T, w *trial, s *Session) {
+		o, err := NewObserver(s, electionName, nil)
+		require.NoError(t, err)
+		subscribe := func() *subscription {
+			sub := &subscription{notify: func(ackView) {}}
+			s.subscribe(o.LeaderAckPath(), sub)
+			return sub
+		}
+		w.srv.ResetCounts()
+		release := make(chan struct{})
+		cancel := w.srv.Control(testutil.OpExists, func(*testutil.Request) testutil.Action { return testutil.Hold(release) })
+		sub := subscribe()
+		synctest.Wait() // its read is under way
+		for range 10 {
+			for range 4 {
+				sub.end()
+				sub = subscribe()
+			}
+			sub.end()
+			synctest.Wait() // nobody is left, but for the read
+			sub = subscribe()
+		}
+		synctest.Wait()
+		close(release)
+		cancel()
+		synctest.Wait()
+		assert.Equal(t, int64(1), w.srv.Counts()[testutil.OpExists], "watches that were armed")
+		sub.end()
+	})
+}
+
 // A Session closes although a read of an ackWatcher that has ended is under way,
 // and another waits for that.
 func TestCloseBesideReadUnderWay(t *testing.T) {
