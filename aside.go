@@ -83,11 +83,11 @@ func (c *Candidate) StandWhile(ctx context.Context, ready func(ctx context.Conte
 	checks := &readiness{ready: ready, every: every, answers: make(chan error, 1), candidate: c}
 	checks.ctx, checks.cancel = context.WithCancel(ctx)
 	err, resign := c.standWhile(ctx, handle, checks)
-	c.inbox.push(unstandCommand{handle})
 	checks.cancel()
 	if resign {
-		c.endRun(ctx)
+		c.endRun(ctx) // which ends the standing aside, too: between the two it would vote
 	}
+	c.inbox.push(unstandCommand{handle})
 	if checks.asking {
 		<-checks.answers
 	}
@@ -103,11 +103,15 @@ func (c *Candidate) standWhile(ctx context.Context, handle *standHandle, checks 
 		select {
 		case err = <-checks.answers:
 			checks.asking = false
+			if err != nil && checks.late {
+				continue // that was one failure already
+			}
 		case <-tick.C:
 			if !checks.asking {
 				checks.ask()
 				continue
 			}
+			checks.late = true
 			err = errorf("the function given to StandWhile has not returned in %v", checks.every)
 		case err := <-handle.ended:
 			if ctx.Err() != nil {
@@ -138,11 +142,12 @@ type readiness struct {
 	cancel    context.CancelFunc
 	answers   chan error // has room for one
 	asking    bool
-	failures  int // in a row
+	late      bool // it has not returned in time, which has been counted
+	failures  int  // in a row
 }
 
 func (r *readiness) ask() {
-	r.asking = true
+	r.asking, r.late = true, false
 	go func() {
 		err := errors.New("election: the function given to StandWhile ended its goroutine")
 		defer func() { r.answers <- err }()
