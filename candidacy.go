@@ -357,7 +357,8 @@ func (c *candidacy) noticeSession(view sessionView) {
 	if c.ballot != nil {
 		c.ballot.demotion.countLack(c.now, c.phase == claiming && view.inc != nil && view.connected)
 	}
-	c.priority.countLease(c.now, view, c.needsLease(), c.session.Timeout())
+	stands := c.phase != leaving && c.phase != withdrawing // what is held then is of what has failed
+	c.priority.countLease(c.now, view, stands && c.needsLease(), c.session.Timeout())
 	if view.reconnects != c.seen.reconnects {
 		c.seen.reconnects = view.reconnects
 		c.helper.notBefore = time.Time{}

@@ -121,7 +121,7 @@ func (c *candidacy) takeoverFailed(err error) {
 		c.absence.until = c.now.Add(c.retryPause())
 	}
 	c.asked = c.want
-	c.priority.demoted = true
+	c.priority.demote()
 	c.leave(err)
 	c.fail(err)
 }
@@ -152,7 +152,7 @@ func (c *candidacy) stalled() {
 	c.stuck.Store(true)
 	c.ballot.withdraw, c.absence.cause = true, err
 	c.want = c.want && (c.asked || c.runner != nil) // else only a Campaign has asked, which ends here
-	c.priority.demoted = true
+	c.priority.demote()
 	c.failed(err)
 	c.leave(err)
 	c.term.hangAt = c.now.Add(2 * c.session.Timeout())

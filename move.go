@@ -89,7 +89,7 @@ func (c *candidacy) beginMove() {
 		o.reason, o.request = forHandover, c.ballot.handover
 		c.endTerm()
 	default:
-		c.priority.demoted = true
+		c.priority.demote()
 	}
 	o.priority = c.priority.now()
 	// Whatever becomes of the request, a withdrawal takes back both ballots.

@@ -93,6 +93,10 @@ func (p *priority) now() int {
 	return p.wanted
 }
 
+// demote is for who has shown that it cannot lead now. What lease it held before says
+// nothing to the contrary.
+func (p *priority) demote() { p.demoted, p.lease = true, nil }
+
 // countLease ends a demotion when a lease has been held for a session timeout.
 func (p *priority) countLease(now time.Time, view sessionView, needed bool, timeout time.Duration) {
 	var held *lease.Lease

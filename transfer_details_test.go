@@ -2,11 +2,14 @@ package election_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/zkelection/election"
 )
 
 // Transfers, priority and standing aside in corners where they went wrong.
@@ -34,5 +37,25 @@ func TestOneSlowAnswerIsForgiven(t *testing.T) {
 		assert.True(t, a.IsLeader())
 		cancel()
 		require.ErrorIs(t, <-done, context.Canceled)
+	})
+}
+
+// The lease that a takeover was held under before it failed does not end the demotion.
+func TestLongTakeoverThatFailsIsDemoted(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a := w.member("a", j, withPriority(5))
+		fails := true
+		a.OnWin(func(context.Context, election.Term) error {
+			if !fails {
+				return nil
+			}
+			fails = false
+			time.Sleep(2 * w.timeout())
+			return errors.New("not today")
+		})
+		first := a.vote().VotePath()
+		w.until("another ballot", func() bool { return a.VotePath() != "" && a.VotePath() != first })
+		assert.Equal(t, -9, a.Status().Priority)
 	})
 }
