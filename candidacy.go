@@ -246,7 +246,7 @@ func (c *candidacy) situation(view sessionView) situation {
 		s.ackMissing, s.proclaim = b.ack.missing, s.proclaim || b.catchUp
 		s.check = b.recheck.all || !c.now.Before(b.recheck.at)
 		s.sayReady, s.makeWay, s.pass, s.removeRequest = c.transferDuties()
-		s.makeWay = s.makeWay || (b.rank.givesWay && !c.transfers.underWay() || c.priority.relabel) && !c.now.Before(c.transfers.notBefore)
+		s.makeWay = s.makeWay || (b.rank.givesWay && !c.transfers.underWay() || c.mustRelabel()) && !c.now.Before(c.transfers.notBefore)
 		s.handover = b.handover != nil
 	}
 	s.aside = c.stander.aside()

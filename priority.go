@@ -76,7 +76,7 @@ func givesWay(ballots []child, name string) bool {
 type priority struct {
 	wanted  int  // by the option, or the last SetPriority
 	demoted bool // it went to the end for want of a lease, or its takeover failed
-	relabel bool // SetPriority was called, and the ballot shows another one
+	relabel bool // SetPriority was called, and the ballot may show another one
 
 	// The lease that it holds, and since when, as far as its turns have seen.
 	lease *lease.Lease
@@ -165,6 +165,15 @@ func (c *candidacy) setPriority(m priorityCommand) {
 	c.priority.relabel = true
 }
 
+// mustRelabel reports whether SetPriority was called, and the ballot shows another one.
+func (c *candidacy) mustRelabel() bool {
+	if !c.priority.relabel || c.own() == nil {
+		return false
+	}
+	shown, ok := priorityOf(c.own().name)
+	return ok && shown != c.priority.now()
+}
+
 // settlePriority answers those whose change is made: the ballot shows it, or there
 // is none that has to.
 func (c *candidacy) settlePriority() {
@@ -176,7 +185,7 @@ func (c *candidacy) settlePriority() {
 	case casting, moving:
 		return
 	case waiting:
-		if shown, ok := priorityOf(c.own().name); ok && shown != p.now() {
+		if c.mustRelabel() {
 			return
 		}
 	case idle, claiming, winning, acking, leading, leaving, withdrawing, ended:

@@ -59,3 +59,16 @@ func TestLongTakeoverThatFailsIsDemoted(t *testing.T) {
 		assert.Equal(t, -9, a.Status().Priority)
 	})
 }
+
+// A priority that is the candidate's already costs it no place.
+func TestSamePriorityMovesNobody(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		line := w.settledLine(j, 3)
+		b := line[1]
+		w.heard()
+		before := b.VotePath()
+		require.NoError(t, b.SetPriority(w.context(), 0))
+		assert.Equal(t, before, b.VotePath())
+	})
+}
