@@ -26,6 +26,10 @@ type transfers struct {
 	since time.Time        // it has been as it is
 
 	notBefore time.Time // nothing is written before, since that failed
+
+	// refused is one that leadership could not be passed on for: its target is gone, or it is
+	// another one by now, which will be heard. That is not tried again, so it is removed in time.
+	refused *transferRequest
 }
 
 // requestSeen is what the subscription has told.
@@ -111,7 +115,7 @@ func (c *candidacy) transferDuties() (sayReady, makeWay, pass, remove bool) {
 		sayReady = t.state == transferAsked && t.target == own.name && c.ballot.line.place.ahead == 1
 		makeWay = t.state == transferAsked && standsBetween(own.sequence, t.target)
 	case leading:
-		pass = t.state == transferReady && standsBetween(own.sequence, t.target)
+		pass = t.state == transferReady && t != c.transfers.refused && standsBetween(own.sequence, t.target)
 		remove = !c.now.Before(c.removeDue())
 	case idle, casting, claiming, moving, winning, acking, leaving, withdrawing, ended:
 	}
@@ -143,6 +147,9 @@ func (c *candidacy) requestDone(r requestDone) {
 	switch {
 	case r.ballot != c.own() || t.sub == nil:
 	case r.written == nil && r.next != "":
+		if r.next == transferPassing && r.err != nil && isDefinite(r.err) {
+			t.refused = r.request
+		}
 		c.transferFailed("write the request for a transfer", r.err)
 	case r.next == "" && r.err != nil:
 		c.transferFailed("remove the request for a transfer", r.err)
@@ -227,8 +234,12 @@ func (e errands) writeRequest(ctx context.Context, o requestOrder) (r requestDon
 		return err
 	})
 	if r.err == nil && found != nil {
-		if now := parseTransfer(found); now != nil && now.nonce == o.request.nonce && now.state == o.next {
+		switch now := parseTransfer(found); {
+		case now == nil || now.nonce != o.request.nonce:
+		case now.state == o.next:
 			r.written = now
+		case o.next == "":
+			r.err = errUncertain // it was not removed: whoever takes that for done forgets it
 		}
 	}
 	return r

@@ -3,13 +3,17 @@ package election_test
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/go-zookeeper/zk"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election"
+	"github.com/zkelection/election/testutil"
 )
 
 // Transfers, priority and standing aside in corners where they went wrong.
@@ -70,5 +74,60 @@ func TestSamePriorityMovesNobody(t *testing.T) {
 		before := b.VotePath()
 		require.NoError(t, b.SetPriority(w.context(), 0))
 		assert.Equal(t, before, b.VotePath())
+	})
+}
+
+// A removal whose request is lost is made again.
+func TestRequestIsRemovedThoughTheRemovalIsLost(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		line := w.settledLine(j, 2)
+		a, b := line[0], line[1]
+		w.heard()
+		defer w.starve(b.node)()
+		r := w.request(b).ask()
+		lost := false
+		defer w.srv.Control(testutil.OpMulti, func(q *testutil.Request) testutil.Action {
+			if lost || !slices.ContainsFunc(q.Ops, func(op testutil.Request) bool {
+				return op.Op == testutil.OpDelete && strings.HasSuffix(op.Path, "/transfer")
+			}) {
+				return testutil.Pass
+			}
+			lost = true
+			return testutil.LoseRequest
+		})()
+		time.Sleep(10 * w.timeout())
+		assert.True(t, lost)
+		assert.Empty(t, r.state())
+		assert.True(t, a.IsLeader())
+	})
+}
+
+// A request that its target has left is removed, though it was ready once.
+func TestReadyRequestWithoutTargetIsRemoved(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		line := w.settledLine(j, 3)
+		a, c := line[0], line[2]
+		w.heard()
+		r := w.request(c)
+		c.resign()
+		w.heard()
+		_, err := r.conn.Multi(
+			&zk.CreateRequest{Path: r.path + "/transfer", Data: r.content("ready"), Acl: zk.WorldACL(zk.PermAll), Flags: zk.FlagEphemeral},
+			&zk.CreateRequest{Path: r.path + "/transfer-" + r.nonce, Acl: zk.WorldACL(zk.PermAll), Flags: zk.FlagEphemeral})
+		require.NoError(t, err)
+		tries := 0
+		defer w.srv.Control(testutil.OpMulti, func(q *testutil.Request) testutil.Action {
+			if writes(q, "passing") {
+				tries++
+			}
+			return testutil.Pass
+		})()
+		time.Sleep(6 * w.timeout())
+		assert.Empty(t, r.state())
+		assert.LessOrEqual(t, tries, 2)
+		assert.True(t, a.IsLeader())
+		assert.Equal(t, 1, j.count("a won"))
 	})
 }
