@@ -195,6 +195,8 @@ type asker struct {
 	byCaller bool
 	wake     chan struct{}
 	passing  atomic.Bool // the leader has begun to step down
+
+	elsewhere atomic.Bool // something was read on another session than inc
 }
 
 // saw notes how far the request has come.
@@ -358,17 +360,26 @@ func (v transferView) conclude(target child, owner int64) transferVerdict {
 	return transferSucceeded
 }
 
-// look reads what an asker has to see. On another session the server catches up first.
+// look reads what an asker has to see, all of it on one session. On another one the
+// server catches up first.
 func (a *asker) look(ctx context.Context) (v transferView, err error) {
-	if a.session.currentView().inc != a.inc {
-		// Its request went with its session. A server that lags would not show what
-		// has become of it before.
-		inc, err := a.session.barrier(ctx)
-		if err != nil {
+	for {
+		if a.elsewhere.Swap(false) || a.session.currentView().inc != a.inc {
+			// Its request went with its session. A server that lags would not show what
+			// has become of it before.
+			inc, err := a.session.barrier(ctx)
+			if err != nil {
+				return v, err
+			}
+			a.inc = inc
+		}
+		if v, err = a.lookOnce(ctx); err != nil || !a.elsewhere.Load() {
 			return v, err
 		}
-		a.inc = inc
 	}
+}
+
+func (a *asker) lookOnce(ctx context.Context) (v transferView, err error) {
 	var found *node
 	var requestErr, listErr error
 	var both sync.WaitGroup
@@ -384,10 +395,16 @@ func (a *asker) look(ctx context.Context) (v transferView, err error) {
 			a.saw(r)
 		}
 	}
+	if v.request == nil {
+		// What has become of it is to be seen in a list that is no older.
+		if v.ballots, err = a.list(ctx); err != nil {
+			return v, err
+		}
+	}
 	if place, ok := standingOf(v.ballots, a.target.name); !ok || place.ahead > 0 {
 		return v, nil
 	}
-	if err := a.session.retry(ctx, func(conn *zk.Conn) (err error) {
+	if err := a.read(ctx, func(conn *zk.Conn) (err error) {
 		v.ack, err = readNode(conn, a.ackPath())
 		return err
 	}); err != nil || v.ack == nil {
@@ -396,7 +413,7 @@ func (a *asker) look(ctx context.Context) (v transferView, err error) {
 	// Nobody comes before the first: if it still stands, it was the first when the
 	// acknowledgement was read. Another candidate of the same session could have
 	// acknowledged after it.
-	err = a.session.retry(ctx, func(conn *zk.Conn) error {
+	err = a.read(ctx, func(conn *zk.Conn) error {
 		exists, stat, err := conn.Exists(a.path + "/" + a.target.name)
 		if err == nil && exists {
 			a.owner = stat.EphemeralOwner
@@ -408,8 +425,20 @@ func (a *asker) look(ctx context.Context) (v transferView, err error) {
 	return v, err
 }
 
+// read is retry for what one look puts together. It notes what was answered on another
+// session than a.inc.
+func (a *asker) read(ctx context.Context, call func(*zk.Conn) error) error {
+	return a.session.retry(ctx, func(conn *zk.Conn) error {
+		err := call(conn)
+		if conn.SessionID() != a.inc.id {
+			a.elsewhere.Store(true)
+		}
+		return err
+	})
+}
+
 func (a *asker) list(ctx context.Context) (ballots []child, err error) {
-	err = a.session.retry(ctx, func(conn *zk.Conn) error {
+	err = a.read(ctx, func(conn *zk.Conn) error {
 		children, _, err := conn.Children(a.path)
 		ballots = ballotsOf(children)
 		return err
@@ -421,7 +450,7 @@ func (a *asker) list(ctx context.Context) (ballots []child, err error) {
 }
 
 func (a *asker) readRequest(ctx context.Context) (found *node, err error) {
-	err = a.session.retry(ctx, func(conn *zk.Conn) (err error) {
+	err = a.read(ctx, func(conn *zk.Conn) (err error) {
 		found, err = readNode(conn, a.transferPath())
 		return err
 	})

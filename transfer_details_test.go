@@ -131,3 +131,46 @@ func TestReadyRequestWithoutTargetIsRemoved(t *testing.T) {
 		assert.Equal(t, 1, j.count("a won"))
 	})
 }
+
+// and after.
+func TestAskerWhoseSessionEndsWhileItReads(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		line := w.settledLine(j, 2)
+		b := line[1]
+		by := w.member("operator", j)
+		w.heard()
+		to := b.ballotOf()
+		heldPass, pass := w.holdUp(func(q *testutil.Request) bool { return writes(q, "passing") })
+		id := by.node.ID()
+		hold, held := make(chan struct{}), make(chan struct{})
+		var listed time.Time
+		armed, once := false, false
+		defer w.srv.Control(testutil.AnyOp, func(q *testutil.Request) testutil.Action {
+			switch {
+			case q.SessionID != id:
+			case q.Path == by.RootVotePath():
+				listed = time.Now()
+			case armed && !once && q.Op == testutil.OpGetData && strings.HasSuffix(q.Path, "/transfer") && time.Since(listed) < time.Millisecond:
+				once = true
+				close(held)
+				return testutil.Hold(hold)
+			}
+			return testutil.Pass
+		})()
+		ctx, cancel := context.WithTimeout(context.Background(), 20*w.timeout())
+		defer cancel()
+		done := make(chan error, 1)
+		go func() { done <- by.Transfer(ctx, to) }()
+		<-heldPass
+		armed = true
+		<-held
+		by.link().setDown(true)
+		pass()
+		w.until("b to lead", func() bool { return b.IsLeader() && !b.Status().AcknowledgedAt.IsZero() })
+		w.srv.ExpireSession(id)
+		close(hold)
+		by.link().setDown(false)
+		require.NoError(t, <-done)
+	})
+}
