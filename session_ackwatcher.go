@@ -61,7 +61,7 @@ func (sub *subscription) end() {
 type ackWatcher struct {
 	session *Session
 	path    string
-	quiet   bool // no look without a reason
+	quiet   bool // no look without a reason: unless the last one was refused
 	inbox   *inbox
 	last    *lastError    // of its reads
 	done    chan struct{} // closed when it has left its watch behind
@@ -337,7 +337,7 @@ func (f *ackWatcher) step(ctx context.Context) bool {
 	if view.inc == nil || !view.connected || f.reading.busy || f.reading.backingOff {
 		return true
 	}
-	arm := f.known.watch == nil
+	arm := f.known.watch == nil && (!f.quiet || f.known.refusal == nil)
 	if (arm || f.reading.again) && (lasting || waiting) {
 		f.reading.busy, f.reading.again = true, false
 		f.mu.Lock()
@@ -466,7 +466,13 @@ func (f *ackWatcher) take(m ackRead) {
 		return // of a session that is no more
 	}
 	if m.err != nil {
-		f.leaveWatch(m.inc, m.watch) // the next read finds it there
+		if f.quiet && isPermanent(m.err) {
+			// An event about a node that may not be read is kept back, and uses its watch up:
+			// none that is there now can be relied on.
+			f.known.watch = nil
+		} else {
+			f.leaveWatch(m.inc, m.watch) // the next read finds it there
+		}
 		f.reading.backingOff = true
 		if isPermanent(m.err) {
 			if f.last.first(fmt.Errorf("read: %w", m.err)) {
@@ -482,6 +488,9 @@ func (f *ackWatcher) take(m ackRead) {
 				sub.warned = false
 			}
 			f.mu.Unlock()
+			if f.quiet { // has no recheck of its own, and the next request may be another's
+				f.timer.Reset(f.session.recheckInterval())
+			}
 			return // until the next recheck
 		}
 		f.timer.Reset(jitter(f.session.Timeout() / 16))

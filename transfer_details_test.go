@@ -174,3 +174,22 @@ func TestAskerWhoseSessionEndsWhileItReads(t *testing.T) {
 		require.NoError(t, <-done)
 	})
 }
+
+// A request that nobody may read does not keep anybody from hearing of the next one.
+func TestUnreadableRequestDoesNotDeafen(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		line := w.settledLine(j, 2)
+		a, b := line[0], line[1]
+		w.heard()
+		conn := w.client()
+		path := a.RootVotePath() + "/transfer"
+		_, err := conn.Create(path, []byte("x"), zk.FlagEphemeral, zk.DigestACL(zk.PermAll, "who", "knows"))
+		require.NoError(t, err)
+		w.heard()
+		require.NoError(t, conn.Delete(path, -1))
+		w.heard()
+		require.NoError(t, b.Transfer(context.Background(), b.ballotOf()))
+		assert.True(t, b.IsLeader())
+	})
+}
