@@ -195,8 +195,8 @@ func (c *Candidate) OnLose(fn func(ctx context.Context, leader Leader)) (cancel 
 // OnStepDown registers fn for the loss of leadership: it is called exactly
 // once for each OnWin, after that has returned. Stop work when OnWin's context
 // ends: it ends at once, while fn may have to wait for its turn. The cause is, for
-// errors.Is, ErrResigned, ErrClosed, ErrLeaseLapsed, ErrSessionLost, ErrBallotDeleted or
-// ErrTakeoverFailed. fn's context ends StepDownTimeout after the loss.
+// errors.Is, ErrResigned, ErrClosed, ErrTransferred, ErrLeaseLapsed, ErrSessionLost,
+// ErrBallotDeleted or ErrTakeoverFailed. fn's context ends StepDownTimeout after the loss.
 func (c *Candidate) OnStepDown(fn func(ctx context.Context, term Term, cause error)) (cancel func()) {
 	return c.onStepDown.add(fn)
 }

@@ -103,7 +103,7 @@ var (
 	// ErrCallbackRunning is returned by a call that would have to wait for a
 	// callback that does not return: in StepDownTimeout with a Candidate, in the
 	// session timeout with an Observer or an OnConnected function, and at once by
-	// a Campaign or Run that is called from inside a callback.
+	// a Campaign, Run, Transfer or StandWhile that is called from inside a callback.
 	ErrCallbackRunning = errors.New("election: a callback has not returned")
 )
 

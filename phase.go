@@ -63,8 +63,9 @@ const (
 	// after a lapse it looks first whether its ballot still stands.
 	claiming
 
-	// moving: an errand puts the ballot at the end of the line, since this
-	// candidate is the first and gets no lease. The end of the own ballot is only
+	// moving: an errand puts the ballot at the end of the line: since this candidate
+	// is the first and gets no lease, makes way for others, has another priority, or
+	// passes leadership on. The end of the own ballot is only
 	// noted, and nothing is claimed: which ballot there is the errand will tell.
 	moving
 

@@ -130,8 +130,9 @@ func (e errands) changeRequest(r *transferRequest, next transferState) []any {
 // ErrTransferBlocked: it says how far it came, and who has not moved. Nothing is lost then but places
 // in line. Once the leader has begun to step down for it, which the error says, it
 // can no longer be taken back and may still happen. After a deadline the error is
-// also context.DeadlineExceeded. If ctx is cancelled Transfer returns at once, and the
-// request is taken back in the background. Called from inside a callback, with its context, or the function
+// also context.DeadlineExceeded. A request that nothing has come of for four session
+// timeouts is removed by the leader, however late ctx ends. If ctx is cancelled Transfer returns at once, and the
+// request is taken back in the background; until that is done it may still happen. Called from inside a callback, with its context, or the function
 // given to Run it returns ErrCallbackRunning, since it could wait for that one.
 func (c *Candidate) Transfer(ctx context.Context, to Ballot) error {
 	if inCallbackOf(ctx, c) {
@@ -167,7 +168,7 @@ func (c *Candidate) Transfer(ctx context.Context, to Ballot) error {
 		err = fmt.Errorf("the leader has begun to step down for it, so it may still happen: %w", err)
 	}
 	if errors.Is(bounded.Err(), context.DeadlineExceeded) {
-		return fmt.Errorf("%w: no server has answered in time: %w", ErrTransferBlocked, c.session.because(err, &c.last))
+		return fmt.Errorf("%w: no server has answered in time, so it may still happen: %w", ErrTransferBlocked, c.session.because(err, &c.last))
 	}
 	return c.fail(bounded, err, "transfer leadership in", c.path)
 }
@@ -309,7 +310,10 @@ func (a *asker) follow(ctx context.Context) error {
 		case transferGone:
 			return a.targetGone()
 		case transferRemoved:
-			return a.blocked(ctx, view, "it was removed")
+			if a.request.state == transferPassing {
+				return a.blocked(ctx, view, "it was removed while the leader stepped down for it, so it may still happen", false)
+			}
+			return a.blocked(ctx, view, "it was removed", false)
 		case transferPending:
 		}
 		poll.Reset(jitter(a.session.Timeout() / 8))
@@ -458,6 +462,9 @@ func (a *asker) readRequest(ctx context.Context) (found *node, err error) {
 }
 
 func (a *asker) targetGone() error {
+	if a.passing.Load() {
+		return fmt.Errorf("%w: %s/%s, and the leader had begun to step down for it", ErrTransferTargetGone, a.path, a.target.name)
+	}
 	return fmt.Errorf("%w: %s/%s", ErrTransferTargetGone, a.path, a.target.name)
 }
 
@@ -468,9 +475,9 @@ func (a *asker) giveUp(ctx context.Context, v transferView) error {
 	case err != nil:
 		return err
 	case withdrawn:
-		return a.blocked(ctx, v, "")
+		return a.blocked(ctx, v, "", a.byCaller)
 	}
-	return a.blocked(ctx, v, "the leader has begun to step down for it, so it may still happen")
+	return a.blocked(ctx, v, "the leader has begun to step down for it, so it may still happen", a.byCaller)
 }
 
 // takeBack removes the request if it is asked or ready. It reports whether nothing
@@ -514,8 +521,8 @@ func (a *asker) removeRequest(ctx context.Context, r *transferRequest) error {
 }
 
 // blocked is the error of a transfer that came to nothing: it names the lowest
-// ballot that has not moved.
-func (a *asker) blocked(ctx context.Context, v transferView, why string) error {
+// ballot that has not moved. deadline is whether the caller's has come.
+func (a *asker) blocked(ctx context.Context, v transferView, why string, deadline bool) error {
 	var text strings.Builder
 	fmt.Fprintf(&text, "it came to the state %q", a.request.state)
 	if why != "" {
@@ -539,7 +546,7 @@ func (a *asker) blocked(ctx context.Context, v transferView, why string) error {
 			fmt.Fprintf(&text, " (session %s, data %.64q)", sessionName(ballot.SessionID), ballot.Data)
 		}
 	}
-	if a.byCaller {
+	if deadline {
 		return fmt.Errorf("%w: %s: %w", ErrTransferBlocked, text.String(), context.DeadlineExceeded)
 	}
 	return fmt.Errorf("%w: %s", ErrTransferBlocked, text.String())

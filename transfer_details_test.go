@@ -193,3 +193,45 @@ func TestUnreadableRequestDoesNotDeafen(t *testing.T) {
 		assert.True(t, b.IsLeader())
 	})
 }
+
+// A request that somebody removes is no deadline; and while leadership is being passed it may
+// still happen, when what the leader waits for takes too long.
+func TestRemovedRequestSaysWhatItCameTo(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		line := w.settledLine(j, 2)
+		a, b := line[0], line[1]
+		w.heard()
+		hold := make(chan struct{})
+		for _, passing := range []bool{false, true} {
+			stop := func() {}
+			if passing {
+				a.OnStepDown(func(context.Context, election.Term, error) { <-hold })
+			} else {
+				stop = w.starve(b.node)
+			}
+			done := make(chan error, 1)
+			to := b.ballotOf()
+			go func() { done <- a.Transfer(w.context(), to) }()
+			r := w.request(b)
+			if passing {
+				r.await("passing")
+			} else {
+				r.await("asked")
+			}
+			require.NoError(t, r.conn.Delete(r.path+"/transfer", -1))
+			err := <-done
+			blockedBy(t, err, "it was removed")
+			assert.NotErrorIs(t, err, context.DeadlineExceeded)
+			if passing {
+				assert.ErrorContains(t, err, "may still happen")
+			} else {
+				assert.NotContains(t, err.Error(), "may still happen")
+			}
+			stop()
+			w.heard()
+		}
+		w.until("b to lead", b.IsLeader)
+		close(hold)
+	})
+}
