@@ -17,6 +17,9 @@ import (
 // session timeouts.
 const transferTimeouts = 4
 
+// transferDoublings: the longest pause is half a session timeout.
+const transferDoublings = 4
+
 // transfers is a candidate's interest in requests for transfers: from its first
 // periodic recheck on, or when a list shows one, until it stands in line no more.
 type transfers struct {
@@ -26,6 +29,7 @@ type transfers struct {
 	since time.Time        // it has been as it is
 
 	notBefore time.Time // nothing is written before, since that failed
+	failures  int       // so often in a row
 
 	// refused is one that leadership could not be passed on for: its target is gone, or it is
 	// another one by now, which will be heard. That is not tried again, so it is removed in time.
@@ -81,7 +85,7 @@ func (c *candidacy) requestSeen(m requestSeen) {
 		t.other = t.seen == nil
 	}
 	if t.seen != nil && (before == nil || before.czxid != t.seen.czxid || before.state != t.seen.state) {
-		t.since = c.now
+		t.since, t.failures = c.now, 0
 		c.logger.Debug("election: a transfer is asked for", "target", t.seen.target, "state", t.seen.state)
 	}
 }
@@ -170,9 +174,11 @@ func (c *candidacy) requestDone(r requestDone) {
 }
 
 // transferFailed pauses what is done about a request, and has it read again before
-// anything else. Other errands are not held up by that.
+// anything else. Other errands are not held up by that. Each failure in a row doubles the
+// pause: while nobody has acknowledged, each move is refused, and that may last.
 func (c *candidacy) transferFailed(what string, err error) {
-	pause := jitter(c.session.Timeout() / 32)
+	pause := jitter(c.session.Timeout() / 32 << min(c.transfers.failures, transferDoublings))
+	c.transfers.failures++
 	if isPermanent(err) {
 		pause = c.session.recheckInterval()
 		c.failed(err)

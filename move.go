@@ -144,6 +144,7 @@ func (c *candidacy) moveDone(r moveResult) {
 // What callers and the connection have asked for meanwhile is asked of this one.
 func (c *candidacy) movedTo(r moveResult) {
 	from := c.own()
+	c.transfers.failures = 0
 	c.ballot = &ballotState{
 		node: r.ballot, watch: r.watch, data: c.data,
 		line:     line{known: r.place.ahead == 0, place: r.place},

@@ -235,3 +235,33 @@ func TestRemovedRequestSaysWhatItCameTo(t *testing.T) {
 		close(hold)
 	})
 }
+
+// While nobody has acknowledged a move is refused; that is not asked every moment.
+func TestBudgetMovesWhileNobodyHasAcknowledged(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a := w.member("a", j)
+		taken := make(chan struct{})
+		a.OnWin(func(context.Context, election.Term) error { <-taken; return nil })
+		a.vote()
+		w.await(j, "a won")
+		b := w.member("b", j).vote()
+		w.heard()
+		moves := 0
+		defer w.srv.Control(testutil.OpMulti, func(q *testutil.Request) testutil.Action {
+			if isMove(q) {
+				moves++
+			}
+			return testutil.Pass
+		})()
+		done := make(chan error, 1)
+		go func() { done <- b.SetPriority(w.context(), 3) }()
+		w.heard()
+		w.heard()
+		w.heard()
+		assert.LessOrEqual(t, moves, 50)
+		close(taken)
+		require.NoError(t, <-done)
+		assert.Equal(t, 3, b.Status().Priority)
+	})
+}
