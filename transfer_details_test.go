@@ -5,6 +5,8 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -86,18 +88,18 @@ func TestRequestIsRemovedThoughTheRemovalIsLost(t *testing.T) {
 		w.heard()
 		defer w.starve(b.node)()
 		r := w.request(b).ask()
-		lost := false
+		var lost atomic.Bool
 		defer w.srv.Control(testutil.OpMulti, func(q *testutil.Request) testutil.Action {
-			if lost || !slices.ContainsFunc(q.Ops, func(op testutil.Request) bool {
+			if lost.Load() || !slices.ContainsFunc(q.Ops, func(op testutil.Request) bool {
 				return op.Op == testutil.OpDelete && strings.HasSuffix(op.Path, "/transfer")
 			}) {
 				return testutil.Pass
 			}
-			lost = true
+			lost.Store(true)
 			return testutil.LoseRequest
 		})()
 		time.Sleep(10 * w.timeout())
-		assert.True(t, lost)
+		assert.True(t, lost.Load())
 		assert.Empty(t, r.state())
 		assert.True(t, a.IsLeader())
 	})
@@ -117,16 +119,16 @@ func TestReadyRequestWithoutTargetIsRemoved(t *testing.T) {
 			&zk.CreateRequest{Path: r.path + "/transfer", Data: r.content("ready"), Acl: zk.WorldACL(zk.PermAll), Flags: zk.FlagEphemeral},
 			&zk.CreateRequest{Path: r.path + "/transfer-" + r.nonce, Acl: zk.WorldACL(zk.PermAll), Flags: zk.FlagEphemeral})
 		require.NoError(t, err)
-		tries := 0
+		var tries atomic.Int32
 		defer w.srv.Control(testutil.OpMulti, func(q *testutil.Request) testutil.Action {
 			if writes(q, "passing") {
-				tries++
+				tries.Add(1)
 			}
 			return testutil.Pass
 		})()
 		time.Sleep(6 * w.timeout())
 		assert.Empty(t, r.state())
-		assert.LessOrEqual(t, tries, 2)
+		assert.LessOrEqual(t, tries.Load(), int32(2))
 		assert.True(t, a.IsLeader())
 		assert.Equal(t, 1, j.count("a won"))
 	})
@@ -144,15 +146,20 @@ func TestAskerWhoseSessionEndsWhileItReads(t *testing.T) {
 		heldPass, pass := w.holdUp(func(q *testutil.Request) bool { return writes(q, "passing") })
 		id := by.node.ID()
 		hold, held := make(chan struct{}), make(chan struct{})
-		var listed time.Time
-		armed, once := false, false
+		var (
+			mu     sync.Mutex
+			listed time.Time
+			armed  bool
+		)
 		defer w.srv.Control(testutil.AnyOp, func(q *testutil.Request) testutil.Action {
+			mu.Lock()
+			defer mu.Unlock()
 			switch {
 			case q.SessionID != id:
 			case q.Path == by.RootVotePath():
 				listed = time.Now()
-			case armed && !once && q.Op == testutil.OpGetData && strings.HasSuffix(q.Path, "/transfer") && time.Since(listed) < time.Millisecond:
-				once = true
+			case armed && q.Op == testutil.OpGetData && strings.HasSuffix(q.Path, "/transfer") && time.Since(listed) < time.Millisecond:
+				armed = false
 				close(held)
 				return testutil.Hold(hold)
 			}
@@ -163,7 +170,9 @@ func TestAskerWhoseSessionEndsWhileItReads(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- by.Transfer(ctx, to) }()
 		<-heldPass
+		mu.Lock()
 		armed = true
+		mu.Unlock()
 		<-held
 		by.link().setDown(true)
 		pass()
@@ -247,10 +256,10 @@ func TestBudgetMovesWhileNobodyHasAcknowledged(t *testing.T) {
 		w.await(j, "a won")
 		b := w.member("b", j).vote()
 		w.heard()
-		moves := 0
+		var moves atomic.Int32
 		defer w.srv.Control(testutil.OpMulti, func(q *testutil.Request) testutil.Action {
 			if isMove(q) {
-				moves++
+				moves.Add(1)
 			}
 			return testutil.Pass
 		})()
@@ -259,7 +268,7 @@ func TestBudgetMovesWhileNobodyHasAcknowledged(t *testing.T) {
 		w.heard()
 		w.heard()
 		w.heard()
-		assert.LessOrEqual(t, moves, 50)
+		assert.LessOrEqual(t, moves.Load(), int32(50))
 		close(taken)
 		require.NoError(t, <-done)
 		assert.Equal(t, 3, b.Status().Priority)
