@@ -654,7 +654,7 @@ func (l *anyOrderLoop) check() {
 	for _, m := range l.campaigns {
 		require.LessOrEqual(t, len(m.reply), 1, "a Campaign has more than one answer")
 		waits := false
-		for _, other := range c.callers.campaigns {
+		for _, other := range c.campaigns {
 			waits = waits || other == m.command
 		}
 		require.NotEqual(t, waits, len(m.reply) == 1, "a Campaign: waits %v, answers %d", waits, len(m.reply))
@@ -702,6 +702,6 @@ func (l *anyOrderLoop) comeToRest() {
 	}
 	l.note("at rest in %v", l.phase)
 	require.Empty(l.t, l.voters)
-	require.Empty(l.t, l.candidacy.callers.campaigns)
+	require.Empty(l.t, l.callers.campaigns)
 	require.Empty(l.t, l.resigners)
 }

@@ -89,7 +89,7 @@ func (c *Candidate) StandWhile(ctx context.Context, ready func(ctx context.Conte
 	}
 	c.inbox.push(unstandCommand{handle})
 	if checks.asking {
-		<-checks.answers
+		<-checks.answers //nolint:errcheck // it counts for nothing any more
 	}
 	return err
 }

@@ -2,6 +2,7 @@ package election
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"testing"
@@ -128,7 +129,7 @@ func reaches(from, to phase) bool {
 // them: the end of the time to shut down, of the session, of the ballot, a
 // resignation. Nothing panics, and the candidate is then where it should be.
 func TestEveryPhaseComesToAnEnd(t *testing.T) {
-	withSession(t, func(t *testing.T, w *trial, s *Session) {
+	withSession(t, func(t *testing.T, _ *trial, s *Session) {
 		for _, p := range allPhases() {
 			if p == ended {
 				continue
@@ -160,7 +161,7 @@ func TestEveryPhaseComesToAnEnd(t *testing.T) {
 					c.ballot.ack.possible = acked
 					c.ballotLost(cause)
 					want := idle
-					switch leavesAck := acked && cause == ErrBallotDeleted; {
+					switch leavesAck := acked && errors.Is(cause, ErrBallotDeleted); {
 					case p.leads() || p == leaving:
 						want = leaving
 						assert.Equal(t, leavesAck, c.ballot != nil, "%v in %v, acknowledged: %v", cause, p, acked)

@@ -508,7 +508,7 @@ func TestBudgetFollowingTransfers(t *testing.T) {
 func TestTransferIsAsFastAsAFailover(t *testing.T) {
 	const trip = 5 * time.Millisecond
 	measure := func(t *testing.T, n int, act func(line []*member)) (took, without, returned time.Duration) {
-		virtually(t, func(t *testing.T, w *world) {
+		virtually(t, func(_ *testing.T, w *world) {
 			j := &journal{}
 			line := w.settledLine(j, n)
 			w.heard()
