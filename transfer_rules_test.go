@@ -78,7 +78,7 @@ func (r *askedByHand) await(state string) {
 // isHandover reports whether a request passes leadership on.
 func isHandover(r *testutil.Request) bool {
 	return isMove(r) && slices.ContainsFunc(r.Ops, func(op testutil.Request) bool {
-		return op.Op == testutil.OpSetData && strings.HasSuffix(op.Path, "/transfer")
+		return op.Op == testutil.OpDelete && strings.HasSuffix(op.Path, "/leader_ack")
 	})
 }
 
