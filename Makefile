@@ -1,4 +1,4 @@
-# make test    everything, race detector on, on the in-process server and on a real ZooKeeper
+# make test    everything, race detector on, on the in-process server and on real ZooKeepers; and the whole fault sweep
 # make lint    formatting and linters, of pinned versions
 # make prove   the proofs of the lease and of the election (proof/README.md); make prove-long: larger models, too
 # make lint    formatting and linters, of pinned versions; vet for every platform of PLATFORMS
@@ -47,6 +47,7 @@ deps:
 .PHONY: test
 test: deps
 	$(REAL) $(GO) test -race -count=1 -timeout 20m $(TESTFLAGS) ./...
+	$(GO) test -count=1 -run '^TestSweep$$' .
 	@set -e; for module in $(MODULES); do echo "in $$module:"; (cd $$module && $(REAL) $(GO) test -race -count=1 -timeout 20m $(TESTFLAGS) ./...); done
 
 # That everything compiles there, tests included, and that vet has nothing against it.

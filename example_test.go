@@ -397,6 +397,105 @@ func ExampleCandidate_Proclaim() {
 	// port 4568
 }
 
+// An operator passes leadership on to a candidate of choice.
+func ExampleCandidate_Transfer() {
+	ctx := context.Background()
+	srv, err := testutil.NewServer(nil) // in the place of your ensemble
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer srv.Close()
+	leads := make(chan string, 3)
+	for _, name := range []string{"a", "b"} { // two processes, each with a session
+		session, err := election.Connect(srv.Servers(), 10*time.Second, nil)
+		if err != nil {
+			log.Fatal(err)
+		}
+		defer session.Close()
+		c, err := election.NewCandidate(session, "database_election", &election.CandidateOptions{Data: []byte(name)})
+		if err != nil {
+			log.Fatal(err)
+		}
+		c.OnWin(func(context.Context, election.Term) error { leads <- name; return nil })
+		c.OnStepDown(func(_ context.Context, _ election.Term, cause error) {
+			if errors.Is(cause, election.ErrTransferred) {
+				leads <- name + " has passed it on"
+			}
+		})
+		if err := c.Vote(ctx); err != nil {
+			log.Fatal(err)
+		}
+	}
+
+	session, err := election.Connect(srv.Servers(), 10*time.Second, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer session.Close()
+	operator, err := election.NewCandidate(session, "database_election", nil) // does not stand
+	if err != nil {
+		log.Fatal(err)
+	}
+	ballots, err := operator.Ballots(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	err = operator.Transfer(ctx, ballots[1])
+	switch {
+	case errors.Is(err, election.ErrTransferBlocked): // it came to nothing: the text says how far it came
+		log.Fatal(err)
+	case errors.Is(err, election.ErrTransferTargetGone), errors.Is(err, election.ErrTransferUnderWay):
+		log.Fatal(err)
+	case err != nil:
+		log.Fatal(err)
+	}
+	for range 3 {
+		fmt.Println(<-leads)
+	}
+	// Output:
+	// a
+	// a has passed it on
+	// b
+}
+
+// A replica stands aside while it lags, and is preferred when it does not.
+func ExampleCandidate_StandWhile() {
+	ctx, cancel := context.WithCancel(context.Background())
+	srv, err := testutil.NewServer(nil) // in the place of your ensemble
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer srv.Close()
+	session, err := election.Connect(srv.Servers(), 10*time.Second, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer session.Close()
+	c, err := election.NewCandidate(session, "database_election", &election.CandidateOptions{Priority: 5})
+	if err != nil {
+		log.Fatal(err)
+	}
+	c.OnWin(func(context.Context, election.Term) error {
+		fmt.Println("leads")
+		cancel() // enough for an example
+		return nil
+	})
+	var behind atomic.Int64
+	behind.Store(2)
+	err = c.StandWhile(ctx, func(context.Context) error {
+		if n := behind.Add(-1); n > 0 {
+			return fmt.Errorf("%d transactions behind", n)
+		}
+		return nil
+	}, 10*time.Millisecond)
+	fmt.Println(errors.Is(err, context.Canceled))
+	fmt.Println(c.SetPriority(context.Background(), -1)) // from now on the others first
+	// Output:
+	// leads
+	// true
+	// <nil>
+}
+
 // Data in the same ZooKeeper is safe from a leader of the past.
 func ExampleTerm_Guard() {
 	ctx := context.Background()

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -81,6 +82,7 @@ type link struct {
 	is      identity      // what conn is, while nobody else has closed it
 	process *exec.Cmd     // nil for a guard on a socket
 	gone    chan struct{} // it has ended
+	ended   atomic.Bool   // the same, before this side of the connection is closed for it
 	answers chan answer   // to what was asked
 
 	asked int // counts messages; asking is for whoever holds Guard.linking
@@ -320,6 +322,7 @@ func (l *link) follow(logger *slog.Logger) {
 	defer close(l.gone)
 	if l.process == nil {
 		l.read(logger)
+		l.ended.Store(true)
 		l.close()
 		return
 	}
@@ -329,6 +332,7 @@ func (l *link) follow(logger *slog.Logger) {
 		l.read(logger)
 	}()
 	_ = l.process.Wait()
+	l.ended.Store(true)
 	l.close()
 	<-read
 }
@@ -353,9 +357,14 @@ func (l *link) read(logger *slog.Logger) {
 	}
 }
 
+var errNotReady = errors.New("the guard has ended before it was ready")
+
 // ask sends a message with descriptors, and waits for its answer.
 func (l *link) ask(m message, descriptors ...int) error {
 	if l.isNow() != l.is {
+		if l.ended.Load() {
+			return errNotReady
+		}
 		return errors.New("something in this process has closed the connection to the guard")
 	}
 	l.asked++
@@ -365,7 +374,11 @@ func (l *link) ask(m message, descriptors ...int) error {
 		return err
 	}
 	_ = l.conn.SetWriteDeadline(time.Now().Add(readyTimeout))
-	if _, _, err := l.conn.WriteMsgUnix(text, syscall.UnixRights(descriptors...), nil); err != nil {
+	_, _, err = l.conn.WriteMsgUnix(text, syscall.UnixRights(descriptors...), nil)
+	switch {
+	case errors.Is(err, net.ErrClosed), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET):
+		return errNotReady // whoever reads has seen its end first, or is about to
+	case err != nil:
 		return err
 	}
 	late := time.NewTimer(readyTimeout)
@@ -381,7 +394,7 @@ func (l *link) ask(m message, descriptors ...int) error {
 			}
 			return nil
 		case <-l.gone:
-			return errors.New("the guard has ended before it was ready")
+			return errNotReady
 		case <-late.C:
 			return fmt.Errorf("the guard is not ready in %v: does its main call guard.Init?", readyTimeout)
 		}
