@@ -431,10 +431,13 @@ func TestBudgetTransfer(t *testing.T) {
 				mb := w.meter(by.node.ID(), 0)
 				require.NoError(t, by.Transfer(w.context(), to))
 				synctest.Wait()
+				beats := 0
 				writes := func(m *meter) (writes, reads []string) {
+					beats = 0
 					for _, r := range m.take() {
 						switch {
 						case r.op == testutil.OpMulti && r.path == "check ":
+							beats++
 						case r.op == testutil.OpMulti || r.op == testutil.OpCreate || r.op == testutil.OpDelete || r.op == testutil.OpSetData:
 							writes = append(writes, ops([]arrival{r})[0])
 						default:
@@ -455,6 +458,7 @@ func TestBudgetTransfer(t *testing.T) {
 				for _, mover := range movers {
 					wrote, read = writes(mover)
 					assert.Equal(t, []string{"multi check check check check delete create "}, wrote, "one between")
+					assert.Zero(t, beats, "who waits and moves has no use for a lease")
 					assert.LessOrEqual(t, len(read), 20, "one between reads %q", read)
 				}
 				wrote, read = writes(mb)
