@@ -44,11 +44,12 @@ deps:
 	@scripts/install-test-deps $(ZOOKEEPER_39) $(NPM_CLIENTS)
 	@scripts/install-checkers $(CURDIR)/.cache/checkers
 
+# The tests of zkelect wait more than they work: several at a time.
 .PHONY: test
 test: deps
 	$(REAL) $(GO) test -race -count=1 -timeout 20m $(TESTFLAGS) ./...
 	$(GO) test -count=1 -run '^TestSweep$$' .
-	@set -e; for module in $(MODULES); do echo "in $$module:"; (cd $$module && $(REAL) $(GO) test -race -count=1 -timeout 20m $(TESTFLAGS) ./...); done
+	@set -e; for module in $(MODULES); do echo "in $$module:"; (cd $$module && $(REAL) $(GO) test -race -count=1 -timeout 20m -parallel 6 $(TESTFLAGS) ./...); done
 
 # That everything compiles there, tests included, and that vet has nothing against it.
 PLATFORMS = windows/amd64 darwin/arm64 freebsd/amd64 linux/386 linux/arm

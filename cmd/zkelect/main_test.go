@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"sync"
 	"syscall"
@@ -28,6 +29,8 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asZkelect) != "" {
 		main()
 	}
+	// Under nohup SIGHUP is ignored, which what is started here would inherit.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	slog.SetDefault(slog.New(slog.DiscardHandler)) // the members within this process
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "zkelect")
