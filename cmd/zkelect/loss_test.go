@@ -30,20 +30,7 @@ func cutOff(t *testing.T, j journal, flags ...string) (a *process) {
 	j.has(t, "A\n")
 	b := run("B")
 	b.says(&b.stderr, "waiting")
-	s, err := election.Connect(srv.Servers(), 4*time.Second, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = s.Close() }()
-	o, err := election.NewObserver(s, electionOf(t), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leader, err := o.Leader(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv.Isolate(leader.SessionID)
+	isolateLeader(t, srv)
 	until(t, "B to lead", func() bool { return strings.Count(j.read(), "B\n") >= 30 })
 	return a
 }
@@ -83,20 +70,7 @@ func TestRunLosesLeaseWhileStopping(t *testing.T) {
 	before := strings.Count(j.read(), "A\n")
 	// The lease is renewed meanwhile.
 	until(t, "some seconds of its grace time", func() bool { return strings.Count(j.read(), "A\n") > before+300 })
-	s, err := election.Connect(srv.Servers(), 4*time.Second, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = s.Close() }()
-	o, err := election.NewObserver(s, electionOf(t), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leader, err := o.Leader(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv.Isolate(leader.SessionID)
+	isolateLeader(t, srv)
 	until(t, "B to lead", func() bool { return strings.Count(j.read(), "B\n") >= 30 })
 	if status := a.wait(); status != exitLost {
 		t.Errorf("status %d, want %d", status, exitLost)
@@ -118,4 +92,23 @@ func TestRunOverlap(t *testing.T) {
 	a.signal(stopSignals[0])
 	a.signal(stopSignals[1]) // at once
 	a.wait()
+}
+
+// isolateLeader lets nothing pass any more between the leader and the server.
+func isolateLeader(t *testing.T, srv *testutil.Server) {
+	t.Helper()
+	s, err := election.Connect(srv.Servers(), 4*time.Second, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	o, err := election.NewObserver(s, electionOf(t), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leader, err := o.Leader(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Isolate(leader.SessionID)
 }
