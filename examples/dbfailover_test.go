@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -25,6 +26,9 @@ func TestDBFailover(t *testing.T) {
 func TestColours(t *testing.T) {
 	t.Parallel()
 	script, err := exec.LookPath("script")
+	if err != nil && os.Getenv("ELECTION_REQUIRE_CHECKERS") == "1" {
+		t.Fatal(err)
+	}
 	if err != nil {
 		t.Skip("no script(1), which makes a terminal")
 	}
