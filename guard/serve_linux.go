@@ -454,7 +454,7 @@ func (s *serving) listen(p *guarded) {
 			continue
 		}
 		p.answer(m, err)
-		if err != nil && m.Kind == kindAwait {
+		if err != nil && m.Kind == kindAwait && !errors.Is(err, errUnseen) {
 			s.drop(p) // it would not wait: better no guard than that one
 			return
 		}
@@ -465,7 +465,7 @@ func (s *serving) listen(p *guarded) {
 var errLater = errors.New("guard: not yet")
 
 func (p *guarded) answer(m message, err error) {
-	a := answer{Number: m.Number, Ready: err == nil}
+	a := answer{Number: m.Number, Ready: err == nil, Unseen: errors.Is(err, errUnseen)}
 	if err != nil {
 		a.Error = err.Error()
 	}
@@ -505,6 +505,9 @@ func (s *serving) obey(p *guarded, m message, descriptors []int) (err error) {
 	}()
 	switch {
 	case m.Kind == kindAwait && len(descriptors) == 1 && isPidfd(descriptors[0]):
+		if m.Await != nil && m.Await.Group && errors.Is(signalGroup(descriptors[0], 0), syscall.EINVAL) {
+			return errUnseen
+		}
 		p.awaits = slices.DeleteFunc(p.awaits, func(a awaited) bool {
 			over := a.over()
 			if over {

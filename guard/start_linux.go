@@ -116,7 +116,11 @@ type answer struct {
 	Number int    `json:"number,omitempty"`
 	Ready  bool   `json:"ready,omitempty"`
 	Error  string `json:"error,omitempty"`
+	Unseen bool   `json:"unseen,omitempty"` // the error is errUnseen
 }
+
+// errUnseen is that a guard in another PID namespace cannot see whether a process group has ended.
+var errUnseen = errors.New("guard: it is in another PID namespace")
 
 // Start starts a guard for this process, and returns when it is ready, after 5 s at most; Options.Wait is how long it waits
 // for a socket that is not there yet. Call it once, and give the Guard to all Sessions. A guard that dies is started
@@ -389,7 +393,10 @@ func (l *link) ask(m message, descriptors ...int) error {
 			if a.Number != m.Number {
 				continue // to a question that was given up
 			}
-			if a.Error != "" {
+			switch {
+			case a.Unseen:
+				return errUnseen
+			case a.Error != "":
 				return errors.New(a.Error)
 			}
 			return nil
@@ -623,7 +630,8 @@ func (g *Guard) Await(pid int) (release func(), err error) {
 
 // AwaitGroup is Await for all of the process group that a child leads (SysProcAttr.Setpgid): the child, and what that has
 // started. When this process has died the guard kills the group first. A guard on a socket does not, since it may have
-// other rights than this process; it only waits. The error is ErrUnsupported before Linux 6.9.
+// other rights than this process; it only waits. The error is ErrUnsupported before Linux 6.9, and from a guard on a socket
+// that is in another PID namespace, as in a container of its own: there the group cannot be seen, and is not waited for.
 func (g *Guard) AwaitGroup(pid int) (release func(), err error) {
 	if g == nil {
 		return func() {}, nil
@@ -646,6 +654,10 @@ func (g *Guard) await(pid int, group bool) (release func(), err error) {
 		}
 	}
 	number, failure := g.addAwait(pidfd, group)
+	if errors.Is(failure, errUnseen) {
+		_ = pidfd.Close()
+		return nil, fmt.Errorf("guard: process group %d: %w", pid, ErrUnsupported)
+	}
 	if failure != nil {
 		g.logger.Warn("guard: the guard has not heard of a process to wait for; replacing it", "error", failure)
 	}
@@ -662,7 +674,12 @@ func (g *Guard) addAwait(pidfd *os.File, group bool) (a await, failure error) {
 	if g.link == nil {
 		return a, nil
 	}
-	if failure = g.link.ask(message{Kind: kindAwait, Await: &a}, int(pidfd.Fd())); failure != nil {
+	failure = g.link.ask(message{Kind: kindAwait, Await: &a}, int(pidfd.Fd()))
+	if errors.Is(failure, errUnseen) {
+		delete(g.awaits, pidfd)
+		return a, failure
+	}
+	if failure != nil {
 		// It would not wait: better no guard than that one. The next one hears of it at once.
 		g.link.drop()
 	}

@@ -72,7 +72,7 @@ func TestFirstReaps(t *testing.T) {
 func TestFirstSignals(t *testing.T) {
 	t.Parallel()
 	p := startFirst(t, inProcess(t), "run", "--election", electionOf(t), "--", "sh", "-c",
-		"trap 'echo hello' USR1; trap 'echo ends; exit 5' TERM; echo begins; while :; do sleep 0.01; done")
+		"trap 'echo hello' USR1; trap 'echo ends; exit 5' TERM; echo begins; while :; do sleep 0.05; done")
 	p.says(&p.stdout, "begins\n")
 	p.signal(syscall.SIGUSR1)
 	p.says(&p.stdout, "hello\n")

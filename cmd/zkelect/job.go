@@ -158,7 +158,7 @@ func (j *job) lead(ctx, parent context.Context, term election.Term) error {
 	}
 	defer release()
 	defer j.guardGroup(k)()
-	if !k.allow(j.candidate.LeaseUntil()) {
+	if !k.allow(freshLease(j.session.Timeout(), j.candidate.LeaseUntil, ctx, parent)) {
 		k.stop(0) // leadership has ended meanwhile; the command was not begun
 		<-k.finished
 		return nil
@@ -169,6 +169,23 @@ func (j *job) lead(ctx, parent context.Context, term election.Term) error {
 	j.status = k.status()
 	j.env.say("%s has ended with status %d", j.argv[0], j.status)
 	return nil
+}
+
+// freshLease is when the lease ends under which the command begins, or zero when there is none. Where a slow machine has left
+// little of it, the next heartbeat's answer is waited for: a command that begins at the last moment ends at once.
+func freshLease(timeout time.Duration, lease func() time.Time, done ...context.Context) time.Time {
+	first := lease()
+	ticker := time.NewTicker(timeout / 256)
+	defer ticker.Stop()
+	for until := first; until.Equal(first) && time.Until(until) < timeout/4; until = lease() {
+		for _, ctx := range done {
+			if ctx.Err() != nil {
+				return time.Time{}
+			}
+		}
+		<-ticker.C
+	}
+	return lease()
 }
 
 // guardGroup has the guard of the session end the command's group where the keeper is killed together with this process. The
@@ -202,9 +219,9 @@ func (j *job) attend(ctx, parent context.Context, k *kept) {
 		j.turn.Store(time.Now().UnixNano())
 		select {
 		case <-k.finished:
-			// When this process stood still beyond the lease, the keeper has killed the command, and the context may not have
-			// ended yet.
-			if leading != nil && !j.candidate.IsLeader() {
+			// When this process or the keeper stood still beyond the lease, the keeper has killed the command, and the context
+			// may not have ended yet.
+			if leading != nil && (k.lapsed || !j.candidate.IsLeader()) {
 				j.noteLoss(ctx)
 			}
 			return

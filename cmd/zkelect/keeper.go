@@ -25,6 +25,7 @@ import (
 //
 //	started PID       the command runs, in a process group of its own
 //	blocked REASON    the command cannot be killed
+//	lapsed            the lease has ended, and the command is made to end for that reason
 //	ended             it has ended, and everything in its group
 //
 // The keeper has a session of its own, so that what is done to zkelect's whole process group (kill -9, Ctrl-Z in a
@@ -54,6 +55,7 @@ type kept struct {
 	began   chan struct{} // closed when the keeper says that the command runs
 	command int           // as this process; written before, 0 when there was none
 	ended   bool          // the keeper says so; not to be read before finish
+	lapsed  bool          // and this; not to be read before finished is closed
 }
 
 func startKeeper(e *env, argv []string, grace, overlap time.Duration, environment []string) (*kept, error) {
@@ -114,6 +116,8 @@ func (k *kept) read(reports io.Reader) {
 		case "blocked":
 			k.why = rest
 			close(k.blocked)
+		case "lapsed":
+			k.lapsed = true
 		case "ended":
 			k.ended = true
 		}
@@ -178,9 +182,10 @@ func input() *os.File {
 
 // order is a line of zkelect's, as the keeper understands it.
 type order struct {
-	kind string
-	time time.Duration  // of lease: what is left of it now; of stop: the grace time
-	sig  syscall.Signal // of signal
+	kind  string
+	until time.Time      // of lease: its end, whenever the order is obeyed
+	grace time.Duration  // of stop
+	sig   syscall.Signal // of signal
 }
 
 func parseOrder(line string, now time.Time) (o order, err error) {
@@ -191,10 +196,10 @@ func parseOrder(line string, now time.Time) (o order, err error) {
 		var sent int64
 		_, err = fmt.Sscanf(line, "lease %d %d", &sent, &number)
 		age := max(0, now.Sub(time.Unix(0, sent)))
-		o.time = time.Duration(number) - age
+		o.until = now.Add(time.Duration(number) - age)
 	case "stop":
 		_, err = fmt.Sscanf(line, "stop %d", &number)
-		o.time = time.Duration(number)
+		o.grace = time.Duration(number)
 	case "signal":
 		_, err = fmt.Sscanf(line, "signal %d", &number)
 		o.sig = syscall.Signal(number)

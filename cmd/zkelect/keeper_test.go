@@ -12,6 +12,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // TestKeeper gives orders to a keeper, without a zkelect.
@@ -34,55 +37,36 @@ func TestKeeper(t *testing.T) {
 		"ends by itself":                 {"BEGIN; exit 3", "0", []string{lease(time.Minute)}, true, 3, begins},
 		"the lease ends":                 {"BEGIN; sleep 60", "0", []string{lease(3 * time.Second)}, true, 137, begins},
 		"the lease is not renewed":       {"BEGIN; sleep 60", "0", []string{lease(time.Minute), lease(100 * time.Millisecond)}, true, 137, begins},
-		"zkelect is killed":              {"trap 'echo asked >>$0' TERM; BEGIN; while :; do sleep 0.01; done", "0", []string{lease(time.Minute)}, false, 137, begins},
-		"stopped":                        {"trap 'exit 4' TERM; BEGIN; while :; do sleep 0.01; done", "0", []string{lease(time.Minute), "stop 60000000000\n"}, true, 4, begins},
-		"stopped, and killed":            {"trap '' TERM; BEGIN; while :; do sleep 0.01; done", "0", []string{lease(time.Minute), "stop 300000000\n"}, true, 137, begins},
-		"killed without grace":           {"trap 'exit 4' TERM; BEGIN; while :; do sleep 0.01; done", "0", []string{lease(time.Minute), "stop 0\n"}, true, 137, begins},
-		"a lease does not unstop":        {"trap '' TERM; BEGIN; while :; do sleep 0.01; done", "0", []string{lease(time.Minute), "stop 300000000\n" + lease(time.Minute)}, true, 137, begins},
+		"zkelect is killed":              {"trap 'echo asked >>$0' TERM; BEGIN; while :; do sleep 0.05; done", "0", []string{lease(time.Minute)}, false, 137, begins},
+		"stopped":                        {"trap 'exit 4' TERM; BEGIN; while :; do sleep 0.05; done", "0", []string{lease(time.Minute), "stop 60000000000\n"}, true, 4, begins},
+		"stopped, and killed":            {"trap '' TERM; BEGIN; while :; do sleep 0.05; done", "0", []string{lease(time.Minute), "stop 300000000\n"}, true, 137, begins},
+		"killed without grace":           {"trap 'exit 4' TERM; BEGIN; while :; do sleep 0.05; done", "0", []string{lease(time.Minute), "stop 0\n"}, true, 137, begins},
+		"a lease does not unstop":        {"trap '' TERM; BEGIN; while :; do sleep 0.05; done", "0", []string{lease(time.Minute), "stop 300000000\n" + lease(time.Minute)}, true, 137, begins},
 		"what it cannot understand":      {"BEGIN; sleep 0.5; exit 5", "0", []string{lease(time.Minute), "frobnicate\nstop soon\nlease 1\n"}, true, 5, begins},
-		"stopped, the lease ends":        {"trap '' TERM; BEGIN; while :; do sleep 0.01; done", "0", []string{lease(time.Minute), "stop 60000000000\n" + lease(300*time.Millisecond)}, true, 137, begins},
-		"the lease ends, and it may end": {"trap 'exit 6' TERM; BEGIN; while :; do sleep 0.01; done", "1m", []string{lease(time.Minute), lease(100 * time.Millisecond)}, true, 6, begins},
-		"it may, and does not":           {"trap '' TERM; BEGIN; while :; do sleep 0.01; done", "300ms", []string{lease(time.Minute), lease(100 * time.Millisecond)}, true, 137, begins},
-		"a signal":                       {"trap 'exit 7' USR1; BEGIN; while :; do sleep 0.01; done", "0", []string{lease(time.Minute), fmt.Sprintf("signal %d\n", syscall.SIGUSR1)}, true, 7, begins},
-		"it is stopped, and told to end": {"trap 'exit 8' TERM; BEGIN; kill -STOP $$; while :; do sleep 0.01; done", "0", []string{lease(time.Minute), "stop 60000000000\n"}, true, 8, begins},
+		"stopped, the lease ends":        {"trap '' TERM; BEGIN; while :; do sleep 0.05; done", "0", []string{lease(time.Minute), "stop 60000000000\n" + lease(300*time.Millisecond)}, true, 137, begins},
+		"the lease ends, and it may end": {"trap 'exit 6' TERM; BEGIN; while :; do sleep 0.05; done", "1m", []string{lease(time.Minute), lease(100 * time.Millisecond)}, true, 6, begins},
+		"it may, and does not":           {"trap '' TERM; BEGIN; while :; do sleep 0.05; done", "300ms", []string{lease(time.Minute), lease(100 * time.Millisecond)}, true, 137, begins},
+		"a signal":                       {"trap 'exit 7' USR1; BEGIN; while :; do sleep 0.05; done", "0", []string{lease(time.Minute), fmt.Sprintf("signal %d\n", syscall.SIGUSR1)}, true, 7, begins},
+		"it is stopped, and told to end": {"trap 'exit 8' TERM; BEGIN; kill -STOP $$; while :; do sleep 0.05; done", "0", []string{lease(time.Minute), "stop 60000000000\n"}, true, 8, begins},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			j := newJournal(t)
-			theirs, ours, err := os.Pipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() { _ = ours.Close() }()
-			reports, theirReports, err := os.Pipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() { _ = reports.Close() }()
-			cmd := exec.CommandContext(t.Context(), os.Args[0], keeperArgument, "1m", test.overlap, "sh", "-c", strings.Replace(test.command, "BEGIN", "echo begins >>$0", 1), j.path)
-			cmd.Env = append(os.Environ(), asZkelect+"=1")
-			cmd.ExtraFiles = []*os.File{theirs, theirReports}
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			_, _ = theirs.Close(), theirReports.Close()
+			k := startTestKeeper(t, test.overlap, strings.Replace(test.command, "BEGIN", "echo begins >>$0", 1), j.path)
 			for i, order := range test.orders {
 				if i > 0 {
 					j.has(t, begins)
 				}
-				if _, err := io.WriteString(ours, strings.ReplaceAll(order, "NOW", strconv.FormatInt(time.Now().UnixNano(), 10))); err != nil {
-					t.Fatal(err)
-				}
+				k.order(t, order)
 			}
 			if !test.hold {
 				if len(test.orders) > 0 {
 					j.has(t, begins)
 				}
-				_ = ours.Close()
+				_ = k.orders.Close()
 			}
 			began := time.Now()
-			_ = cmd.Wait() // statusOf tells
-			if got := statusOf(cmd.ProcessState); got != test.status {
+			if got := k.wait(); got != test.status {
 				t.Errorf("status %d, want %d", got, test.status)
 			}
 			if took := time.Since(began); took > 30*time.Second {
@@ -95,15 +79,92 @@ func TestKeeper(t *testing.T) {
 	}
 }
 
+// testKeeper is a keeper whose zkelect is the test.
+type testKeeper struct {
+	cmd    *exec.Cmd
+	orders *os.File
+	said   *os.File
+}
+
+func startTestKeeper(t *testing.T, overlap, command string, args ...string) *testKeeper {
+	t.Helper()
+	theirs, orders, err := os.Pipe()
+	require.NoError(t, err)
+	said, theirReports, err := os.Pipe()
+	require.NoError(t, err)
+	t.Cleanup(func() { _, _ = orders.Close(), said.Close() })
+	cmd := exec.CommandContext(t.Context(), os.Args[0], append([]string{keeperArgument, "1m", overlap, "sh", "-c", command}, args...)...)
+	cmd.Env = append(os.Environ(), asZkelect+"=1")
+	cmd.ExtraFiles = []*os.File{theirs, theirReports}
+	require.NoError(t, cmd.Start())
+	_, _ = theirs.Close(), theirReports.Close()
+	return &testKeeper{cmd, orders, said}
+}
+
+// order writes orders that are sent NOW.
+func (k *testKeeper) order(t *testing.T, orders string) {
+	t.Helper()
+	_, err := io.WriteString(k.orders, strings.ReplaceAll(orders, "NOW", strconv.FormatInt(time.Now().UnixNano(), 10)))
+	require.NoError(t, err)
+}
+
+// wait returns the exit status.
+func (k *testKeeper) wait() int {
+	_ = k.cmd.Wait() // statusOf tells
+	return statusOf(k.cmd.ProcessState)
+}
+
+// reports are those of a keeper that has ended.
+func (k *testKeeper) reports(t *testing.T) []string {
+	t.Helper()
+	all, err := io.ReadAll(k.said)
+	require.NoError(t, err)
+	return strings.Split(strings.TrimSpace(string(all)), "\n")
+}
+
+// TestKeeperStoodStill: an order that lies in the pipe when a keeper that has stood still beyond the lease goes on counts.
+func TestKeeperStoodStill(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		order   string
+		status  int
+		reports []string
+	}{
+		"renewed in time":             {"lease NOW 60000000000\n", 7, []string{"ended"}},
+		"renewed too late for itself": {"lease NOW 1\n", 137, []string{"lapsed", "ended"}},
+		"nothing":                     {"", 137, []string{"lapsed", "ended"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			j, end := newJournal(t), newJournal(t)
+			k := startTestKeeper(t, "0", fmt.Sprintf(`trap 'echo heard >>%q' USR1; echo begins >>%[1]q; until [ -e %[2]q ]; do sleep 0.05; done; exit 7`, j.path, end.path))
+			k.order(t, "lease NOW 60000000000\n")
+			j.has(t, "begins\n")
+			const short = 5 * time.Second
+			ends := time.Now().Add(short)
+			k.order(t, fmt.Sprintf("lease NOW %d\nsignal %d\n", short, syscall.SIGUSR1))
+			j.has(t, "heard\n") // so the keeper knows of the short lease
+			require.NoError(t, k.cmd.Process.Signal(syscall.SIGSTOP))
+			k.order(t, strings.Repeat("lease NOW 1\n", 20)+test.order)
+			time.Sleep(time.Until(ends.Add(100 * time.Millisecond)))
+			require.NoError(t, k.cmd.Process.Signal(syscall.SIGCONT))
+			time.Sleep(200 * time.Millisecond) // in which it could kill
+			require.NoError(t, os.WriteFile(end.path, nil, 0o600))
+			assert.Equal(t, test.status, k.wait())
+			assert.Equal(t, test.reports, k.reports(t)[1:])
+		})
+	}
+}
+
 // TestParseOrder: the time that an order was under way is taken off.
 func TestParseOrder(t *testing.T) {
 	now := time.Unix(1000, 0)
 	for line, want := range map[string]*order{
-		"lease 1000000000000 5000000000": {kind: "lease", time: 5 * time.Second},
-		"lease 998000000000 5000000000":  {kind: "lease", time: 3 * time.Second},
-		"lease 900000000000 5000000000":  {kind: "lease", time: -95 * time.Second},
-		"lease 1001000000000 5000000000": {kind: "lease", time: 5 * time.Second}, // a clock that was set back
-		"stop 7000000000":                {kind: "stop", time: 7 * time.Second},
+		"lease 1000000000000 5000000000": {kind: "lease", until: now.Add(5 * time.Second)},
+		"lease 998000000000 5000000000":  {kind: "lease", until: now.Add(3 * time.Second)},
+		"lease 900000000000 5000000000":  {kind: "lease", until: now.Add(-95 * time.Second)},
+		"lease 1001000000000 5000000000": {kind: "lease", until: now.Add(5 * time.Second)}, // a clock that was set back
+		"stop 7000000000":                {kind: "stop", grace: 7 * time.Second},
 		"signal 10":                      {kind: "signal", sig: 10},
 		"":                               nil,
 		"lease":                          nil,

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
@@ -20,12 +19,12 @@ type keeper struct {
 	command group
 	grace   time.Duration
 	overlap time.Duration // beyond the lease
-	orders  <-chan order  // closed when zkelect is gone
+	orders  *orderPipe
 	reports *os.File
 	stderr  *lossyWriter
 
 	leaseEnd time.Time
-	lapsed   bool      // it has passed
+	lapsed   bool      // it has passed, and that was reported
 	killAt   time.Time // once the command has been told to end, else zero
 	killed   time.Time // since when it should be dead, or zero
 	blocked  bool      // that was reported
@@ -52,12 +51,15 @@ func keep(args []string) int {
 	if err := errors.Join(errGrace, errOverlap, adoptOrphans()); err != nil {
 		return k.fails(err)
 	}
-	k.orders = k.readOrders(os.NewFile(ordersFD, "orders"))
-	first, ok := <-k.orders
-	if !ok || first.kind != "lease" || first.time <= 0 {
+	var err error
+	if k.orders, err = newOrderPipe(ordersFD, k.say); err != nil {
+		return k.fails(err)
+	}
+	first := k.orders.first()
+	if first.kind != "lease" || !time.Now().Before(first.until) {
 		return exitLost // zkelect or its lease was gone before the command began
 	}
-	k.leaseEnd = time.Now().Add(first.time)
+	k.leaseEnd = first.until
 	cmd := exec.Command(args[2], args[3:]...) //nolint:gosec // what the user wants run
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = groupOfItsOwn()
@@ -72,23 +74,6 @@ func keep(args []string) int {
 	status := k.until(exited)
 	k.report("ended")
 	return shellStatus(status)
-}
-
-// readOrders passes the orders on. What it does not understand it says.
-func (k *keeper) readOrders(from *os.File) <-chan order {
-	orders := make(chan order)
-	go func() {
-		defer close(orders)
-		for lines := bufio.NewScanner(from); lines.Scan(); {
-			o, err := parseOrder(lines.Text(), time.Now())
-			if err != nil {
-				k.say("the keeper of a command: %v", err)
-				o = order{} // nothing to obey
-			}
-			orders <- o
-		}
-	}()
-	return orders
 }
 
 // reap takes the end of every child, of those that it has been given by their parents' death as well, so that no zombie
@@ -121,10 +106,15 @@ func (k *keeper) until(exited <-chan syscall.WaitStatus) (status syscall.WaitSta
 			}
 			k.terminate(k.grace) // what the command has left behind
 			poll = time.After(pause)
-		case o, ok := <-k.orders:
-			k.obey(o, ok)
+		case <-k.orders.arrived:
+			k.obeyAll()
 		case <-deadline.C:
-			k.late()
+			// On a slow machine a longer lease may have been ordered in time, and not been read: it counts.
+			k.orders.read()
+			k.obeyAll()
+			if !time.Now().Before(k.deadline()) {
+				k.late()
+			}
 		case <-poll:
 			if !k.command.alive() {
 				return status
@@ -156,25 +146,38 @@ func (k *keeper) late() {
 		k.signal(syscall.SIGKILL) // there may be new ones in the group
 		k.killed = now
 		k.block("process group %d, the command's, still runs though it was killed", k.command)
-	case !k.lapsed && !now.Before(k.leaseEnd) && k.overlap > 0:
+	case !k.lapsed && !now.Before(k.leaseEnd):
 		k.lapsed = true
-		k.terminate(k.overlap)
+		k.report("lapsed")
+		if k.overlap > 0 {
+			k.terminate(k.overlap)
+			return
+		}
+		k.kill()
 	default:
 		k.kill()
 	}
 }
 
-func (k *keeper) obey(o order, ok bool) {
-	switch {
-	case !ok:
-		k.orders = nil
+// obeyAll obeys what has arrived.
+func (k *keeper) obeyAll() {
+	orders, over := k.orders.take()
+	for _, o := range orders {
+		k.obey(o)
+	}
+	if over { // zkelect is gone
 		k.kill()
+	}
+}
+
+func (k *keeper) obey(o order) {
+	switch {
 	case o.kind == "lease":
-		k.leaseEnd = time.Now().Add(o.time)
-	case o.kind == "stop" && o.time <= 0:
+		k.leaseEnd = o.until
+	case o.kind == "stop" && o.grace <= 0:
 		k.kill()
 	case o.kind == "stop":
-		k.terminate(o.time)
+		k.terminate(o.grace)
 	case o.kind == "signal":
 		k.signal(o.sig)
 	}
@@ -213,7 +216,7 @@ func (k *keeper) block(format string, args ...any) {
 }
 
 func (k *keeper) report(format string, args ...any) {
-	_, _ = fmt.Fprintf(k.reports, format+"\n", args...) // three lines at most: there is room in the pipe
+	_, _ = fmt.Fprintf(k.reports, format+"\n", args...) // four lines at most: there is room in the pipe
 }
 
 func (k *keeper) say(format string, args ...any) {

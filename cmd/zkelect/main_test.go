@@ -25,6 +25,9 @@ import (
 const asZkelect = "ZKELECT_TEST_AS_ZKELECT"
 
 func TestMain(m *testing.M) {
+	if len(os.Args) == 4 && os.Args[1] == beatArgument {
+		beat(os.Args[2], os.Args[3])
+	}
 	guard.Init(nil)
 	if os.Getenv(asZkelect) != "" {
 		main()
@@ -82,7 +85,7 @@ func onBoth(t *testing.T, test func(t *testing.T, servers string)) {
 
 func inProcess(t *testing.T) string {
 	t.Helper()
-	srv, err := testutil.NewServer(&testutil.ServerOptions{TickTime: 500 * time.Millisecond})
+	srv, err := testutil.NewServer(&testutil.ServerOptions{TickTime: 500 * time.Millisecond, MaxSessionTimeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

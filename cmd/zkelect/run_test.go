@@ -18,7 +18,7 @@ import (
 
 func TestRunTellsTheCommand(t *testing.T) {
 	onBoth(t, func(t *testing.T, servers string) {
-		p := start(t, servers, "run", "--election", electionOf(t), "--data", "some data", "--timeout", "4s", "--",
+		p := start(t, servers, "run", "--election", electionOf(t), "--data", "some data", "--timeout", "8s", "--",
 			"sh", "-c", `echo "$ZKELECT_ELECTION/$ZKELECT_DATA/$ZKELECT_TOKEN"; echo oops >&2; exit 7`)
 		if status := p.wait(); status != 7 {
 			t.Errorf("status %d, want the command's 7", status)
@@ -77,10 +77,22 @@ func (j journal) has(t *testing.T, text string) {
 	until(t, "the journal to have "+text, func() bool { return strings.Contains(j.read(), text) })
 }
 
-// beats is a command that writes its name all the time, from a child of its
-// own.
+// beats is a command that writes its name all the time, from a child of its own.
 func (j journal) beats(name string) []string {
-	return []string{"sh", "-c", fmt.Sprintf(`(while :; do echo %s >>%q; sleep 0.01; done) & wait`, name, j.path)}
+	// This program, since a loop of the shell's would start a process for each line.
+	return []string{"sh", "-c", fmt.Sprintf("%q %s %s %q & wait", os.Args[0], beatArgument, name, j.path)}
+}
+
+// beatArgument makes the test's binary write its name, given next, to a file, without end.
+const beatArgument = "--beat"
+
+func beat(name, path string) {
+	file, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	for ; err == nil; time.Sleep(10 * time.Millisecond) {
+		_, err = file.WriteString(name + "\n")
+	}
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
 }
 
 // overlap returns a name that occurs again after another has begun.
@@ -113,7 +125,7 @@ func TestOverlap(t *testing.T) {
 func pair(t *testing.T, servers string, j journal, flags ...string) (a, b *process) {
 	t.Helper()
 	begin := func(name string) *process {
-		args := append([]string{"run", "--election", electionOf(t), "--data", name, "--timeout", "4s"}, flags...)
+		args := append([]string{"run", "--election", electionOf(t), "--data", name, "--timeout", "8s"}, flags...)
 		return start(t, servers, append(append(args, "--"), j.beats(name)...)...)
 	}
 	a = begin("A")
@@ -182,7 +194,7 @@ func TestRunSurvivors(t *testing.T) {
 func TestRunKeeperKilled(t *testing.T) {
 	onBoth(t, func(t *testing.T, servers string) {
 		j, keeper := newJournal(t), newJournal(t)
-		a := start(t, servers, "run", "--election", electionOf(t), "--timeout", "4s", "--", "sh", "-c", fmt.Sprintf(
+		a := start(t, servers, "run", "--election", electionOf(t), "--timeout", "8s", "--", "sh", "-c", fmt.Sprintf(
 			`echo $PPID >%q; (trap '' TERM HUP; while :; do echo A >>%q; sleep 0.01; done) & wait`, keeper.path, j.path))
 		j.has(t, "A\n")
 		b := start(t, servers, append([]string{"run", "--election", electionOf(t), "--"}, j.beats("B")...)...)
@@ -210,12 +222,12 @@ func TestRunGrace(t *testing.T) {
 	onBoth(t, func(t *testing.T, servers string) {
 		j := newJournal(t)
 		run := func(name, script string) *process {
-			return start(t, servers, "run", "--election", electionOf(t), "--timeout", "4s", "--grace", "1s", "--",
+			return start(t, servers, "run", "--election", electionOf(t), "--timeout", "8s", "--grace", "1s", "--",
 				"sh", "-c", fmt.Sprintf("exec >>%q; echo %s; %s", j.path, name, script))
 		}
-		a := run("A", "trap 'sleep 0.3; echo A ends; exit 5' TERM; while :; do sleep 0.01; done")
+		a := run("A", "trap 'sleep 0.3; echo A ends; exit 5' TERM; while :; do sleep 0.05; done")
 		j.has(t, "A\n")
-		b := run("B", "trap '' TERM; while :; do sleep 0.01; done")
+		b := run("B", "trap '' TERM; while :; do sleep 0.05; done")
 		a.signal(syscall.SIGTERM)
 		if status := a.wait(); status != 5 {
 			t.Errorf("status %d, want the command's 5", status)

@@ -40,7 +40,7 @@ func TestSignals(t *testing.T) {
 			for _, s := range []string{"INT", "HUP", "QUIT", "USR1", "USR2", "WINCH"} {
 				fmt.Fprintf(&script, "trap 'echo %s; exit 6' %[1]s; ", s)
 			}
-			script.WriteString("echo begins >&2; while :; do sleep 0.01; done")
+			script.WriteString("echo begins >&2; while :; do sleep 0.05; done")
 			args := append([]string{"run", "--election", electionOf(t)}, test.flags...)
 			p := start(t, inProcess(t), append(args, "--", "sh", "-c", script.String())...)
 			p.says(&p.stderr, "begins")
@@ -125,7 +125,7 @@ func TestStandardErrorGone(t *testing.T) {
 			}
 			j := newJournal(t)
 			cmd := exec.Command(os.Args[0], "run", "--election", "e", "--verbose", "--timeout", "2s", "--", "sh", "-c",
-				fmt.Sprintf(`exec 2>/dev/null >>%q; trap 'sleep 0.5; echo ends; exit 5' TERM; while :; do echo .; sleep 0.01; done`, j.path))
+				fmt.Sprintf(`exec 2>/dev/null >>%q; trap 'sleep 0.5; echo ends; exit 5' TERM; while :; do echo .; sleep 0.05; done`, j.path))
 			cmd.Stderr = w
 			p := startCommand(t, cmd, servers)
 			_ = w.Close()

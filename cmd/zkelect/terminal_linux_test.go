@@ -161,7 +161,7 @@ func TestTerminalResume(t *testing.T) {
 // TestTerminalKeys: Ctrl-C and Ctrl-\ give the command its grace time, the second one none; the terminal sends them to
 // zkelect, and to it only.
 func TestTerminalKeys(t *testing.T) {
-	const script = `trap "echo asked; sleep 0.3; exit 5" TERM; trap "echo INT, QUIT or HUP; exit 6" INT QUIT HUP; echo be"gins"; while :; do sleep 0.01; done`
+	const script = `trap "echo asked; sleep 0.3; exit 5" TERM; trap "echo INT, QUIT or HUP; exit 6" INT QUIT HUP; echo be"gins"; while :; do sleep 0.05; done`
 	for name, key := range map[string]string{"Ctrl-C": controlC, "Ctrl-backslash": controlBackslash} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -177,7 +177,7 @@ func TestTerminalKeys(t *testing.T) {
 		t.Run(name+" twice", func(t *testing.T) {
 			t.Parallel()
 			x := newTerminal(t, inProcess(t))
-			x.runs(`trap "echo asked" TERM; echo be"gins"; while :; do sleep 0.01; done`, "--grace", "10m")
+			x.runs(`trap "echo asked" TERM; echo be"gins"; while :; do sleep 0.05; done`, "--grace", "10m")
 			x.shows("begins")
 			x.types(key)
 			x.shows("asked")
@@ -209,7 +209,7 @@ func TestTerminalCloses(t *testing.T) {
 func TestTerminalResized(t *testing.T) {
 	t.Parallel()
 	x := newTerminal(t, inProcess(t))
-	x.runs(`trap "echo resized; exit 3" WINCH; echo be"gins"; while :; do sleep 0.01; done`)
+	x.runs(`trap "echo resized; exit 3" WINCH; echo be"gins"; while :; do sleep 0.05; done`)
 	x.shows("begins")
 	x.resize(30, 100)
 	x.shows("resized")

@@ -42,7 +42,7 @@ func TestRunTryAtOnce(t *testing.T) {
 		for range hosts {
 			// It goes on until the others have given up.
 			all = append(all, start(t, servers, "run", "--try", "--election", electionOf(t), "--", "sh", "-c",
-				fmt.Sprintf("echo begins >>%q; trap exit TERM; while :; do sleep 0.01; done", j.path)))
+				fmt.Sprintf("echo begins >>%q; trap exit TERM; while :; do sleep 0.05; done", j.path)))
 		}
 		j.has(t, "begins\n")
 		gaveUp := 0
