@@ -5,7 +5,7 @@
 # make fuzz    each fuzz target for FUZZTIME
 # make bench   benchmarks against the barest recipe, and the long soak; prints tables (docs/performance.md)
 # make chaos   CHAOS_FAULTS faults on a real ensemble, half an hour; writes docs/chaos.md and docs/chaos.svg;
-#              ZOOKEEPER=3.9 chooses the release
+#              ZOOKEEPER=3.9 chooses the release, and docs/chaos-3.9.md
 # make chaos-guard  the faults again, on candidates that have a guard
 # make chaos-short  CHAOS_DURATION of each, for CI
 # make guard-deaths  every way to die of a leader with a guard, fifty times each: to the next OnWin (docs/performance.md)

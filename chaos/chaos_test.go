@@ -28,7 +28,7 @@ func TestChaos(t *testing.T) {
 	}
 	t.Logf("seed %d", seed)
 	w := newWorld(t, seed)
-	results.seed, results.cutsPossible = seed, w.net != nil
+	results.seed, results.cutsPossible, results.version = seed, w.net != nil, w.zookeeper.Version()
 
 	results.main = w.runNemesis()
 	check(t, results.main, sessionTimeout+2*time.Second)

@@ -5,5 +5,5 @@
 // went back, and somebody led whenever somebody could.
 //
 // The package has tests only. `make chaos` runs the long form and writes
-// docs/chaos.md and docs/chaos.svg; `make chaos-short` is what CI runs.
+// docs/chaos.md and docs/chaos.svg, chaos-3.9.md and chaos-3.9.svg with ZOOKEEPER=3.9; `make chaos-short` is what CI runs.
 package chaos

@@ -19,7 +19,7 @@ var (
 	flagPeers    = flag.Bool("chaos.peers", false, "measure other libraries in TestFollowerCutOff and TestKilledLeader, too")
 	flagStops    = flag.Int("chaos.stops", 3, "rounds of TestStoppedLeaderWithUnreadData")
 	flagGuard    = flag.Bool("chaos.guard", false, "the candidates of TestChaos have a guard each")
-	flagReport   = flag.String("chaos.report", "", "directory to write chaos.md and chaos.svg to")
+	flagReport   = flag.String("chaos.report", "", "directory to write the report and its picture to")
 )
 
 // sessionTimeout is that of all tests but the rolling restart.

@@ -9,7 +9,10 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"testing"
 	"time"
+
+	"github.com/stretchr/testify/assert"
 
 	"github.com/zkelection/election/chaos/internal/history"
 	"github.com/zkelection/election/chaos/internal/report"
@@ -20,6 +23,7 @@ import (
 var results struct {
 	seed         uint64
 	cutsPossible bool
+	version      string // of ZooKeeper
 	main         *report.Phase
 	rolling      *report.Phase
 	contestants  []string // of the cuts, in their order
@@ -30,7 +34,22 @@ var results struct {
 	kills           []leaderKilled
 }
 
-// writeReport writes chaos.md and chaos.svg.
+// reportName is that of the report's files: chaos for the release that is the default, chaos-3.9 for another.
+func reportName(version string) string {
+	release, _, _ := strings.Cut(strings.TrimPrefix(version, "3."), ".")
+	if release = "3." + release; release != "3.8" {
+		return "chaos-" + release
+	}
+	return "chaos"
+}
+
+func TestReportName(t *testing.T) {
+	for version, want := range map[string]string{"3.8.0": "chaos", "3.8.4": "chaos", "3.9.3": "chaos-3.9", "3.10.0": "chaos-3.10"} {
+		assert.Equal(t, want, reportName(version))
+	}
+}
+
+// writeReport writes the report and its picture.
 func writeReport(dir string) error {
 	if results.main == nil {
 		return nil
@@ -47,8 +66,8 @@ func writeReport(dir string) error {
 
 	say("# Chaos on a real ensemble\n")
 	say("For reviewers: what it did while servers and processes died. Written by `make chaos` (seed %d, %s, %d CPUs); do not edit.\n", results.seed, runtime.Version(), runtime.NumCPU())
-	say("Three ZooKeeper nodes, each in a network namespace of its own (tickTime %v, syncLimit %d), five candidates and two",
-		tick, syncTicks)
+	say("Three nodes of ZooKeeper %s, each in a network namespace of its own (tickTime %v, syncLimit %d), five candidates and two",
+		results.version, tick, syncTicks)
 	say("observers, each a process of its own. A nemesis kills them (`kill -9`), stops them (`SIGSTOP`, candidates with a watch")
 	say("event unread in their socket) and cuts them off, one or two at a time; each time all must be well again before the next.")
 	say("Every candidate asks `IsLeader` every 3 ms and writes down the answer and the end of its lease, all by CLOCK_MONOTONIC. A")
@@ -67,7 +86,7 @@ func writeReport(dir string) error {
 		p.Run.Length().Seconds()/float64(len(faults)), 100*p.Led())
 	say("| the longest that an observer took to know the leader once a fault was over | %v | |\n", p.Observers.Round(10*time.Millisecond))
 
-	say("![who led when](chaos.svg)\n")
+	say("![who led when](%s.svg)\n", reportName(results.version))
 	say("Time without an acknowledged leader, by fault; the last column leaves out the time in which there was no quorum. The")
 	say("session timeout, %v, is what a dead leader costs; a leader that lives leads on through whatever is shorter than its", p.Timeout)
 	say("lease. Percentiles are over the interruptions; where there are few, the 99th is the longest. An election that another")
@@ -122,8 +141,8 @@ func writeReport(dir string) error {
 		say("| library | %d | %d | %.2f s |", s.stops, len(s.overlaps), s.longest.Seconds())
 		say("| simpler lease | %d | **%d** | %.2f s |", s.simpleStops, s.simpleOverlaps, s.simpleLongest.Seconds())
 	}
-	if err := os.WriteFile(filepath.Join(dir, "chaos.md"), md.Bytes(), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, reportName(results.version)+".md"), md.Bytes(), 0o644); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, "chaos.svg"), svg.Bytes(), 0o644)
+	return os.WriteFile(filepath.Join(dir, reportName(results.version)+".svg"), svg.Bytes(), 0o644)
 }

@@ -17,7 +17,7 @@ import (
 var documents = []string{
 	"README.md", "CHANGELOG.md", "docs/protocol.md", "docs/operations.md", "docs/testing.md",
 	"docs/testing-your-service.md", "docs/from-ruby.md", "SECURITY.md", "CONTRIBUTING.md",
-	"docs/performance.md", "docs/chaos.md", "docs/mutations.md", "proof/README.md",
+	"docs/performance.md", "docs/chaos.md", "docs/chaos-3.9.md", "docs/mutations.md", "proof/README.md",
 }
 
 // forWhom is how a document's first paragraph ends or begins.
