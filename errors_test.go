@@ -3,10 +3,12 @@ package election_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -123,4 +125,49 @@ func TestErrorsAreMadeInOnePlace(t *testing.T) {
 		})
 	}
 	assert.Greater(t, calls, 20)
+}
+
+// Whoever adds a cause of a step-down is told of each place that lists them. The comments in errors.go say which errors are
+// one.
+func TestCausesAreTold(t *testing.T) {
+	var causes []string
+	file, err := parser.ParseFile(token.NewFileSet(), "errors.go", nil, parser.ParseComments)
+	require.NoError(t, err)
+	ast.Inspect(file, func(n ast.Node) bool {
+		if v, ok := n.(*ast.ValueSpec); ok && strings.Contains(strings.Join(strings.Fields(v.Doc.Text()), " "), "the cause of a step-down") {
+			causes = append(causes, v.Names[0].Name)
+		}
+		return true
+	})
+	require.Len(t, causes, 7)
+	label := func(name string) string {
+		return strings.TrimPrefix(regexp.MustCompile(`[A-Z]`).ReplaceAllStringFunc(strings.TrimPrefix(name, "Err"), func(c string) string {
+			return "_" + strings.ToLower(c)
+		}), "_")
+	}
+	missing := func(causes []string) (all []string) {
+		for place, asWritten := range map[string]func(name string) string{
+			"candidate.go":                          func(name string) string { return name },
+			"contrib/prometheus/prometheus.go":      func(name string) string { return fmt.Sprintf("{election.%s, %q}", name, label(name)) },
+			"contrib/prometheus/prometheus_test.go": func(name string) string { return "election." + name },
+			"docs/operations.md":                    func(name string) string { return "`" + label(name) + "`" },
+			"logging_test.go":                       func(name string) string { return "\t\t" + name + ":" }, // TestLevelOfStepDown
+		} {
+			text, err := os.ReadFile(place)
+			require.NoError(t, err)
+			if place == "candidate.go" { // the comment of OnStepDown
+				_, after, _ := strings.Cut(string(text), "// OnStepDown registers")
+				before, _, _ := strings.Cut(after, "\nfunc ")
+				text = []byte(before)
+			}
+			for _, cause := range causes {
+				if !strings.Contains(string(text), asWritten(cause)) {
+					all = append(all, place+": "+cause)
+				}
+			}
+		}
+		return all
+	}
+	assert.Empty(t, missing(causes))
+	assert.Len(t, missing([]string{"ErrMoonIsFull"}), 5)
 }

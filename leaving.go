@@ -12,7 +12,8 @@ import (
 // Leaving: the end of a term, what is called then, and the withdrawal of the
 // ballot.
 
-// leave ends leadership, and has OnStepDown called with the cause.
+// leave ends leadership, and has OnStepDown called with the cause. Every step-down passes it, but for that of a leader
+// whose ballot has gone: its cause is asked for in between (ballotLost).
 func (c *candidacy) leave(cause error) {
 	c.quit(cause)
 	c.tellStepDown(cause)

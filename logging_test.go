@@ -3,7 +3,6 @@ package election
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -67,6 +66,17 @@ func TestLevelOfStepDown(t *testing.T) {
 	for cause, lose := range map[error]func(t *testing.T, srv *testutil.Server, c *Candidate){
 		ErrResigned: func(t *testing.T, _ *testutil.Server, c *Candidate) { require.NoError(t, c.Resign(t.Context())) },
 		ErrClosed:   func(t *testing.T, _ *testutil.Server, c *Candidate) { require.NoError(t, c.Close()) },
+		ErrTransferred: func(t *testing.T, srv *testutil.Server, c *Candidate) {
+			s, err := Connect(srv.Servers(), 10*time.Second, &SessionOptions{Dialer: srv.Dialer(), Logger: slog.New(slog.DiscardHandler)})
+			require.NoError(t, err)
+			t.Cleanup(func() { _ = s.Close() })
+			next, err := NewCandidate(s, "x", nil)
+			require.NoError(t, err)
+			require.NoError(t, next.Vote(t.Context()))
+			ballots, err := c.Ballots(t.Context())
+			require.NoError(t, err)
+			require.NoError(t, c.Transfer(t.Context(), ballots[1]))
+		},
 		ErrLeaseLapsed: func(_ *testing.T, srv *testutil.Server, c *Candidate) {
 			heal := srv.Isolate(c.session.ID())
 			time.Sleep(time.Until(c.LeaseUntil()))
@@ -104,7 +114,7 @@ func TestLevelOfStepDown(t *testing.T) {
 				lines := log.lines("election: stepping down")
 				require.NotEmpty(t, lines)
 				level := "level=WARN"
-				if errors.Is(cause, ErrResigned) || errors.Is(cause, ErrClosed) {
+				if isVoluntary(cause) {
 					level = "level=INFO"
 				}
 				assert.Contains(t, lines[len(lines)-1], level)

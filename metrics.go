@@ -5,7 +5,8 @@ import "time"
 // Metrics is told what a service's dashboards want to know. A nil function is
 // skipped, so set those that are of interest. The functions are called on this
 // library's own goroutines, must not block, and may be called from several at a
-// time. The name is the election's.
+// time. The name is the election's. (Prometheus's are in contrib/prometheus, whose tests compare them with its
+// dashboard and with docs/operations.md.)
 type Metrics struct {
 	// Standing is told when a candidate begins to stand in the election (Vote,
 	// Campaign or Run asked for it; the ballot may not be cast yet) and when it

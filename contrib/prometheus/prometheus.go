@@ -15,8 +15,8 @@
 //	election_leader{election}              how many candidates of this process lead it now: 0 or 1
 //	election_wins_total{election}          leaderships begun
 //	election_losses_total{election}        acknowledged leaders that a candidate has lost to
-//	election_stepdowns_total{election,cause}  leaderships ended: resigned, closed, lease_lapsed, session_lost,
-//	                                       ballot_deleted, takeover_failed or other
+//	election_stepdowns_total{election,cause}  leaderships ended: resigned, closed, transferred, lease_lapsed,
+//	                                       session_lost, ballot_deleted, takeover_failed or other
 //	election_taking_over_since_seconds{election}  when the takeover that is under way began, as Unix time; 0 when none is
 //	election_takeover_seconds{election}    histogram: from winning to the acknowledgement
 //	election_moved_to_end_total{election}  times that a candidate went to the end of the line for want of a lease

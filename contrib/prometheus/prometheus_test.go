@@ -200,6 +200,7 @@ func TestCauseLabel(t *testing.T) {
 	for cause, want := range map[error]string{
 		election.ErrResigned:                                 "resigned",
 		election.ErrClosed:                                   "closed",
+		election.ErrTransferred:                              "transferred",
 		election.ErrLeaseLapsed:                              "lease_lapsed",
 		election.ErrSessionLost:                              "session_lost",
 		election.ErrBallotDeleted:                            "ballot_deleted",

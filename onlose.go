@@ -2,6 +2,8 @@ package election
 
 import "context"
 
+// What a candidate that waits is told of the leader: OnLose. The loss of leadership is another thing: leaving.go.
+
 // losing is how a candidate in the phase waiting follows the acknowledgement, to
 // call OnLose. It begins with that phase and ends with it. With FollowNextNode it
 // begins anew with each predecessor.
