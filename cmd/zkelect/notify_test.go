@@ -162,10 +162,7 @@ func TestNotifyGuard(t *testing.T) {
 // TestUnits: systemd takes the unit files as they are.
 func TestUnits(t *testing.T) {
 	t.Parallel()
-	verify, err := exec.LookPath("systemd-analyze")
-	if err != nil {
-		t.Skip(err)
-	}
+	verify := checker(t, "systemd-analyze")
 	units, err := filepath.Glob("../../contrib/systemd/*.service")
 	if err != nil || len(units) != 2 {
 		t.Fatalf("%q, %v", units, err)
