@@ -92,6 +92,11 @@ type Ballot struct {
 	SessionID int64  // the candidate's ZooKeeper session
 	Token     int64  // the fencing token of its terms
 
+	// Priority is what the ballot shows of its candidate's: CandidateOptions.Priority, or
+	// the lowest while the candidate is demoted. It is 0 for ballots that show none, those
+	// of v0.1 and of members of the gem, whom no priority moves.
+	Priority int
+
 	// Err is nil, or why ZooKeeper does not let this session read the ballot:
 	// zk.ErrNoAuth, mostly. There is no Data then; the rest is known all the same,
 	// unless ZooKeeper refuses that, too, and SessionID and Token are 0.
@@ -266,6 +271,9 @@ func (b *Base) readBallots(ctx context.Context) ([]Ballot, error) {
 // error is that of a wait that came to its end.
 func (b *Base) readBallot(ctx context.Context, child child) (*Ballot, error) {
 	ballot := &Ballot{Path: b.path + "/" + child.name, Sequence: child.sequence}
+	if priority, shown := priorityOf(child.name); shown {
+		ballot.Priority = priority
+	}
 	gone := false
 	read := func(conn *zk.Conn) error {
 		found, err := readNode(conn, ballot.Path)

@@ -452,7 +452,19 @@ func priorityNext(t *testing.T, w *world) {
 	w.until("the line to be in order", func() bool { return slices.Equal(w.line(conn, a.RootVotePath()), want) })
 	assert.True(t, a.IsLeader(), "a leader is never unseated by priority")
 	assert.Equal(t, 1, j.count("a won"))
-	_, err := election.NewCandidate(a.node.Session, w.name(), &election.CandidateOptions{Priority: 10})
+	w.gem().vote()
+	ballots, err := a.Ballots(w.context())
+	require.NoError(t, err)
+	shown := map[string]int{}
+	for _, b := range ballots {
+		shown[string(b.Data)] = b.Priority
+	}
+	all := map[string]int{"a": -9, "gem": 0}
+	for i, p := range priorities {
+		all[string(rune('b'+i))] = p
+	}
+	assert.Equal(t, all, shown)
+	_, err = election.NewCandidate(a.node.Session, w.name(), &election.CandidateOptions{Priority: 10})
 	require.Error(t, err)
 }
 

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-zookeeper/zk"
+
 	"github.com/zkelection/election"
 )
 
@@ -207,6 +209,53 @@ $`, electionOf(t), electionOf(t), uint64(one.ID()), term.Token, uint64(two.ID())
 		c1, c2 := result.Candidates[0], result.Candidates[1]
 		if !c1.Leads || c2.Leads || c1.Ballot != term.Ballot || c2.Ballot != second.VotePath() || c2.Position != 2 || c1.Sequence >= c2.Sequence {
 			t.Errorf("%+v", result.Candidates)
+		}
+	})
+}
+
+// TestStatusPriority: --wide and --json show it, and 0 for a ballot without one.
+func TestStatusPriority(t *testing.T) {
+	onBoth(t, func(t *testing.T, servers string) {
+		s, first := member(t, servers, "one")
+		campaign(t, first)
+		if _, err := s.Conn().Create(first.RootVotePath()+"/ballot", []byte("gem"), zk.FlagEphemeral|zk.FlagSequence, zk.WorldACL(zk.PermAll)); err != nil {
+			t.Fatal(err)
+		}
+		for _, priority := range []int{-9, 7} {
+			c, err := election.NewCandidate(s, electionOf(t), &election.CandidateOptions{Data: fmt.Append(nil, "of ", priority), Priority: priority})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Vote(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		args := []string{"status", "--election", electionOf(t)}
+		_, stdout, _ := zkelect(t, servers, append(args, "--wide")...)
+		want := regexp.MustCompile(`(?m)^ +STATE +SESSION +TOKEN +SEQUENCE +PRIORITY +DATA
+1 +leads .* 0 +one
+2 +waits .* 0 +gem
+3 +waits .* -9 +"of -9"
+4 +waits .* 7 +"of 7"
+`)
+		if !want.MatchString(stdout) {
+			t.Errorf("the table:\n%s\nwant\n%s", stdout, want)
+		}
+		_, stdout, _ = zkelect(t, servers, args...)
+		if strings.Contains(stdout, "PRIORITY") {
+			t.Errorf("it is in the narrow table:\n%s", stdout)
+		}
+		_, stdout, _ = zkelect(t, servers, append(args, "--json")...)
+		var result struct {
+			Candidates []struct{ Priority *int }
+		}
+		if err := json.Unmarshal([]byte(stdout), &result); err != nil || len(result.Candidates) != 4 {
+			t.Fatalf("%v: %s", err, stdout)
+		}
+		for i, want := range []int{0, 0, -9, 7} {
+			if got := result.Candidates[i].Priority; got == nil || *got != want {
+				t.Errorf("candidate %d: %v, want %d", i+1, got, want)
+			}
 		}
 	})
 }

@@ -22,6 +22,11 @@ since when, and all candidates in the order in which they would lead, with their
 sessions and data. It asks the ensemble's leader first, so it is no older than
 the call.
 
+--wide and --json have each candidate's priority, too: 0 for a member of v0.1 or
+of the Ruby gem. Whoever stands aside (zkelect run --ready, StandWhile) has no
+ballot, so it is not to be seen here: its own /health says that and why, and the
+metric election_standing that it is so.
+
 Exit status:
 
     0  a leader has acknowledged
@@ -35,7 +40,7 @@ Exit status:
 	o := &connection{env: e}
 	o.electionFlag(c, &name)
 	c.Flags().BoolVar(&asJSON, "json", false, `print one JSON object: "election", "path", "leader" (null when there is none), "token", "candidates" and, if there is no such election, "error"`)
-	c.Flags().BoolVar(&wide, "wide", false, "do not cut data that is long")
+	c.Flags().BoolVar(&wide, "wide", false, "do not cut data that is long, and show priorities")
 	o.flags(c, defaultWait)
 	c.RunE = func(c *cobra.Command, _ []string) error { return status(c.Context(), o, name, asJSON, wide) }
 	return c
@@ -58,6 +63,7 @@ type candidateJSON struct {
 	Session  string `json:"session"`
 	Token    int64  `json:"token"`
 	Sequence int64  `json:"sequence"`
+	Priority int    `json:"priority"`
 	Ballot   string `json:"ballot"`
 	Error    string `json:"error,omitempty"` // why it could not be read
 }
@@ -86,7 +92,7 @@ func status(ctx context.Context, o *connection, name string, asJSON, wide bool) 
 	if asJSON {
 		err = printJSON(o.env.stdout, result)
 	} else {
-		err = printStatus(o.env, result, tableWidth(o.env, wide))
+		err = printStatus(o.env, result, wide)
 	}
 	if err != nil {
 		return &exit{exitFailed, err}
@@ -142,7 +148,7 @@ func lookAt(ctx context.Context, s *election.Session, name, root string) (*statu
 		}
 		candidate := candidateJSON{
 			payload: payloadOf(b.Data), Position: i + 1, Leads: leads, Session: sessionName(b.SessionID),
-			Token: b.Token, Sequence: b.Sequence, Ballot: b.Path,
+			Token: b.Token, Sequence: b.Sequence, Priority: b.Priority, Ballot: b.Path,
 		}
 		if b.Err != nil {
 			candidate.Error = b.Err.Error()
@@ -152,7 +158,8 @@ func lookAt(ctx context.Context, s *election.Session, name, root string) (*statu
 	return result, nil
 }
 
-func printStatus(e *env, r *statusJSON, limit int) error {
+func printStatus(e *env, r *statusJSON, wide bool) error {
+	limit := tableWidth(e, wide)
 	head := &table{limit: limit}
 	head.row("election", r.Election)
 	head.row("path", r.Path)
@@ -176,7 +183,11 @@ func printStatus(e *env, r *statusJSON, limit int) error {
 		return err
 	}
 	line := &table{limit: limit}
-	line.row("", "STATE", "SESSION", "TOKEN", "SEQUENCE", "DATA")
+	columns := []string{"", "STATE", "SESSION", "TOKEN", "SEQUENCE"}
+	if wide {
+		columns = append(columns, "PRIORITY")
+	}
+	line.row(append(columns, "DATA")...)
 	for _, c := range r.Candidates {
 		state := "waits"
 		switch {
@@ -189,7 +200,11 @@ func printStatus(e *env, r *statusJSON, limit int) error {
 		if c.Error != "" {
 			data = "(" + c.Error + ")"
 		}
-		line.row(strconv.Itoa(c.Position), state, c.Session, strconv.FormatInt(c.Token, 10), strconv.FormatInt(c.Sequence, 10), data)
+		cells := []string{strconv.Itoa(c.Position), state, c.Session, strconv.FormatInt(c.Token, 10), strconv.FormatInt(c.Sequence, 10)}
+		if wide {
+			cells = append(cells, strconv.Itoa(c.Priority))
+		}
+		line.row(append(cells, data)...)
 	}
 	return line.print(e.stdout)
 }
