@@ -15,7 +15,8 @@ import (
 )
 
 // TestChaos lets a nemesis loose on an ensemble, five candidates and two
-// observers, and has their histories checked. `make chaos` runs it with a few
+// observers, moves leadership among them on purpose between the faults and during them, and has
+// their histories checked. `make chaos` runs it with a few
 // hundred faults, then restarts the ensemble node by node under a session
 // timeout of 10 s.
 func TestChaos(t *testing.T) {
@@ -55,6 +56,18 @@ func (w *world) runNemesis() *report.Phase {
 		// Once everybody is in place the candidates are given a moment, so
 		// that the next one in line is not always one that has just come.
 		time.Sleep(w.between(100*time.Millisecond, time.Second))
+		// Every other time leadership is moved on purpose, and now and then a fault
+		// strikes while it moves.
+		moved := func() {}
+		switch w.rng.IntN(6) {
+		case 0, 1:
+			w.transfer()()
+			w.settle()
+			time.Sleep(w.between(100*time.Millisecond, time.Second))
+		case 2:
+			moved = w.transfer()
+			time.Sleep(w.between(0, 10*time.Millisecond))
+		}
 		first := w.pick(allowed)
 		under := []underWay{w.begin(first)}
 		if first.node && w.rng.IntN(5) == 0 {
@@ -66,6 +79,7 @@ func (w *world) runNemesis() *report.Phase {
 			time.Sleep(time.Until(u.until))
 			u.heal()
 		}
+		moved()
 		w.settle()
 		if w.strikes >= told+20 {
 			told = w.strikes
@@ -149,6 +163,11 @@ func check(t *testing.T, p *report.Phase, bound time.Duration) {
 	p.Disorders = history.TokensOutOfOrder(p.Leaderships)
 	for _, d := range p.Disorders {
 		t.Error(d)
+	}
+	p.Transfers = history.Transfers(p.Events)
+	p.BrokenPromises = history.BrokenPromises(p.Events)
+	for _, broken := range p.BrokenPromises {
+		t.Error(broken)
 	}
 	p.Bound = bound
 	p.TooLong = history.TooLong(p.Leaderships, p.Events, p.Run, bound)

@@ -3,6 +3,7 @@
 package chaos
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/zkelection/election/chaos/internal/history"
@@ -113,6 +114,28 @@ func (w *world) cutNode(name string, i int, hold time.Duration) (time.Duration, 
 			w.resumed(i)
 		}
 	})
+}
+
+// transfer has a candidate ask for leadership to move to another one, or to itself, and
+// returns what waits until it has been told what has become of that, or is dead.
+func (w *world) transfer() (wait func()) {
+	by, to := w.candidates[w.rng.IntN(len(w.candidates))], w.loser()
+	asker := by.agent // the seat may be another's by then
+	before := asker.look().answers
+	if _, err := fmt.Fprintln(asker.stdin, "transfer", to.name); err != nil {
+		w.t.Errorf("tell %s: %v", asker.name, err)
+	}
+	return func() {
+		// Two session timeouts and what it takes to read what came of it.
+		await(w.t, time.Minute, "answer to a transfer", w.fleet.describe, func() bool {
+			select {
+			case <-asker.ended:
+				return true
+			default:
+				return asker.look().answers > before
+			}
+		})
+	}
 }
 
 func (w *world) resumed(i int) {

@@ -101,6 +101,7 @@ type state struct {
 	voted    bool
 	server   string
 	leader   string // as an observer sees it
+	answers  int    // to transfers that it was told to ask for
 }
 
 // start starts an agent; args are the flags besides the name.
@@ -187,6 +188,8 @@ func (a *agent) take(e history.Event) {
 		s.voted = false
 	case history.Server:
 		s.server = e.Text
+	case history.Answered:
+		s.answers++
 	case history.NewLeader:
 		s.leader = e.Text
 	case history.LeaderDeath:

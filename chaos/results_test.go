@@ -70,6 +70,7 @@ func writeReport(dir string) error {
 		results.version, tick, syncTicks)
 	say("observers, each a process of its own. A nemesis kills them (`kill -9`), stops them (`SIGSTOP`, candidates with a watch")
 	say("event unread in their socket) and cuts them off, one or two at a time; each time all must be well again before the next.")
+	say("Between, and now and then during that, one of the candidates asks for leadership to be moved to another.")
 	say("Every candidate asks `IsLeader` every 3 ms and writes down the answer and the end of its lease, all by CLOCK_MONOTONIC. A")
 	say("candidate that is stopped or killed counts as a leader until its lease ends: it could not know better.\n")
 	if !results.cutsPossible {
@@ -81,6 +82,7 @@ func writeReport(dir string) error {
 	say("| times that an election was won | %d | |", len(p.Leaderships))
 	say("| times that two candidates led at once | %d | 0 |", len(p.Overlaps))
 	say("| tokens that did not grow | %d | 0 |", len(p.Disorders))
+	p.TransferRows(&md)
 	say("| elections that took longer than %v with a quorum and a candidate there | %d | 0 |", p.Bound, len(p.TooLong))
 	say("| time with a quorum in which there was an acknowledged leader, with a fault every %.1f s | %.1f %% | |",
 		p.Run.Length().Seconds()/float64(len(faults)), 100*p.Led())

@@ -6,10 +6,12 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"flag"
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,6 +34,8 @@ type contender interface {
 	resign()
 	vote()
 	close()
+	// transfer asks for leadership to move to the candidate called so.
+	transfer(to string)
 }
 
 type options struct {
@@ -102,7 +106,10 @@ func main() {
 func obey(c contender, out *history.Writer) {
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {
-		switch lines.Text() {
+		command, to, _ := strings.Cut(lines.Text(), " ")
+		switch command {
+		case "transfer":
+			go c.transfer(to)
 		case "resign":
 			out.Write(history.Event{Kind: history.Release})
 			c.resign()
@@ -152,6 +159,7 @@ func sample(c contender, out *history.Writer, every time.Duration) {
 type candidate struct {
 	*election.Candidate
 	session *election.Session
+	out     *history.Writer
 }
 
 func newCandidate(o options) (*candidate, error) {
@@ -165,7 +173,7 @@ func newCandidate(o options) (*candidate, error) {
 	if o.follow {
 		follow = election.FollowLeader
 	}
-	c := &candidate{session: session}
+	c := &candidate{session: session, out: o.out}
 	c.Candidate, err = election.NewCandidate(session, o.election, &election.CandidateOptions{
 		Data: []byte(o.name), Follow: follow, HotStandby: o.hot,
 		// Of the rest the candidate's callbacks tell.
@@ -182,6 +190,9 @@ func newCandidate(o options) (*candidate, error) {
 		return nil
 	})
 	c.OnStepDown(func(_ context.Context, term election.Term, cause error) {
+		if errors.Is(cause, election.ErrTransferred) {
+			o.out.Write(history.Event{Kind: history.PassesOn, Token: term.Token})
+		}
 		o.out.Write(history.Event{Kind: history.StepDown, Token: term.Token, Text: cause.Error()})
 	})
 	if o.poke != "" {
@@ -221,6 +232,31 @@ func (c *candidate) resign() {
 	if err := c.Resign(context.Background()); err != nil {
 		fail(err)
 	}
+}
+
+// transfer writes down what was asked and what it was told. A target that does not
+// stand is not asked for.
+func (c *candidate) transfer(to string) {
+	ballots, err := c.Ballots(context.Background())
+	at := slices.IndexFunc(ballots, func(b election.Ballot) bool { return string(b.Data) == to })
+	if err != nil || at < 0 {
+		c.out.Write(history.Event{Kind: history.Answered, Text: history.NotKnown})
+		return
+	}
+	c.out.Write(history.Event{Kind: history.Asked, Text: to, Token: ballots[at].Token})
+	err = c.Transfer(context.Background(), ballots[at])
+	outcome := history.NotKnown
+	switch {
+	case err == nil:
+		outcome = history.Done
+	// The texts are what an operator goes by, too.
+	case strings.Contains(err.Error(), "may still happen"), strings.Contains(err.Error(), "had begun to step down"):
+		outcome = history.MayHappen
+	case errors.Is(err, election.ErrTransferBlocked), errors.Is(err, election.ErrTransferTargetGone), errors.Is(err, election.ErrTransferUnderWay):
+		outcome = history.Nothing
+	}
+	c.out.Write(history.Event{Kind: history.Answered, Text: outcome})
+	logger().Info("agent: transfer", "to", to, "outcome", outcome, "error", err)
 }
 
 func (c *candidate) close() { _ = c.session.Close() } // no server may be there

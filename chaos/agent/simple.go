@@ -85,6 +85,8 @@ func (s *simple) resign()     {}
 func (s *simple) vote()       {}
 func (s *simple) close()      { s.conn.Close() }
 
+func (s *simple) transfer(string) {}
+
 func (s *simple) run() {
 	for {
 		err := s.contend()

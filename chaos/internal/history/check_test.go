@@ -3,6 +3,7 @@ package history
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"testing"
 	"time"
 )
@@ -185,6 +186,76 @@ func TestTooLong(t *testing.T) {
 				if s.Length() != test.want[i] {
 					t.Errorf("found %v, want %v", s, test.want[i])
 				}
+			}
+		})
+	}
+}
+
+func (s *story) asks(target string, token, at int64) *story {
+	s.events = append(s.events, Event{At: at * ms, Who: s.who, Kind: Asked, Text: target, Token: token})
+	return s
+}
+
+func (s *story) isTold(outcome string, at int64) *story {
+	s.events = append(s.events, Event{At: at * ms, Who: s.who, Kind: Answered, Text: outcome})
+	return s
+}
+
+func (s *story) wins(token, at int64) *story {
+	s.events = append(s.events, Event{At: at * ms, Who: s.who, Kind: Win, Token: token})
+	return s
+}
+
+func TestTransfers(t *testing.T) {
+	events := together(
+		of("c").asks("b", 2, 1000).isTold(Done, 1010).asks("a", 5, 3000).isTold(Nothing, 9000).asks("a", 5, 9500),
+		of("d").isTold(NotKnown, 2000).asks("a", 5, 20_000),
+		of("nemesis").says(Fault, 4000).says(FaultOver, 5000).says(Fault, 19_000), of("c").says(Killed, 9700),
+	)
+	want := []Transfer{
+		{Span: Span{1000 * ms, 1010 * ms}, Who: "c", Target: "b", Token: 2, Outcome: Done, Calm: true},
+		{Span: Span{3000 * ms, 9000 * ms}, Who: "c", Target: "a", Token: 5, Outcome: Nothing},
+		{Span: Span{9500 * ms, 9700 * ms}, Who: "c", Target: "a", Token: 5, Calm: true},
+		{Span: Span{20_000 * ms, 1 << 62}, Who: "d", Target: "a", Token: 5},
+	}
+	if got := Transfers(events); !slices.Equal(got, want) {
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
+}
+
+func TestBrokenPromises(t *testing.T) {
+	c := func() *story { return of("c") }
+	for name, test := range map[string]struct {
+		events []Event
+		broken bool
+	}{
+		"done":                            {together(c().asks("b", 2, 1000).isTold(Done, 1010), of("a").says(PassesOn, 1004), of("b").wins(2, 1006)), false},
+		"done, to the leader":             {together(of("b").wins(2, 500), c().asks("b", 2, 1000).isTold(Done, 1010)), false},
+		"done, and it has not won":        {together(c().asks("b", 2, 1000).isTold(Done, 1010), of("a").says(PassesOn, 1004)), true},
+		"done, and it won afterwards":     {together(c().asks("b", 2, 1000).isTold(Done, 1010), of("b").wins(2, 1011)), true},
+		"done, and another one won":       {together(c().asks("b", 2, 1000).isTold(Done, 1010), of("d").wins(2, 1006)), true},
+		"done, with its former ballot":    {together(c().asks("b", 2, 1000).isTold(Done, 1010), of("b").wins(1, 1006)), true},
+		"nothing":                         {together(c().asks("b", 2, 1000).isTold(Nothing, 9000)), false},
+		"nothing, and it was passed on":   {together(c().asks("b", 2, 1000).isTold(Nothing, 9000), of("a").says(PassesOn, 8990), of("b").wins(2, 9010)), true},
+		"nothing, and the leader stopped": {together(c().asks("b", 2, 1000).isTold(Nothing, 9000), of("a").says(PassesOn, 8990).wins(1, 9010)), true},
+		"nothing, and passed on beside a fault": {together(c().asks("b", 2, 1000).isTold(Nothing, 9000),
+			of("nemesis").says(Fault, 3000).says(FaultOver, 4000), of("a").says(PassesOn, 8990), of("b").wins(2, 9010)), true},
+		"nothing, since the asker's session went": {together(c().asks("b", 2, 1000).isTold(Nothing, 9000),
+			of("nemesis").says(Fault, 3000).says(FaultOver, 8000), of("a").says(PassesOn, 6000).wins(1, 6010)), false},
+		"nothing, and the leader died": {together(c().asks("b", 2, 1000).isTold(Nothing, 9000),
+			of("nemesis").says(Fault, 3000), of("b").wins(2, 7000)), false},
+		"nothing, and the leader died as it passed it on": {together(c().asks("b", 2, 1000).isTold(Nothing, 9000),
+			of("a").says(PassesOn, 2990), of("nemesis").says(Fault, 3000), of("b").wins(2, 7000)), false},
+		"nothing, passed on long before": {together(of("a").says(PassesOn, 900), of("b").wins(2, 910), c().asks("a", 7, 1000).isTold(Nothing, 9000)), false},
+		"it may still happen":            {together(c().asks("b", 2, 1000).isTold(MayHappen, 9000), of("a").says(PassesOn, 8990), of("b").wins(2, 9010)), false},
+		"another one that may":           {together(c().asks("b", 2, 1000).isTold(MayHappen, 9000).asks("d", 3, 9100).isTold(Nothing, 9200), of("a").says(PassesOn, 9150), of("b").wins(2, 9210)), false},
+		"another one that was over long ago": {together(c().asks("b", 2, 1000).isTold(MayHappen, 9000).asks("d", 3, 30_000).isTold(Nothing, 39_000),
+			of("a").says(PassesOn, 38_000).wins(1, 38_010)), true},
+		"the asker was killed": {together(c().asks("b", 2, 1000).says(Killed, 1100), of("a").says(PassesOn, 1110), of("b").wins(2, 1120)), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if found := BrokenPromises(test.events); (len(found) > 0) != test.broken {
+				t.Errorf("found %q", found)
 			}
 		})
 	}

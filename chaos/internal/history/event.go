@@ -26,6 +26,9 @@ const (
 	Killed   Kind = "killed"   // nothing follows: the nemesis killed it
 	Dead     Kind = "dead"     // it was killed after this, and has a guard: it claims nothing any more
 	Server   Kind = "server"   // the ZooKeeper node that it is connected to
+	PassesOn Kind = "passeson" // OnStepDown was called for a transfer
+	Asked    Kind = "asked"    // Transfer is about to be called, to Text's ballot with this token
+	Answered Kind = "answered" // it has returned: Text is Done, Nothing, MayHappen or NotKnown
 )
 
 // Events of observers.

@@ -25,6 +25,9 @@ type Phase struct {
 	Disorders []history.Disorder
 	TooLong   []history.Span
 	StepDowns []string // only where there must be none
+
+	Transfers      []history.Transfer
+	BrokenPromises []string // what those who asked for one were told, and was not so
 }
 
 // Fault is one fault, from its strike to its end.
@@ -44,7 +47,26 @@ type Fault struct {
 
 // Faults are those of a phase, in order.
 func (p *Phase) Faults() []Fault {
+	return slices.DeleteFunc(p.strikes(), func(f Fault) bool { return f.Name == transfer })
+}
+
+// Moves are the transfers of a phase, and what they cost.
+func (p *Phase) Moves() []Fault {
+	return slices.DeleteFunc(p.strikes(), func(f Fault) bool { return f.Name != transfer })
+}
+
+// slack: on a busy machine the last sample may be older than the strike that ended it, and no
+// strike comes sooner than that after another fault's end.
+const slack = int64(100 * time.Millisecond)
+
+// transfer is no fault, but leadership is interrupted by it, too.
+const transfer = "transfer"
+
+func (p *Phase) strikes() []Fault {
 	var all []Fault
+	for _, t := range p.Transfers {
+		all = append(all, Fault{Span: t.Span, Name: transfer, Target: t.Target})
+	}
 	open := make(map[string]int)
 	for _, e := range p.Events {
 		switch e.Kind {
@@ -59,17 +81,18 @@ func (p *Phase) Faults() []Fault {
 	slices.SortFunc(all, func(a, b Fault) int { return cmp.Compare(a.From, b.From) })
 	for i := range all {
 		for j := range all[:i] {
-			if all[j].To > all[i].From {
+			to := all[j].To
+			if all[j].Name == transfer {
+				to += slack
+			}
+			if to > all[i].From {
 				all[i].Paired, all[j].Paired = true, true
 			}
 		}
 	}
 	outages := history.Outages(p.Events, p.Run)
 	for _, gap := range history.Leaderless(p.Leaderships, p.Run) {
-		// It belongs to the last fault that had struck when it began. On a busy
-		// machine the last sample may be older than the strike that ended it,
-		// and no strike comes sooner than that after another fault's end.
-		const slack = int64(100 * time.Millisecond)
+		// It belongs to the last fault that had struck when it began.
 		i, _ := slices.BinarySearchFunc(all, gap.From+slack, func(f Fault, at int64) int { return cmp.Compare(f.From, at) })
 		if i == 0 {
 			continue
@@ -118,7 +141,7 @@ func (p *Phase) Table(to io.Writer) {
 		name := f.Name
 		if f.Paired {
 			// Which of them cost the leadership cannot be told.
-			name = "(two of these at once)"
+			name = "(two of these at once, or a transfer)"
 		}
 		r := byName[name]
 		if r == nil {
@@ -146,6 +169,25 @@ func (p *Phase) Table(to io.Writer) {
 	}
 }
 
+// TransferRows writes what became of the transfers as rows of the table of what was found.
+func (p *Phase) TransferRows(to io.Writer) {
+	outcomes := make(map[string]int)
+	for _, t := range p.Transfers {
+		outcomes[t.Outcome]++
+	}
+	var gaps []time.Duration
+	for _, m := range p.Moves() {
+		if !m.Paired {
+			gaps = append(gaps, m.Gaps...)
+		}
+	}
+	fmt.Fprintf(to, "| transfers asked for, between the faults and during them | %d: %d done, %d came to nothing, %d may have happened, %d whose asker was killed | |\n",
+		len(p.Transfers), outcomes[history.Done], outcomes[history.Nothing], outcomes[history.MayHappen]+outcomes[history.NotKnown], outcomes[""])
+	fmt.Fprintf(to, "| time without an acknowledged leader at a transfer, beside no fault | median %v, longest %v | |\n",
+		Percentile(gaps, 50).Round(time.Millisecond), Percentile(gaps, 100).Round(time.Millisecond))
+	fmt.Fprintf(to, "| transfers that were said to be done, or to have come to nothing, and it was not so | %d | 0 |\n", len(p.BrokenPromises))
+}
+
 // Percentile is the smallest of the values that at least that many of a hundred
 // do not exceed; 0 when there are none.
 func Percentile(values []time.Duration, percent int) time.Duration {
@@ -167,7 +209,7 @@ func seconds(d time.Duration) string {
 // in which there was a quorum.
 func (p *Phase) Led() float64 {
 	without := time.Duration(0)
-	for _, f := range p.Faults() {
+	for _, f := range p.strikes() {
 		for _, g := range f.Quorum {
 			without += g
 		}

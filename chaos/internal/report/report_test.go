@@ -93,11 +93,62 @@ func TestTwoFaultsAtOnceHaveARowOfTheirOwn(t *testing.T) {
 	}
 	var table bytes.Buffer
 	p.Table(&table)
-	if want := "| (two of these at once) | 2 | 1 | 0 | 5.00 s |"; !strings.Contains(table.String(), want) {
+	if want := "| (two of these at once, or a transfer) | 2 | 1 | 0 | 5.00 s |"; !strings.Contains(table.String(), want) {
 		t.Errorf("the table lacks %q:\n%s", want, table.String())
 	}
 	if want := "| kill the leader | 1 | 1 | 1 |"; !strings.Contains(table.String(), want) {
 		t.Errorf("the table lacks %q:\n%s", want, table.String())
+	}
+}
+
+// withTransfers is phase with three transfers: one by the way, during which the leader is
+// another for 20 ms, one that comes to nothing beside a fault, and one whose asker is killed.
+func withTransfers() *Phase {
+	p := phase()
+	c2 := p.Leaderships[1]
+	moved, back := c2, c2
+	c2.Last, c2.To = 20*second, 20*second
+	moved.Who, moved.Token, moved.From, moved.Acked, moved.Last, moved.To = "c3.1", 3, 20*second+20e6, 20*second+20e6, 25*second, 25*second
+	back.From, back.Acked, back.Token = 25*second+40e6, 25*second+40e6, 4
+	p.Leaderships = []history.Leadership{p.Leaderships[0], c2, moved, back, p.Leaderships[2]}
+	p.Transfers = []history.Transfer{
+		{Span: history.Span{From: 20*second - 5e6, To: 20*second + 30e6}, Outcome: history.Done, Target: "c3.1"},
+		{Span: history.Span{From: 25*second - 5e6, To: 25*second + 50e6}, Outcome: history.Done, Target: "c2.1"},
+		{Span: history.Span{From: 30*second - 5e6, To: 38 * second}, Outcome: history.Nothing},
+		{Span: history.Span{From: 50 * second, To: 51 * second}},
+	}
+	return p
+}
+
+func TestTransfersAreNoFaults(t *testing.T) {
+	p := withTransfers()
+	p.BrokenPromises = []string{"one"}
+	if n := len(p.Faults()); n != 3 {
+		t.Errorf("%d faults, want 3", n)
+	}
+	if n := len(p.Moves()); n != 4 {
+		t.Errorf("%d moves, want 4", n)
+	}
+	var table, rows bytes.Buffer
+	p.Table(&table)
+	for _, want := range []string{
+		"| kill the leader | 1 | 1 | 1 | 5.06 s | 5.06 s | 5.06 s | 5.06 s |\n",
+		"| (two of these at once, or a transfer) | 1 | 0 | 0 | – | – | – | – |\n",
+		"| **all** | 3 | 2 | 1 | 5.00 s | 5.06 s | 5.06 s | 5.06 s |\n",
+	} {
+		if !strings.Contains(table.String(), want) {
+			t.Errorf("the table lacks %q:\n%s", want, table.String())
+		}
+	}
+	p.TransferRows(&rows)
+	if want := `| transfers asked for, between the faults and during them | 4: 2 done, 1 came to nothing, 0 may have happened, 1 whose asker was killed | |
+| time without an acknowledged leader at a transfer, beside no fault | median 20ms, longest 40ms | |
+| transfers that were said to be done, or to have come to nothing, and it was not so | 1 | 0 |
+`; rows.String() != want {
+		t.Errorf("got %s", rows.String())
+	}
+	if led, without := p.Led(), phase().Led(); led >= without || led < without-0.01 {
+		t.Errorf("led %v of the time, %v without transfers", led, without)
 	}
 }
 
