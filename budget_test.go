@@ -232,7 +232,7 @@ func pace(n, loops int, elapsed, period time.Duration) string {
 // that the session's do not grow beyond a hundred in each session timeout.
 func TestBudgetWaitingMany(t *testing.T) {
 	virtually(t, func(t *testing.T, w *world) {
-		const many, periods = 500, 30
+		const many, periods = 500, 12 // two rounds of reads
 		leaders, waiting := w.session(), w.session()
 		for i := range many {
 			name := fmt.Sprintf("e%d", i)

@@ -38,7 +38,7 @@ var (
 const (
 	sweepTimeout = 4 * time.Second
 	// sweepRaceShare: one of so many cases is tried under the race detector.
-	sweepRaceShare = 5
+	sweepRaceShare = 20
 	sweepTick      = 500 * time.Millisecond
 )
 
