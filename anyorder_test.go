@@ -221,7 +221,7 @@ func (l *anyOrderLoop) expect(next step) {
 	case stepAcknowledge:
 		l.answer = func(well bool) any {
 			err := l.failure(well, errBallotGone)
-			return ackDone{lead, data, l.rng.Int64N(3), err}
+			return ackDone{lead, data, l.rng.Int64N(3), l.rng.Int32N(3), err}
 		}
 	case stepProclaim:
 		o := proclaimOrder{lead: lead, data: data}
@@ -230,7 +230,7 @@ func (l *anyOrderLoop) expect(next step) {
 		}
 		l.answer = func(well bool) any {
 			err := l.failure(well, errBallotGone, zk.ErrNoNode)
-			return proclaimDone{o, o.command != nil && (err == nil || l.chance(2)), err}
+			return proclaimDone{o, o.command != nil && (err == nil || l.chance(2)), l.rng.Int32N(3), err}
 		}
 	case stepAskCause:
 		l.answer = func(bool) any { return causeAsked{lead, l.failure(l.chance(2))} }

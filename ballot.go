@@ -84,6 +84,7 @@ type acknowledgement struct {
 type ackRecord struct {
 	possible bool     // there may be one
 	czxid    int64    // of it; 0 when that is not known
+	version  int32    // of its data, as we have left them; 0 when that is not known
 	unsure   bool     // it has been asked for, and no reply has come
 	data     [][]byte // it carries one of these
 }

@@ -11,7 +11,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/go-zookeeper/zk"
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election"
 	"github.com/zkelection/election/testutil"
@@ -327,6 +329,61 @@ func TestBudgetTakeover(t *testing.T) {
 				if got, want := ops(afterWin), []string{acknowledgings}; !slices.Equal(got, want) {
 					t.Errorf("from OnWin on %q, want %q", got, want)
 				}
+			})
+		})
+	}
+}
+
+// A leader that goes before it watches its acknowledgement withdraws in one request
+// all the same: by the version it sees whether the one that stands may be its own. If it is
+// another one, that is read, and left alone.
+func TestBudgetResign(t *testing.T) {
+	const withdrawing = "multi delete delete "
+	replace := func(w *world, a *member, _ *zk.Conn) {
+		stranger := w.client()
+		_, err := stranger.Multi(
+			&zk.DeleteRequest{Path: a.LeaderAckPath(), Version: -1},
+			&zk.CreateRequest{Path: a.LeaderAckPath(), Data: []byte("stranger"), Acl: zk.WorldACL(zk.PermAll), Flags: zk.FlagEphemeral})
+		require.NoError(w.t, err)
+	}
+	for _, test := range []struct {
+		name   string
+		before func(w *world, a *member, stranger *zk.Conn)
+		cost   []string
+		left   string // in the acknowledgement, once a is out
+	}{
+		{"at once", func(*world, *member, *zk.Conn) {}, []string{withdrawing}, ""},
+		{"with new data", func(w *world, a *member, _ *zk.Conn) {
+			require.NoError(w.t, a.Proclaim(w.context(), []byte("news")))
+			require.NoError(w.t, a.Proclaim(w.context(), []byte("more")))
+		}, []string{withdrawing}, ""},
+		{"removed by hand", func(w *world, a *member, stranger *zk.Conn) {
+			require.NoError(w.t, stranger.Delete(a.LeaderAckPath(), -1))
+		}, []string{withdrawing, "getChildren2", "delete"}, ""},
+		{"data changed by hand", func(w *world, a *member, stranger *zk.Conn) {
+			_, err := stranger.Set(a.LeaderAckPath(), []byte("else"), -1)
+			require.NoError(w.t, err)
+		}, []string{withdrawing, "getData", withdrawing}, ""},
+		{"replaced", replace, []string{withdrawing, "getData", "getChildren2", "delete"}, "stranger"},
+		{"watched", func(w *world, _ *member, _ *zk.Conn) { w.offBeat() }, []string{withdrawing}, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			virtually(t, func(t *testing.T, w *world) {
+				a := w.member("a", &journal{})
+				stranger := w.client()
+				a.lead()
+				test.before(w, a, stranger)
+				synctest.Wait()
+				m := w.meter(a.node.ID(), 0)
+				a.resign()
+				assert.Equal(t, test.cost, ops(m.take()))
+				acked, err := a.LeaderData(w.context())
+				if test.left == "" {
+					require.ErrorIs(t, err, election.ErrNoLeader)
+					return
+				}
+				require.NoError(t, err)
+				assert.Equal(t, test.left, string(acked))
 			})
 		})
 	}

@@ -185,7 +185,7 @@ func (c *candidacy) beginAck() {
 	a := &c.ballot.ack
 	o := ackOrder{lead: c.term.lead, data: c.data, known: a.czxid}
 	o.maybe = a.unsure || a.possible && a.czxid == 0 // one that is not known to us by its czxid
-	a.possible, a.unsure = true, true                // from now on there may be one
+	a.possible, a.unsure, a.version = true, true, 0  // from now on there may be one
 	if !carries(a.data, o.data) {
 		a.data = append(a.data, o.data) // OnWin may have proclaimed since the last one
 	}
@@ -200,7 +200,7 @@ func (c *candidacy) ackDone(m ackDone) {
 	switch {
 	case !c.term.is(m.lead) || c.phase != acking && c.phase != leading:
 		if m.err == nil && m.lead.ballot == c.own() {
-			c.ballot.ack.czxid, c.ballot.ack.unsure = m.czxid, false
+			c.ballot.ack.written(m)
 		}
 		return
 	case errors.Is(m.err, errBallotGone):
@@ -217,12 +217,17 @@ func (c *candidacy) ackDone(m ackDone) {
 		}
 	default:
 		c.last.over()
-		c.ballot.ack.czxid, c.ballot.ack.unsure = m.czxid, false
+		c.ballot.ack.written(m)
 		c.ballot.ack.missing, c.ballot.ack.watch = false, nil
 		if c.phase == acking {
 			c.acknowledged()
 		}
 	}
+}
+
+// written notes what the answer to an acknowledgement tells of it.
+func (a *acknowledgement) written(m ackDone) {
+	a.czxid, a.version, a.unsure = m.czxid, m.version, false
 }
 
 // acknowledged: the takeover has succeeded.
@@ -257,6 +262,7 @@ func (c *candidacy) beginProclaim() {
 	if len(c.proclaims) > 0 {
 		o.command, c.proclaims = c.proclaims[0], c.proclaims[1:]
 		o.data = o.command.data
+		c.ballot.ack.version = 0 // until the answer tells
 	}
 	c.begin(o)
 }
@@ -267,6 +273,9 @@ func (c *candidacy) proclaimDone(m proclaimDone) {
 	current := c.term.is(m.lead) && c.phase == leading
 	if m.acked || err == nil {
 		c.data = m.data // what the acknowledgement says, the next ballot says, too
+	}
+	if m.acked && m.lead.ballot == c.own() {
+		c.ballot.ack.version = m.version
 	}
 	if err == nil && m.lead.ballot == c.own() {
 		c.last.over()
@@ -304,23 +313,25 @@ type ackOrder struct {
 }
 
 func (o ackOrder) run(ctx context.Context, e errands) any {
-	czxid, err := e.acknowledge(ctx, o.lead.ballot, o.data, o.known, o.maybe)
-	return ackDone{o.lead, o.data, czxid, err}
+	done := ackDone{lead: o.lead, data: o.data}
+	done.czxid, done.version, done.err = e.acknowledge(ctx, o.lead.ballot, o.data, o.known, o.maybe)
+	return done
 }
 
 type ackDone struct {
-	lead  *leadership
-	data  []byte
-	czxid int64 // 0: not known
-	err   error
+	lead    *leadership
+	data    []byte
+	czxid   int64 // 0: not known
+	version int32 // 0: not known
+	err     error
 }
 
 // acknowledge writes leader_ack, on the condition that the ballot exists, so
 // that an acknowledgement never stands without it, on whatever session the
 // request is executed. maybe tells that this ballot may have one already; known
-// is its czxid, or 0. It returns the czxid of what stands then, 0 when that is
-// not known, and ends with errBallotGone when the ballot is not there.
-func (e errands) acknowledge(ctx context.Context, b *ballot, data []byte, known int64, maybe bool) (int64, error) {
+// is its czxid, or 0. It returns the czxid and the version of what stands then, 0 when
+// that is not known, and ends with errBallotGone when the ballot is not there.
+func (e errands) acknowledge(ctx context.Context, b *ballot, data []byte, known int64, maybe bool) (czxid int64, version int32, err error) {
 	path := e.ackPath()
 	guard := &zk.CheckVersionRequest{Path: b.path, Version: -1}
 	// The answer to a creation tells nothing but the path. That to new data, in
@@ -336,11 +347,11 @@ func (e errands) acknowledge(ctx context.Context, b *ballot, data []byte, known 
 		switch {
 		case err == nil:
 			if last := results[len(results)-1]; last.Stat != nil {
-				return last.Stat.Czxid, nil
+				return last.Stat.Czxid, last.Stat.Version, nil
 			}
-			return 0, nil
+			return 0, 0, nil
 		case failedAt(results, 0, zk.ErrNoNode):
-			return 0, errBallotGone
+			return 0, 0, errBallotGone
 		case errors.Is(err, zk.ErrNodeExists), errors.Is(err, zk.ErrNoNode):
 			// Somebody's acknowledgement is there, or went while we replaced it.
 		case len(write) == 2 && len(ops) > 2 && failedAt(results, len(ops)-1, zk.ErrNoAuth):
@@ -349,11 +360,11 @@ func (e errands) acknowledge(ctx context.Context, b *ballot, data []byte, known 
 			ops = append(slices.Clip(ops[:len(ops)-2]), write...)
 			continue
 		case isPermanent(err), ctx.Err() != nil:
-			return 0, err
+			return 0, 0, err
 		default:
 			maybe = true // the lost reply may have been of a success
 			if _, err := e.session.barrier(ctx); err != nil {
-				return 0, err
+				return 0, 0, err
 			}
 		}
 		var found *node
@@ -361,7 +372,7 @@ func (e errands) acknowledge(ctx context.Context, b *ballot, data []byte, known 
 			found, err = readNode(conn, path)
 			return err
 		}); err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		switch {
 		case found == nil:
@@ -370,7 +381,7 @@ func (e errands) acknowledge(ctx context.Context, b *ballot, data []byte, known 
 			// One transaction, so that there is no moment without.
 			ops = append([]any{guard, &zk.DeleteRequest{Path: path, Version: -1}}, write...)
 		case bytes.Equal(found.data, data):
-			return found.stat.Czxid, nil
+			return found.stat.Czxid, found.stat.Version, nil
 		default:
 			ops = []any{guard, set}
 		}
@@ -399,20 +410,22 @@ type proclaimOrder struct {
 }
 
 func (o proclaimOrder) run(ctx context.Context, e errands) any {
-	acked, err := e.proclaim(ctx, o.lead.ballot, o.data, o.command != nil)
-	return proclaimDone{o, acked, err}
+	done := proclaimDone{proclaimOrder: o}
+	done.acked, done.version, done.err = e.proclaim(ctx, o.lead.ballot, o.data, o.command != nil)
+	return done
 }
 
 type proclaimDone struct {
 	proclaimOrder
-	acked bool // the acknowledgement has them
-	err   error
+	acked   bool  // the acknowledgement has them
+	version int32 // that it has got with them
+	err     error
 }
 
 // proclaim writes new data into the acknowledgement, if that is asked for, and the
 // ballot. Two multis, since both together may exceed what ZooKeeper takes. It
-// returns whether the acknowledgement has the data.
-func (e errands) proclaim(ctx context.Context, b *ballot, data []byte, ack bool) (acked bool, err error) {
+// returns whether the acknowledgement has the data, and its version then.
+func (e errands) proclaim(ctx context.Context, b *ballot, data []byte, ack bool) (acked bool, version int32, err error) {
 	guard := &zk.CheckVersionRequest{Path: b.path, Version: -1}
 	paths := []string{e.ackPath(), b.path}
 	if !ack {
@@ -422,19 +435,21 @@ func (e errands) proclaim(ctx context.Context, b *ballot, data []byte, ack bool)
 		for wait := newBackoff(e.session.Timeout()); ; wait.pause(ctx) {
 			results, err := e.guarded(ctx, b, guard, &zk.SetDataRequest{Path: path, Data: data, Version: -1})
 			if err == nil {
+				if path != b.path {
+					acked, version = true, results[1].Stat.Version
+				}
 				break
 			}
 			if failedAt(results, 0, zk.ErrNoNode) {
-				return acked, errBallotGone
+				return acked, version, errBallotGone
 			}
 			if isPermanent(err) || isDefinite(err) || ctx.Err() != nil {
-				return acked, err
+				return acked, version, err
 			}
 			if _, err := e.session.await(ctx, true); err != nil {
-				return acked, err
+				return acked, version, err
 			}
 		}
-		acked = acked || path != b.path
 	}
-	return acked, nil
+	return acked, version, nil
 }

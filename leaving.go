@@ -320,10 +320,14 @@ func (e errands) deleteBallot(ctx context.Context, w withdrawal) error {
 			if !withAck {
 				return conn.Delete(w.ballot.path, -1)
 			}
-			results, err = conn.Multi(&zk.DeleteRequest{Path: path, Version: -1}, ballotOp)
+			results, err = conn.Multi(w.ack.deletion(path), ballotOp)
 			return err
 		})
 		switch {
+		case withAck && failedAt(results, 0, zk.ErrBadVersion):
+			// Another one is in its place, or somebody has changed its data.
+			w.ack.version, w.watched = 0, false
+			continue
 		case withAck && failedAt(results, 0, zk.ErrNoNode):
 			withAck = false // the ballot remains to be deleted
 			continue
@@ -346,9 +350,10 @@ func (e errands) deleteBallot(ctx context.Context, w withdrawal) error {
 }
 
 // confirmAck finds out whether there is an acknowledgement of ours to go with the
-// ballot, unless a watch guards what is known of it.
+// ballot, unless a watch guards what is known of it, or the deletion itself finds out
+// by the version.
 func (e errands) confirmAck(ctx context.Context, w withdrawal) (withdrawal, error) {
-	if !w.ack.possible || w.ack.czxid != 0 && w.watched {
+	if !w.ack.possible || w.ack.czxid != 0 && (w.watched || w.ack.version != 0) {
 		return w, nil
 	}
 	if w.ack.unsure {
@@ -364,6 +369,15 @@ func (e errands) confirmAck(ctx context.Context, w withdrawal) (withdrawal, erro
 	// What is found later may be of another candidate on this session.
 	w.ack.possible, w.ack.czxid, w.ack.unsure, w.watched = ack != 0, ack, false, true
 	return w, nil
+}
+
+// deletion is the request to delete the acknowledgement: on the condition that it has
+// the version that we have left it in, if that is known.
+func (r ackRecord) deletion(path string) *zk.DeleteRequest {
+	if r.version == 0 {
+		return &zk.DeleteRequest{Path: path, Version: -1}
+	}
+	return &zk.DeleteRequest{Path: path, Version: r.version}
 }
 
 // ownAck returns the czxid of the acknowledgement if this candidate made it.

@@ -329,7 +329,7 @@ func (e errands) sendMove(ctx context.Context, o moveOrder, wakeGem bool, r *mov
 		switch {
 		case withAck:
 			// Beside a successor it would be taken for that one's.
-			ops = append(ops, &zk.DeleteRequest{Path: ack, Version: -1})
+			ops = append(ops, o.ack.deletion(ack))
 		case wakeGem:
 			// A member of the gem watches nobody before it has seen an acknowledgement.
 			ops = append(ops, &zk.CreateRequest{Path: ack, Data: []byte{}, Acl: e.nodeACL(), Flags: zk.FlagEphemeral},
@@ -350,6 +350,12 @@ func (e errands) sendMove(ctx context.Context, o moveOrder, wakeGem bool, r *mov
 			return ""
 		case withAck && failedAt(results, ackAt, zk.ErrNoNode):
 			withAck = false // somebody has deleted it
+		case withAck && failedAt(results, ackAt, zk.ErrBadVersion):
+			o.ack.version, o.watched = 0, false
+			if o.withdrawal, r.err = e.confirmAck(ctx, o.withdrawal); r.err != nil {
+				return o.ballot.name // nothing has been done
+			}
+			withAck = o.ack.possible
 		case own > ackAt && failedAt(results, ackAt, zk.ErrNodeExists):
 			wakeGem = false // there is one to be seen
 		case failedAt(results, own, zk.ErrNoNode):

@@ -119,7 +119,7 @@ func TestMoveOnZooKeeper(t *testing.T) {
 		cast := c.errands.cast(ctx, castOrder{stray: stray{tag: newTag()}, data: []byte("first")})
 		require.NoError(t, cast.err)
 		if acked {
-			_, err := c.errands.acknowledge(ctx, cast.ballot, []byte("first"), 0, false)
+			_, _, err := c.errands.acknowledge(ctx, cast.ballot, []byte("first"), 0, false)
 			require.NoError(t, err)
 		}
 		_, err = s.Conn().Create(c.path+"/ballot", nil, zk.FlagEphemeral|zk.FlagSequence, zk.WorldACL(zk.PermAll))
