@@ -200,6 +200,15 @@ func (l *anyOrderLoop) expect(next step) {
 		l.answer = func(well bool) any { return l.castAnswer(inc, well) }
 	case stepFindPlace:
 		l.answer = func(well bool) any { return l.placeAnswer(own, well) }
+	case stepWatchSecond:
+		o := secondOrder{own, l.ballot.line.place.second}
+		l.answer = func(well bool) any {
+			r := secondResult{secondOrder: o, err: l.failure(well), gone: l.chance(3)}
+			if !r.gone && r.err == nil {
+				r.watch = make(chan zk.Event, 1)
+			}
+			return r
+		}
 	case stepRecheck:
 		o := recheckOrder{ballot: own, own: true, ack: l.phase == leading, watchAck: l.ballot.ack.watch == nil}
 		if l.phase == waiting && l.ballot.line.known {
@@ -256,11 +265,15 @@ func (l *anyOrderLoop) newBallot(inc *incarnation) *ballot {
 }
 
 func (l *anyOrderLoop) place(well bool) standing {
-	ahead := l.rng.IntN(3)
+	ahead := l.rng.IntN(4)
 	if well || ahead == 0 {
 		return standing{}
 	}
-	return standing{ahead: ahead, predecessor: fmt.Sprintf("ballot-p-%010d", l.rng.IntN(4))}
+	place := standing{ahead: ahead, predecessor: fmt.Sprintf("ballot-p-%010d", l.rng.IntN(4))}
+	if ahead > 1 {
+		place.second = fmt.Sprintf("ballot-s-%010d", l.rng.IntN(4))
+	}
+	return place
 }
 
 func (l *anyOrderLoop) castAnswer(inc *incarnation, well bool) castResult {
@@ -298,7 +311,9 @@ func (l *anyOrderLoop) recheckAnswer(o recheckOrder, well bool) recheckResult {
 	}
 	r.ownGone = !well && l.chance(5)
 	r.predecessorGone = o.predecessor != "" && (well || l.chance(3))
-	r.place = standing{ahead: 1 + l.rng.IntN(2), predecessor: o.predecessor}
+	if r.place = l.place(false); o.predecessor != "" {
+		r.place.ahead, r.place.predecessor = max(1, r.place.ahead), o.predecessor
+	}
 	if o.ack && (well || !l.chance(4)) {
 		r.ackStat = &zk.Stat{EphemeralOwner: o.ballot.inc.id, Czxid: l.rng.Int64N(3)}
 		if o.watchAck {
@@ -574,7 +589,7 @@ func (l *anyOrderLoop) watchEvent() {
 	if l.chance(3) {
 		event = zk.Event{Type: zk.EventNotWatching, Err: zk.ErrSessionExpired}
 	}
-	switch n := l.rng.IntN(3); {
+	switch n := l.rng.IntN(4); {
 	case n == 0 && l.ballot.watch != nil:
 		l.note("own ballot: %v", event.Type)
 		l.ownChanged(event)
@@ -584,6 +599,9 @@ func (l *anyOrderLoop) watchEvent() {
 	case n == 2 && l.ballot.ack.watch != nil:
 		l.note("acknowledgement: %v", event.Type)
 		l.ballot.ack.watch, l.ballot.recheck.all = nil, true
+	case n == 3 && l.ballot.line.second != nil && l.phase != moving:
+		l.note("second in front: %v", event.Type)
+		l.secondChanged(event)
 	}
 }
 
@@ -612,6 +630,14 @@ func (l *anyOrderLoop) check() {
 	}
 	if is(claiming) || c.phase.leads() {
 		require.True(t, c.ballot.line.first(), "%v", c.phase)
+	}
+	if is(waiting) && c.ballot.line.known {
+		n := &c.ballot.line
+		require.Equal(t, n.place.ahead > 0, n.place.predecessor != "", "%+v", n)
+		require.Equal(t, n.place.ahead > 1, n.place.second != "", "%+v", n)
+	}
+	if c.ballot != nil && c.ballot.line.second != nil {
+		require.True(t, c.hotStandby && c.ballot.line.known && c.ballot.line.place.second != "", "%+v", c.ballot.line)
 	}
 	if is(idle) {
 		require.Nil(t, c.ballot)

@@ -47,15 +47,79 @@ func (c *candidacy) own() *ballot {
 	return c.ballot.node
 }
 
-// line is a ballot's place in the line.
+// line is a ballot's place in the line. While it is known, those whom place counts and names
+// are all who can be in front: a list has shown them, and whoever has been taken out since is gone
+// (docs/protocol.md, section 4). One is taken out only where all that are left are named, so that
+// the end of a ballot cannot count for that of another one.
 type line struct {
 	known bool // place is, and the predecessor is watched
 	place standing
 	watch <-chan zk.Event // on the predecessor's end
+
+	second   <-chan zk.Event // on the end of the one in front of that; nil: not watched (HotStandby)
+	secondAt time.Time       // when it is to be watched
+	nextSoon bool            // that one has gone while the place was known: it was the leader, as a rule
+}
+
+// secondPerPlace is for how long a candidate that has come puts off watching the second in front,
+// for each that is in front: the line does not move up faster, and those who join together do not
+// all ask in the same moment.
+const secondPerPlace = 250 * time.Microsecond
+
+// placeAt makes a place known that a list has shown. The watches on those that stay
+// where they were go on.
+func (l *line) placeAt(place standing, watch <-chan zk.Event, now time.Time) {
+	former := *l
+	*l = line{known: true, place: place, watch: watch, secondAt: now.Add(time.Duration(place.ahead) * secondPerPlace)}
+	if former.known && place.second == former.place.second {
+		l.second, l.secondAt = former.second, former.secondAt
+	}
+}
+
+// listed takes what a recheck has found, the predecessor being the same. An old list is true as well,
+// since those in front only become fewer, but may show some who are known to be gone.
+func (l *line) listed(place standing, now time.Time) {
+	if place.ahead <= l.place.ahead {
+		l.placeAt(place, l.watch, now)
+	}
 }
 
 // first reports whether nobody is in front.
 func (l *line) first() bool { return l.known && l.place.ahead == 0 }
+
+// next reports whether nobody but the predecessor is in front.
+func (l *line) next() bool { return l.known && l.place.ahead == 1 }
+
+// lacksSecond reports whether the second in front is not watched.
+func (l *line) lacksSecond() bool { return l.known && l.place.second != "" && l.second == nil }
+
+// predecessorGone takes the predecessor out. If it was the only one, nobody is in
+// front now: numbers only grow, so nobody can have come in between. If there was but one
+// more, that one is the predecessor, and watched already.
+func (l *line) predecessorGone() {
+	switch {
+	case l.next():
+		*l = line{known: true}
+	case l.place.ahead == 2 && l.second != nil:
+		place := l.place
+		place.ahead, place.predecessor, place.second = 1, place.second, ""
+		*l = line{known: true, place: place, watch: l.second}
+	default:
+		l.lookAgain()
+	}
+}
+
+// secondGone takes the second in front out. If there was nobody before it, the
+// predecessor leads now.
+func (l *line) secondGone() {
+	if l.place.ahead == 2 {
+		l.place.ahead, l.place.second, l.place.front = 1, "", l.place.predecessor
+		l.second = nil
+		return
+	}
+	l.lookAgain()
+	l.nextSoon = true
+}
 
 // lookAgain makes the place unknown. How many were in front stays as it was, for
 // Status.

@@ -423,6 +423,86 @@ func TestBudgetFailover(t *testing.T) {
 	}
 }
 
+// Failovers in a row, with no time in between: each costs the election five requests, the
+// withdrawal, the acknowledgement, and for the one that becomes the next a list and the two heartbeats
+// of its lease, so that it leads without a request when it is its turn. The list is saved where it has
+// seen all in front by name.
+func TestBudgetSeries(t *testing.T) {
+	sizes := []int{3, 4, 5, 12, 100}
+	if !testing.Short() {
+		sizes = append(sizes, 1000)
+	}
+	for _, n := range sizes {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			virtually(t, func(t *testing.T, w *world) {
+				j := &journal{}
+				line := []*member{w.member("0", j, hotStandby).lead()}
+				for i := 1; i < n; i++ {
+					line = append(line, w.member(fmt.Sprint(i), j, hotStandby).vote())
+				}
+				time.Sleep(w.timeout() / 2) // nobody has looked anew, but the second in front is watched
+				for i, next := range line[1:min(n, 30)] {
+					want := costs{testutil.OpMulti: 4, testutil.OpGetChildren2: 1, testutil.OpNotification: 3}
+					if i == 0 {
+						delete(want, testutil.OpGetChildren2) // the one that becomes the next has seen two in front, and no more
+					}
+					if i+2 >= n {
+						want = costs{testutil.OpMulti: 2, testutil.OpNotification: 2} // nobody becomes the next
+					}
+					m := w.meter(next.node.ID(), 0)
+					got := w.spend(func() { require.NoError(t, line[i].Close()) })
+					assert.Empty(t, got.differs(want), "failover %d", i)
+					assert.Equal(t, []string{acknowledgings}, ops(m.take()), "failover %d: from the leader's end on", i)
+					assert.True(t, next.IsLeader(), "failover %d", i)
+				}
+			})
+		})
+	}
+}
+
+// HotStandby costs one request more for whoever joins behind two or more, a moment later: the watch on the
+// second in front. When that one goes without having led, up to four requests more are made than without: whoever
+// is the second behind it begins to make a lease, since it may be the next, until its list shows that it is
+// not, and watches another one.
+func TestBudgetSecondInFront(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		line := []*member{w.member("leader", j).lead()}
+		for i := range 10 {
+			c := w.member(fmt.Sprint(i+1), j, hotStandby)
+			synctest.Wait()
+			want, more := maps.Clone(joining), costs{testutil.OpGetChildren2: 1}
+			if i == 0 {
+				want[testutil.OpMulti], more = 2, costs{} // it is the next, and makes its lease
+			}
+			assert.Empty(t, w.spend(func() { c.vote() }).differs(want), "joining behind %d", i+1)
+			assert.Empty(t, w.spend(func() { time.Sleep(5 * time.Millisecond) }).differs(more), "behind %d, a moment later", i+1)
+			line = append(line, c)
+		}
+		for _, test := range []struct {
+			gone  int
+			beats int64 // of the one that becomes the next
+			want  costs
+		}{
+			// The one behind it lists and watches the one in front, by a watch that it has; it watches another
+			// second, and reads the acknowledgement for OnLose.
+			{5, 0, costs{testutil.OpDelete: 1, testutil.OpGetChildren2: 4, testutil.OpGetData: 1, testutil.OpNotification: 3}},
+			{10, 0, costs{testutil.OpDelete: 1, testutil.OpNotification: 1}}, // the last
+			// The one behind it needs no list, is the next, and makes a lease.
+			{1, 2, costs{testutil.OpDelete: 1, testutil.OpGetChildren2: 2, testutil.OpGetData: 1, testutil.OpNotification: 3}},
+		} {
+			got := w.spend(func() {
+				line[test.gone].resign()
+				time.Sleep(5 * time.Millisecond)
+			})
+			beats := got[testutil.OpMulti]
+			assert.True(t, beats >= test.beats && beats <= test.beats+2, "%d goes: %d heartbeats", test.gone, beats)
+			delete(got, testutil.OpMulti)
+			assert.Empty(t, got.differs(test.want), "%d goes", test.gone)
+		}
+	})
+}
+
 // Followers of the leader hear of its end and of the next one: two events and
 // two reads for each session, not for each candidate.
 func TestBudgetFollowLeader(t *testing.T) {

@@ -80,12 +80,12 @@ func (c *candidacy) run() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for c.advance(); c.phase != ended; c.advance() {
-		var own, predecessor, ack <-chan zk.Event
+		var own, predecessor, second, ack <-chan zk.Event
 		if b := c.ballot; b != nil {
-			own, predecessor, ack = b.watch, b.line.watch, b.ack.watch
+			own, predecessor, second, ack = b.watch, b.line.watch, b.line.second, b.ack.watch
 		}
 		if c.phase == moving {
-			predecessor = nil // it may not be ours any more: the place is looked up anew
+			predecessor, second = nil, nil // they may not be ours any more: the place is looked up anew
 		}
 		var lapsed <-chan struct{}
 		if c.phase.leads() {
@@ -98,6 +98,8 @@ func (c *candidacy) run() {
 			act = func() { c.leave(context.Cause(c.term.lead.ctx)) }
 		case event := <-predecessor:
 			act = func() { c.predecessorChanged(event) }
+		case event := <-second:
+			act = func() { c.secondChanged(event) }
 		case event := <-own:
 			act = func() { c.ownChanged(event) }
 		case <-ack:
@@ -158,6 +160,8 @@ func (c *candidacy) handle(message any) {
 		c.castDone(m)
 	case placeResult:
 		c.placeFound(m)
+	case secondResult:
+		c.secondDone(m)
 	case recheckResult:
 		c.recheckDone(m)
 	case moveResult:
@@ -249,6 +253,9 @@ func (c *candidacy) situation(view sessionView) situation {
 		s.makeWay = s.makeWay || (b.rank.givesWay && !c.transfers.underWay() || c.mustRelabel()) && !c.now.Before(c.transfers.notBefore)
 		s.handover = b.handover != nil
 	}
+	if due := c.secondDue(); !due.IsZero() {
+		s.second = !c.now.Before(due)
+	}
 	s.aside = c.stander.aside()
 	if view.inc != nil {
 		if l := view.inc.lease.Load(); l != nil {
@@ -283,6 +290,8 @@ func (c *candidacy) take(next step, view sessionView) {
 		c.beginFindPlace()
 	case stepReachFront:
 		c.setPhase(claiming)
+	case stepWatchSecond:
+		c.beginWatchSecond()
 	case stepMove:
 		c.beginMove()
 	case stepSayReady:
@@ -330,7 +339,7 @@ func (c *candidacy) needsLease() bool {
 	case leaving, withdrawing:
 		return c.ballot != nil && c.term != nil
 	case waiting:
-		return c.hotStandby && c.ballot.line.known && c.ballot.line.place.ahead == 1 || c.isTarget()
+		return c.hotStandby && (c.ballot.line.next() || c.ballot.line.nextSoon) || c.isTarget()
 	default:
 		return false
 	}

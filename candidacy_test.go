@@ -36,6 +36,9 @@ func TestDecide(t *testing.T) {
 		{"behind", situation{phase: waiting, ready: true, ballot: true, placed: true}, rest},
 		{"first", situation{phase: waiting, ready: true, ballot: true, placed: true, first: true}, stepReachFront},
 		{"first, not connected", situation{phase: waiting, ballot: true, placed: true, first: true}, stepReachFront},
+		{"the second in front is not watched", situation{phase: waiting, ready: true, ballot: true, placed: true, second: true, check: true}, stepWatchSecond},
+		{"the second in front is not watched, not connected", situation{phase: waiting, ballot: true, placed: true, second: true}, rest},
+		{"first, whatever was to be watched", situation{phase: waiting, ready: true, ballot: true, placed: true, first: true, second: true}, stepReachFront},
 		{"a look is due", situation{phase: waiting, ready: true, ballot: true, placed: true, check: true}, stepRecheck},
 		{"resigning", situation{phase: waiting, ready: true, ballot: true, placed: true, withdraw: true}, stepWithdraw},
 

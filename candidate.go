@@ -45,6 +45,8 @@ type CandidateOptions struct {
 	// HotStandby makes the candidate that is next in line keep the lease warm,
 	// at the cost of eight small writes in each session timeout, or twelve while
 	// answers are slow: it then leads at once when its predecessor goes, two writes sooner.
+	// One that joins behind several watches the one in front of its predecessor, too, so that it
+	// is ready also when leaders go one right after another: one read more.
 	HotStandby bool
 	// TakeoverTimeout is how long the OnWin callbacks may take together, from when
 	// the first is called; a takeover that takes longer has failed. The default is

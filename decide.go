@@ -21,6 +21,7 @@ type situation struct {
 	withdraw   bool // it is to be withdrawn
 	placed     bool // its place is known, and the predecessor watched
 	first      bool // nobody is in front
+	second     bool // the second in front is to be watched
 	verify     bool // no claim before a recheck has found that it still stands
 	check      bool // a recheck is due
 	lacks      bool // no lease has been had for too long
@@ -57,6 +58,7 @@ const (
 	stepRefused
 	stepCast
 	stepFindPlace
+	stepWatchSecond
 	stepClaim
 	stepReachFront // claim when there is a lease
 	stepMove       // go to the end of the line
@@ -124,6 +126,8 @@ func decideWaiting(s situation) step {
 		return stepSayReady
 	case s.makeWay:
 		return stepMove
+	case s.second:
+		return stepWatchSecond
 	case s.check:
 		return stepRecheck
 	}

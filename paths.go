@@ -185,6 +185,7 @@ func isGemStyle(name string) bool { return len(name) == len(ballotPrefix)+sequen
 type standing struct {
 	ahead       int    // how many ballots are in front of ours
 	predecessor string // the name of the next one in front; "" when there is none
+	second      string // the name of the one in front of that; "" when there is none
 	front       string // the name of the first; "" when that is ours
 	givesWay    bool   // for one with a higher priority behind it
 	transfer    bool   // the list shows a request for a transfer
@@ -204,6 +205,9 @@ func standingOf(ballots []child, name string) (place standing, ok bool) {
 			place.ahead = i
 			if i > 0 {
 				place.predecessor, place.front = ballots[i-1].name, ballots[0].name
+			}
+			if i > 1 {
+				place.second = ballots[i-2].name
 			}
 			place.givesWay = givesWay(ballots, name)
 			return place, true

@@ -59,7 +59,8 @@ type stage struct {
 	*trial
 	a, b, c *actor
 	o       *witness
-	feed    func() // ends what starve began
+	others  []*actor // a longer line, in order
+	feed    func()   // ends what starve began
 }
 
 // candidate makes a candidate on a session of its own.
@@ -120,6 +121,28 @@ var sweepScenarios = []sweepScenario{
 		time.Sleep(2 * sweepTimeout)
 	}, func(s *stage) {
 		_ = s.a.resign(enough)
+	}, 0},
+	{"a series, from the front", hotLine, func(s *stage) {
+		for _, a := range s.others[:3] {
+			a.close(false) // each leads by then, or is about to
+		}
+	}, 0},
+	{"a series, from the back", hotLine, func(s *stage) {
+		for _, a := range slices.Backward(s.others[:3]) {
+			a.close(false)
+			time.Sleep(10 * time.Millisecond) // who is behind watches two in front again
+		}
+	}, 0},
+	{"a series, in disorder", hotLine, func(s *stage) {
+		for _, i := range []int{1, 3, 0} {
+			s.expire(s.others[i].p.session.ID())
+		}
+		s.others[2].close(false)
+	}, 0},
+	{"a series, all at once", hotLine, func(s *stage) {
+		for _, a := range s.others[:3] {
+			s.expire(a.p.session.ID())
+		}
 	}, 0},
 	{"acknowledge", func(s *stage) {
 		s.a = s.candidate("a", nil)
@@ -299,6 +322,16 @@ var sweepScenarios = []sweepScenario{
 		_ = s.a.standWhile(ctx, sweepTimeout/2, func() bool { calls++; return calls == 2 || calls == 3 })
 		_ = s.a.vote(enough)
 	}, 0},
+}
+
+// hotLine is a leader and four that stand by hot, who watch two in front but have not listed
+// since they came.
+func hotLine(s *stage) {
+	s.others = []*actor{s.leader("a")}
+	for _, name := range []string{"b", "c", "d", "e"} {
+		s.others = append(s.others, s.follower(name, &CandidateOptions{HotStandby: true}))
+	}
+	time.Sleep(sweepTimeout / 4)
 }
 
 // transferLine is a leader and two that wait, who have heard all there is to hear.

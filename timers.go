@@ -26,6 +26,7 @@ var timers = []timer{
 	{"errands may be tried again", func(c *candidacy) time.Time { return c.helper.notBefore }, nil},
 	{"a vote may be tried again", func(c *candidacy) time.Time { return c.absence.until }, nil},
 	{"the periodic recheck", ballotTime(func(b *ballotState) time.Time { return b.recheck.at }), nil},
+	{"the second in front is to be watched", (*candidacy).secondDue, nil},
 	{"a move may be tried again", ballotTime(func(b *ballotState) time.Time { return b.demotion.notBefore }), nil},
 	{"no lease for too long", func(c *candidacy) time.Time {
 		if c.ballot == nil {

@@ -44,7 +44,11 @@ func TestTimers(t *testing.T) {
 		"errands may be tried again": {idle, func(c *candidacy, at time.Time) { c.helper.notBefore = at }, nil},
 		"a vote may be tried again":  {idle, func(c *candidacy, at time.Time) { c.absence.until = at }, nil},
 		"the periodic recheck":       {waiting, func(c *candidacy, at time.Time) { c.ballot.recheck.at = at }, nil},
-		"a move may be tried again":  {claiming, func(c *candidacy, at time.Time) { c.ballot.demotion.notBefore = at }, nil},
+		"the second in front is to be watched": {waiting, func(c *candidacy, at time.Time) {
+			c.hotStandby = true
+			c.ballot.line = line{known: true, place: standing{ahead: 2, predecessor: "p", second: "s"}, secondAt: at}
+		}, nil},
+		"a move may be tried again": {claiming, func(c *candidacy, at time.Time) { c.ballot.demotion.notBefore = at }, nil},
 		"no lease for too long": {claiming, func(c *candidacy, at time.Time) {
 			c.ballot.demotion.lackingSince = at.Add(-lackTimeouts * c.session.Timeout())
 		}, nil},

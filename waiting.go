@@ -3,6 +3,8 @@ package election
 import (
 	"context"
 	"errors"
+	"fmt"
+	"time"
 
 	"github.com/go-zookeeper/zk"
 )
@@ -36,9 +38,15 @@ func (c *candidacy) placeFound(r placeResult) {
 		return
 	}
 	c.last.over()
-	c.ballot.line = line{known: true, place: r.place, watch: r.watch}
+	c.ballot.line.placeAt(r.place, r.watch, c.now)
 	c.lineSeen(r.place)
-	if c.follow == FollowNextNode && r.place.ahead > 0 && r.place.predecessor != c.ballot.losing.to {
+	c.followPredecessor()
+}
+
+// followPredecessor begins to follow another predecessor, for OnLose.
+func (c *candidacy) followPredecessor() {
+	place := c.ballot.line.place
+	if c.follow == FollowNextNode && place.ahead > 0 && place.predecessor != c.ballot.losing.to {
 		c.stopLosing()
 		c.startLosing()
 	}
@@ -54,18 +62,71 @@ func (c *candidacy) predecessorChanged(event zk.Event) {
 	c.ballot.line.lookAgain()
 }
 
-// predecessorGone is called when the ballot in front has gone. If it was the only
-// one, nobody is in front now: numbers only grow, so nobody can have come in
-// between.
+// predecessorGone is called when the ballot in front has gone.
 func (c *candidacy) predecessorGone() {
-	if c.phase == waiting && c.ballot.line.place.ahead == 1 {
-		c.ballot.line = line{known: true}
+	l := &c.ballot.line
+	if c.phase != waiting {
+		l.lookAgain()
 		return
 	}
-	if c.phase == waiting && c.follow == FollowNextNode {
+	l.predecessorGone()
+	if l.first() {
+		return // OnLose is over with the phase
+	}
+	if c.follow == FollowNextNode {
 		c.ballot.losing.endLoss()
 	}
-	c.ballot.line.lookAgain()
+	if l.known {
+		c.followPredecessor()
+	}
+}
+
+func (c *candidacy) secondChanged(event zk.Event) {
+	l := &c.ballot.line
+	c.session.watches.remove(c.path + "/" + l.place.second)
+	l.second = nil
+	if event.Type == zk.EventNodeDeleted {
+		l.secondGone()
+		return
+	}
+	l.secondAt = c.now // another watch is armed, or finds that it is gone
+}
+
+// secondDue is when a hot standby is to watch the second in front, too; zero for never. By that
+// one's end it learns that it is the next, while the predecessor still has to take over.
+func (c *candidacy) secondDue() time.Time {
+	if c.hotStandby && c.phase == waiting && c.ballot.line.lacksSecond() {
+		return c.ballot.line.secondAt
+	}
+	return time.Time{}
+}
+
+func (c *candidacy) beginWatchSecond() {
+	c.begin(secondOrder{ballot: c.own(), second: c.ballot.line.place.second})
+}
+
+func (c *candidacy) secondDone(r secondResult) {
+	c.errandDone()
+	switch {
+	case r.ballot != c.own() || c.phase != waiting || !c.ballot.line.lacksSecond() || c.ballot.line.place.second != r.second:
+		// The watch, if there is one, is kept for whoever needs it next.
+	case r.err != nil:
+		// Nothing but haste depends on it, so it holds up nothing else.
+		pause := jitter(c.session.Timeout() / 32)
+		if isPermanent(r.err) {
+			pause = c.session.recheckInterval()
+			if c.last.first(fmt.Errorf("watch: %w", r.err)) {
+				c.logger.Warn("election: cannot watch the ballot in front of the predecessor", "error", r.err)
+			}
+		}
+		c.ballot.line.secondAt = c.now.Add(pause)
+	case r.gone:
+		c.last.over()
+		c.ballot.line.secondGone()
+	default:
+		c.last.over()
+		c.ballot.line.second = r.watch
+	}
 }
 
 func (c *candidacy) ownChanged(event zk.Event) {
@@ -160,6 +221,8 @@ func (c *candidacy) beginRecheck() {
 		default:
 			what.ack, what.predecessor = false, ""
 		}
+	} else if what.predecessor != "" && b.line.second != nil {
+		what.list = true // which shows both of those in front in one request
 	}
 	b.recheck.all = false
 	b.recheck.at = c.now.Add(c.session.recheckInterval())
@@ -188,8 +251,7 @@ func (c *candidacy) recheckDone(r recheckResult) {
 		c.session.watches.remove(c.path + "/" + r.predecessor)
 		c.predecessorGone()
 	case r.list && l.known && l.place.predecessor == r.predecessor:
-		l.place.ahead = min(r.place.ahead, l.place.ahead) // it only shrinks: an old list is safe, too
-		l.place.front = r.place.front
+		l.listed(r.place, c.now)
 		c.lineSeen(r.place)
 	}
 	c.last.over()
@@ -284,6 +346,42 @@ func (e errands) watchPredecessor(conn *zk.Conn, r *placeResult) error {
 	return err
 }
 
+// secondOrder asks for a watch on the ballot in front of the predecessor.
+type secondOrder struct {
+	ballot *ballot
+	second string // its name
+}
+
+func (o secondOrder) run(ctx context.Context, e errands) any { return e.watchSecond(ctx, o) }
+
+// secondResult is that watch, or that there is nothing to watch any more.
+type secondResult struct {
+	secondOrder
+	watch <-chan zk.Event
+	gone  bool
+	err   error
+}
+
+func (e errands) watchSecond(ctx context.Context, o secondOrder) (r secondResult) {
+	r.secondOrder = o
+	path := e.path + "/" + o.second
+	if r.watch = e.session.watches.reuse(o.ballot.inc, path); r.watch != nil {
+		return r
+	}
+	r.err = e.session.do(ctx, func(conn *zk.Conn) error {
+		stat, watch, err := watchDeletion(conn, path)
+		if err == nil && conn.SessionID() != o.ballot.inc.id {
+			return errUncertain // of a server that need not have seen what the list has shown
+		}
+		if r.gone = err == nil && stat == nil; watch != nil {
+			e.session.watches.add(o.ballot.inc, path, watch)
+			r.watch = watch
+		}
+		return err
+	})
+	return r
+}
+
 // recheckOrder asks for a recheck of some nodes.
 type recheckOrder struct {
 	ballot      *ballot
@@ -347,7 +445,8 @@ func (e errands) recheckList(conn *zk.Conn, r *recheckResult) error {
 		return err
 	}
 	place, stands := placeIn(children, r.ballot.name)
-	r.ownGone, r.predecessorGone, r.place = !stands, place.predecessor != r.predecessor, place
+	r.ownGone = r.ownGone || !stands
+	r.predecessorGone, r.place = place.predecessor != r.predecessor, place
 	return nil
 }
 
