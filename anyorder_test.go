@@ -132,9 +132,13 @@ func newAnyOrderLoop(t *testing.T, seed uint64) *anyOrderLoop {
 		Leading: func(_ string, leads bool) {
 			if leads {
 				l.callbacks = append(l.callbacks, &anyOrderCallback{lead: c.term.lead, win: true})
+				c.queue.running = true
 			}
 		},
 		SteppedDown: func(string, error) {
+			if c.onStepDown.none() && len(l.callbacks) == 0 {
+				return // nothing is called
+			}
 			l.callbacks = append(l.callbacks, &anyOrderCallback{lead: c.term.lead})
 		},
 	}).filled()
@@ -142,6 +146,9 @@ func newAnyOrderLoop(t *testing.T, seed uint64) *anyOrderLoop {
 		c.follow = FollowLeader
 	}
 	c.hotStandby = l.chance(2)
+	if l.chance(2) {
+		c.onStepDown.add(func(context.Context, Term, error) {})
+	}
 	if l.chance(2) {
 		c.takeoverTimeout = 90 * time.Second
 	}
@@ -511,6 +518,7 @@ func (l *anyOrderLoop) callback(well bool) {
 		l.inbox.push(winDone{cb.lead, err})
 	}
 	l.callbacks = l.callbacks[1:]
+	l.queue.running = len(l.callbacks) > 0
 }
 
 // session1 changes what the Session has.

@@ -33,6 +33,9 @@ func (h *hooks[F]) add(fn F) (cancel func()) {
 	}
 }
 
+// none reports whether nothing is registered.
+func (h *hooks[F]) none() bool { return len(h.snapshot()) == 0 }
+
 func (h *hooks[F]) snapshot() []*F {
 	h.mu.Lock()
 	defer h.mu.Unlock()

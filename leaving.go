@@ -70,6 +70,13 @@ func (c *candidacy) tellStepDown(cause error) {
 	} else {
 		c.logger.Warn("election: stepping down", "ballot", l.ballot.name, "cause", cause)
 	}
+	if c.onStepDown.none() && c.onTakeoverError.none() && c.queue.rests() {
+		// Nothing is to be called, and nothing runs that would have to end before. The way over
+		// the callbacks' goroutine and back would be on the way to the successor's OnWin.
+		c.term.draining = false
+		c.callbackReturned()
+		return
+	}
 	c.queue.push(func() { c.callStepDown(l, limit, cause) })
 }
 

@@ -234,3 +234,42 @@ func (r *floorRun) leads() (won, acked time.Time) {
 }
 
 func (r *floorRun) ready() {}
+
+// BenchmarkAcknowledge measures what the check of the ballot, and the second operation that brings the
+// czxid and the version, add to the creation of an acknowledgement: on the server, and by one client alone.
+func BenchmarkAcknowledge(b *testing.B) {
+	onBoth(b, 10*time.Second, func(b *testing.B, start func(*testing.B) *field) {
+		f := start(b)
+		conn, path := f.client(), f.floorPath()
+		ballot, err := conn.Create(path+"/ballot", nil, zk.FlagEphemeral, zk.WorldACL(zk.PermAll))
+		f.must(err)
+		ack, data, acl := path+"/leader", []byte(ballot), zk.WorldACL(zk.PermAll)
+		check := &zk.CheckVersionRequest{Path: ballot, Version: -1}
+		multi := func(ops ...any) func() error {
+			return func() error { _, err := conn.Multi(ops...); return err }
+		}
+		ways := []struct {
+			name string
+			ask  func() error
+		}{
+			{"create", func() error { _, err := conn.Create(ack, data, zk.FlagEphemeral, acl); return err }},
+			{"check-create", multi(check, &zk.CreateRequest{Path: ack, Data: data, Acl: acl, Flags: zk.FlagEphemeral})},
+			{"check-create-set", multi(check, &zk.CreateRequest{Path: ack, Data: []byte{}, Acl: acl, Flags: zk.FlagEphemeral},
+				&zk.SetDataRequest{Path: ack, Data: data, Version: -1})},
+		}
+		var s samples
+		for i := 0; b.Loop(); i++ {
+			for j := range ways {
+				way := ways[(i+j)%len(ways)]
+				began := time.Now()
+				f.must(way.ask())
+				s.took(way.name, time.Since(began))
+				f.must(conn.Delete(ack, -1))
+			}
+		}
+		s.report(b)
+		for _, way := range ways[1:] {
+			b.ReportMetric(s.median(way.name)/s.median("create"), way.name+"/create")
+		}
+	})
+}
