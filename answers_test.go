@@ -180,6 +180,9 @@ func TestRefusedPreparationIsTold(t *testing.T) {
 				})
 				require.NoError(t, err)
 				defer s.Close()
+				if op == testutil.OpSync { // the first session has none
+					w.renewed(s)
+				}
 				c, err := election.NewCandidate(s, w.name(), nil)
 				require.NoError(t, err)
 				require.ErrorIs(t, s.AwaitConnected(w.context()), code)
@@ -191,6 +194,14 @@ func TestRefusedPreparationIsTold(t *testing.T) {
 			})
 		})
 	}
+}
+
+// renewed has a Session lose its first session, in virtual time.
+func (w *world) renewed(s *election.Session) {
+	w.t.Helper()
+	require.NoError(w.t, s.AwaitConnected(w.context()))
+	w.srv.ExpireSession(s.ID())
+	synctest.Wait()
 }
 
 // No code that is not known to be given behind the check of the session renews
@@ -316,6 +327,7 @@ func TestLastAnswerStandsInTheError(t *testing.T) {
 				return err
 			}
 			defer s.Close()
+			w.renewed(s) // the first session has nothing to wait for
 			return s.AwaitConnected(ctx)
 		}},
 	} {

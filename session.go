@@ -27,7 +27,8 @@ type SessionOptions struct {
 	// HostProvider chooses the server for each connection. The default goes
 	// round in random order, and names are resolved anew each time. One of
 	// your own must say retryStart once in each round, or Close cannot end a
-	// client that finds no server.
+	// client that finds no server; the client then pauses for a second, where the
+	// default makes shorter pauses first.
 	HostProvider zk.HostProvider
 	// Auth is added to the connection before anything else is asked on it.
 	Auth []Auth

@@ -25,6 +25,8 @@ import (
 // write it, and the loop; anybody reads it.
 type client struct {
 	conn atomic.Pointer[zk.Conn]
+	// hosts paces its attempts to connect; nil with a HostProvider of the caller's.
+	hosts atomic.Pointer[hosts]
 	// newest is the connection that was opened last, and connection is what the
 	// lease knows of it: nil unless it has a session. With a caller's connection
 	// there is no newest, and connection is the loop's.
@@ -94,11 +96,18 @@ func (s *Session) open() error {
 	if provider == nil {
 		provider = new(hosts)
 	}
+	var pacing *hosts
+	if own, ok := provider.(interface{ pacing() *hosts }); ok {
+		pacing = own.pacing()
+	}
 	c, events, err := zk.Connect(s.servers, s.asked,
 		zk.WithDialer(func(network, address string, timeout time.Duration) (net.Conn, error) {
 			// The client leaves the connection of an expired session open.
 			if former := s.client.newest.Load(); former != nil && current() {
 				_ = former.Close()
+			}
+			if pacing != nil && !pacing.await() {
+				return nil, net.ErrClosed
 			}
 			// Until something is known the first attempt is all that there is to say.
 			if current() {
@@ -110,6 +119,7 @@ func (s *Session) open() error {
 				return nil, err
 			}
 			opened := newClientConn(s, c, address)
+			opened.hosts = pacing
 			if !s.client.take(opened, number) {
 				_ = c.Close()
 				return nil, net.ErrClosed
@@ -136,6 +146,7 @@ func (s *Session) open() error {
 		return err
 	}
 	s.client.conn.Store(c)
+	s.client.hosts.Store(pacing)
 	s.helpers.running.Go(func() { // the client closes the channel when its goroutines are done
 		for range events {
 		}
@@ -174,6 +185,9 @@ func (c *client) take(opened *clientConn, number int64) bool {
 func (c *client) close() {
 	c.closeSlot <- struct{}{}
 	defer func() { <-c.closeSlot }()
+	if pacing := c.hosts.Load(); pacing != nil {
+		pacing.end()
+	}
 	c.conn.Load().Close()
 	if newest := c.newest.Load(); newest != nil {
 		_ = newest.Close() // the client may be waiting for a handshake
@@ -186,6 +200,7 @@ type clientConn struct {
 	*wire.Conn
 	session *Session
 	server  string // its address, as the dialer was given it
+	hosts   *hosts // paces the attempts of its client; nil with a HostProvider of the caller's
 	// connection is nil before the handshake's answer. The client's receiving
 	// goroutine owns it.
 	connection *connection
@@ -218,6 +233,9 @@ func (c *clientConn) HandshakeAnswered(h wire.Handshake) (timeout time.Duration,
 	s.signs.unanswered.Store(0)
 	s.signs.trouble.Store(nil)
 	if h.Session == 0 {
+		if h.Former != 0 && c.hosts != nil {
+			c.hosts.sessionExpired()
+		}
 		return 0, false // expired: there is no session on this connection
 	}
 	sent, created := s.clock.Instant(h.Sent), h.Former == 0

@@ -3,6 +3,7 @@ package election
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/go-zookeeper/zk"
 
@@ -14,25 +15,24 @@ import (
 // freshSession is a session that the client has and that is not ready for use yet.
 type freshSession struct {
 	id         int64         // 0: none
-	readyAt    lease.Instant // when it may be prepared
 	retryAt    lease.Instant // not before, since it has failed
+	wait       time.Duration // before the next try, if that one fails, too
 	preparing  bool          // a helper is at it
 	authorized int           // how many of opts.Auth the client knows
 }
 
 // due returns when there is something to do about it.
 func (f *freshSession) due() (at lease.Instant, ok bool) {
-	return max(f.readyAt, f.retryAt), f.id != 0 && !f.preparing
+	return f.retryAt, f.id != 0 && !f.preparing
 }
 
-// prepareWhenDue prepares the session, and if there has been one before not at once.
+// prepareWhenDue prepares the session: at once, unless that has failed. Sessions of many
+// processes that begin together are spread by the servers, since each has waited for
+// the answer to its handshake, and waits for an answer again before each step.
 func (l *sessionLoop) prepareWhenDue(now lease.Instant, conn *zk.Conn, id int64) {
 	f := &l.fresh
 	if f.id != id {
-		f.id, f.readyAt = id, now
-		if l.view.reconnects > 0 {
-			f.readyAt += l.spread()
-		}
+		f.id, f.retryAt, f.wait = id, now, l.Timeout()/256
 	}
 	if due, ok := f.due(); ok && now >= due {
 		l.prepare(conn, id)
@@ -42,10 +42,15 @@ func (l *sessionLoop) prepareWhenDue(now lease.Instant, conn *zk.Conn, id int64)
 // prepare makes a new session ready for use: it is authenticated, and its
 // server has caught up. The client forgets with a session how far it had
 // seen, so a server that lags behind could show a state before this one.
+// Before the first session nothing has been seen.
 func (l *sessionLoop) prepare(conn *zk.Conn, id int64) {
 	l.fresh.preparing = true
-	done := l.fresh.authorized
+	done, first := l.fresh.authorized, l.view.reconnects == 0
 	auth := l.opts.Auth[done:]
+	if first && l.owned && len(auth) == 0 {
+		l.inbox.push(prepared{conn: conn, id: id, authorized: done})
+		return
+	}
 	l.goHelper(func() {
 		var err error
 		for _, a := range auth {
@@ -54,7 +59,7 @@ func (l *sessionLoop) prepare(conn *zk.Conn, id int64) {
 			}
 			done++
 		}
-		if err == nil {
+		if err == nil && !first {
 			_, err = conn.Sync("/")
 		}
 		var closed <-chan zk.Event
@@ -74,7 +79,8 @@ func (l *sessionLoop) prepared(m prepared) {
 	l.fresh.authorized = m.authorized
 	if m.err != nil {
 		l.last.note(m.err)
-		l.fresh.retryAt = l.clock.Now() + jitter(l.Timeout()/8)
+		l.fresh.retryAt = l.clock.Now() + jitter(l.fresh.wait)
+		l.fresh.wait = min(2*l.fresh.wait, l.Timeout()/8)
 		if isPermanent(m.err) && l.view.err == nil {
 			l.refuse(m.err)
 		}

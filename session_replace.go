@@ -29,7 +29,7 @@ func (l *sessionLoop) replaceClient(now lease.Instant) {
 
 // startAnew replaces the client by a new one, without its session.
 func (l *sessionLoop) startAnew() {
-	former := l.client.conn.Load()
+	former, pacing := l.client.conn.Load(), l.client.hosts.Load()
 	l.signs.unanswered.Store(0) // also when it fails: then it is tried as much later
 	if err := l.open(); err != nil {
 		l.logger.Error("election: cannot make a new connection", "error", err)
@@ -44,7 +44,12 @@ func (l *sessionLoop) startAnew() {
 		l.publishView()
 	}
 	l.fresh.authorized = 0
-	l.goHelper(former.Close)
+	l.goHelper(func() {
+		if pacing != nil {
+			pacing.end()
+		}
+		former.Close()
+	})
 }
 
 // noteRefusal notes that servers refuse the credentials of a session that they

@@ -1,0 +1,359 @@
+package election_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zkelection/election"
+	"github.com/zkelection/election/testutil"
+	"github.com/zkelection/election/testutil/realzk"
+)
+
+// Back after an outage: once the servers answer again the line stands again.
+
+// leadsAt notes when a member begins to lead.
+func leadsAt(m *member) (at func() time.Time) {
+	var last atomic.Int64
+	m.OnWin(func(context.Context, election.Term) error {
+		last.Store(time.Now().UnixNano())
+		return nil
+	})
+	return func() time.Time { return time.Unix(0, last.Load()) }
+}
+
+// firstHandshake notes when the first handshake after the call is answered.
+func firstHandshake(w *world) (at func() time.Time) {
+	var first atomic.Int64
+	w.t.Cleanup(w.srv.Control(testutil.OpConnect, func(*testutil.Request) testutil.Action {
+		first.CompareAndSwap(0, time.Now().UnixNano())
+		return testutil.Pass
+	}))
+	return func() time.Time { return time.Unix(0, first.Load()) }
+}
+
+// The servers have stood still for so long that the session is over. The attempt
+// that is under way is answered, the same server is asked for another session at once,
+// and nothing on the way to the next leadership waits for time to pass.
+func TestBackWithoutTheSession(t *testing.T) {
+	for _, servers := range []int{1, 3} {
+		for _, outage := range []int{15, 20, 25, 40, 100} { // tenths of T
+			t.Run(fmt.Sprintf("%d servers, %d", servers, outage), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w := inProcess(t, &testutil.ServerOptions{Members: servers})
+					w.servers = w.srv.Servers()
+					// All but one take connections and stand still for good.
+					var still atomic.Bool
+					dial := w.dial
+					w.dial = func(network, address string, timeout time.Duration) (net.Conn, error) {
+						if still.Load() && address != w.servers[0] {
+							ours, theirs := net.Pipe()
+							go func() { _, _ = io.Copy(io.Discard, theirs) }()
+							return ours, nil
+						}
+						return dial(network, address, timeout)
+					}
+					j := &journal{}
+					a := w.member("a", j)
+					at := leadsAt(a)
+					a.lead()
+					w.offBeat()
+					session := a.node.ID()
+					still.Store(true)
+					heal := w.srv.IsolateAll()
+					time.Sleep(time.Duration(outage) * w.timeout() / 10)
+					healed, first := time.Now(), firstHandshake(w)
+					heal()
+					w.until("a to lead again", a.IsLeader)
+					assert.NotEqual(t, session, a.node.ID())
+					assert.LessOrEqual(t, first().Sub(healed), time.Duration(servers-1)*w.timeout()+clientPauses)
+					assert.Zero(t, at().Sub(first()), "from the first answer until it leads")
+				})
+			})
+		}
+	}
+}
+
+// The servers were away, and the session lives: after the first answer it takes the
+// half tick of the lease, and no more.
+func TestBackWithTheSession(t *testing.T) {
+	for _, outage := range []int{10, 19, 30, 50, 200} { // twentieths of T
+		t.Run(fmt.Sprint(outage), func(t *testing.T) {
+			virtually(t, func(t *testing.T, w *world) {
+				j := &journal{}
+				a := w.member("a", j)
+				at := leadsAt(a)
+				a.lead()
+				w.offBeat()
+				session := a.node.ID()
+				w.srv.Member(0).Stop()
+				time.Sleep(time.Duration(outage) * w.timeout() / 20)
+				lapsed := !a.IsLeader()
+				first := firstHandshake(w)
+				require.NoError(t, w.srv.Member(0).Start())
+				time.Sleep(clientPauses)
+				w.until("a to lead again", a.IsLeader)
+				assert.NotZero(t, first(), "an attempt")
+				assert.Equal(t, session, a.node.ID())
+				if !lapsed {
+					assert.Equal(t, []string{"a won"}, j.all())
+					return
+				}
+				assert.Equal(t, 2, j.count("a won"))
+				assert.InDelta(t, w.halfTick(), at().Sub(first()), float64(time.Millisecond), "from the first answer until it leads")
+			})
+		})
+	}
+}
+
+// Close waits for no pause, whether that is the library's own or the client's, and not for
+// servers that stand still either.
+func TestCloseDuringPause(t *testing.T) {
+	for _, still := range []bool{false, true} {
+		for _, after := range []time.Duration{0, 5 * time.Millisecond, 60 * time.Millisecond, 300 * time.Millisecond, time.Second, 10 * time.Second} {
+			t.Run(fmt.Sprintf("still %v, %v", still, after), func(t *testing.T) {
+				virtually(t, func(t *testing.T, w *world) {
+					n := w.session()
+					time.Sleep(time.Second)
+					if still {
+						defer w.srv.IsolateAll()()
+						n.link.cut() // and nobody takes a connection: each attempt takes a second
+					} else {
+						n.link.setDown(true)
+					}
+					time.Sleep(after)
+					began := time.Now()
+					closed := make(chan error, 1)
+					go func() { closed <- n.Close() }()
+					select {
+					case err := <-closed:
+						require.NoError(t, err)
+					case <-time.After(time.Minute):
+						require.Fail(t, "no end in a minute")
+					}
+					assert.LessOrEqual(t, time.Since(began), 2*time.Second, "which is what the client gives its last request, and an attempt")
+				})
+			})
+		}
+	}
+}
+
+// clientPauses is the longest pause between two rounds of servers.
+const clientPauses = time.Second * 5 / 4
+
+// A server that takes connections only to close them, or to grant a session and then
+// close, is not asked in a busy loop; a moment after it serves again, there is a session.
+func TestServerThatClosesAtOnce(t *testing.T) {
+	for name, action := range map[string]testutil.Action{
+		"the request is lost": testutil.LoseRequest,
+		"the answer is lost":  testutil.LoseReply,
+		"behind the answer":   testutil.CutAfter,
+	} {
+		t.Run(name, func(t *testing.T) {
+			virtually(t, func(t *testing.T, w *world) {
+				a := w.member("a", &journal{}).lead()
+				w.offBeat()
+				var handshakes atomic.Int64
+				cancel := w.srv.Control(testutil.OpConnect, func(*testutil.Request) testutil.Action {
+					handshakes.Add(1)
+					return action
+				})
+				a.node.link.cut()
+				const outage = time.Minute
+				time.Sleep(outage)
+				cancel()
+				healed := time.Now()
+				assert.GreaterOrEqual(t, handshakes.Load(), int64(outage/clientPauses))
+				// Some at first, and again with each client that takes the place of one to which
+				// nobody answers.
+				clients := 1 + outage/(6*w.timeout())
+				assert.LessOrEqual(t, handshakes.Load(), int64(outage/time.Second+4*clients))
+				w.until("a session", func() bool { return a.node.AwaitConnected(w.context()) == nil && a.node.Connection().Connected })
+				assert.LessOrEqual(t, time.Since(healed), clientPauses)
+			})
+		})
+	}
+}
+
+// Many sessions that come back together ask for no more than it takes, and not all in
+// one moment.
+func TestManyComeBack(t *testing.T) {
+	const sessions, servers, outage = 200, 3, 15 * time.Second
+	synctest.Test(t, func(t *testing.T) {
+		w := inProcess(t, &testutil.ServerOptions{Members: servers})
+		w.servers = w.srv.Servers()
+		var dials atomic.Int64
+		dial := w.dial
+		w.dial = func(network, address string, timeout time.Duration) (net.Conn, error) {
+			dials.Add(1)
+			return dial(network, address, timeout)
+		}
+		j := &journal{}
+		for range sessions {
+			w.member("c", j).vote()
+		}
+		w.offBeat()
+		dials.Store(0)
+		for i := range servers {
+			w.srv.Member(i).Stop()
+		}
+		time.Sleep(outage)
+		assert.LessOrEqual(t, dials.Load(), sessions*servers*int64(outage/time.Second+4))
+
+		// Which tenth of a second each comes back in.
+		w.srv.ResetCounts()
+		began := time.Now()
+		var mu sync.Mutex
+		arrivals := make(map[time.Duration]int)
+		defer w.srv.Control(testutil.OpConnect, func(*testutil.Request) testutil.Action {
+			mu.Lock()
+			defer mu.Unlock()
+			arrivals[time.Since(began).Truncate(100*time.Millisecond)]++
+			return testutil.Pass
+		})()
+		for i := range servers {
+			require.NoError(t, w.srv.Member(i).Start())
+		}
+		wins := j.count("c won")
+		w.until("a leader", func() bool { return j.count("c won") > wins })
+		assert.LessOrEqual(t, time.Since(began), clientPauses+w.halfTick()+10*time.Millisecond)
+		time.Sleep(clientPauses)
+		mu.Lock()
+		defer mu.Unlock()
+		for tenth, n := range arrivals {
+			assert.Less(t, n, sessions/3, "in the tenth of a second from %v on", tenth)
+		}
+		counts := costs(w.srv.Counts())
+		delete(counts, testutil.OpPing)
+		// The handshake, the watches, and a look at what they are on; for the leader its lease
+		// and its acknowledgement, too.
+		assert.LessOrEqual(t, counts.requests(), int64(5*sessions+20), "%v", counts)
+	})
+}
+
+// halfTick is how long an answered request has to lie back for a lease to stand on it:
+// half a tick, and what is for pings that are late and clocks that differ.
+func (w *world) halfTick() time.Duration {
+	tick := w.timeout() / 2
+	return (tick/2 + w.timeout()/100) / 12 * 13
+}
+
+// firstAnswer is a network that notes when a server is first heard on a new connection.
+type firstAnswer struct {
+	dial zk.Dialer
+	at   atomic.Int64 // nanoseconds since 1970; 0: none since reset
+}
+
+func (f *firstAnswer) Dial(network, address string, timeout time.Duration) (net.Conn, error) {
+	c, err := f.dial(network, address, timeout)
+	if err != nil {
+		return nil, err
+	}
+	return &firstAnswerConn{c, f}, nil
+}
+
+type firstAnswerConn struct {
+	net.Conn
+	to *firstAnswer
+}
+
+func (c *firstAnswerConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.to.at.CompareAndSwap(0, time.Now().UnixNano())
+	}
+	return n, err
+}
+
+// outageOf has a real server stop for a while, and returns how long it took after it
+// goes on until the first answer, and from there until the candidate leads again.
+func outageOf(tb testing.TB, ensemble *realzk.Ensemble, timeout, lasts time.Duration) (toAnswer, toLead time.Duration, kept bool) {
+	network := &firstAnswer{dial: net.DialTimeout}
+	s, err := election.Connect(ensemble.Servers(), timeout, &election.SessionOptions{
+		Dialer: network.Dial, TickTime: timeout / 2, Logger: slog.New(slog.DiscardHandler),
+	})
+	require.NoError(tb, err)
+	defer s.Close()
+	won := make(chan time.Time, 10)
+	c, err := election.NewCandidate(s, "outage", nil)
+	require.NoError(tb, err)
+	c.OnWin(func(context.Context, election.Term) error {
+		won <- time.Now()
+		return nil
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	_, err = c.Campaign(ctx)
+	require.NoError(tb, err)
+	<-won
+	session := s.ID()
+	ensemble.Pause(0)
+	time.Sleep(lasts)
+	network.at.Store(0)
+	resumed := time.Now()
+	ensemble.Resume(0)
+	select {
+	case at := <-won:
+		answered := time.Unix(0, network.at.Load())
+		return answered.Sub(resumed), at.Sub(answered), s.ID() == session
+	case <-ctx.Done():
+		require.FailNow(tb, "no leader again")
+		return
+	}
+}
+
+// outageTimeout is the session timeout of real outages: two ticks of the server.
+const outageTimeout = 2 * time.Second
+
+func pausable(tb testing.TB) *realzk.Ensemble {
+	return realzk.StartZooKeeperWith(tb, 1, realzk.EnsembleOptions{TickTime: outageTimeout / 2})
+}
+
+// A real server is stopped for two and a half session timeouts, and goes on. On a busy
+// machine a server may take long, so the best of a few counts: the client's own pause
+// would be a second in each.
+func TestBackOnZooKeeper(t *testing.T) {
+	ensemble := pausable(t)
+	best := time.Hour
+	for range 5 {
+		toAnswer, toLead, kept := outageOf(t, ensemble, outageTimeout, outageTimeout*5/2)
+		t.Logf("%v until the first answer, %v from there until it leads; session kept: %v", toAnswer, toLead, kept)
+		if best = min(best, toLead); best < clientPauses/2 {
+			return
+		}
+	}
+	assert.Less(t, best, clientPauses/2)
+}
+
+// BenchmarkOutage stops a real server for so many session timeouts, and measures from the
+// first answer after that until the candidate leads again.
+func BenchmarkOutage(b *testing.B) {
+	ensemble := pausable(b)
+	for _, tenths := range []int{10, 25} {
+		b.Run(fmt.Sprintf("T=%v/stopped=%v", outageTimeout, outageTimeout*time.Duration(tenths)/10), func(b *testing.B) {
+			var s samples
+			kept := 0
+			for b.Loop() {
+				toAnswer, toLead, same := outageOf(b, ensemble, outageTimeout, outageTimeout*time.Duration(tenths)/10)
+				s.took("to-answer", toAnswer)
+				s.took("to-lead", toLead)
+				if same {
+					kept++
+				}
+			}
+			s.report(b)
+			b.ReportMetric(float64(kept), "sessions-kept")
+		})
+	}
+}
