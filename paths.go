@@ -27,6 +27,7 @@ const (
 	leaderAckName  = "leader_ack"
 	transferName   = "transfer"
 	sequenceDigits = 10
+	tagDigits      = 16 // v0.1 writes 32
 
 	// sequenceEnd is where ZooKeeper's 32-bit sequence counter stops: from
 	// there on several ballots get one number and order means nothing.
@@ -107,12 +108,20 @@ func parents(path string) []string {
 	return append(all, path)
 }
 
-// newTag returns the 32 hex digits that tell our ballots from those of
-// others when the reply to their creation was lost.
-func newTag() string {
-	var tag [16]byte
-	_, _ = rand.Read(tag[:]) // never fails, as of Go 1.24
-	return hex.EncodeToString(tag[:])
+// newTag returns the hex digits that tell our ballots from those of
+// others when the reply to their creation was lost. They have to differ from those of
+// the ballots beside them only, and are in every list: with ten thousand others in an
+// election two are the same in one of 10^15 votes.
+func newTag() string { return randomDigits(tagDigits) }
+
+// newNonce returns 32 hex digits that are never the same twice.
+func newNonce() string { return randomDigits(32) }
+
+// randomDigits returns so many random hex digits, an even number.
+func randomDigits(n int) string {
+	random := make([]byte, n/2)
+	_, _ = rand.Read(random) // never fails, as of Go 1.24
+	return hex.EncodeToString(random)
 }
 
 // ballotStem is what a ballot is created as; ZooKeeper appends the number.

@@ -28,14 +28,15 @@ func TestElectionPath(t *testing.T) {
 }
 
 func TestParseBallot(t *testing.T) {
-	tag := strings.Repeat("0f", 16)
+	tag, long := strings.Repeat("0f", tagDigits/2), strings.Repeat("0f", 16)
 	for _, c := range []struct {
 		name string
 		want int64
 		ok   bool
 	}{
-		{"ballot0000000007", 7, true}, // the gem's
-		{"ballot-" + tag + "-0000000007", 7, true},
+		{"ballot0000000007", 7, true},               // the gem's
+		{"ballot-" + long + "-0000000007", 7, true}, // of v0.1
+		{"ballot-" + tag + "-j-0000000007", 7, true},
 		{"ballot-" + tag + "-2147483647", 2147483647, true},
 		{"ballot-" + tag + "--000000005", -5, true}, // beyond the counter's end
 		{"ballot-" + tag + "--2147483648", -2147483648, true},
@@ -113,7 +114,7 @@ func FuzzParseBallot(f *testing.F) {
 	f.Add("ballot", int32(-1))
 	f.Add("", int32(0))
 	f.Fuzz(func(t *testing.T, prefix string, sequence int32) {
-		tag := fmt.Sprintf("%032x", uint32(sequence))
+		tag := fmt.Sprintf("%016x", uint32(sequence))
 		name := strings.TrimPrefix(ballotStem("", tag, int(sequence)%(highestPriority+1)), "/") + fmt.Sprintf("%010d", sequence)
 		got, ok := parseBallot(name)
 		if !ok || got.sequence != int64(sequence) {

@@ -30,7 +30,6 @@ func priorityLetter(priority int) string { return string(rune('a' + priority - l
 // priorityOf returns the priority that a ballot's name shows. Names of the gem and of
 // versions before this one show none; their members take no part in moves.
 func priorityOf(name string) (priority int, ok bool) {
-	const tagDigits = 32
 	rest, ok := strings.CutPrefix(name, ballotPrefix+"-")
 	if !ok || len(rest) < tagDigits+len("-j-")+sequenceDigits || strings.Trim(rest[:tagDigits], "0123456789abcdef") != "" {
 		return 0, false

@@ -11,7 +11,7 @@ import (
 )
 
 func TestPriorityOf(t *testing.T) {
-	tag := strings.Repeat("0f", 16)
+	tag := strings.Repeat("0f", tagDigits/2)
 	for _, test := range []struct {
 		name     string
 		priority int
@@ -57,7 +57,7 @@ func TestPriorityOf(t *testing.T) {
 // lineOf makes a line of ballots; "" is one that shows no priority.
 func lineOf(letters ...string) (line []child) {
 	for i, letter := range letters {
-		name := fmt.Sprintf("ballot-%032x-%s-%010d", i, letter, i)
+		name := fmt.Sprintf("ballot-%016x-%s-%010d", i, letter, i)
 		if letter == "" {
 			name = fmt.Sprintf("ballot%010d", i)
 		}
@@ -168,7 +168,7 @@ func TestGivesWayEnds(t *testing.T) {
 }
 
 func FuzzPriorityOf(f *testing.F) {
-	tag := strings.Repeat("0f", 16)
+	tag := strings.Repeat("0f", tagDigits/2)
 	for _, name := range []string{"ballot0000000007", "ballot-" + tag + "-j-0000000007", "ballot-" + tag + "-0000000007", "leader_ack", ""} {
 		f.Add(name)
 	}

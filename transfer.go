@@ -153,7 +153,7 @@ func (c *Candidate) Transfer(ctx context.Context, to Ballot) error {
 	defer release()
 	a := &asker{
 		errands: c.errands, base: c.Base, target: target,
-		request: &transferRequest{target: name, nonce: newTag(), state: transferAsked},
+		request: &transferRequest{target: name, nonce: newNonce(), state: transferAsked},
 		wake:    make(chan struct{}, 1),
 	}
 	var cancel context.CancelFunc
