@@ -267,7 +267,7 @@ func (l *anyOrderLoop) failure(well bool, more ...error) error {
 
 func (l *anyOrderLoop) newBallot(inc *incarnation) *ballot {
 	l.ids++
-	name := fmt.Sprintf("ballot-%032x-%010d", l.ids, l.ids)
+	name := fmt.Sprintf("ballot-%016x-j-%010d", l.ids, l.ids)
 	return &ballot{path: l.path + "/" + name, name: name, sequence: l.ids, token: l.ids, inc: inc}
 }
 
@@ -294,7 +294,11 @@ func (l *anyOrderLoop) castAnswer(inc *incarnation, well bool) castResult {
 		}
 		return r
 	}
-	return castResult{ballot: l.newBallot(inc), watch: make(chan zk.Event, 1), place: l.place(l.well)}
+	c := confirmed{ballot: l.newBallot(inc), watch: make(chan zk.Event, 1), place: l.place(l.well)}
+	if c.place.ahead > 0 && l.chance(2) {
+		c.ahead = make(chan zk.Event, 1)
+	}
+	return castResult{confirmed: c}
 }
 
 func (l *anyOrderLoop) placeAnswer(own *ballot, well bool) placeResult {
@@ -440,6 +444,10 @@ func (l *anyOrderLoop) message() {
 		l.inbox.push(unrunCommand{l.run})
 		l.inbox.push(resignCommand{ErrResigned, reply("Run's end"), make(chan struct{})})
 		l.run, l.lead = nil, nil
+	case n < 15 && l.phase == casting && l.helper.busy && l.chance(2):
+		place := l.place(false)
+		l.note("the ballot's creation is answered: %+v", place)
+		l.inbox.push(castPlaced{place})
 	case n < 15:
 		l.pushLeaderSeen()
 	default:
@@ -448,7 +456,7 @@ func (l *anyOrderLoop) message() {
 }
 
 func (l *anyOrderLoop) pushLeaderSeen() {
-	if l.phase != waiting || l.ballot.losing.sub == nil {
+	if l.phase != waiting && l.phase != casting || l.ballot.losing == nil || l.ballot.losing.sub == nil {
 		return
 	}
 	view := ackView{}
@@ -655,7 +663,10 @@ func (l *anyOrderLoop) check() {
 	if is(casting) {
 		require.Nil(t, c.own())
 	}
-	if !is(moving) { // one that waits and moves goes on
+	if is(casting) {
+		require.True(t, c.ballot.losing == nil || c.ballot.losing.told == 0, "told of a leader before the ballot is confirmed")
+	}
+	if !is(moving, casting) { // one that waits and moves goes on, one whose place is known has begun
 		require.Equal(t, is(waiting), c.ballot != nil && c.ballot.losing != nil, "%v: losing", c.phase)
 	}
 	require.True(t, !c.stuck.Load() || c.term.drains() || is(ended), "%v: stuck on nothing", c.phase)

@@ -32,7 +32,7 @@ type ballotState struct {
 	line     line
 	recheck  recheck
 	ack      acknowledgement
-	losing   *losing // only while it waits, or moves from there
+	losing   *losing // only while it waits, is cast to wait, or moves from there
 	demotion demotion
 	rank     rank
 	handover *transferRequest // leadership is being passed on for it

@@ -156,6 +156,8 @@ func (c *candidacy) handle(message any) {
 		if c.runner == m.runner && c.term.is(m.lead) {
 			c.runReturned()
 		}
+	case castPlaced:
+		c.castPlaced(m)
 	case castResult:
 		c.castDone(m)
 	case placeResult:
@@ -332,6 +334,8 @@ func (c *candidacy) take(next step, view sessionView) {
 // work that ends with OnStepDown is covered, too.
 func (c *candidacy) needsLease() bool {
 	switch c.phase {
+	case casting:
+		return c.ballot.line.first()
 	case claiming, winning, acking, leading:
 		return true
 	case moving:

@@ -20,7 +20,33 @@ func (c *candidacy) beginCast() {
 	}
 	c.ballot = &ballotState{data: c.data}
 	c.setPhase(casting)
-	c.begin(castOrder{stray: c.stray, data: c.data, priority: c.priority.now()})
+	inbox := c.inbox
+	c.begin(castOrder{
+		stray: c.stray, data: c.data, priority: c.priority.now(),
+		placed: func(place standing) { inbox.push(castPlaced{place}) },
+	})
+}
+
+// castPlaced is the place of a ballot whose creation has been answered, and that is
+// not confirmed yet. It is good for what may begin beside the confirmation and is of
+// no use to anybody without it.
+type castPlaced struct{ place standing }
+
+// castPlaced has the acknowledgement read that OnLose will be told of, or the lease made.
+func (c *candidacy) castPlaced(m castPlaced) {
+	if c.phase != casting {
+		return
+	}
+	c.ballot.line = line{known: m.place.ahead == 0, place: m.place}
+	switch l := c.ballot.losing; {
+	case m.place.ahead > 0 && l == nil:
+		c.startLosing()
+	case l != nil && (m.place.ahead == 0 || c.follow == FollowNextNode && l.to != m.place.predecessor):
+		c.stopLosing() // another try has found another place
+		if m.place.ahead > 0 {
+			c.startLosing()
+		}
+	}
 }
 
 func (c *candidacy) castDone(r castResult) {
@@ -30,7 +56,7 @@ func (c *candidacy) castDone(r castResult) {
 		c.stray = stray{} // the next vote is another
 		b := c.ballot
 		b.node, b.watch = r.ballot, r.watch
-		b.line = line{known: r.place.ahead == 0, place: r.place}
+		b.line = line{known: r.place.ahead == 0 || r.ahead != nil, place: r.place, watch: r.ahead}
 		c.last.over()
 		if !c.stander.aside() {
 			c.absence.cause = nil
@@ -93,15 +119,14 @@ type castOrder struct {
 	stray
 	data     []byte
 	priority int
+	placed   func(standing) // called when the place is known, and before it is confirmed
 }
 
 func (o castOrder) run(ctx context.Context, e errands) any { return e.cast(ctx, o) }
 
 // castResult is what casting a vote came to.
 type castResult struct {
-	ballot *ballot
-	watch  <-chan zk.Event // on the ballot's deletion
-	place  standing
+	confirmed
 	// uncertain: a ballot with the tag may exist that nobody serves; name is
 	// its name, if it is known.
 	uncertain bool
@@ -114,6 +139,8 @@ type castResult struct {
 func (e errands) cast(ctx context.Context, o castOrder) (r castResult) {
 	tag := o.tag
 	created := o.name // that the answer to the last creation told, or ""
+	var name string
+	var children []string // as they were behind the creation; nil if that is not known
 	r.uncertain = o.possible
 	for wait := newBackoff(e.session.Timeout()); ; wait.pause(ctx) {
 		inc, err := e.session.await(ctx, true)
@@ -121,7 +148,7 @@ func (e errands) cast(ctx context.Context, o castOrder) (r castResult) {
 			r.err = err
 			return r
 		}
-		name := ""
+		name, children = "", nil
 		if r.uncertain {
 			if inc, name, err = e.find(ctx, tag); err != nil {
 				r.err = err
@@ -131,7 +158,7 @@ func (e errands) cast(ctx context.Context, o castOrder) (r castResult) {
 			r.uncertain = name != ""
 		}
 		if name == "" {
-			name, err = e.create(ctx, o)
+			name, children, err = e.create(ctx, o)
 			created = name
 			if err != nil && ctx.Err() != nil {
 				r.err, r.uncertain = contextError(ctx), true
@@ -151,10 +178,13 @@ func (e errands) cast(ctx context.Context, o castOrder) (r castResult) {
 				continue
 			}
 		}
-		b, watch, place, err := e.confirm(ctx, inc, tag, name)
+		if place, ok := placeIn(children, name); ok && o.placed != nil {
+			o.placed(place)
+		}
+		c, err := e.confirm(ctx, inc, tag, name, children)
 		switch {
 		case err == nil:
-			r.ballot, r.watch, r.place, r.uncertain = b, watch, place, false
+			r.confirmed, r.uncertain = c, false
 			return r
 		case isPermanent(err):
 			r.err = err
@@ -179,29 +209,36 @@ func (e errands) takeBack(ctx context.Context, r *castResult, name string) {
 	}
 }
 
-// create creates the ballot, and the nodes above it if they are missing.
-func (e errands) create(ctx context.Context, o castOrder) (name string, err error) {
+// create creates the ballot, and the nodes above it if they are missing. It brings the
+// children as they are behind that, if they can be had without another round trip.
+func (e errands) create(ctx context.Context, o castOrder) (name string, children []string, err error) {
 	stem := ballotStem(e.path, o.tag, o.priority)
 	for tries := 0; ; tries++ {
 		if len(e.acl) > 0 {
 			if err := e.checkOpen(ctx); err != nil && !errors.Is(err, zk.ErrNoNode) {
-				return "", err
+				return "", nil, err
 			}
 		}
 		var path string
-		err = e.session.do(ctx, func(conn *zk.Conn) (err error) {
+		err, listed, listErr := e.session.createThen(ctx, stem, func(conn *zk.Conn) (err error) {
 			path, err = conn.Create(stem, o.data, zk.FlagEphemeral|zk.FlagSequence, e.nodeACL())
 			return err
+		}, func(conn *zk.Conn) (err error) {
+			children, _, err = conn.Children(e.path)
+			return err
 		})
+		if !listed || listErr != nil {
+			children = nil // it is listed behind the answer
+		}
 		// Parents may go as fast as they are made, so not forever.
 		if !errors.Is(err, zk.ErrNoNode) || tries == 3 {
 			if err != nil {
-				return "", err
+				return "", nil, err
 			}
-			return strings.TrimPrefix(path, e.path+"/"), nil
+			return strings.TrimPrefix(path, e.path+"/"), children, nil
 		}
 		if err := e.makeParents(ctx); err != nil {
-			return "", err
+			return "", nil, err
 		}
 	}
 }
@@ -283,27 +320,47 @@ func (e errands) find(ctx context.Context, tag string) (*incarnation, string, er
 	}
 }
 
+// confirmed is a ballot that is known to be there, and to be the only one.
+type confirmed struct {
+	ballot *ballot
+	watch  <-chan zk.Event // on its deletion
+	place  standing
+	ahead  <-chan zk.Event // on the predecessor's deletion; nil if that is not watched yet
+}
+
 // confirm makes sure of a ballot: it belongs to the present session, it can be
 // ordered, it is the only one with our tag. It also arms the watch on it and
-// finds its place. An error that is not a refusal means: begin again.
-func (e errands) confirm(ctx context.Context, inc *incarnation, tag, name string) (*ballot, <-chan zk.Event, standing, error) {
+// finds its place. children is a list of which it is known only that it is of a moment
+// when the ballot's creation had been asked for: one that holds the ballot shows, too, all that
+// was created before it, and the predecessor is then watched in the same round trip. With
+// any other list, or none, the children are listed again. An error that is not a
+// refusal means: begin again.
+func (e errands) confirm(ctx context.Context, inc *incarnation, tag, name string, children []string) (c confirmed, err error) {
 	path := e.path + "/" + name
 	var (
 		stat             *zk.Stat
-		watch            <-chan zk.Event
-		children         []string
 		watchErr, allErr error
+		ahead            placeResult
 		both             sync.WaitGroup
 	)
 	// Neither needs the other, so they travel together.
-	both.Go(func() {
-		allErr = e.session.do(ctx, func(conn *zk.Conn) (err error) {
-			children, _, err = conn.Children(e.path)
-			return err
+	if place, ok := placeWithout(children, tag, name); ok {
+		ahead = placeResult{ballot: &ballot{inc: inc}, place: place}
+		if place.ahead > 0 && !e.reuseWatch(&ahead) {
+			both.Go(func() {
+				ahead.err = e.session.do(ctx, func(conn *zk.Conn) error { return e.watchPredecessor(conn, &ahead) })
+			})
+		}
+	} else {
+		both.Go(func() {
+			allErr = e.session.do(ctx, func(conn *zk.Conn) (err error) {
+				children, _, err = conn.Children(e.path)
+				return err
+			})
 		})
-	})
+	}
 	watchErr = e.session.do(ctx, func(conn *zk.Conn) (err error) {
-		stat, watch, err = watchDeletion(conn, path)
+		stat, c.watch, err = watchDeletion(conn, path)
 		if err == nil && conn.SessionID() != inc.id {
 			return errUncertain
 		}
@@ -311,35 +368,46 @@ func (e errands) confirm(ctx context.Context, inc *incarnation, tag, name string
 	})
 	both.Wait()
 	if err := errors.Join(watchErr, allErr); err != nil {
-		return nil, nil, standing{}, err
+		return confirmed{}, err
 	}
 	if stat == nil || stat.EphemeralOwner != inc.id {
-		return nil, nil, standing{}, errUncertain
+		return confirmed{}, errUncertain
 	}
-	b := &ballot{path: path, name: name, token: stat.Czxid, inc: inc}
-	ballots := ballotsOf(children)
-	for _, extra := range tagged(ballots, tag) {
+	for _, extra := range tagged(ballotsOf(children), tag) {
 		if extra.name == name {
 			continue
 		}
 		// From a try whose reply was lost. Nobody serves it.
 		if err := e.remove(ctx, e.path+"/"+extra.name); err != nil {
-			return nil, nil, standing{}, err
+			return confirmed{}, err
 		}
-		ballots = slices.DeleteFunc(ballots, func(o child) bool { return o == extra })
 	}
 	parsed, ok := parseBallot(name)
 	if !ok || parsed.sequence < 0 || parsed.sequence >= sequenceEnd {
 		if err := e.remove(ctx, path); err != nil {
-			return nil, nil, standing{}, err
+			return confirmed{}, err
 		}
-		return nil, nil, standing{}, fmt.Errorf("%w: %s", ErrSequenceExhausted, path)
+		return confirmed{}, fmt.Errorf("%w: %s", ErrSequenceExhausted, path)
 	}
-	b.sequence = parsed.sequence
-	place, ok := standingOf(ballots, name)
-	place.transfer = slices.Contains(children, transferName)
-	if !ok {
-		return nil, nil, standing{}, errUncertain
+	c.ballot = &ballot{path: path, name: name, sequence: parsed.sequence, token: stat.Czxid, inc: inc}
+	if c.place, ok = placeWithout(children, tag, name); !ok {
+		return confirmed{}, errUncertain
 	}
-	return b, watch, place, nil
+	switch c.ahead = ahead.watch; {
+	case ahead.ballot == nil || ahead.err != nil || ahead.watch != nil || c.place.ahead == 0:
+	case c.place.ahead == 1:
+		// The predecessor has gone, and was the only one in front. Numbers only grow, so nobody is.
+		c.place = standing{transfer: c.place.transfer}
+	default:
+		c.place.predecessor = "" // it has gone: who is the next one has to be looked up
+	}
+	return c, nil
+}
+
+// placeWithout is placeIn, but for other ballots of the same tag: they are about to go.
+func placeWithout(children []string, tag, name string) (place standing, ok bool) {
+	prefix := ballotPrefix + "-" + tag + "-"
+	return placeIn(slices.DeleteFunc(slices.Clone(children), func(child string) bool {
+		return child != name && strings.HasPrefix(child, prefix)
+	}), name)
 }

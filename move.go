@@ -264,7 +264,9 @@ func (e errands) move(ctx context.Context, o moveOrder) (r moveResult) {
 			}
 		}
 		var err error
-		if r.ballot, r.watch, r.place, err = e.confirm(ctx, o.ballot.inc, o.tag, name); err == nil {
+		var c confirmed
+		if c, err = e.confirm(ctx, o.ballot.inc, o.tag, name, nil); err == nil {
+			r.ballot, r.watch, r.place = c.ballot, c.watch, c.place
 			return r
 		}
 		name = "" // and then look what there is

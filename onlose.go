@@ -5,12 +5,14 @@ import "context"
 // What a candidate that waits is told of the leader: OnLose. The loss of leadership is another thing: leaving.go.
 
 // losing is how a candidate in the phase waiting follows the acknowledgement, to
-// call OnLose. It begins with that phase and ends with it. With FollowNextNode it
-// begins anew with each predecessor.
+// call OnLose. It begins with that phase, or while the ballot is being cast, and ends with
+// that phase; nobody is told of anything before it. With FollowNextNode it begins anew with each
+// predecessor.
 type losing struct {
 	sub  *subscription // nil once it has reported all that it ever will
 	to   string        // the predecessor that it began with
 	told int64         // czxid of the leader that OnLose was last queued for
+	held *leaderSeen   // what came before the ballot was confirmed; nil: nothing
 
 	cancel context.CancelFunc // ends the context of the last OnLose; nil when that has ended
 }
@@ -28,6 +30,10 @@ func (c *candidacy) startLosing() {
 // OnLose was told is true still, unless there is another predecessor to follow.
 func (c *candidacy) goOnLosing() {
 	if l := c.ballot.losing; l != nil {
+		if held := l.held; held != nil {
+			l.held = nil
+			defer c.leaderSeen(*held) // is dropped if it ends here
+		}
 		now := c.ballot.line.place.predecessor // "" while it is looked up
 		if c.follow == FollowLeader || now == "" || now == l.to {
 			return
@@ -69,6 +75,10 @@ func (c *candidacy) leaderSeen(m leaderSeen) {
 		return
 	}
 	l := c.ballot.losing
+	if c.phase == casting {
+		l.held = &m
+		return
+	}
 	if m.view.leader == nil {
 		l.endLoss()
 		l.told = 0

@@ -52,7 +52,8 @@ const (
 	idle phase = iota
 
 	// casting: an errand casts a ballot. It ends when there is exactly one, or it
-	// is refused; whatever callers want meanwhile is done when it has ended.
+	// is refused; whatever callers want meanwhile is done when it has ended. Once its place
+	// is known what it will need there is asked for, and nothing is done with that yet.
 	casting
 
 	// waiting: others are in front. The predecessor is watched, the place is looked
@@ -188,7 +189,7 @@ func (c *candidacy) exit(from, to phase) {
 		if to != moving {
 			c.stopLosing()
 		}
-	case moving:
+	case casting, moving:
 		if to != waiting && c.ballot.losing != nil {
 			c.stopLosing()
 		}
@@ -199,7 +200,7 @@ func (c *candidacy) exit(from, to phase) {
 	case winning:
 		c.hung.Store(false)
 		c.term.hangAt = time.Time{}
-	case idle, casting, acking, leading, leaving, withdrawing, ended:
+	case idle, acking, leading, leaving, withdrawing, ended:
 	}
 	if to == idle {
 		c.ballot, c.retreat = nil, retreat{}

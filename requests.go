@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/go-zookeeper/zk"
@@ -65,6 +66,73 @@ func (s *Session) do(ctx context.Context, call func(*zk.Conn) error) error {
 		on.Heard(sent, s.clock.Now())
 	}
 	return err
+}
+
+// pipelines are the creations that another request is to follow on the same connection,
+// without waiting for the answer, by their paths.
+type pipelines struct {
+	mu      sync.Mutex
+	waiting map[string]chan struct{}
+}
+
+// begin returns a channel that is closed when the creation of path has been sent.
+func (p *pipelines) begin(path string) <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.waiting == nil {
+		p.waiting = make(map[string]chan struct{})
+	}
+	sent := make(chan struct{})
+	p.waiting[path] = sent
+	return sent
+}
+
+func (p *pipelines) end(path string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.waiting, path)
+}
+
+// sent is called just before a creation is sent.
+func (p *pipelines) sent(path []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if sent, ok := p.waiting[string(path)]; ok {
+		close(sent)
+		delete(p.waiting, string(path))
+	}
+}
+
+// createThen makes a call that creates path, which no other call does, and another call
+// that is sent right behind it: ZooKeeper answers the requests of a connection in order,
+// so the second sees what the first has done. The client itself orders nothing, since
+// either call is made on a goroutine of its own: it is the connection that tells when
+// the creation has been sent. On a caller's connection nobody does, so asked is false
+// there, as it is when the creation came to nothing.
+func (s *Session) createThen(ctx context.Context, path string, create, then func(*zk.Conn) error) (err error, asked bool, thenErr error) {
+	if !s.owned {
+		return s.do(ctx, create), false, nil
+	}
+	sent := s.client.pipelines.begin(path)
+	defer s.client.pipelines.end(path)
+	created := make(chan struct{})
+	var both sync.WaitGroup
+	both.Go(func() {
+		select {
+		case <-sent:
+		case <-created:
+			select {
+			case <-sent:
+			default:
+				return // it has come to nothing
+			}
+		}
+		asked, thenErr = true, s.do(ctx, then)
+	})
+	err = s.do(ctx, create)
+	close(created)
+	both.Wait()
+	return err, asked, thenErr
 }
 
 // barrier waits until a heartbeat is answered on the present connection, and

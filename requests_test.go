@@ -2,7 +2,10 @@ package election
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +16,7 @@ import (
 
 	"github.com/zkelection/election/internal/lease"
 	"github.com/zkelection/election/testutil"
+	"github.com/zkelection/election/testutil/virtualtime"
 )
 
 // onCallersConnection is a Session on a caller's connection that nothing has
@@ -123,5 +127,59 @@ func TestConnection(t *testing.T) {
 		require.NoError(t, s.Close())
 		assert.False(t, s.Connection().Connected)
 		assert.Equal(t, []bool{true, false, true, false}, told)
+	})
+}
+
+// What is to follow a creation is asked behind it, however late that is sent, and on a
+// connection that tells nothing not at all.
+func TestCreateThen(t *testing.T) {
+	virtualtime.Test(t, nil, func(t *testing.T, srv *testutil.Server) {
+		s, err := Connect([]string{"mem"}, 4*time.Second, &SessionOptions{Dialer: srv.Dialer(), Logger: slog.New(slog.DiscardHandler)})
+		require.NoError(t, err)
+		t.Cleanup(func() { assert.NoError(t, s.Close()) })
+		require.NoError(t, s.AwaitConnected(t.Context()))
+		for _, test := range []struct {
+			name   string
+			parent string // "": there is none
+			lost   bool
+			asked  bool
+		}{
+			{"created", "", false, true},
+			{"refused", "/none", false, true},
+			{"never sent", "", true, false},
+		} {
+			var created, listed time.Time
+			refused := errors.New("not today")
+			err, asked, listErr := s.createThen(t.Context(), test.parent+"/a-", func(conn *zk.Conn) error {
+				time.Sleep(time.Second)
+				if test.lost {
+					return refused
+				}
+				created = time.Now()
+				_, err := conn.Create(test.parent+"/a-", nil, zk.FlagSequence, zk.WorldACL(zk.PermAll))
+				return err
+			}, func(conn *zk.Conn) error {
+				listed = time.Now()
+				children, _, err := conn.Children("/")
+				if test.parent == "" && err == nil && !slices.ContainsFunc(children, func(c string) bool { return strings.HasPrefix(c, "a-") }) {
+					return errors.New("it was asked before")
+				}
+				return err
+			})
+			assert.Equal(t, test.asked, asked, test.name)
+			assert.NoError(t, listErr, test.name)
+			switch {
+			case test.lost:
+				assert.ErrorIs(t, err, refused, test.name)
+				assert.Zero(t, listed, test.name)
+			case test.parent != "":
+				assert.ErrorIs(t, err, zk.ErrNoNode, test.name)
+				assert.Equal(t, created, listed, test.name)
+			default:
+				assert.NoError(t, err, test.name)
+				assert.Equal(t, created, listed, test.name)
+			}
+		}
+		assert.Empty(t, s.client.pipelines.waiting, "nothing is left behind")
 	})
 }

@@ -42,6 +42,8 @@ type client struct {
 	// a store; and granted.
 	mu      sync.Mutex
 	granted grant
+
+	pipelines pipelines
 }
 
 // grant is the least session timeout that any server has granted a session.
@@ -288,6 +290,9 @@ func (c *clientConn) Answered(a wire.Answer) {
 		}
 	}
 }
+
+// Creating lets what is to follow a creation be asked.
+func (c *clientConn) Creating(path []byte) { c.session.client.pipelines.sent(path) }
 
 // WatchesRefused has it logged.
 func (c *clientConn) WatchesRefused(code int32) { c.session.inbox.push(watchesRefused{code}) }

@@ -24,6 +24,7 @@ const (
 	// OpAuth is the operation that adds a credential to a connection.
 	OpAuth = 100
 
+	opCreate      = 1
 	opSASL        = 102
 	opSetWatches  = 101
 	xidWatchEvent = -1
@@ -39,7 +40,7 @@ const (
 )
 
 // Events are told what one Conn sees. They are called on the client's sending
-// goroutine (HandshakeSent), on a timer's (Failed), and on the client's receiving
+// goroutine (HandshakeSent and Creating), on a timer's (Failed), and on the client's receiving
 // goroutine (Failed and the others), must not block, and may close the Conn.
 type Events interface {
 	// HandshakeSent is told that the client is about to ask for a session, and
@@ -49,6 +50,9 @@ type Events interface {
 	// HandshakeAnswered is told of the answer. It returns the session timeout
 	// that holds on this connection; when ok is false nothing more is told of it.
 	HandshakeAnswered(h Handshake) (timeout time.Duration, ok bool)
+	// Creating is told of the path of each node that the client is about to ask for by a
+	// create. What it asks from here on comes behind that, if on the same connection.
+	Creating(path []byte)
 	// Answered is told of each request and ping that the server has answered.
 	Answered(a Answer)
 	// WatchesRefused is told of the server's error code when it does not set the
@@ -164,12 +168,29 @@ func (c *Conn) note(p []byte) {
 	}
 	xid, op := int32(binary.BigEndian.Uint32(p[4:])), int32(binary.BigEndian.Uint32(p[8:]))
 	request := outgoing{xid: xid, op: op, sent: sent}
-	if op == opSetWatches {
+	switch op {
+	case opSetWatches:
 		request.frame = slices.Clone(p)
+	case opCreate:
+		if path, ok := firstString(p[12:]); ok {
+			c.events.Creating(path)
+		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.outgoing = append(c.outgoing, request)
+}
+
+// firstString returns the string that a request's body begins with.
+func firstString(body []byte) (text []byte, ok bool) {
+	if len(body) < 4 {
+		return nil, false
+	}
+	size, rest := binary.BigEndian.Uint32(body), body[4:]
+	if uint64(size) > uint64(len(rest)) {
+		return nil, false
+	}
+	return rest[:size], true
 }
 
 // greet notes the handshake.

@@ -39,6 +39,7 @@ type events struct {
 	hellos    []time.Time
 	shakes    []Handshake
 	answers   []Answer
+	created   []string
 	refused   []int32
 	failed    []error
 	strangers int
@@ -56,6 +57,12 @@ func (e *events) HandshakeAnswered(h Handshake) (time.Duration, bool) {
 	defer e.mu.Unlock()
 	e.shakes = append(e.shakes, h)
 	return h.Timeout, h.Session != 0
+}
+
+func (e *events) Creating(path []byte) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.created = append(e.created, string(path))
 }
 
 func (e *events) Answered(a Answer) {

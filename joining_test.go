@@ -1,0 +1,303 @@
+package election_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zkelection/election"
+	"github.com/zkelection/election/testutil"
+)
+
+// Joining in two round trips: what may come in between, and that nothing is claimed or
+// told before the end of the second.
+
+// trips counts the requests of a session that arrive together, each time.
+func trips(seen []arrival) (together []int) {
+	var last time.Time
+	for _, a := range seen {
+		if !a.at.Equal(last) {
+			together = append(together, 0)
+		}
+		last = a.at
+		together[len(together)-1]++
+	}
+	return together
+}
+
+// trip is how long a round trip takes where it is measured.
+const trip = 100 * time.Millisecond
+
+// Whoever joins first has the lease made beside the confirmation, and leads a round trip
+// after that.
+func TestJoinFirst(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		w.member("before", j).lead().resign() // the election's node is there
+		a := w.member("a", j)
+		at := leadsAt(a)
+		synctest.Wait()
+		m := w.meter(a.node.ID(), trip)
+		began := time.Now()
+		a.lead()
+		assert.Equal(t, 3*trip, at().Sub(began))
+		seen := m.take()
+		assert.Equal(t, []string{"create", "getChildren2", "getChildren2", "multi check ", "multi check ", acknowledgings}, ops(seen)[:6])
+		assert.Equal(t, []int{2, 2, 1}, trips(seen)[:3])
+	})
+}
+
+// On a caller's connection nobody tells when the creation has been sent, so the list
+// waits for its answer.
+func TestJoinOnCallersConnection(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		w.member("leader", j).lead()
+		s, err := election.NewSession(w.client(), w.timeout(), nil)
+		require.NoError(t, err)
+		defer s.Close()
+		require.NoError(t, s.AwaitConnected(w.context()))
+		c := w.memberOn(&node{Session: s}, "c", j)
+		synctest.Wait()
+		m := w.meter(s.ID(), trip)
+		c.vote()
+		time.Sleep(2 * trip)
+		assert.Equal(t, []int{1, 2, 2}, trips(m.take()))
+		assert.True(t, j.has("c lost to leader"))
+	})
+}
+
+// A process's first session has nothing to catch up with: it has seen nothing. Each
+// later one has.
+func TestFirstSessionAsksNothing(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		w.srv.ResetCounts()
+		n := w.session()
+		synctest.Wait()
+		counts := costs(w.srv.Counts())
+		assert.Equal(t, costs{testutil.OpConnect: 1}, counts)
+		for range 3 {
+			w.srv.ResetCounts()
+			time.Sleep(w.timeout())
+			w.renewed(n.Session)
+			require.NoError(t, n.AwaitConnected(w.context()))
+			assert.Equal(t, int64(1), w.srv.Counts()[testutil.OpSync])
+		}
+	})
+}
+
+// The list that comes with the creation is worth nothing: it is asked for again, beside the
+// watch on the own ballot.
+func TestListBehindCreationFails(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		w.member("leader", j).lead()
+		c := w.member("c", j)
+		synctest.Wait()
+		asked := 0
+		defer w.srv.Control(testutil.OpGetChildren2, func(*testutil.Request) testutil.Action {
+			if asked++; asked == 1 {
+				return testutil.Fail(throttled)
+			}
+			return testutil.Pass
+		})()
+		m := w.meter(c.node.ID(), trip)
+		c.vote()
+		time.Sleep(2 * trip)
+		assert.Equal(t, []int{2, 2, 2}, trips(m.take()))
+		assert.True(t, j.has("c lost to leader"))
+	})
+}
+
+// isWatchOn reports whether a request watches a ballot.
+func isWatchOn(ballot func(path string) bool) func(*testutil.Request) bool {
+	return func(r *testutil.Request) bool {
+		return r.Op == testutil.OpGetChildren2 && strings.Contains(r.Path, "/ballot-") && ballot(r.Path)
+	}
+}
+
+// holding holds the first request that matches back until release is called; held is
+// closed when it is there.
+func (w *world) holding(match func(*testutil.Request) bool) (held <-chan struct{}, release func()) {
+	arrived, released := make(chan struct{}), make(chan struct{})
+	first := true
+	cancel := w.srv.Control(testutil.AnyOp, func(r *testutil.Request) testutil.Action {
+		if !first || !match(r) {
+			return testutil.Pass
+		}
+		first = false
+		close(arrived)
+		return testutil.Hold(released)
+	})
+	return arrived, func() {
+		cancel()
+		close(released)
+	}
+}
+
+// Until the own ballot is known to be there, and this session's, nobody leads with it or
+// is told that it lost, though everything else is known by then.
+func TestNothingBeforeTheConfirmation(t *testing.T) {
+	for _, behind := range []bool{false, true} {
+		t.Run(fmt.Sprintf("behind %v", behind), func(t *testing.T) {
+			for _, deleted := range []bool{false, true} {
+				t.Run(fmt.Sprintf("deleted %v", deleted), func(t *testing.T) {
+					virtually(t, func(t *testing.T, w *world) {
+						j := &journal{}
+						leader := w.member("leader", j).lead()
+						if !behind {
+							leader.resign()
+						}
+						other := w.client()
+						c := w.member("c", j, followLeader)
+						// An observer of the same session knows the leader, and no answer has to come for it.
+						require.NoError(t, w.observer(c.node, &journal{}).Observe(w.context()))
+						synctest.Wait()
+						var own string
+						confirm := make(chan struct{})
+						cancel := w.srv.Control(testutil.OpGetChildren2, func(r *testutil.Request) testutil.Action {
+							if r.SessionID == c.node.ID() && isWatchOn(func(string) bool { return true })(r) && own == "" {
+								own = r.Path
+								if deleted {
+									return testutil.LoseReply
+								}
+								return testutil.HoldReply(confirm)
+							}
+							return testutil.Pass
+						})
+						voted := make(chan error, 1)
+						ctx := w.context()
+						go func() { voted <- c.Vote(ctx) }()
+						synctest.Wait()
+						cancel()
+						if deleted {
+							// The connection is gone with the answer, and so is the ballot before there is another.
+							require.NoError(t, other.Delete(own, -1))
+						} else {
+							time.Sleep(w.timeout() / 4)
+						}
+						assert.False(t, j.has("c won"))
+						assert.False(t, j.has("c lost to leader"))
+						assert.False(t, c.IsLeader())
+						assert.Empty(t, c.VotePath())
+						close(confirm)
+						require.NoError(t, <-voted)
+						assert.Equal(t, deleted, own != c.VotePath() && !strings.HasSuffix(own, c.VotePath()))
+						if behind {
+							w.await(j, "c lost to leader")
+							assert.Equal(t, 1, j.count("c lost to leader"))
+						} else {
+							w.await(j, "c won")
+						}
+					})
+				})
+			}
+		})
+	}
+}
+
+// The one in front goes between the list and the watch on it.
+func TestPredecessorGoesDuringJoin(t *testing.T) {
+	for _, front := range []int{1, 2, 3} {
+		t.Run(fmt.Sprint(front), func(t *testing.T) {
+			virtually(t, func(t *testing.T, w *world) {
+				j := &journal{}
+				var line []*member
+				for i := range front {
+					line = append(line, w.member(fmt.Sprint("before ", i), j).vote())
+				}
+				line[0].lead()
+				last := line[front-1]
+				path := last.VotePath()
+				c := w.member("c", j)
+				held, release := w.holding(isWatchOn(func(p string) bool { return p == path }))
+				voted := make(chan error, 1)
+				ctx := w.context()
+				go func() { voted <- c.Vote(ctx) }()
+				<-held
+				last.resign()
+				m := w.meter(c.node.ID(), 0)
+				release()
+				require.NoError(t, <-voted)
+				if front == 1 {
+					w.await(j, "c won")
+					assert.False(t, slices.ContainsFunc(m.take(), func(a arrival) bool {
+						return a.op == testutil.OpGetChildren2 && !strings.Contains(a.path, "/ballot-")
+					}), "numbers only grow, so there is nothing to list")
+					return
+				}
+				synctest.Wait()
+				assert.False(t, j.has("c won"))
+				lists := 0
+				for _, a := range m.take() {
+					if a.op == testutil.OpGetChildren2 && !strings.Contains(a.path, "/ballot-") {
+						lists++
+					}
+				}
+				assert.Equal(t, 1, lists, "who is the next one in front")
+				for _, m := range line[:front-1] {
+					m.resign()
+				}
+				w.await(j, "c won")
+			})
+		})
+	}
+}
+
+// A ballot with the same tag, from a try whose reply was lost: the list of the creation shows
+// it, nobody counts it, and it is gone before anything is claimed.
+func TestAnotherBallotOfTheTag(t *testing.T) {
+	for _, behind := range []bool{false, true} {
+		t.Run(fmt.Sprint(behind), func(t *testing.T) {
+			virtually(t, func(t *testing.T, w *world) {
+				j := &journal{}
+				leader := w.member("leader", j).lead()
+				if !behind {
+					leader.resign()
+				}
+				other := w.client()
+				c := w.member("c", j)
+				synctest.Wait()
+				held, release := w.holding(isBallotCreation)
+				var stem string
+				defer w.srv.Control(testutil.OpCreate, func(r *testutil.Request) testutil.Action {
+					if r.SessionID == c.node.ID() && isBallotCreation(r) {
+						stem = r.Path
+					}
+					return testutil.Pass
+				})()
+				voted := make(chan error, 1)
+				ctx := w.context()
+				go func() { voted <- c.Vote(ctx) }()
+				<-held
+				synctest.Wait()
+				extra, err := other.Create(stem, nil, everyone, zk.WorldACL(zk.PermAll))
+				require.NoError(t, err)
+				there := true
+				c.OnWin(func(context.Context, election.Term) error {
+					there, _, err = other.Exists(extra)
+					return err
+				})
+				release()
+				require.NoError(t, <-voted)
+				there2, _, err := other.Exists(extra)
+				require.NoError(t, err)
+				assert.False(t, there2, "when Vote returns")
+				if behind {
+					w.await(j, "c lost to leader")
+					leader.resign()
+				}
+				w.await(j, "c won")
+				assert.False(t, there, "when it wins")
+			})
+		})
+	}
+}
