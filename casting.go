@@ -56,7 +56,10 @@ func (c *candidacy) castDone(r castResult) {
 		c.stray = stray{} // the next vote is another
 		b := c.ballot
 		b.node, b.watch = r.ballot, r.watch
-		b.line = line{known: r.place.ahead == 0 || r.ahead != nil, place: r.place, watch: r.ahead}
+		b.line = line{known: r.place.ahead == 0, place: r.place}
+		if r.ahead != nil {
+			b.line.placeAt(r.place, r.ahead, c.now)
+		}
 		c.last.over()
 		if !c.stander.aside() {
 			c.absence.cause = nil
