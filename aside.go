@@ -17,9 +17,10 @@ const failuresToStandAside = 2
 
 // stander is what the loop knows of a StandWhile under way; zero for none.
 type stander struct {
-	handle *standHandle
-	voted  bool  // it was ready once
-	reason error // why it stands aside; nil while it does not
+	handle   *standHandle
+	answered bool  // the function has, or has taken too long
+	voted    bool  // it was ready once
+	reason   error // why it stands aside; nil while it does not
 }
 
 // standHandle is a StandWhile under way.
@@ -28,6 +29,10 @@ type standHandle struct {
 }
 
 func (s *stander) aside() bool { return s.reason != nil }
+
+// undecided reports whether it is not known yet whether the candidate is ready: it casts
+// no ballot then, whoever asks for that.
+func (s *stander) undecided() bool { return s.handle != nil && !s.answered }
 
 // end tells StandWhile that the candidacy is over.
 func (s *stander) end(err error) {
@@ -57,7 +62,7 @@ type (
 // candidate withdraws, a leader in order: OnStepDown is told ErrResigned and the reason. When
 // ready returns nil again, the candidate votes again, at the end of the line. A panic
 // is a failure, and so is a call that has not returned within every. Meanwhile Status.Absence tells
-// why it stands aside, Vote returns that, and Campaign and Run wait.
+// why it stands aside, Vote returns that, and Campaign and Run wait, as they do for the first answer.
 //
 // StandWhile returns when ctx ends, with its error, when Resign or Close is called
 // (ErrResigned, ErrClosed), or when the ballot is refused, as Vote does. It resigns then, as Run
@@ -183,6 +188,9 @@ func (c *candidacy) readiness(m readinessCommand) {
 	switch {
 	case m.handle != s.handle:
 		return
+	}
+	s.answered = true
+	switch {
 	case m.err == nil:
 		if s.aside() {
 			c.logger.Info("election: ready again")

@@ -252,13 +252,13 @@ func (c *candidacy) situation(view sessionView) situation {
 		s.ackMissing, s.proclaim = b.ack.missing, s.proclaim || b.catchUp
 		s.check = b.recheck.all || !c.now.Before(b.recheck.at)
 		s.sayReady, s.makeWay, s.pass, s.removeRequest = c.transferDuties()
-		s.makeWay = s.makeWay || (b.rank.givesWay && !c.transfers.underWay() || c.mustRelabel()) && !c.now.Before(c.transfers.notBefore)
+		s.makeWay = s.makeWay || (b.rank.givesWay && !c.transfers.underWay() || c.mustRelabel() && !c.isTarget()) && !c.now.Before(c.transfers.notBefore)
 		s.handover = b.handover != nil
 	}
 	if due := c.secondDue(); !due.IsZero() {
 		s.second = !c.now.Before(due)
 	}
-	s.aside = c.stander.aside()
+	s.aside = c.stander.aside() || c.stander.undecided()
 	if view.inc != nil {
 		if l := view.inc.lease.Load(); l != nil {
 			s.lease = l.Remaining() >= c.session.rule().MinToClaim()

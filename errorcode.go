@@ -130,10 +130,16 @@ func (l *lastError) over() {
 
 // explain adds it to the error of a wait that its context ended.
 func (l *lastError) explain(err error) error {
-	if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
+	if !endsWait(err) {
 		return err
 	}
 	return l.after(err)
+}
+
+// endsWait reports whether err is of a wait that was given up: by the caller, or by this
+// package after a time of its own.
+func endsWait(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.Is(err, errNoAnswer)
 }
 
 // after adds it to the error of a wait that was given up.

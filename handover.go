@@ -38,8 +38,9 @@ type transfers struct {
 
 // requestSeen is what the subscription has told.
 type requestSeen struct {
-	sub  *subscription
-	view ackView
+	sub     *subscription
+	view    ackView
+	refused bool // what is there may not be read
 }
 
 // underWay reports whether somebody has asked for a transfer.
@@ -67,7 +68,8 @@ func (c *candidacy) followTransfers() bool {
 	}
 	sub := &subscription{lasting: true, quiet: true}
 	inbox := c.inbox
-	sub.notify = func(view ackView) { inbox.push(requestSeen{sub, view}) }
+	sub.notify = func(view ackView) { inbox.push(requestSeen{sub: sub, view: view}) }
+	sub.refused = func(error) { inbox.push(requestSeen{sub: sub, refused: true}) }
 	c.transfers.sub = sub
 	c.session.subscribe(c.errands.transferPath(), sub)
 	return true
@@ -79,7 +81,7 @@ func (c *candidacy) requestSeen(m requestSeen) {
 		return
 	}
 	before := t.seen
-	t.seen, t.other = nil, false
+	t.seen, t.other = nil, m.refused
 	if m.view.leader != nil {
 		t.seen = parseTransfer(m.view.leader)
 		t.other = t.seen == nil
@@ -161,6 +163,10 @@ func (c *candidacy) requestDone(r requestDone) {
 		if current {
 			t.seen = nil
 		}
+	case t.seen == nil || t.seen.czxid != r.request.czxid:
+		// It was written, and is gone by now. Who steps down for it steps down for nothing. Should
+		// this be an old view, then it is found in that state a moment later, and removed.
+		t.lookAgain()
 	default:
 		if current {
 			t.seen, t.since = r.written, c.now
@@ -218,8 +224,12 @@ func (e errands) writeRequest(ctx context.Context, o requestOrder) (r requestDon
 	if o.next == transferPassing { // nobody steps down for one that is gone
 		ops = append(ops, &zk.CheckVersionRequest{Path: e.path + "/" + o.request.target, Version: -1})
 	}
-	_, r.err = e.guarded(ctx, o.ballot, ops...)
+	results, err := e.guarded(ctx, o.ballot, ops...)
+	r.err = err
 	switch {
+	case o.next == "" && failedAt(results, 2, zk.ErrNoNode):
+		r.err = e.removeUnmarked(ctx, o.request)
+		return r
 	case r.err == nil:
 		if o.next != "" {
 			r.written = o.request.in(o.next)

@@ -497,11 +497,14 @@ func (f *ackWatcher) take(m ackRead) {
 		return
 	}
 	f.last.over()
+	refused := f.known.refusal != nil
 	f.known.refusal = nil
 	if m.watch != nil {
 		f.known.watch = m.watch
 	}
-	changed := !sameAck(f.known.view.leader, m.node)
+	// Who was told that a request may not be read is told what there is now, also if that is
+	// what there was before.
+	changed := !sameAck(f.known.view.leader, m.node) || f.quiet && refused
 	if changed && m.watch == nil {
 		// An event comes ahead of the answer that shows the change. This watch
 		// has been silent, and would be again.

@@ -326,7 +326,7 @@ func (l clientLogger) Printf(format string, args ...any) {
 // to get a connection failed, if it did.
 func (s *Session) unreached(err error) error {
 	last := s.signs.trouble.Load()
-	if last == nil || !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
+	if last == nil || !endsWait(err) {
 		return err
 	}
 	return errorf("%w (no server of %q reached, the last was %s: %w)", err, s.servers, last.server, last.err)

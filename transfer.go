@@ -161,17 +161,25 @@ func (c *Candidate) Transfer(ctx context.Context, to Ballot) error {
 	bounded, cancel = context.WithDeadline(bounded, a.limit.Add(c.session.Timeout()/8))
 	defer cancel()
 	_, err = callAsync(bounded, c.session, func() (struct{}, error) { return struct{}{}, a.run(bounded) })
-	switch {
-	case err == nil, errors.Is(err, ErrTransferUnderWay), errors.Is(err, ErrTransferBlocked), errors.Is(err, ErrTransferTargetGone):
+	if err == nil || errors.Is(err, ErrTransferUnderWay) || errors.Is(err, ErrTransferBlocked) || errors.Is(err, ErrTransferTargetGone) {
 		return err
-	case a.passing.Load() && bounded.Err() != nil:
-		err = fmt.Errorf("the leader has begun to step down for it, so it may still happen: %w", err)
 	}
 	if errors.Is(bounded.Err(), context.DeadlineExceeded) {
-		return fmt.Errorf("%w: no server has answered in time, so it may still happen: %w", ErrTransferBlocked, c.session.because(err, &c.last))
+		if !a.byCaller {
+			err = errNoAnswer // it is no deadline of the caller's
+		}
+		err = fmt.Errorf("%w: no server has answered in time, so it may still happen: %w", ErrTransferBlocked, c.session.because(err, &c.last))
+	} else {
+		err = c.fail(bounded, err, "transfer leadership in", c.path)
 	}
-	return c.fail(bounded, err, "transfer leadership in", c.path)
+	if bounded.Err() != nil && a.passing.Load() {
+		err = fmt.Errorf("%w; the leader has begun to step down for it, so it may still happen", err)
+	}
+	return err
 }
+
+// errNoAnswer ends a Transfer without a deadline.
+var errNoAnswer = errors.New("two session timeouts have passed")
 
 // askUntil is until when a transfer is waited for: so long before the context's
 // deadline that the request can be taken back.
@@ -281,17 +289,8 @@ func (a *asker) ask(ctx context.Context) error {
 
 // follow waits for what comes of the request.
 func (a *asker) follow(ctx context.Context) error {
-	notify := func(ackView) {
-		select {
-		case a.wake <- struct{}{}:
-		default:
-		}
-	}
-	for _, path := range []string{a.transferPath(), a.ackPath()} {
-		sub := &subscription{lasting: true, quiet: path == a.transferPath(), notify: notify}
-		a.session.subscribe(path, sub)
-		defer sub.end()
-	}
+	defer a.beWoken(a.transferPath())()
+	defer a.beWoken(a.ackPath())()
 	poll := time.NewTimer(0)
 	defer poll.Stop()
 	over := time.NewTimer(time.Until(a.limit))
@@ -326,6 +325,18 @@ func (a *asker) follow(ctx context.Context) error {
 		case <-poll.C:
 		}
 	}
+}
+
+// beWoken has changes of a node wake the asker, until end is called.
+func (a *asker) beWoken(path string) (end func()) {
+	sub := &subscription{lasting: true, quiet: path == a.transferPath(), notify: func(ackView) {
+		select {
+		case a.wake <- struct{}{}:
+		default:
+		}
+	}}
+	a.session.subscribe(path, sub)
+	return sub.end
 }
 
 // transferView is what an asker sees.
@@ -454,8 +465,13 @@ func (a *asker) list(ctx context.Context) (ballots []child, err error) {
 }
 
 func (a *asker) readRequest(ctx context.Context) (found *node, err error) {
-	err = a.read(ctx, func(conn *zk.Conn) (err error) {
-		found, err = readNode(conn, a.transferPath())
+	return a.errands.readRequest(ctx, a.read)
+}
+
+// readRequest reads what is asked for, in one of the ways in which a call is repeated.
+func (e errands) readRequest(ctx context.Context, retry func(context.Context, func(*zk.Conn) error) error) (found *node, err error) {
+	err = retry(ctx, func(conn *zk.Conn) (err error) {
+		found, err = readNode(conn, e.transferPath())
 		return err
 	})
 	return found, err
@@ -512,12 +528,42 @@ func (a *asker) takeBack(ctx context.Context) (withdrawn bool, err error) {
 	}
 }
 
-// removeRequest removes the request in the state in which it was seen.
+// removeRequest removes the request in the state in which it was seen. Of one that
+// somebody has deleted one node of it removes the other.
 func (a *asker) removeRequest(ctx context.Context, r *transferRequest) error {
-	return a.session.retry(ctx, func(conn *zk.Conn) error {
-		_, err := conn.Multi(a.changeRequest(r, "")...)
+	var results []zk.MultiResponse
+	err := a.session.retry(ctx, func(conn *zk.Conn) (err error) {
+		results, err = conn.Multi(a.changeRequest(r, "")...)
 		return err
 	})
+	switch {
+	case failedAt(results, 0, zk.ErrNoNode):
+		a.removeMark(ctx)
+	case failedAt(results, 1, zk.ErrNoNode):
+		return a.removeUnmarked(ctx, r)
+	}
+	return err
+}
+
+// removeMark removes the node with the nonce, when the other is gone.
+func (a *asker) removeMark(ctx context.Context) {
+	_ = a.session.retry(ctx, func(conn *zk.Conn) error { return conn.Delete(a.markPath(a.request.nonce), -1) }) // it ends with the session
+}
+
+// removeUnmarked removes a request whose node with the nonce somebody has deleted. What
+// its version says of which request it is does not suffice, so it is read first.
+func (e errands) removeUnmarked(ctx context.Context, r *transferRequest) error {
+	found, err := e.readRequest(ctx, e.session.retry)
+	if err != nil {
+		return err
+	}
+	if found == nil {
+		return nil
+	}
+	if now := parseTransfer(found); now == nil || now.nonce != r.nonce {
+		return nil // another one is there
+	}
+	return e.session.retry(ctx, func(conn *zk.Conn) error { return conn.Delete(e.transferPath(), r.version) })
 }
 
 // blocked is the error of a transfer that came to nothing: it names the lowest
@@ -530,6 +576,10 @@ func (a *asker) blocked(ctx context.Context, v transferView, why string, deadlin
 	}
 	if i := blocking(v.ballots, a.target.name, a.request.state); i >= 0 {
 		b := v.ballots[i]
+		ballot, err := a.base.readBallot(ctx, b)
+		if err != nil {
+			ballot = nil
+		}
 		what := "has not moved"
 		switch {
 		case b.name == a.target.name && i == 0:
@@ -538,11 +588,13 @@ func (a *asker) blocked(ctx context.Context, v transferView, why string, deadlin
 			what = "has not said that it is ready"
 		case i == 0 && a.request.state == transferPassing:
 			what = "has not left the first place yet"
+		case i == 0 && a.takesOver(ctx, ballot):
+			what = "takes over, and has not acknowledged"
 		case i == 0:
 			what = "leads, and has not stepped down"
 		}
 		fmt.Fprintf(&text, "; %s %s", b.name, what)
-		if ballot, err := a.base.readBallot(ctx, b); err == nil && ballot != nil {
+		if ballot != nil {
 			fmt.Fprintf(&text, " (session %s, data %.64q)", sessionName(ballot.SessionID), ballot.Data)
 		}
 	}
@@ -550,6 +602,16 @@ func (a *asker) blocked(ctx context.Context, v transferView, why string, deadlin
 		return fmt.Errorf("%w: %s: %w", ErrTransferBlocked, text.String(), context.DeadlineExceeded)
 	}
 	return fmt.Errorf("%w: %s", ErrTransferBlocked, text.String())
+}
+
+// takesOver reports whether the first in line is known to have acknowledged nothing.
+func (a *asker) takesOver(ctx context.Context, first *Ballot) bool {
+	var ack *node
+	err := a.read(ctx, func(conn *zk.Conn) (err error) {
+		ack, err = readNode(conn, a.ackPath())
+		return err
+	})
+	return err == nil && first != nil && (ack == nil || ack.stat.EphemeralOwner != first.SessionID)
 }
 
 // blocking returns which ballot a transfer waits for: the lowest that has not moved, or
@@ -575,9 +637,16 @@ func (a *asker) tidy(ctx context.Context, succeeded bool) {
 	}
 	inc := a.inc
 	a.session.goHelper(func() {
-		for wait := newBackoff(a.session.Timeout()); inc.ctx.Err() == nil; wait.pause(inc.ctx) {
-			if a.tidyOnce(inc.ctx) {
+		defer a.beWoken(a.transferPath())()
+		for !a.tidyOnce(inc.ctx) {
+			pause := time.NewTimer(jitter(a.session.Timeout()))
+			select {
+			case <-inc.ctx.Done():
+				pause.Stop()
 				return
+			case <-a.wake: // it is in another state
+				pause.Stop()
+			case <-pause.C:
 			}
 		}
 	})
@@ -591,6 +660,7 @@ func (a *asker) tidyOnce(ctx context.Context) bool {
 	case err != nil:
 		return isPermanent(err)
 	case view.request == nil:
+		a.removeMark(ctx)
 		return true
 	case view.request.state == transferPassing && view.conclude(a.target, a.owner) != transferSucceeded:
 		return false

@@ -3,6 +3,7 @@ package election_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -272,5 +273,282 @@ func TestBudgetMovesWhileNobodyHasAcknowledged(t *testing.T) {
 		close(taken)
 		require.NoError(t, <-done)
 		assert.Equal(t, 3, b.Status().Priority)
+	})
+}
+
+// What is left to tidy up is waited for, not asked for again and again.
+func TestBudgetTidyingUp(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a := w.member("a", j, func(o *election.CandidateOptions) { o.StepDownTimeout = time.Hour }).lead()
+		b := w.member("b", j).vote()
+		w.await(j, "b lost to a")
+		by := w.member("operator", j)
+		hold := make(chan struct{})
+		a.OnStepDown(func(context.Context, election.Term, error) { <-hold })
+		w.heard()
+		blockedBy(t, by.Transfer(context.Background(), b.ballotOf()), "may still happen")
+		m := w.meter(by.node.ID(), 0)
+		time.Sleep(10 * w.timeout())
+		asked := 0
+		for _, r := range m.take() {
+			if r.op != testutil.OpMulti { // but for heartbeats
+				asked++
+			}
+		}
+		assert.Less(t, asked, 60, "a few in each session timeout")
+		close(hold)
+		w.until("b to lead", b.IsLeader)
+		before := time.Now()
+		w.noRequest(a.RootVotePath())
+		assert.Less(t, time.Since(before), w.timeout()/4, "it hears when it is done")
+	})
+}
+
+// Somebody deletes one of the two nodes of a request.
+func TestOneNodeOfARequestIsDeletedByHand(t *testing.T) {
+	for _, test := range []struct {
+		node, why string
+		byHand    bool
+	}{
+		{"transfer", "it was removed", false},
+		{"transfer-", `it came to the state "asked"`, false},
+		{"transfer-", "", true},
+	} {
+		t.Run(fmt.Sprint(test), func(t *testing.T) {
+			virtually(t, func(t *testing.T, w *world) {
+				j := &journal{}
+				line := w.settledLine(j, 2)
+				a, b := line[0], line[1]
+				w.heard()
+				defer w.starve(b.node)() // or it would be done
+				conn := w.client()
+				done := make(chan error, 1)
+				to := b.ballotOf()
+				if test.byHand {
+					w.request(b).ask()
+				} else {
+					go func() { done <- a.Transfer(context.Background(), to) }()
+				}
+				var node string
+				w.until("the request", func() bool {
+					all := w.children(conn, a.RootVotePath())
+					i := slices.IndexFunc(all, func(name string) bool {
+						return name == test.node || test.node == "transfer-" && strings.HasPrefix(name, test.node)
+					})
+					if i >= 0 {
+						node = all[i]
+					}
+					return i >= 0
+				})
+				require.NoError(t, conn.Delete(a.RootVotePath()+"/"+node, -1))
+				before := time.Now()
+				if !test.byHand {
+					err := <-done
+					blockedBy(t, err, test.why)
+					assert.NotContains(t, err.Error(), "may still happen")
+					assert.LessOrEqual(t, time.Since(before), 2*w.timeout()+w.timeout()/8)
+				}
+				w.noRequest(a.RootVotePath()) // by the leader in four session timeouts, if by nobody else
+				assert.Less(t, time.Since(before), 5*w.timeout())
+				assert.True(t, a.IsLeader())
+				assert.Equal(t, 1, j.count("a won"))
+			})
+		})
+	}
+}
+
+// A request that is there no more is not acted on, though what is there in its place may
+// not be read; and one that may be read again is.
+func TestUnreadableRequestIsNotTheFormer(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		line := w.settledLine(j, 3)
+		a, b, c := line[0], line[1], line[2]
+		w.heard()
+		starve := w.starve(c.node)
+		r := w.request(c).ask()
+		w.until("b to make way", func() bool { return b.Status().InFront == 2 })
+		hidden := zk.DigestACL(zk.PermAll, "who", "knows")
+		path := r.path + "/transfer"
+		_, err := r.conn.Multi(
+			&zk.DeleteRequest{Path: path, Version: -1}, &zk.DeleteRequest{Path: r.path + "/transfer-" + r.nonce, Version: -1},
+			&zk.CreateRequest{Path: path, Data: r.content("asked"), Acl: hidden, Flags: zk.FlagEphemeral})
+		require.NoError(t, err)
+		w.heard()
+		var tries atomic.Int32
+		stop := w.srv.Control(testutil.OpMulti, func(q *testutil.Request) testutil.Action {
+			if writes(q, "ready") {
+				tries.Add(1)
+			}
+			return testutil.Pass
+		})
+		starve()
+		time.Sleep(10 * w.timeout())
+		assert.Zero(t, tries.Load(), "for a request that is gone")
+		stop()
+		require.NoError(t, r.conn.Delete(path, -1))
+		w.heard()
+
+		// The leader alone reads it once more, about each third periodic recheck.
+		starve = w.starve(c.node)
+		r = w.request(c)
+		r.nonce = strings.Repeat("cd", 16)
+		id := a.node.ID()
+		var refused atomic.Bool
+		defer w.srv.Control(testutil.OpGetData, func(q *testutil.Request) testutil.Action {
+			if q.SessionID == id && q.Path == path {
+				refused.Store(true)
+			}
+			return testutil.Pass
+		})()
+		r.ask()
+		time.Sleep(w.timeout() / 4)
+		refused.Store(false) // it has read it, and has nothing to do yet
+		_, err = r.conn.SetACL(path, hidden, -1)
+		require.NoError(t, err)
+		w.until("the leader to be refused", refused.Load)
+		require.NoError(t, w.as(r.conn, "who", "knows"))
+		_, err = r.conn.SetACL(path, zk.WorldACL(zk.PermAll), -1)
+		require.NoError(t, err)
+		time.Sleep(2 * w.timeout())
+		starve()
+		w.until("it to be done", func() bool { return c.IsLeader() && r.state() == "done" })
+		assert.False(t, a.IsLeader())
+	})
+}
+
+func (w *world) as(conn *zk.Conn, user, password string) error {
+	return conn.AddAuth("digest", []byte(user+":"+password))
+}
+
+// Without a deadline of the caller's the error is none.
+func TestTransferNamesNoDeadlineThatNobodyGave(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		line := w.settledLine(j, 2)
+		a, b := line[0], line[1]
+		by := w.member("operator", j)
+		w.heard()
+		to := b.ballotOf()
+		by.link().setDown(true)
+		began := time.Now()
+		err := by.Transfer(context.Background(), to)
+		blockedBy(t, err, "no server has answered in time", "may still happen")
+		assert.NotErrorIs(t, err, context.DeadlineExceeded, err)
+		assert.LessOrEqual(t, time.Since(began), 2*w.timeout()+w.timeout()/2)
+		ctx, cancel := context.WithTimeout(context.Background(), w.timeout())
+		defer cancel()
+		err = by.Transfer(ctx, to)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		blockedBy(t, err, "no server has answered in time")
+		by.link().setDown(false)
+		w.noRequest(a.RootVotePath())
+		w.until("the session", func() bool { return by.node.Connection().Connected })
+
+		// One that is cancelled says, too, that it may still happen.
+		hold := make(chan struct{})
+		a.OnStepDown(func(context.Context, election.Term, error) { <-hold })
+		ctx, cancel = context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- by.Transfer(ctx, line[1].ballotOf()) }()
+		w.request(b).await("passing")
+		time.Sleep(w.timeout() / 2)
+		cancel()
+		err = <-done
+		require.ErrorIs(t, err, context.Canceled)
+		assert.ErrorContains(t, err, "may still happen")
+		close(hold)
+	})
+}
+
+// The target's SetPriority waits for the transfer.
+func TestTargetKeepsItsPlaceForItsPriority(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		line := w.settledLine(j, 3)
+		b, c := line[1], line[2]
+		w.heard()
+		starve := w.starve(c.node)
+		to := c.ballotOf()
+		done, changed := make(chan error, 1), make(chan error, 1)
+		go func() { done <- b.Transfer(w.context(), to) }()
+		w.request(c).await("asked")
+		w.until("b to make way", func() bool { return b.Status().InFront == 2 })
+		go func() { changed <- c.SetPriority(w.context(), 5) }()
+		time.Sleep(w.timeout() / 2)
+		assert.Equal(t, to.Path, c.VotePath())
+		starve()
+		require.NoError(t, <-done)
+		require.NoError(t, <-changed)
+		assert.True(t, c.IsLeader())
+
+		// If it comes to nothing the priority is changed then.
+		starve = w.starve(b.node)
+		w.until("b to be next", func() bool { return b.Status().InFront >= 0 })
+		before := b.VotePath()
+		go func() { done <- c.Transfer(context.Background(), b.ballotOf()) }()
+		w.request(b).await("asked")
+		go func() { changed <- b.SetPriority(w.context(), 5) }()
+		blockedBy(t, <-done, `"asked"`)
+		require.NoError(t, <-changed)
+		assert.NotEqual(t, before, b.VotePath())
+		assert.Equal(t, 5, b.Status().Priority)
+		starve()
+	})
+}
+
+// Who leads and has not acknowledged is not blamed for leading on.
+func TestBlockedByATakeover(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a := w.member("a", j)
+		taken := make(chan struct{})
+		a.OnWin(func(context.Context, election.Term) error { <-taken; return nil })
+		a.vote()
+		w.await(j, "a won")
+		b := w.member("b", j).vote()
+		w.heard()
+		blockedBy(t, b.Transfer(context.Background(), b.ballotOf()), a.ballotOf().Path[len(a.RootVotePath())+1:]+" takes over, and has not acknowledged", `"ready"`, `"a"`)
+		close(taken)
+		require.NoError(t, b.Transfer(context.Background(), b.ballotOf()))
+	})
+}
+
+// Nobody votes before the function given to StandWhile has answered.
+func TestStandWhileDecidesFirst(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a := w.member("a", j)
+		ctx, cancel := context.WithCancel(context.Background())
+		answers := make(chan error)
+		stands, runs, voted := make(chan error, 1), make(chan error, 1), make(chan error, 1)
+		go func() {
+			stands <- a.StandWhile(ctx, func(ctx context.Context) error {
+				select {
+				case err := <-answers:
+					return err
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}, time.Minute)
+		}()
+		time.Sleep(time.Millisecond)
+		go func() {
+			runs <- a.Run(ctx, func(ctx context.Context, _ election.Term) error { <-ctx.Done(); return nil })
+		}()
+		go func() { voted <- a.Vote(ctx) }()
+		time.Sleep(w.timeout())
+		assert.Empty(t, a.VotePath())
+		assert.Empty(t, j.all())
+		answers <- errLag
+		require.ErrorIs(t, <-voted, errLag)
+		time.Sleep(w.timeout())
+		assert.Empty(t, a.VotePath())
+		answers <- nil
+		w.await(j, "a won")
+		cancel()
+		require.ErrorIs(t, <-stands, context.Canceled)
+		<-runs
 	})
 }
