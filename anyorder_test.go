@@ -276,7 +276,7 @@ func (l *anyOrderLoop) place(well bool) standing {
 	if well || ahead == 0 {
 		return standing{}
 	}
-	place := standing{ahead: ahead, predecessor: fmt.Sprintf("ballot-p-%010d", l.rng.IntN(4))}
+	place := standing{ahead: ahead, predecessor: fmt.Sprintf("ballot-p-%010d", l.rng.IntN(4)), front: "ballot-p-0000000000"}
 	if ahead > 1 {
 		place.second = fmt.Sprintf("ballot-s-%010d", l.rng.IntN(4))
 	}
@@ -323,7 +323,7 @@ func (l *anyOrderLoop) recheckAnswer(o recheckOrder, well bool) recheckResult {
 	r.ownGone = !well && l.chance(5)
 	r.predecessorGone = o.predecessor != "" && (well || l.chance(3))
 	if r.place = l.place(false); o.predecessor != "" {
-		r.place.ahead, r.place.predecessor = max(1, r.place.ahead), o.predecessor
+		r.place.ahead, r.place.predecessor, r.place.front = max(1, r.place.ahead), o.predecessor, "ballot-p-0000000000"
 	}
 	if o.ack && (well || !l.chance(4)) {
 		r.ackStat = &zk.Stat{EphemeralOwner: o.ballot.inc.id, Czxid: l.rng.Int64N(3)}

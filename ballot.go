@@ -122,9 +122,9 @@ func (l *line) secondGone() {
 }
 
 // lookAgain makes the place unknown. How many were in front stays as it was, for
-// Status.
+// Status, and who the first was, which a move is conditional on.
 func (l *line) lookAgain() {
-	*l = line{place: standing{ahead: l.place.ahead}}
+	*l = line{place: standing{ahead: l.place.ahead, front: l.place.front}}
 }
 
 // recheck is when the nodes that are watched are read all the same, in case a

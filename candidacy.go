@@ -252,7 +252,8 @@ func (c *candidacy) situation(view sessionView) situation {
 		s.ackMissing, s.proclaim = b.ack.missing, s.proclaim || b.catchUp
 		s.check = b.recheck.all || !c.now.Before(b.recheck.at)
 		s.sayReady, s.makeWay, s.pass, s.removeRequest = c.transferDuties()
-		s.makeWay = s.makeWay || (b.rank.givesWay && !c.transfers.underWay() || c.mustRelabel() && !c.isTarget()) && !c.now.Before(c.transfers.notBefore)
+		s.makeWay = s.makeWay && b.line.place.front != "" ||
+			s.placed && (b.rank.givesWay && !c.transfers.underWay() || c.mustRelabel() && !c.isTarget()) && !c.now.Before(c.transfers.notBefore)
 		s.handover = b.handover != nil
 	}
 	if due := c.secondDue(); !due.IsZero() {

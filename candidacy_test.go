@@ -40,6 +40,10 @@ func TestDecide(t *testing.T) {
 		{"the second in front is not watched, not connected", situation{phase: waiting, ballot: true, placed: true, second: true}, rest},
 		{"first, whatever was to be watched", situation{phase: waiting, ready: true, ballot: true, placed: true, first: true, second: true}, stepReachFront},
 		{"a look is due", situation{phase: waiting, ready: true, ballot: true, placed: true, check: true}, stepRecheck},
+		{"makes way", situation{phase: waiting, ready: true, ballot: true, placed: true, makeWay: true, check: true}, stepMove},
+		{"makes way, place unknown", situation{phase: waiting, ready: true, ballot: true, makeWay: true}, stepMove},
+		{"is first, and was to make way", situation{phase: waiting, ready: true, ballot: true, placed: true, first: true, makeWay: true}, stepReachFront},
+		{"has to say that it is ready, place unknown", situation{phase: waiting, ready: true, ballot: true, sayReady: true, lease: true}, stepFindPlace},
 		{"resigning", situation{phase: waiting, ready: true, ballot: true, placed: true, withdraw: true}, stepWithdraw},
 
 		{"no lease", situation{phase: claiming, ready: true, ballot: true, placed: true, first: true}, rest},

@@ -120,12 +120,12 @@ func decideWaiting(s situation) step {
 	case s.placed && s.first:
 		return stepReachFront
 	case !s.mayAsk():
+	case s.makeWay:
+		return stepMove // its present place need not be known for that
 	case !s.placed:
 		return stepFindPlace
 	case s.sayReady && s.lease:
 		return stepSayReady
-	case s.makeWay:
-		return stepMove
 	case s.second:
 		return stepWatchSecond
 	case s.check:

@@ -66,7 +66,9 @@ func TestLookWithoutRequest(t *testing.T) {
 			s.slots <- struct{}{}
 		}
 		looked := make(chan placeResult)
-		go func() { looked <- e.findPlace(t.Context(), placeOrder{b, &standing{predecessor: "a", ahead: 1}}) }()
+		go func() {
+			looked <- e.findPlace(t.Context(), placeOrder{ballot: b, known: &standing{predecessor: "a", ahead: 1}})
+		}()
 		synctest.Wait()
 		watch := make(<-chan zk.Event)
 		s.watches.add(inc, "/e/a", watch)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/go-zookeeper/zk"
@@ -14,6 +15,9 @@ import (
 
 func (c *candidacy) beginFindPlace() {
 	o := placeOrder{ballot: c.own()}
+	if c.isTarget() {
+		o.next = c.ballot.line.place.front
+	}
 	if place := c.ballot.line.place; place.predecessor != "" {
 		// From the list that followed the vote. It is used once.
 		o.known = &place
@@ -38,6 +42,12 @@ func (c *candidacy) placeFound(r placeResult) {
 		return
 	}
 	c.last.over()
+	if r.again {
+		c.ballot.line = line{place: r.place}
+		c.lineSeen(r.place)
+		c.ballot.line.lookAgain()
+		return
+	}
 	c.ballot.line.placeAt(r.place, r.watch, c.now)
 	c.lineSeen(r.place)
 	c.followPredecessor()
@@ -267,6 +277,9 @@ func (c *candidacy) recheckDone(r recheckResult) {
 type placeOrder struct {
 	ballot *ballot
 	known  *standing // behind others, from a list a moment ago; nil if there was none
+	// next is the first in line if those between are about to make way, or "": it is
+	// watched while the list travels.
+	next string
 }
 
 func (o placeOrder) run(ctx context.Context, e errands) any { return e.findPlace(ctx, o) }
@@ -276,6 +289,7 @@ func (o placeOrder) run(ctx context.Context, e errands) any { return e.findPlace
 type placeResult struct {
 	ballot *ballot
 	gone   bool // our own ballot is not there
+	again  bool // the one in front has gone meanwhile
 	place  standing
 	watch  <-chan zk.Event
 	err    error
@@ -283,38 +297,64 @@ type placeResult struct {
 
 // findPlace lists the ballots, unless the place is known, and watches the
 // predecessor. When that is gone by then and was the only one in front, nobody
-// is: numbers only grow. Otherwise it lists again.
+// is: numbers only grow. Otherwise it has to be listed again, or there is something
+// better to do by then: while many make way, each of them is in front of another one.
 func (e errands) findPlace(ctx context.Context, o placeOrder) (r placeResult) {
 	r.ballot = o.ballot
-	if o.known != nil {
+	switch {
+	case o.known != nil:
 		r.place = *o.known
-		if e.reuseWatch(&r) {
+	case o.next != "":
+		if r.err = e.listAhead(ctx, o, &r); r.err != nil || r.gone || r.place.ahead == 0 {
 			return r
 		}
 	}
+	listed := o.known != nil || o.next != ""
+	if listed && e.reuseWatch(&r) {
+		return r
+	}
 	r.err = e.session.do(ctx, func(conn *zk.Conn) error {
-		for known := o.known != nil; ; known = false {
-			if !known {
-				if err := e.list(conn, &r); err != nil || r.gone || r.place.ahead == 0 {
-					return err
-				}
-			}
-			if e.reuseWatch(&r) {
-				if known {
-					return errNothingAsked // another candidate has armed it since this errand began
-				}
-				return nil
-			}
-			if err := e.watchPredecessor(conn, &r); err != nil || r.watch != nil {
+		if !listed {
+			if err := e.list(conn, &r); err != nil || r.gone || r.place.ahead == 0 {
 				return err
 			}
-			if r.place.ahead == 1 {
-				r.place = standing{}
-				return nil
-			}
 		}
+		if e.reuseWatch(&r) {
+			if listed {
+				return errNothingAsked // another candidate has armed it since this errand began
+			}
+			return nil
+		}
+		if err := e.watchPredecessor(conn, &r); err != nil || r.watch != nil {
+			return err
+		}
+		if r.again = r.place.ahead > 1; !r.again {
+			r.place = standing{}
+		}
+		return nil
 	})
 	return r
+}
+
+// listAhead finds the ballot's place, and arms a watch on the one that is to be the one
+// in front meanwhile. Whatever comes of that, findPlace finds the watch, or arms one itself.
+func (e errands) listAhead(ctx context.Context, o placeOrder, r *placeResult) error {
+	inc, path := o.ballot.inc, e.path+"/"+o.next
+	var both sync.WaitGroup
+	if e.session.watches.reuse(inc, path) == nil {
+		both.Go(func() {
+			_ = e.session.do(ctx, func(conn *zk.Conn) error {
+				stat, watch, err := watchDeletion(conn, path)
+				if err == nil && stat != nil {
+					e.session.watches.add(inc, path, watch)
+				}
+				return err
+			})
+		})
+	}
+	err := e.session.do(ctx, func(conn *zk.Conn) error { return e.list(conn, r) })
+	both.Wait()
+	return err
 }
 
 // list finds the ballot's place in the list of all.
