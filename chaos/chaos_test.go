@@ -58,8 +58,8 @@ func (w *world) runNemesis() *report.Phase {
 		time.Sleep(w.between(100*time.Millisecond, time.Second))
 		// Every other time leadership is moved on purpose, and now and then a fault
 		// strikes while it moves.
-		moved := func() {}
-		switch w.rng.IntN(6) {
+		moved, meanwhile := func() {}, false
+		switch w.rng.IntN(8) {
 		case 0, 1:
 			w.transfer()()
 			w.settle()
@@ -67,12 +67,18 @@ func (w *world) runNemesis() *report.Phase {
 		case 2:
 			moved = w.transfer()
 			time.Sleep(w.between(0, 10*time.Millisecond))
+		case 3:
+			meanwhile = true
 		}
 		first := w.pick(allowed)
 		under := []underWay{w.begin(first)}
 		if first.node && w.rng.IntN(5) == 0 {
 			time.Sleep(w.between(0, 1500*time.Millisecond))
 			under = append(under, w.begin(w.pick(func(f fault) bool { return allowed(f) && !f.node })))
+		}
+		if meanwhile {
+			time.Sleep(w.between(0, time.Second))
+			moved = w.transfer()
 		}
 		slices.SortFunc(under, func(a, b underWay) int { return a.until.Compare(b.until) })
 		for _, u := range under {

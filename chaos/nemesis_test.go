@@ -119,8 +119,10 @@ func (w *world) cutNode(name string, i int, hold time.Duration) (time.Duration, 
 // transfer has a candidate ask for leadership to move to another one, or to itself, and
 // returns what waits until it has been told what has become of that, or is dead.
 func (w *world) transfer() (wait func()) {
-	by, to := w.candidates[w.rng.IntN(len(w.candidates))], w.loser()
-	asker := by.agent // the seat may be another's by then
+	asker, to := w.loser().agent, w.loser() // the seat may be another's by the time of the answer
+	for w.rng.IntN(5) == 0 || !asker.lives() {
+		asker = w.candidates[w.rng.IntN(len(w.candidates))].agent
+	}
 	before := asker.look().answers
 	if _, err := fmt.Fprintln(asker.stdin, "transfer", to.name); err != nil {
 		w.t.Errorf("tell %s: %v", asker.name, err)
@@ -128,12 +130,7 @@ func (w *world) transfer() (wait func()) {
 	return func() {
 		// Two session timeouts and what it takes to read what came of it.
 		await(w.t, time.Minute, "answer to a transfer", w.fleet.describe, func() bool {
-			select {
-			case <-asker.ended:
-				return true
-			default:
-				return asker.look().answers > before
-			}
+			return !asker.lives() || asker.look().answers > before
 		})
 	}
 }

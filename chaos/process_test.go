@@ -231,6 +231,15 @@ func (a *agent) kill() {
 	}
 }
 
+func (a *agent) lives() bool {
+	select {
+	case <-a.ended:
+		return false
+	default:
+		return true
+	}
+}
+
 func (a *agent) stop() { a.signal(syscall.SIGSTOP) }
 func (a *agent) cont() { a.signal(syscall.SIGCONT) }
 
