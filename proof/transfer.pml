@@ -364,8 +364,8 @@ end:
   /* --- what is known of the request: any time, and as old as can be */
   :: atomic { up(i) && takesPart(i) && (kReq[i] != reqOf || kState[i] != reqState) && !acts[i] -> readRequest(i) }
 
-  /* between the leader and the target: to the end */
-  :: atomic { up(i) && phase[i] == WAITING && placed[i] && kState[i] == ASKED && bal[i] < kTarget[i] ->
+  /* between the leader and the target: to the end. Its own place need not be known, only who was the first. */
+  :: atomic { up(i) && phase[i] == WAITING && first && kState[i] == ASKED && bal[i] < kTarget[i] ->
        acts[i] = kReq[i]; why[i] = ASIDE; phase[i] = MOVING }
   /* a better one stands behind: not while a request is seen */
   :: atomic { up(i) && phase[i] == WAITING && placed[i] && takesPart(i) && prios > 0 && !kReq[i] && SOMEBETTER ->
