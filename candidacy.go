@@ -256,9 +256,7 @@ func (c *candidacy) situation(view sessionView) situation {
 			s.placed && (b.rank.givesWay && !c.transfers.underWay() || c.mustRelabel() && !c.isTarget()) && !c.now.Before(c.transfers.notBefore)
 		s.handover = b.handover != nil
 	}
-	if due := c.secondDue(); !due.IsZero() {
-		s.second = !c.now.Before(due)
-	}
+	s.second = c.wantsSecond() && !c.now.Before(c.secondDue())
 	s.aside = c.stander.aside() || c.stander.undecided()
 	if view.inc != nil {
 		if l := view.inc.lease.Load(); l != nil {

@@ -102,10 +102,15 @@ func (c *candidacy) secondChanged(event zk.Event) {
 	l.secondAt = c.now // another watch is armed, or finds that it is gone
 }
 
-// secondDue is when a hot standby is to watch the second in front, too; zero for never. By that
+// wantsSecond reports whether a hot standby is to watch the second in front, too. By that
 // one's end it learns that it is the next, while the predecessor still has to take over.
+func (c *candidacy) wantsSecond() bool {
+	return c.hotStandby && c.phase == waiting && c.ballot.line.lacksSecond()
+}
+
+// secondDue is when it is to; zero for never, or at once.
 func (c *candidacy) secondDue() time.Time {
-	if c.hotStandby && c.phase == waiting && c.ballot.line.lacksSecond() {
+	if c.wantsSecond() {
 		return c.ballot.line.secondAt
 	}
 	return time.Time{}
