@@ -268,3 +268,17 @@ func (w *shrinkingLine) settle() {
 	}
 	w.t.Fatalf("schedule %d: all are gone, known is %+v, by\n%q", w.seed, w.c.ballot.line, w.trace)
 }
+
+// A second in front that no time is set for is watched at once, and not never.
+func TestSecondInFrontWithoutATime(t *testing.T) {
+	c := inPhase(t, waiting)
+	c.hotStandby = true
+	c.ballot.line = line{known: true, place: standing{ahead: 2, predecessor: "p", second: "s"}}
+	require.True(t, c.situation(c.session.currentView()).second)
+	c.ballot.line.secondAt = c.now.Add(1)
+	require.False(t, c.situation(c.session.currentView()).second, "before its time")
+	c.ballot.line.secondAt = c.now
+	require.True(t, c.situation(c.session.currentView()).second)
+	c.hotStandby = false
+	require.False(t, c.situation(c.session.currentView()).second, "of a candidate that is no hot standby")
+}
