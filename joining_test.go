@@ -36,6 +36,27 @@ func trips(seen []arrival) (together []int) {
 // trip is how long a round trip takes where it is measured.
 const trip = 100 * time.Millisecond
 
+// Many that join at once cost what they cost one after another.
+func TestJoinAllAtOnce(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		const many = 50
+		j := &journal{}
+		w.member("leader", j).lead()
+		all := make([]*member, many)
+		for i := range all {
+			all[i] = w.member("c", j)
+		}
+		w.offBeat()
+		want := make(costs)
+		for op, n := range joining {
+			want[op] = many * n
+		}
+		got := w.spend(func() { each(many, many, func(i int) { all[i].vote() }) })
+		assert.Empty(t, got.differs(want))
+		assert.Equal(t, many, j.count("c lost to leader"))
+	})
+}
+
 // Whoever joins first has the lease made beside the confirmation, and leads a round trip
 // after that.
 func TestJoinFirst(t *testing.T) {
@@ -153,6 +174,7 @@ func TestNothingBeforeTheConfirmation(t *testing.T) {
 					virtually(t, func(t *testing.T, w *world) {
 						j := &journal{}
 						leader := w.member("leader", j).lead()
+						front := leader.VotePath()
 						if !behind {
 							leader.resign()
 						}
@@ -164,7 +186,7 @@ func TestNothingBeforeTheConfirmation(t *testing.T) {
 						var own string
 						confirm := make(chan struct{})
 						cancel := w.srv.Control(testutil.OpGetChildren2, func(r *testutil.Request) testutil.Action {
-							if r.SessionID == c.node.ID() && isWatchOn(func(string) bool { return true })(r) && own == "" {
+							if r.SessionID == c.node.ID() && isWatchOn(func(p string) bool { return p != front })(r) && own == "" {
 								own = r.Path
 								if deleted {
 									return testutil.LoseReply
@@ -281,23 +303,118 @@ func TestAnotherBallotOfTheTag(t *testing.T) {
 				synctest.Wait()
 				extra, err := other.Create(stem, nil, everyone, zk.WorldACL(zk.PermAll))
 				require.NoError(t, err)
-				there := true
+				atWin := make(chan bool, 1)
 				c.OnWin(func(context.Context, election.Term) error {
-					there, _, err = other.Exists(extra)
+					there, _, err := other.Exists(extra)
+					atWin <- there
 					return err
 				})
 				release()
 				require.NoError(t, <-voted)
-				there2, _, err := other.Exists(extra)
+				there, _, err := other.Exists(extra)
 				require.NoError(t, err)
-				assert.False(t, there2, "when Vote returns")
+				assert.False(t, there, "when Vote returns")
 				if behind {
 					w.await(j, "c lost to leader")
 					leader.resign()
 				}
-				w.await(j, "c won")
-				assert.False(t, there, "when it wins")
+				assert.False(t, <-atWin, "when it wins")
 			})
 		})
+	}
+}
+
+// BenchmarkJoining measures N candidates that join behind a leader, one after another
+// and all at once, on sessions of their own and on one for all, until the last one waits
+// and knows the leader; and beside it the floor, in turns.
+func BenchmarkJoining(b *testing.B) {
+	onBoth(b, 10*time.Second, func(b *testing.B, start func(*testing.B) *field) {
+		for _, n := range []int{2, 10, 100, 1000} {
+			for _, sessions := range []int{1, n} {
+				for _, atOnce := range []int{1, n} {
+					b.Run(fmt.Sprintf("n=%d/sessions=%d/at-once=%d", n, sessions, atOnce), func(b *testing.B) {
+						f := start(b)
+						library, floor := joinLibrary(f, n, sessions), joinFloor(f, n, sessions)
+						var s samples
+						for i := 0; b.Loop(); i++ {
+							for _, first := range []bool{i%2 == 0, i%2 != 0} {
+								if first {
+									s.took("joined", library(atOnce))
+								} else {
+									s.took("floor-joined", floor(atOnce))
+								}
+							}
+						}
+						s.report(b)
+					})
+				}
+			}
+		}
+	})
+}
+
+func joinLibrary(f *field, n, sessions int) func(atOnce int) time.Duration {
+	opts := &election.CandidateOptions{Root: f.root}
+	leader, err := election.NewCandidate(f.session(), benchElection, opts)
+	f.must(err)
+	_, err = leader.Campaign(f.ctx())
+	f.must(err)
+	var all []*election.Session
+	for range sessions {
+		all = append(all, f.session())
+	}
+	return func(atOnce int) (joined time.Duration) {
+		candidates := make([]*election.Candidate, n)
+		ctx := f.ctx()
+		began := time.Now()
+		each(n, atOnce, func(i int) {
+			c, err := election.NewCandidate(all[i%sessions], benchElection, opts)
+			if err != nil {
+				f.b.Error(err)
+				return
+			}
+			candidates[i] = c
+			lost := make(chan struct{})
+			c.OnLose(func(context.Context, election.Leader) { close(lost) })
+			if err := c.Vote(ctx); err != nil {
+				f.b.Error(err)
+				return
+			}
+			<-lost
+		})
+		joined = time.Since(began)
+		// The last first, so that nobody has to look for a new predecessor.
+		number := func(c *election.Candidate) string { return c.VotePath()[strings.LastIndexByte(c.VotePath(), '-'):] }
+		slices.SortFunc(candidates, func(a, b *election.Candidate) int { return strings.Compare(number(b), number(a)) })
+		for _, c := range candidates {
+			f.must(c.Close())
+		}
+		return joined
+	}
+}
+
+func joinFloor(f *field, n, sessions int) func(atOnce int) time.Duration {
+	path := f.floorPath()
+	leader := &floorMember{conn: f.client(), path: path, acked: make(chan time.Time, 1)}
+	f.must(leader.join())
+	f.must(leader.lead())
+	var conns []*zk.Conn
+	for range sessions {
+		conns = append(conns, f.client())
+	}
+	return func(atOnce int) time.Duration {
+		members := make([]*floorMember, n)
+		began := time.Now()
+		each(n, atOnce, func(i int) {
+			members[i] = &floorMember{conn: conns[i%sessions], path: path}
+			if err := members[i].join(); err != nil {
+				f.b.Error(err)
+			}
+		})
+		took := time.Since(began)
+		for _, m := range members {
+			f.must(m.conn.Delete(m.ballot, -1))
+		}
+		return took
 	}
 }

@@ -189,7 +189,7 @@ func TestServerThatClosesAtOnce(t *testing.T) {
 // Many sessions that come back together ask for no more than it takes, and not all in
 // one moment.
 func TestManyComeBack(t *testing.T) {
-	const sessions, servers, outage = 200, 3, 15 * time.Second
+	const sessions, servers, outage = 100, 3, 15 * time.Second
 	synctest.Test(t, func(t *testing.T) {
 		w := inProcess(t, &testutil.ServerOptions{Members: servers})
 		w.servers = w.srv.Servers()
