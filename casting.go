@@ -246,36 +246,51 @@ func (e errands) create(ctx context.Context, o castOrder) (name string, children
 	}
 }
 
+// makeParents makes the election's node, and those above it that are missing. The
+// others are there nearly always, so it begins below.
 func (e errands) makeParents(ctx context.Context) error {
-	for _, path := range parents(e.path) {
-		acl := zk.WorldACL(zk.PermAll)
-		if path == e.path {
-			acl = e.nodeACL()
-		}
-		err := e.session.do(ctx, func(conn *zk.Conn) error {
-			_, err := conn.Create(path, []byte{}, 0, acl)
-			return err
-		})
-		if errors.Is(err, zk.ErrNoAuth) {
-			// Whoever may not create it need not, if it is there.
-			if e.session.do(ctx, func(conn *zk.Conn) error {
-				exists, _, err := conn.Exists(path)
-				if errors.Is(err, zk.ErrNoAuth) {
-					return nil // it is there, and since 3.9 that is all that is said of it
-				}
-				if err == nil && !exists {
-					return zk.ErrNoNode
-				}
-				return err
-			}) == nil {
-				continue
-			}
-		}
-		if err != nil && !errors.Is(err, zk.ErrNodeExists) {
+	all := parents(e.path)
+	steps := 0
+	for i := len(all) - 1; i < len(all); steps++ {
+		err := e.makeParent(ctx, all[i])
+		switch {
+		case err == nil || errors.Is(err, zk.ErrNodeExists):
+			i++
+		case errors.Is(err, zk.ErrNoNode) && i > 0 && steps < 4*len(all): // they may go as fast as they are made
+			i--
+		default:
 			return err
 		}
 	}
 	return nil
+}
+
+func (e errands) makeParent(ctx context.Context, path string) error {
+	acl := zk.WorldACL(zk.PermAll)
+	if path == e.path {
+		acl = e.nodeACL()
+	}
+	err := e.session.do(ctx, func(conn *zk.Conn) error {
+		_, err := conn.Create(path, []byte{}, 0, acl)
+		return err
+	})
+	if !errors.Is(err, zk.ErrNoAuth) {
+		return err
+	}
+	// Whoever may not create it need not, if it is there.
+	if e.session.do(ctx, func(conn *zk.Conn) error {
+		exists, _, err := conn.Exists(path)
+		if errors.Is(err, zk.ErrNoAuth) {
+			return nil // it is there, and since 3.9 that is all that is said of it
+		}
+		if err == nil && !exists {
+			return zk.ErrNoNode
+		}
+		return err
+	}) == nil {
+		return nil
+	}
+	return err
 }
 
 // find looks for a ballot whose creation was left open, behind a barrier. One

@@ -76,6 +76,37 @@ func TestJoinFirst(t *testing.T) {
 	})
 }
 
+// The first vote of an election finds no node to create its ballot below, and makes what is
+// missing, from below.
+func TestJoinNewElection(t *testing.T) {
+	for _, root := range []bool{true, false} {
+		t.Run(fmt.Sprintf("root %v", root), func(t *testing.T) {
+			virtually(t, func(t *testing.T, w *world) {
+				if root {
+					w.inElection(w.session(), "another", nil)
+				}
+				a := w.member("a", &journal{})
+				synctest.Wait()
+				m := w.meter(a.node.ID(), trip)
+				a.lead()
+				var paths []string
+				for _, a := range m.take() {
+					if a.op == testutil.OpCreate {
+						path, _, _ := strings.Cut(a.path, "-")
+						paths = append(paths, path)
+					}
+				}
+				node := a.RootVotePath()
+				want := []string{node + "/ballot", node, node + "/ballot"}
+				if !root {
+					want = []string{node + "/ballot", node, election.DefaultRoot, node, node + "/ballot"}
+				}
+				assert.Equal(t, want, paths)
+			})
+		})
+	}
+}
+
 // On a caller's connection nobody tells when the creation has been sent, so the list
 // waits for its answer.
 func TestJoinOnCallersConnection(t *testing.T) {
