@@ -15,7 +15,7 @@ import (
 // TestRequestGoneWhilePassingIsWritten: a leader that has heard, by the time that it knows
 // that it has written "passing", that the request is gone steps down for nothing if it does.
 func TestRequestGoneWhilePassingIsWritten(t *testing.T) {
-	asked := &transferRequest{target: "ballot-" + newTag() + "-j-0000000007", nonce: newTag(), state: transferReady, version: 1, czxid: 20, mzxid: 21}
+	asked := &transferRequest{target: "ballot-" + newTag() + "-j-0000000007", nonce: newNonce(), state: transferReady, version: 1, czxid: 20, mzxid: 21}
 	read := func(r *transferRequest, state transferState, czxid int64) ackView {
 		n := &node{data: r.encode(state)}
 		n.stat.Czxid, n.stat.Version = czxid, r.version
@@ -30,7 +30,7 @@ func TestRequestGoneWhilePassingIsWritten(t *testing.T) {
 		"what was written, as is": {[]ackView{read(asked, transferPassing, 20)}, leaving},
 		"it is gone":              {[]ackView{{}}, leading},
 		"gone after that":         {[]ackView{read(asked, transferPassing, 20), {}}, leading},
-		"another is there":        {[]ackView{read(&transferRequest{target: asked.target, nonce: newTag(), version: 1}, transferReady, 23)}, leading},
+		"another is there":        {[]ackView{read(&transferRequest{target: asked.target, nonce: newNonce(), version: 1}, transferReady, 23)}, leading},
 		"what nobody understands": {[]ackView{{&node{data: []byte("x")}}}, leading},
 	} {
 		t.Run(name, func(t *testing.T) {
