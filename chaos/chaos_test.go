@@ -12,6 +12,7 @@ import (
 
 	"github.com/zkelection/election/chaos/internal/history"
 	"github.com/zkelection/election/chaos/internal/report"
+	"github.com/zkelection/election/internal/monotonic"
 )
 
 // TestChaos lets a nemesis loose on an ensemble, five candidates and two
@@ -48,7 +49,7 @@ func (w *world) runNemesis() *report.Phase {
 	stopProbes := probe(w.fleet, w.zookeeper.Servers())
 	defer stopProbes()
 	w.settle()
-	run := history.Span{From: history.Now()}
+	run := history.Span{From: monotonic.Now()}
 	deadline := time.Now().Add(*flagDuration)
 	allowed := func(f fault) bool { return w.net != nil || !f.cuts }
 	told := 0
@@ -89,10 +90,10 @@ func (w *world) runNemesis() *report.Phase {
 		w.settle()
 		if w.strikes >= told+20 {
 			told = w.strikes
-			w.t.Logf("%d faults after %v", told, time.Duration(history.Now()-run.From).Round(time.Second))
+			w.t.Logf("%d faults after %v", told, time.Duration(monotonic.Now()-run.From).Round(time.Second))
 		}
 	}
-	run.To = history.Now()
+	run.To = monotonic.Now()
 	stopProbes()
 	return w.finish(run, sessionTimeout)
 }
@@ -119,7 +120,7 @@ func (w *world) runRolling(rounds int) *report.Phase {
 	defer stopProbes()
 	w.settle()
 	time.Sleep(time.Second) // let the last ones join
-	run := history.Span{From: history.Now()}
+	run := history.Span{From: monotonic.Now()}
 	for range rounds {
 		for i := range w.zookeeper.Len() {
 			heal := w.strike("restart, node by node", node(i), func() func() {
@@ -134,7 +135,7 @@ func (w *world) runRolling(rounds int) *report.Phase {
 		}
 	}
 	w.settle()
-	run.To = history.Now()
+	run.To = monotonic.Now()
 	stopProbes()
 	p := w.finish(run, rollingTimeout)
 	p.StepDowns = history.StepDowns(p.Leaderships, p.Events, run)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/zkelection/election/chaos/internal/history"
+	"github.com/zkelection/election/internal/monotonic"
 	"github.com/zkelection/election/testutil/realzk"
 )
 
@@ -77,7 +78,7 @@ func TestFollowerCutOff(t *testing.T) {
 		// The session's timeout restarts with each sign of life, so let the joining be over.
 		time.Sleep(tick)
 
-		cut := history.Now()
+		cut := monotonic.Now()
 		heal := net.cutNode(follower)
 		await(t, 30*time.Second, "leaders on the others", f.describe, all(next, leads))
 		await(t, 30*time.Second, "end of the old leaders", f.describe, all(former, func(s state) bool { return !s.leads() }))

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/zkelection/election/chaos/internal/history"
+	"github.com/zkelection/election/internal/monotonic"
 	"github.com/zkelection/election/testutil/realzk"
 )
 
@@ -52,7 +53,7 @@ func TestKilledLeader(t *testing.T) {
 		var killing sync.WaitGroup
 		for i, a := range former {
 			killing.Go(func() {
-				killed[i] = history.Now()
+				killed[i] = monotonic.Now()
 				a.kill()
 			})
 		}

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/zkelection/election/chaos/internal/history"
+	"github.com/zkelection/election/internal/monotonic"
 )
 
 // agentBinary builds the agent, once. It is removed by TestMain.
@@ -207,7 +208,7 @@ func (a *agent) look() state {
 
 // leads reports whether the agent has said so a moment ago.
 func (s state) leads() bool {
-	return s.lastTrue != 0 && history.Now()-s.lastTrue < int64(200*time.Millisecond)
+	return s.lastTrue != 0 && monotonic.Now()-s.lastTrue < int64(200*time.Millisecond)
 }
 
 // kill is kill -9. It returns when the process is gone and all that it had
@@ -217,7 +218,7 @@ func (a *agent) kill() {
 	already := a.killing
 	a.killing = true
 	a.fleet.mu.Unlock()
-	before := history.Now()
+	before := monotonic.Now()
 	if err := a.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		a.fleet.tb.Errorf("kill %s: %v", a.name, err)
 	}
@@ -254,7 +255,7 @@ func (f *fleet) note(e history.Event) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if e.At == 0 {
-		e.At = history.Now()
+		e.At = monotonic.Now()
 	}
 	f.events = append(f.events, e)
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/zkelection/election"
 	"github.com/zkelection/election/chaos/internal/history"
 	"github.com/zkelection/election/guard"
+	"github.com/zkelection/election/internal/monotonic"
 )
 
 // contender is what all kinds of candidates have in common.
@@ -129,9 +130,9 @@ func obey(c contender, out *history.Writer) {
 func sample(c contender, out *history.Writer, every time.Duration) {
 	led, voted, server := false, false, ""
 	for {
-		before := history.Now()
+		before := monotonic.Now()
 		token, until, leads := c.leads()
-		after := history.Now()
+		after := monotonic.Now()
 		switch {
 		case leads:
 			out.Write(history.Event{At: before, After: after, Kind: history.True, Token: token, Until: until})
@@ -209,7 +210,7 @@ func (c *candidate) leads() (token, until int64, leads bool) {
 	term, _ := c.Term()
 	// What is left of the lease is added to a time that is no later than that
 	// of its reading, so that the end is never too late.
-	now := history.Now()
+	now := monotonic.Now()
 	return term.Token, now + int64(time.Until(c.LeaseUntil())), true
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/go-zookeeper/zk"
 
 	"github.com/zkelection/election/chaos/internal/history"
+	"github.com/zkelection/election/internal/monotonic"
 )
 
 // simple is a candidate as many a service has written it, after ZooKeeper's
@@ -68,7 +69,7 @@ func (s *simple) leads() (token, until int64, leads bool) {
 	}
 	if s.mode == "simple" {
 		until = s.until.Load()
-		return token, until, history.Now() < until
+		return token, until, monotonic.Now() < until
 	}
 	return token, 0, s.conn.State() == zk.StateHasSession
 }
@@ -149,7 +150,7 @@ func (s *simple) contend() error {
 // beat keeps the lease of the mode "simple".
 func (s *simple) beat() {
 	for {
-		session, sent := s.conn.SessionID(), history.Now()
+		session, sent := s.conn.SessionID(), monotonic.Now()
 		_, err := s.conn.Multi(&zk.CheckVersionRequest{Path: "/", Version: -1})
 		if err == nil && session == s.conn.SessionID() {
 			s.until.Store(sent + int64(s.timeout/2))

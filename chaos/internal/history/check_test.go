@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/zkelection/election/internal/monotonic"
 )
 
 const ms = int64(time.Millisecond)
@@ -307,7 +309,7 @@ func TestAnAcknowledgementIsOfTheStretchItWasWrittenIn(t *testing.T) {
 
 func TestWriterWritesWholeLines(t *testing.T) {
 	var to bytes.Buffer
-	before := Now()
+	before := monotonic.Now()
 	w := NewWriter(&to, "c1")
 	w.Write(Event{Kind: Win, Token: 7})
 	w.Write(Event{Kind: Fault, At: 3, Text: "kill"})
@@ -322,7 +324,7 @@ func TestWriterWritesWholeLines(t *testing.T) {
 	if err := json.Unmarshal(lines[1], &second); err != nil {
 		t.Fatal(err)
 	}
-	if first.Who != "c1" || first.Kind != Win || first.Token != 7 || first.At < before || first.At > Now() {
+	if first.Who != "c1" || first.Kind != Win || first.Token != 7 || first.At < before || first.At > monotonic.Now() {
 		t.Errorf("first %+v", first)
 	}
 	if second != (Event{At: 3, Who: "c1", Kind: Fault, Text: "kill"}) {

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"io"
 	"sync"
+
+	"github.com/zkelection/election/internal/monotonic"
 )
 
 // Kind is what an Event tells.
@@ -81,7 +83,7 @@ func (w *Writer) Write(e Event) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if e.At == 0 {
-		e.At = Now()
+		e.At = monotonic.Now()
 	}
 	line, err := json.Marshal(e)
 	if err != nil {

@@ -2,13 +2,13 @@ package report
 
 import (
 	"fmt"
-	"html"
 	"io"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/zkelection/election/chaos/internal/history"
+	"github.com/zkelection/election/internal/svg"
 )
 
 // The picture is cut into strips, one below the other, each with a lane for
@@ -60,10 +60,8 @@ func (p *Phase) Picture(to io.Writer, title string) error {
 	stripHeight := len(lanes)*lane + stripSpace
 	height := top + strips*stripHeight
 
-	d := &drawing{}
-	d.f(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" font-family="DejaVu Sans, Helvetica, Arial, sans-serif" font-size="11">`, left+width+16, height, left+width+16, height)
-	d.f(`<rect width="100%%" height="100%%" fill="#ffffff"/>`)
-	d.f(`<text x="%d" y="24" font-size="17" font-weight="bold">%s</text>`, left, html.EscapeString(title))
+	d := drawing{svg.New(left+width+16, height)}
+	d.Heading(left, title)
 	d.legend()
 
 	for s := range strips {
@@ -71,8 +69,8 @@ func (p *Phase) Picture(to io.Writer, title string) error {
 		y := top + s*stripHeight
 		view := window{from, min(from+int64(length), p.Run.To), float64(width) / float64(length), y}
 		for i, name := range lanes {
-			d.rect(left, float64(y+i*lane), width, bar, colourLane, "")
-			d.f(`<text x="%d" y="%d" text-anchor="end">%s</text>`, left-6, y+i*lane+bar-2, name)
+			d.Rect(left, float64(y+i*lane), width, bar, colourLane, "")
+			d.F(`<text x="%d" y="%d" text-anchor="end">%s</text>`, left-6, y+i*lane+bar-2, name)
 		}
 		for _, o := range history.Outages(p.Events, p.Run) {
 			d.span(view, o.From, o.To, 0, len(lanes)*lane-(lane-bar), colourOutage, "no quorum for "+o.String())
@@ -103,8 +101,7 @@ func (p *Phase) Picture(to io.Writer, title string) error {
 		}
 		d.axis(view, p.Run.From, length, y+len(lanes)*lane)
 	}
-	d.f(`</svg>`)
-	_, err := io.WriteString(to, d.String())
+	_, err := d.WriteTo(to)
 	return err
 }
 
@@ -141,28 +138,18 @@ type window struct {
 	y        int
 }
 
-type drawing struct{ strings.Builder }
-
-func (d *drawing) f(format string, args ...any) { fmt.Fprintf(d, format+"\n", args...) }
+type drawing struct{ *svg.Drawing }
 
 // span draws what of a stretch of time falls into the window.
-func (d *drawing) span(w window, from, to int64, y, height int, colour, title string) {
+func (d drawing) span(w window, from, to int64, y, height int, colour, title string) {
 	from, to = max(from, w.from), min(to, w.to)
 	if from >= to {
 		return
 	}
-	d.rect(left+float64(from-w.from)*w.scale, float64(w.y+y), float64(to-from)*w.scale, float64(height), colour, title)
+	d.Rect(left+float64(from-w.from)*w.scale, float64(w.y+y), float64(to-from)*w.scale, float64(height), colour, title)
 }
 
-func (d *drawing) rect(x, y, w, h float64, colour, title string) {
-	if title == "" {
-		d.f(`<rect x="%.1f" y="%.1f" width="%.1f" height="%.1f" fill="%s"/>`, x, y, w, h, colour)
-		return
-	}
-	d.f(`<rect x="%.1f" y="%.1f" width="%.1f" height="%.1f" fill="%s"><title>%s</title></rect>`, x, y, w, h, colour, html.EscapeString(title))
-}
-
-func (d *drawing) axis(w window, start int64, length time.Duration, y int) {
+func (d drawing) axis(w window, start int64, length time.Duration, y int) {
 	step := 30 * time.Second
 	if length < 2*time.Minute {
 		step = 10 * time.Second
@@ -170,11 +157,11 @@ func (d *drawing) axis(w window, start int64, length time.Duration, y int) {
 	for at := time.Duration(0); at <= length; at += step {
 		x := left + float64(width)*at.Seconds()/length.Seconds()
 		since := time.Duration(w.from-start) + at
-		d.f(`<text x="%.1f" y="%d" text-anchor="middle" fill="#555555" font-size="10">%d:%02d</text>`, x, y+9, int(since.Minutes()), int(since.Seconds())%60)
+		d.F(`<text x="%.1f" y="%d" text-anchor="middle" fill="#555555" font-size="10">%d:%02d</text>`, x, y+9, int(since.Minutes()), int(since.Seconds())%60)
 	}
 }
 
-func (d *drawing) legend() {
+func (d drawing) legend() {
 	x := float64(left)
 	for _, entry := range []struct{ colour, text string }{
 		{colourLeads, "leads, acknowledged"},
@@ -184,9 +171,9 @@ func (d *drawing) legend() {
 		{colourCut, "cut off"},
 		{colourOutage, "no quorum"},
 	} {
-		d.rect(x, 42, 22, bar, entry.colour, "")
-		d.f(`<text x="%.1f" y="%d">%s</text>`, x+28, 52, entry.text)
+		d.Rect(x, 42, 22, bar, entry.colour, "")
+		d.F(`<text x="%.1f" y="%d">%s</text>`, x+28, 52, entry.text)
 		x += 28 + float64(len(entry.text))*6.6 + 26
 	}
-	d.f(`<text x="%d" y="70" fill="#555555">c1 to c5: candidates · zk1 to zk3: ZooKeeper nodes · minutes and seconds since the start</text>`, left)
+	d.F(`<text x="%d" y="70" fill="#555555">c1 to c5: candidates · zk1 to zk3: ZooKeeper nodes · minutes and seconds since the start</text>`, left)
 }

@@ -1,4 +1,5 @@
-package history
+// Package monotonic reads the one clock that all processes of a machine share.
+package monotonic
 
 import (
 	"syscall"
