@@ -23,7 +23,7 @@ import (
 // Benchmarks, on the in-process ZooKeeper and on a real one. Times on a busy
 // machine say little by themselves, so each iteration does the same with the
 // floor as well, and the ratio is reported: the floor is the barest recipe on the
-// same client (floor_test.go). All times are medians over the iterations, in
+// same client (internal/floor). All times are medians over the iterations, in
 // microseconds. docs/performance.md has results.
 
 // field is a backend for one benchmark, with what it has connected.

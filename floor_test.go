@@ -2,81 +2,42 @@ package election_test
 
 import (
 	"errors"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/go-zookeeper/zk"
+
+	"github.com/zkelection/election/internal/floor"
 )
 
-// The floor: leader election as ZooKeeper's documentation has it, in as few
-// requests as it takes, on the same client, and with none of what makes it safe
-// to use. It loses its way at the first lost reply, and leads as long as it likes.
-
+// floorMember is a candidate of the floor, what the library's times are compared with.
 type floorMember struct {
-	conn   *zk.Conn
-	path   string
-	ballot string
-	ahead  <-chan zk.Event // the predecessor's end; nil: it leads
-	won    time.Time
-	acked  chan time.Time
+	*floor.Candidate // once it has joined
+	conn             *zk.Conn
+	path             string
+	ballot           string
+	won              time.Time
+	acked            chan time.Time
 }
 
-// join creates a ballot, lists, and watches the one in front.
-func (m *floorMember) join() error {
-	ballot, err := m.conn.Create(m.path+"/n-", nil, everyone, zk.WorldACL(zk.PermAll))
-	if err != nil {
-		return err
+func (m *floorMember) join() (err error) {
+	if m.Candidate, err = floor.Join(m.conn, m.path); err == nil {
+		m.ballot = m.Ballot()
 	}
-	m.ballot = ballot
-	return m.look()
-}
-
-func (m *floorMember) look() error {
-	for {
-		names, _, err := m.conn.Children(m.path)
-		if err != nil {
-			return err
-		}
-		names = slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(name, "n-") })
-		slices.Sort(names)
-		i := slices.Index(names, m.ballot[len(m.path)+1:])
-		if i <= 0 {
-			m.ahead = nil
-			return nil
-		}
-		exists, _, watch, err := m.conn.ExistsW(m.path + "/" + names[i-1])
-		if err != nil {
-			return err
-		}
-		if exists {
-			m.ahead = watch
-			return nil
-		}
-	}
+	return err
 }
 
 // lead waits until it leads, and acknowledges.
 func (m *floorMember) lead() error {
-	for m.ahead != nil {
-		<-m.ahead
-		if err := m.look(); err != nil {
-			return err
-		}
+	err := m.Lead(func() { m.won = time.Now() })
+	if err == nil {
+		m.acked <- time.Now()
 	}
-	m.won = time.Now()
-	if _, err := m.conn.Create(m.path+"/leader", []byte(m.ballot), zk.FlagEphemeral, zk.WorldACL(zk.PermAll)); err != nil {
-		return err
-	}
-	m.acked <- time.Now()
-	return nil
-}
-
-func (m *floorMember) leave() error {
-	_, err := m.conn.Multi(&zk.DeleteRequest{Path: m.path + "/leader", Version: -1}, &zk.DeleteRequest{Path: m.ballot, Version: -1})
 	return err
 }
+
+func (m *floorMember) leave() error { return m.Resign() }
 
 type floorLine struct {
 	*field

@@ -47,7 +47,7 @@ func (g *gem) vote() *gem {
 			g.w.t.Fatal(err)
 		}
 	}
-	path, err := g.conn.Create(g.root+"/ballot", []byte("gem"), zk.FlagEphemeral|zk.FlagSequence, zk.WorldACL(zk.PermAll))
+	path, err := g.conn.Create(g.root+"/ballot", []byte("gem"), everyone, zk.WorldACL(zk.PermAll))
 	if err != nil {
 		g.w.t.Fatal(err)
 	}
