@@ -3,7 +3,9 @@
 # make prove   the proofs of the lease and of the election (proof/README.md); make prove-long: larger models, too
 # make lint    formatting and linters, of pinned versions; vet for every platform of PLATFORMS
 # make fuzz    each fuzz target for FUZZTIME
-# make bench   benchmarks against the barest recipe, and the long soak; prints tables (docs/performance.md)
+# make bench   beside the barest recipe, Curator and kazoo, the library's own benchmarks, and the long soak: writes the
+#              tables of docs/performance.md and docs/performance.svg
+# make bench-short  the comparison for few candidates, in less than a minute; writes nothing
 # make chaos   CHAOS_FAULTS faults on a real ensemble, half an hour; writes docs/chaos.md and docs/chaos.svg;
 #              ZOOKEEPER=3.9 chooses the release, and docs/chaos-3.9.md
 # make chaos-guard  the faults again, on candidates that have a guard
@@ -113,14 +115,20 @@ mutations:
 mutations-short:
 	$(GO) test -count=1 -v -timeout 30m -run '^TestMutations$$' . -mutations=ci
 
-# Half an hour; the times want the machine for themselves.
+ZOOKEEPER ?= 3.8
+BENCH = $(REAL) ELECTION_ZOOKEEPER_RELEASE=$(ZOOKEEPER) $(GO) test -count=1 -v -timeout 90m ./bench
+
+# The times want the machine for themselves. BENCHFLAGS=-bench.contest leaves out the library's own benchmarks.
 .PHONY: bench
 bench: deps
-	@$(REAL) scripts/bench "$(GO)"
+	$(BENCH) -run '^TestBench$$' -bench.report=$(CURDIR)/docs $(BENCHFLAGS)
+
+.PHONY: bench-short
+bench-short: deps
+	$(BENCH) -run '^TestShort$$' -bench.short
 
 CHAOS_FAULTS ?= 220
 CHAOS_DURATION ?= 1m30s
-ZOOKEEPER ?= 3.8
 CHAOS = $(REAL) ELECTION_ZOOKEEPER_RELEASE=$(ZOOKEEPER) $(GO) test -count=1 -v -timeout 90m ./chaos
 
 # These measure time, so they want the machine for themselves.
