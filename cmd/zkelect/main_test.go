@@ -220,3 +220,15 @@ func zkelect(t *testing.T, servers string, args ...string) (status int, stdout, 
 	status = p.wait()
 	return status, p.stdout.String(), p.stderr.String()
 }
+
+// beatArgument makes the test's binary write its name, given next, to a file, without end.
+const beatArgument = "--beat"
+
+func beat(name, path string) {
+	file, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	for ; err == nil; time.Sleep(10 * time.Millisecond) {
+		_, err = file.WriteString(name + "\n")
+	}
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}

@@ -83,18 +83,6 @@ func (j journal) beats(name string) []string {
 	return []string{"sh", "-c", fmt.Sprintf("%q %s %s %q & wait", os.Args[0], beatArgument, name, j.path)}
 }
 
-// beatArgument makes the test's binary write its name, given next, to a file, without end.
-const beatArgument = "--beat"
-
-func beat(name, path string) {
-	file, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-	for ; err == nil; time.Sleep(10 * time.Millisecond) {
-		_, err = file.WriteString(name + "\n")
-	}
-	fmt.Fprintln(os.Stderr, err)
-	os.Exit(1)
-}
-
 // overlap returns a name that occurs again after another has begun.
 func overlap(journal string) string {
 	ended := map[string]bool{}
