@@ -52,7 +52,7 @@ var simSituations = map[string]float64{
 	"not ready":                              100,
 	"moved for priority":                     200,
 	"lost reply: move":                       1,
-	"lost reply: request for a transfer":     2,
+	"lost reply: request for a transfer":     0.5,
 }
 
 // checkSituations fails a run that has missed one. A run of few schedules may
