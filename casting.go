@@ -38,14 +38,17 @@ func (c *candidacy) castPlaced(m castPlaced) {
 		return
 	}
 	c.ballot.line = line{known: m.place.ahead == 0, place: m.place}
-	switch l := c.ballot.losing; {
-	case m.place.ahead > 0 && l == nil:
+	c.forgetEarlierTry()
+	if m.place.ahead > 0 {
 		c.startLosing()
-	case l != nil && (m.place.ahead == 0 || c.follow == FollowNextNode && l.to != m.place.predecessor):
-		c.stopLosing() // another try has found another place
-		if m.place.ahead > 0 {
-			c.startLosing()
-		}
+	}
+}
+
+// forgetEarlierTry drops what a try to cast has heard of the leader, which was true of its
+// ballot, and of its time.
+func (c *candidacy) forgetEarlierTry() {
+	if c.ballot.losing != nil {
+		c.stopLosing()
 	}
 }
 
@@ -55,6 +58,9 @@ func (c *candidacy) castDone(r castResult) {
 	if r.ballot != nil {
 		c.stray = stray{} // the next vote is another
 		b := c.ballot
+		if !r.placed {
+			c.forgetEarlierTry()
+		}
 		b.node, b.watch = r.ballot, r.watch
 		b.line = line{known: r.place.ahead == 0, place: r.place}
 		if r.ahead != nil {
@@ -130,6 +136,7 @@ func (o castOrder) run(ctx context.Context, e errands) any { return e.cast(ctx, 
 // castResult is what casting a vote came to.
 type castResult struct {
 	confirmed
+	placed bool // the try that succeeded has told its place
 	// uncertain: a ballot with the tag may exist that nobody serves; name is
 	// its name, if it is known.
 	uncertain bool
@@ -151,7 +158,7 @@ func (e errands) cast(ctx context.Context, o castOrder) (r castResult) {
 			r.err = err
 			return r
 		}
-		name, children = "", nil
+		name, children, r.placed = "", nil, false
 		if r.uncertain {
 			if inc, name, err = e.find(ctx, tag); err != nil {
 				r.err = err
@@ -183,6 +190,7 @@ func (e errands) cast(ctx context.Context, o castOrder) (r castResult) {
 		}
 		if place, ok := placeIn(children, name); ok && o.placed != nil {
 			o.placed(place)
+			r.placed = true
 		}
 		c, err := e.confirm(ctx, inc, tag, name, children)
 		switch {

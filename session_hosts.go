@@ -25,7 +25,8 @@ import (
 // which a HostProvider asks for. Here the first round of servers begins at once,
 // and those after it ever later, by a pause that the dialer makes (await). Only when
 // it has grown to a second is it left to the client, which then also fails what was
-// asked meanwhile.
+// asked meanwhile. Where a round takes longer than that, since servers stand still, there is no pause, and
+// what was asked waits for the next connection.
 //
 // The client's goroutine calls all of it but end, which whoever closes the client does.
 type hosts struct {
