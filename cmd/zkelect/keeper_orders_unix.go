@@ -121,20 +121,32 @@ func (p *orderPipe) take() (orders []order, over bool) {
 	return orders, p.over
 }
 
-// first waits for the first order, and leaves the others where they are. It is empty when the pipe has ended before.
+// first waits for the first order, and leaves the others where they are. A lease that it begins with is as long as the last one
+// that has arrived by then: to a keeper that was slow to begin the first one may be over. It is empty when the pipe has ended.
 func (p *orderPipe) first() order {
 	for {
 		<-p.arrived
+		p.read()
 		orders, over := p.take()
-		if len(orders) > 0 {
-			p.mu.Lock()
-			p.waiting = append(orders[1:], p.waiting...)
-			p.mu.Unlock()
-			p.tell()
-			return orders[0]
-		}
 		if over {
 			return order{}
 		}
+		if len(orders) == 0 {
+			continue
+		}
+		first := orders[0]
+		for _, o := range orders[1:] {
+			if first.kind != "lease" || o.kind == "stop" {
+				break
+			}
+			if o.kind == "lease" {
+				first.until = o.until
+			}
+		}
+		p.mu.Lock()
+		p.waiting = append(orders[1:], p.waiting...)
+		p.mu.Unlock()
+		p.tell()
+		return first
 	}
 }

@@ -34,6 +34,8 @@ func TestKeeper(t *testing.T) {
 		"gone before it began":           {"sleep 60", "0", nil, false, exitLost, ""},
 		"stopped before it began":        {"sleep 60", "0", []string{"stop 60000000000\n"}, true, exitLost, ""},
 		"no lease":                       {"sleep 60", "0", []string{"lease 1 60000000000\n"}, true, exitLost, ""},
+		"slow to begin":                  {"BEGIN; exit 3", "0", []string{"lease NOW 1\nsignal 28\n" + lease(time.Minute)}, true, 3, begins},
+		"slow to begin, and stopped":     {"sleep 60", "0", []string{"lease NOW 1\nstop 0\n" + lease(time.Minute)}, true, exitLost, ""},
 		"no order":                       {"sleep 60", "0", []string{"frobnicate\n"}, true, exitLost, ""},
 		"ends by itself":                 {"BEGIN; exit 3", "0", []string{lease(time.Minute)}, true, 3, begins},
 		"the lease ends":                 {"BEGIN; sleep 60", "0", []string{lease(3 * time.Second)}, true, 137, begins},
