@@ -129,7 +129,8 @@ func (e errands) changeRequest(r *transferRequest, next transferState) []any {
 // ctx has no deadline, the request is taken back, and the error is
 // ErrTransferBlocked: it says how far it came, and who has not moved. Nothing is lost then but places
 // in line. Once the leader has begun to step down for it, which the error says, it
-// can no longer be taken back and may still happen. After a deadline the error is
+// can no longer be taken back and may still happen, as long as this Session lives: with it the
+// request goes, and then the leader has stepped down for nothing. After a deadline the error is
 // also context.DeadlineExceeded. A request that nothing has come of for four session
 // timeouts is removed by the leader, however late ctx ends. If ctx is cancelled Transfer returns at once, and the
 // request is taken back in the background; until that is done it may still happen. Called from inside a callback, with its context, or the function

@@ -24,8 +24,8 @@ the call.
 
 --wide and --json have each candidate's priority, too: 0 for a member of v0.1 or
 of the Ruby gem. Whoever stands aside (zkelect run --ready, StandWhile) has no
-ballot, so it is not to be seen here: its own /health says that and why, and the
-metric election_standing that it is so.
+ballot, so it is not to be seen here: zkelect run says that and why on standard
+error, a service in its /health, and the metric election_standing that it is so.
 
 Exit status:
 

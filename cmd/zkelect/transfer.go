@@ -25,7 +25,9 @@ func transferCommand(e *env) *cobra.Command {
 		Long: `Passes leadership on to one of the candidates, which zkelect status lists. Those
 in front of it go to the end of the line; when it is next and could lead at
 once, the leader steps down in order, and stands last. Until then nothing has
-changed but places in line.
+changed but places in line, and --within takes the request back. From then on
+zkelect waits for what comes of it, however long the leader takes: the request
+ends with zkelect, and the leader would have stepped down for nothing.
 
 Exit status:
 
@@ -41,7 +43,7 @@ Exit status:
 	o.electionFlag(c, &name)
 	c.Flags().StringVar(&to, "to", "", "the candidate: its `DATA`, its ballot or its session, as zkelect status shows them")
 	_ = c.RegisterFlagCompletionFunc("to", cobra.NoFileCompletions)
-	durationFlag(c, &within, "within", 0, "take the request back when leadership has not passed on in this `DURATION` (default two session timeouts)")
+	durationFlag(c, &within, "within", 0, "take the request back when the leader has not begun to step down in this `DURATION` (default two session timeouts)")
 	o.flags(c, defaultWait)
 	prepare := c.PreRunE
 	c.PreRunE = func(c *cobra.Command, args []string) error {
@@ -72,25 +74,84 @@ func transfer(ctx context.Context, o *connection, name, to string, within time.D
 	if err != nil {
 		return err
 	}
+	limit := ctx
 	if within > 0 {
-		limit, cancel := context.WithTimeout(ctx, within)
+		var cancel context.CancelFunc
+		limit, cancel = context.WithTimeout(ctx, within)
 		defer cancel()
-		ctx = limit
 	}
 	began := time.Now()
-	err = asker.Transfer(ctx, target)
+	err = passOn(ctx, limit, o, s, asker, target)
 	if errors.Is(err, election.ErrTransferTargetGone) && !isBallotOf(target, to) {
 		// It may have gone to the end of the line just then; what it is called is the same.
 		if target, err = resolve(ctx, o, asker, to); err != nil {
 			return err
 		}
-		err = asker.Transfer(ctx, target)
+		err = passOn(ctx, limit, o, s, asker, target)
 	}
 	if err != nil {
 		return &exit{exitFailed, err}
 	}
 	o.env.say("%s leads %s, after %v", printable(target.Data), name, time.Since(began).Round(time.Millisecond))
 	return nil
+}
+
+// passOn asks for the transfer, and waits for what comes of it: beyond limit if that may still happen.
+func passOn(ctx, limit context.Context, o *connection, s *election.Session, asker *election.Candidate, target election.Ballot) error {
+	err := asker.Transfer(limit, target)
+	if errors.Is(err, election.ErrTransferBlocked) && ctx.Err() == nil {
+		return settled(ctx, o, s, asker, target, err)
+	}
+	return err
+}
+
+// settled waits until it is decided what comes of a transfer that was not done in time: it may still happen once the leader
+// has begun to step down for it, unless the request goes before, as it does with this session. It returns nil if
+// the target leads, and else blocked.
+func settled(ctx context.Context, o *connection, s *election.Session, asker *election.Candidate, target election.Ballot, blocked error) error {
+	const pause = 100 * time.Millisecond
+	var passed time.Time // since when the target is the first, and the request is over
+	for waited := false; ; waited = true {
+		limit, cancel := o.limit(ctx)
+		ours, err := isOurs(limit, s, asker.RootVotePath()+"/transfer")
+		var now *statusJSON
+		if err == nil {
+			now, err = lookAt(limit, s, asker.Name(), o.root) // begun later, so what the request has led to is there
+		}
+		cancel()
+		if err != nil {
+			return blocked
+		}
+		first := len(now.Candidates) > 0 && now.Candidates[0].Ballot == target.Path
+		if passed.IsZero() && first && !ours {
+			passed = time.Now()
+		}
+		switch {
+		case first && now.Candidates[0].Leads:
+			return nil
+		case !first && !ours && waited:
+			return fmt.Errorf("%w; it was waited for, and has not happened", blocked)
+		case !first && !ours:
+			return blocked
+		case !passed.IsZero() && time.Since(passed) > 2*s.Timeout():
+			return fmt.Errorf("%w; it is the first now, and has not acknowledged", blocked)
+		case !waited:
+			o.env.say("not done yet, but it may still happen: waiting for what comes of it")
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return fmt.Errorf("%w; no longer waited for: %w", blocked, context.Cause(ctx))
+		}
+	}
+}
+
+// isOurs reports whether a node is there, and ends with this session.
+func isOurs(ctx context.Context, s *election.Session, path string) (bool, error) {
+	return ask(ctx, func() (bool, error) {
+		there, stat, err := s.Conn().Exists(path)
+		return err == nil && there && stat.EphemeralOwner == s.ID(), err
+	})
 }
 
 // resolve finds the candidate that is meant.

@@ -3,15 +3,20 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/zkelection/election"
 )
 
 // TestTransfer: the command of the leader ends in order before that of the chosen one begins, and who is passed over stays.
@@ -45,6 +50,35 @@ func TestTransfer(t *testing.T) {
 		assert.Contains(t, stderr, `no candidate of `+electionOf(t)+` is called "D"; there are `)
 		status, _, _ = zkelect(t, servers, "transfer", "--election", electionOf(t))
 		assert.Equal(t, exitUsage, status)
+	})
+}
+
+// TestTransferWaitsForTheLeader: the request ends with zkelect, so while the leader steps down it waits, whatever --within says.
+func TestTransferWaitsForTheLeader(t *testing.T) {
+	onBoth(t, func(t *testing.T, servers string) {
+		stand := func(data string) *election.Candidate {
+			s, err := election.Connect([]string{servers}, 4*time.Second, nil)
+			require.NoError(t, err)
+			t.Cleanup(func() { _ = s.Close() })
+			c, err := election.NewCandidate(s, electionOf(t), &election.CandidateOptions{Data: []byte(data), StepDownTimeout: time.Hour})
+			require.NoError(t, err)
+			return c
+		}
+		a, b := stand("A"), stand("B")
+		campaign(t, a)
+		require.NoError(t, b.Vote(t.Context()))
+		hold := make(chan struct{})
+		release := sync.OnceFunc(func() { close(hold) })
+		t.Cleanup(release) // before the sessions are closed
+		a.OnStepDown(func(context.Context, election.Term, error) { <-hold })
+		p := start(t, servers, "transfer", "--election", electionOf(t), "--to", "B", "--within", "12s")
+		until(t, "A to step down", func() bool { return !a.IsLeader() })
+		p.says(&p.stderr, "waiting for what comes of it")
+		assert.False(t, b.IsLeader())
+		release()
+		assert.Zero(t, p.wait(), p.stderr.String())
+		assert.True(t, b.IsLeader())
+		assert.Contains(t, p.stderr.String(), "B leads "+electionOf(t))
 	})
 }
 
