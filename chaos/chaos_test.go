@@ -34,6 +34,9 @@ func TestChaos(t *testing.T) {
 
 	results.main = w.runNemesis()
 	check(t, results.main, sessionTimeout+2*time.Second)
+	if w.strikes >= 20 && !slices.ContainsFunc(results.main.Transfers, func(tr history.Transfer) bool { return tr.Outcome == history.Done }) {
+		t.Error("no transfer was done: that no promise was broken says nothing")
+	}
 	keepHistory(t, results.main)
 	if *flagRolls > 0 {
 		results.rolling = w.runRolling(*flagRolls)
