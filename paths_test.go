@@ -66,13 +66,13 @@ func TestOrderIsByNumber(t *testing.T) {
 	}
 	want := []string{"ballot-b-0000000002", "ballot-z-0000000003", "ballot0000000010", "ballot-a-0000000020"}
 	require.Equal(t, want, names)
-	predecessor, front := "", ""
+	predecessor, second, front := "", "", ""
 	for i, name := range want {
 		place, ok := standingOf(got, name)
 		assert.True(t, ok, name)
-		assert.Equal(t, standing{ahead: i, predecessor: predecessor, front: front}, place, name)
+		assert.Equal(t, standing{ahead: i, predecessor: predecessor, second: second, front: front}, place, name)
 		front = want[0]
-		predecessor = name
+		predecessor, second = name, predecessor
 	}
 	_, ok := standingOf(got, "ballot0000000099")
 	assert.False(t, ok, "a ballot that is not there has a place")
