@@ -23,14 +23,6 @@ import (
 // Error codes, those too that go-zookeeper has no name for: what is not known to
 // pass is an answer, and whoever asked is told.
 
-func init() {
-	scenarios = append(
-		scenarios,
-		scenario{"answers/who may not read leaves no ballot", unreadableLeavesNoBallot},
-		scenario{"answers/who may not read is told at once", unreadableIsTold},
-	)
-}
-
 // unnamed are codes that ZooKeeper answers with and the client does not name,
 // and one that nobody has heard of.
 var unnamed = []election.ErrorCode{-125, -1, -5, -124, -199}
@@ -422,17 +414,19 @@ func (w *world) closedElection(path string, world int32) *zk.Conn {
 }
 
 // Who may create, but neither list nor read, gets an error and leaves nothing.
-func unreadableLeavesNoBallot(t *testing.T, w *world) {
-	a := w.member("a", &journal{})
-	operator := w.closedElection(a.RootVotePath(), zk.PermCreate|zk.PermDelete)
-	for range 3 {
-		require.ErrorIs(t, a.Vote(w.context()), zk.ErrNoAuth)
-		assert.Empty(t, w.children(operator, a.RootVotePath()))
-	}
-	// Nor does one whose own ballot may not be read by anybody.
-	_, err := operator.SetACL(a.RootVotePath(), zk.WorldACL(zk.PermAll), -1)
-	require.NoError(t, err)
-	a.lead()
+func TestWhoMayNotReadLeavesNoBallot(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		a := w.member("a", &journal{})
+		operator := w.closedElection(a.RootVotePath(), zk.PermCreate|zk.PermDelete)
+		for range 3 {
+			require.ErrorIs(t, a.Vote(w.context()), zk.ErrNoAuth)
+			assert.Empty(t, w.children(operator, a.RootVotePath()))
+		}
+		// Nor does one whose own ballot may not be read by anybody.
+		_, err := operator.SetACL(a.RootVotePath(), zk.WorldACL(zk.PermAll), -1)
+		require.NoError(t, err)
+		a.lead()
+	})
 }
 
 // Nor when the first answer to the question for its ballot passes, or its
@@ -462,29 +456,31 @@ func TestUnreadableBallotAfterTrouble(t *testing.T) {
 
 // Without the right to read, Observe says so at once, as Leader does; what only
 // waits for a leader has it logged.
-func unreadableIsTold(t *testing.T, w *world) {
-	j := &journal{}
-	leader := w.member("leader", j)
-	operator := w.closedElection(leader.RootVotePath(), zk.PermAll)
-	leader.lead()
-	_, err := operator.SetACL(leader.LeaderAckPath(), zk.DigestACL(zk.PermAll, "operator", "secret"), -1)
-	require.NoError(t, err)
+func TestWhoMayNotReadIsTold(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		leader := w.member("leader", j)
+		operator := w.closedElection(leader.RootVotePath(), zk.PermAll)
+		leader.lead()
+		_, err := operator.SetACL(leader.LeaderAckPath(), zk.DigestACL(zk.PermAll, "operator", "secret"), -1)
+		require.NoError(t, err)
 
-	n := w.session()
-	o := w.observer(n, j)
-	began := time.Now()
-	require.ErrorIs(t, second(o.Leader(w.context())), zk.ErrNoAuth)
-	require.ErrorIs(t, o.Observe(w.context()), zk.ErrNoAuth)
-	again := w.observer(n, j)
-	require.ErrorIs(t, again.Observe(w.context()), zk.ErrNoAuth)
-	if w.virtual() {
-		assert.Less(t, time.Since(began), w.timeout()/2)
-	}
-	assert.Contains(t, w.log.String(), "cannot read the acknowledgement")
-	_, known := o.LeaderAlive()
-	assert.False(t, known)
-	_, err = operator.SetACL(leader.LeaderAckPath(), zk.WorldACL(zk.PermAll), -1)
-	require.NoError(t, err)
-	w.await(j, "new leader leader")
-	require.NoError(t, o.Observe(w.context()))
+		n := w.session()
+		o := w.observer(n, j)
+		began := time.Now()
+		require.ErrorIs(t, second(o.Leader(w.context())), zk.ErrNoAuth)
+		require.ErrorIs(t, o.Observe(w.context()), zk.ErrNoAuth)
+		again := w.observer(n, j)
+		require.ErrorIs(t, again.Observe(w.context()), zk.ErrNoAuth)
+		if w.virtual() {
+			assert.Less(t, time.Since(began), w.timeout()/2)
+		}
+		assert.Contains(t, w.log.String(), "cannot read the acknowledgement")
+		_, known := o.LeaderAlive()
+		assert.False(t, known)
+		_, err = operator.SetACL(leader.LeaderAckPath(), zk.WorldACL(zk.PermAll), -1)
+		require.NoError(t, err)
+		w.await(j, "new leader leader")
+		require.NoError(t, o.Observe(w.context()))
+	})
 }

@@ -25,17 +25,6 @@ import (
 // Details of the public methods: whose leadership it is, whose acknowledgement,
 // whose turn, and what is handed in and out.
 
-func init() {
-	scenarios = append(
-		scenarios,
-		scenario{"details/no data are empty data", noDataIsEmpty},
-		scenario{"details/sibling's acknowledgement", siblingKeepsItsAcknowledgement},
-		scenario{"details/a ballot that may not be read", unreadableBallot},
-		scenario{"details/the largest of everything", largestOfEverything},
-		scenario{"details/an acl without the right to write", aclWithoutWrite},
-	)
-}
-
 // hookHandler calls a function when a message is logged.
 type hookHandler struct {
 	slog.Handler
@@ -169,33 +158,35 @@ func without(events []string, words ...string) []string {
 // Two candidates of an election on one session, with the same data. The ballot
 // of the leader is deleted by hand as soon as it has acknowledged: its clean-up
 // leaves the acknowledgement of the other alone.
-func siblingKeepsItsAcknowledgement(t *testing.T, w *world) {
-	oj := &journal{}
-	n := w.session()
-	same := func(o *election.CandidateOptions) { o.Data = []byte("same") }
-	j := &journal{}
-	a, b := w.memberOn(n, "a", j, same), w.memberOn(n, "b", j, same)
-	operator := w.client()
-	hold := make(chan struct{})
-	a.OnStepDown(func(context.Context, election.Term, error) { <-hold })
-	a.lead()
-	b.vote()
-	o := w.observer(w.session(), oj)
-	require.NoError(t, o.Observe(w.context()))
-	first, err := o.LeaderSync(w.context())
-	require.NoError(t, err)
-	require.NoError(t, operator.Delete(a.VotePath(), -1))
-	var leader election.Leader
-	w.until("b to acknowledge", func() bool {
-		leader, err = b.LeaderSync(w.context())
-		return err == nil && leader.Zxid > first.Zxid && b.IsLeader()
+func TestSiblingKeepsItsAcknowledgement(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		oj := &journal{}
+		n := w.session()
+		same := func(o *election.CandidateOptions) { o.Data = []byte("same") }
+		j := &journal{}
+		a, b := w.memberOn(n, "a", j, same), w.memberOn(n, "b", j, same)
+		operator := w.client()
+		hold := make(chan struct{})
+		a.OnStepDown(func(context.Context, election.Term, error) { <-hold })
+		a.lead()
+		b.vote()
+		o := w.observer(w.session(), oj)
+		require.NoError(t, o.Observe(w.context()))
+		first, err := o.LeaderSync(w.context())
+		require.NoError(t, err)
+		require.NoError(t, operator.Delete(a.VotePath(), -1))
+		var leader election.Leader
+		w.until("b to acknowledge", func() bool {
+			leader, err = b.LeaderSync(w.context())
+			return err == nil && leader.Zxid > first.Zxid && b.IsLeader()
+		})
+		close(hold)
+		w.until("a to stand again", func() bool { return a.Voted() && !a.IsLeader() })
+		w.settle()
+		last, err := b.LeaderSync(w.context())
+		require.NoError(t, err)
+		assert.Equal(t, leader.Zxid, last.Zxid, "the acknowledgement was taken away, or written again")
 	})
-	close(hold)
-	w.until("a to stand again", func() bool { return a.Voted() && !a.IsLeader() })
-	w.settle()
-	last, err := b.LeaderSync(w.context())
-	require.NoError(t, err)
-	assert.Equal(t, leader.Zxid, last.Zxid, "the acknowledgement was taken away, or written again")
 }
 
 // A takeover costs no request more for that, and a resignation none either.
@@ -325,30 +316,32 @@ func TestSecondCloseReturnsTheSame(t *testing.T) {
 
 // No data given mean a node with empty data, also from Proclaim: the gem takes
 // one without for no leader.
-func noDataIsEmpty(t *testing.T, w *world) {
-	c, err := election.NewCandidate(w.session().Session, w.name(), nil)
-	require.NoError(t, err)
-	conn := w.client()
-	check := func(what string) {
-		for _, path := range []string{"/_zkelection", c.RootVotePath(), c.LeaderAckPath(), c.VotePath()} {
-			data, _, err := conn.Get(path)
-			require.NoError(t, err, path)
-			if path == "/_zkelection" || path == c.RootVotePath() {
-				continue // another test may have made it
-			}
-			assert.NotNil(t, data, "%s: %s is null", what, path)
-			assert.Empty(t, data)
-		}
-	}
-	for range 2 {
-		_, err = c.Campaign(w.context())
+func TestNoDataIsEmptyData(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		c, err := election.NewCandidate(w.session().Session, w.name(), nil)
 		require.NoError(t, err)
-		check("after the vote")
-		require.NoError(t, c.Proclaim(w.context(), []byte("x")))
-		require.NoError(t, c.Proclaim(w.context(), nil))
-		check("after Proclaim(nil)")
-		require.NoError(t, c.Resign(w.context()))
-	}
+		conn := w.client()
+		check := func(what string) {
+			for _, path := range []string{"/_zkelection", c.RootVotePath(), c.LeaderAckPath(), c.VotePath()} {
+				data, _, err := conn.Get(path)
+				require.NoError(t, err, path)
+				if path == "/_zkelection" || path == c.RootVotePath() {
+					continue // another test may have made it
+				}
+				assert.NotNil(t, data, "%s: %s is null", what, path)
+				assert.Empty(t, data)
+			}
+		}
+		for range 2 {
+			_, err = c.Campaign(w.context())
+			require.NoError(t, err)
+			check("after the vote")
+			require.NoError(t, c.Proclaim(w.context(), []byte("x")))
+			require.NoError(t, c.Proclaim(w.context(), nil))
+			check("after Proclaim(nil)")
+			require.NoError(t, c.Resign(w.context()))
+		}
+	})
 }
 
 // What is handed in is copied, and so is what is handed out.
@@ -426,105 +419,111 @@ func TestBallotsAreReadTogether(t *testing.T) {
 }
 
 // One ballot that may not be read says so, and keeps none of the others back.
-func unreadableBallot(t *testing.T, w *world) {
-	j := &journal{}
-	a, b, c := w.member("a", j).lead(), w.member("b", j).vote(), w.member("c", j).vote()
-	operator := w.client()
-	require.NoError(t, operator.AddAuth("digest", []byte("operator:secret")))
-	_, err := operator.SetACL(b.VotePath(), zk.DigestACL(zk.PermAll, "operator", "secret"), -1)
-	require.NoError(t, err)
-	ballots, err := a.Ballots(w.context())
-	require.NoError(t, err)
-	require.Len(t, ballots, 3)
-	// Since 3.9 ZooKeeper says nothing at all of a node that may not be read.
-	_, _, hidden := w.client().Exists(b.VotePath())
-	for i, m := range []*member{a, b, c} {
-		assert.Equal(t, m.VotePath(), ballots[i].Path)
-		if m == b && errors.Is(hidden, zk.ErrNoAuth) {
-			assert.Zero(t, ballots[i].SessionID)
-			assert.Zero(t, ballots[i].Token)
-			continue
+func TestUnreadableBallot(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a, b, c := w.member("a", j).lead(), w.member("b", j).vote(), w.member("c", j).vote()
+		operator := w.client()
+		require.NoError(t, operator.AddAuth("digest", []byte("operator:secret")))
+		_, err := operator.SetACL(b.VotePath(), zk.DigestACL(zk.PermAll, "operator", "secret"), -1)
+		require.NoError(t, err)
+		ballots, err := a.Ballots(w.context())
+		require.NoError(t, err)
+		require.Len(t, ballots, 3)
+		// Since 3.9 ZooKeeper says nothing at all of a node that may not be read.
+		_, _, hidden := w.client().Exists(b.VotePath())
+		for i, m := range []*member{a, b, c} {
+			assert.Equal(t, m.VotePath(), ballots[i].Path)
+			if m == b && errors.Is(hidden, zk.ErrNoAuth) {
+				assert.Zero(t, ballots[i].SessionID)
+				assert.Zero(t, ballots[i].Token)
+				continue
+			}
+			assert.Equal(t, m.node.ID(), ballots[i].SessionID)
+			assert.NotZero(t, ballots[i].Token)
 		}
-		assert.Equal(t, m.node.ID(), ballots[i].SessionID)
-		assert.NotZero(t, ballots[i].Token)
-	}
-	require.ErrorIs(t, ballots[1].Err, zk.ErrNoAuth)
-	assert.Empty(t, ballots[1].Data)
-	for _, i := range []int{0, 2} {
-		require.NoError(t, ballots[i].Err)
-		assert.NotEmpty(t, ballots[i].Data)
-	}
+		require.ErrorIs(t, ballots[1].Err, zk.ErrNoAuth)
+		assert.Empty(t, ballots[1].Data)
+		for _, i := range []int{0, 2} {
+			require.NoError(t, ballots[i].Err)
+			assert.NotEmpty(t, ballots[i].Data)
+		}
+	})
 }
 
 // The longest name and root, the largest data that go with them, and a long ACL
 // are taken by ZooKeeper in every request; a little more is refused here.
-func largestOfEverything(t *testing.T, w *world) {
-	n := w.session()
-	name := w.name() + strings.Repeat("n", election.MaxNameSize-len(w.name()))
-	root := "/" + strings.Repeat("r", election.MaxNameSize-1)
-	var acl []zk.ACL
-	for i := range 100 {
-		acl = append(acl, zk.DigestACL(zk.PermAll, fmt.Sprintf("user%d", i), "password")...)
-	}
-	acl = append(acl, zk.WorldACL(zk.PermAll)...)
-	data := bytes.Repeat([]byte("x"), election.MaxDataSize)
-	for _, wrong := range []struct {
-		name string
-		opts election.CandidateOptions
-		err  error
-	}{
-		{name + "n", election.CandidateOptions{}, election.ErrInvalidName},
-		{strings.Repeat("/", election.MaxNameSize/2+1), election.CandidateOptions{}, election.ErrInvalidName},
-		{name, election.CandidateOptions{Root: root + "r"}, election.ErrInvalidPath},
-		{name, election.CandidateOptions{Data: append(data, 'x')}, election.ErrDataTooLarge},
-		{name, election.CandidateOptions{Data: data, ACL: slices.Repeat(acl, 40)}, election.ErrDataTooLarge},
-	} {
-		_, err := election.NewCandidate(n.Session, wrong.name, &wrong.opts)
-		require.ErrorIs(t, err, wrong.err)
-		assert.Less(t, len(err.Error()), 300)
-	}
-	c, err := election.NewCandidate(n.Session, name, &election.CandidateOptions{Root: root, Data: data, ACL: acl})
-	require.NoError(t, err)
-	sessionID := n.ID()
-	_, err = c.Campaign(w.context())
-	require.NoError(t, err)
-	require.NoError(t, c.Proclaim(w.context(), bytes.Repeat([]byte("y"), election.MaxDataSize)))
-	// The largest request of all replaces an acknowledgement.
-	conn := w.client()
-	_, err = conn.Multi(
-		&zk.DeleteRequest{Path: c.LeaderAckPath(), Version: -1},
-		&zk.CreateRequest{Path: c.LeaderAckPath(), Data: []byte("stranger"), Acl: zk.WorldACL(zk.PermAll), Flags: zk.FlagEphemeral},
-	)
-	require.NoError(t, err)
-	w.until("the acknowledgement to be written again", func() bool {
-		data, err := c.LeaderData(w.context())
-		return err == nil && len(data) == election.MaxDataSize && data[0] == 'y'
+func TestLargestOfEverything(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		n := w.session()
+		name := w.name() + strings.Repeat("n", election.MaxNameSize-len(w.name()))
+		root := "/" + strings.Repeat("r", election.MaxNameSize-1)
+		var acl []zk.ACL
+		for i := range 100 {
+			acl = append(acl, zk.DigestACL(zk.PermAll, fmt.Sprintf("user%d", i), "password")...)
+		}
+		acl = append(acl, zk.WorldACL(zk.PermAll)...)
+		data := bytes.Repeat([]byte("x"), election.MaxDataSize)
+		for _, wrong := range []struct {
+			name string
+			opts election.CandidateOptions
+			err  error
+		}{
+			{name + "n", election.CandidateOptions{}, election.ErrInvalidName},
+			{strings.Repeat("/", election.MaxNameSize/2+1), election.CandidateOptions{}, election.ErrInvalidName},
+			{name, election.CandidateOptions{Root: root + "r"}, election.ErrInvalidPath},
+			{name, election.CandidateOptions{Data: append(data, 'x')}, election.ErrDataTooLarge},
+			{name, election.CandidateOptions{Data: data, ACL: slices.Repeat(acl, 40)}, election.ErrDataTooLarge},
+		} {
+			_, err := election.NewCandidate(n.Session, wrong.name, &wrong.opts)
+			require.ErrorIs(t, err, wrong.err)
+			assert.Less(t, len(err.Error()), 300)
+		}
+		c, err := election.NewCandidate(n.Session, name, &election.CandidateOptions{Root: root, Data: data, ACL: acl})
+		require.NoError(t, err)
+		sessionID := n.ID()
+		_, err = c.Campaign(w.context())
+		require.NoError(t, err)
+		require.NoError(t, c.Proclaim(w.context(), bytes.Repeat([]byte("y"), election.MaxDataSize)))
+		// The largest request of all replaces an acknowledgement.
+		conn := w.client()
+		_, err = conn.Multi(
+			&zk.DeleteRequest{Path: c.LeaderAckPath(), Version: -1},
+			&zk.CreateRequest{Path: c.LeaderAckPath(), Data: []byte("stranger"), Acl: zk.WorldACL(zk.PermAll), Flags: zk.FlagEphemeral},
+		)
+		require.NoError(t, err)
+		w.until("the acknowledgement to be written again", func() bool {
+			data, err := c.LeaderData(w.context())
+			return err == nil && len(data) == election.MaxDataSize && data[0] == 'y'
+		})
+		require.ErrorIs(t, c.Proclaim(w.context(), append(data, 'x')), election.ErrDataTooLarge)
+		require.NoError(t, c.Resign(w.context()))
+		if w.virtual() {
+			assert.Equal(t, sessionID, n.ID())
+			assert.Equal(t, int64(2), w.srv.Counts()[testutil.OpConnect], "a connection was closed for what was sent on it")
+		}
 	})
-	require.ErrorIs(t, c.Proclaim(w.context(), append(data, 'x')), election.ErrDataTooLarge)
-	require.NoError(t, c.Resign(w.context()))
-	if w.virtual() {
-		assert.Equal(t, sessionID, n.ID())
-		assert.Equal(t, int64(2), w.srv.Counts()[testutil.OpConnect], "a connection was closed for what was sent on it")
-	}
 }
 
 // An ACL under which nobody may write: the acknowledgement is made with its data.
-func aclWithoutWrite(t *testing.T, w *world) {
-	n := w.session(func(o *election.SessionOptions) {
-		o.Auth = []election.Auth{{Scheme: "digest", Credentials: []byte("user:password")}}
+func TestACLWithoutWrite(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		n := w.session(func(o *election.SessionOptions) {
+			o.Auth = []election.Auth{{Scheme: "digest", Credentials: []byte("user:password")}}
+		})
+		acl := zk.DigestACL(zk.PermRead|zk.PermCreate|zk.PermDelete, "user", "password")
+		j := &journal{}
+		a := w.memberOn(n, "a", j, func(o *election.CandidateOptions) { o.ACL = acl })
+		for range 2 {
+			a.lead()
+			data, err := a.LeaderData(w.context())
+			require.NoError(t, err)
+			assert.Equal(t, "a", string(data))
+			require.ErrorIs(t, a.Proclaim(w.context(), []byte("x")), zk.ErrNoAuth)
+			a.resign()
+		}
+		w.same("journal", j.all(), []string{"a won", "a stepped down: resigned", "a won", "a stepped down: resigned"})
 	})
-	acl := zk.DigestACL(zk.PermRead|zk.PermCreate|zk.PermDelete, "user", "password")
-	j := &journal{}
-	a := w.memberOn(n, "a", j, func(o *election.CandidateOptions) { o.ACL = acl })
-	for range 2 {
-		a.lead()
-		data, err := a.LeaderData(w.context())
-		require.NoError(t, err)
-		assert.Equal(t, "a", string(data))
-		require.ErrorIs(t, a.Proclaim(w.context(), []byte("x")), zk.ErrNoAuth)
-		a.resign()
-	}
-	w.same("journal", j.all(), []string{"a won", "a stepped down: resigned", "a won", "a stepped down: resigned"})
 }
 
 // A node above the election that may be neither read nor created is taken for

@@ -15,19 +15,6 @@ import (
 // Members that are not this library: the Ruby gem casts ballots called
 // ballot%010d and acknowledges with plain creates.
 
-func init() {
-	scenarios = append(
-		scenarios,
-		scenario{"interop/behind the gem", behindTheGem},
-		scenario{"interop/before the gem", beforeTheGem},
-		scenario{"interop/between", betweenGems},
-		scenario{"interop/strange children", strangeChildren},
-		scenario{"interop/gem behind a failed takeover", gemBehindFailedTakeover},
-		scenario{"interop/gem behind a leader that resigns in OnWin", gemBehindResignation},
-		scenario{"interop/gem further behind", gemFurtherBehind},
-	)
-}
-
 // gem is a member of the Ruby gem, played with a plain connection.
 type gem struct {
 	w    *world
@@ -99,12 +86,16 @@ func (g *gem) awaitLeader() <-chan zk.Event {
 
 // A leader that withdraws before it has acknowledged wakes the gem member behind
 // it, which would wait for that acknowledgement forever.
-func gemBehindFailedTakeover(t *testing.T, w *world) {
-	gemIsWoken(t, w, func(context.Context, *member) error { return errors.New("cannot take over") })
+func TestGemBehindFailedTakeover(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		gemIsWoken(t, w, func(context.Context, *member) error { return errors.New("cannot take over") })
+	})
 }
 
-func gemBehindResignation(t *testing.T, w *world) {
-	gemIsWoken(t, w, func(ctx context.Context, a *member) error { return a.Resign(ctx) })
+func TestGemBehindResignation(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		gemIsWoken(t, w, func(ctx context.Context, a *member) error { return a.Resign(ctx) })
+	})
 }
 
 func gemIsWoken(t *testing.T, w *world, win func(context.Context, *member) error) {
@@ -150,132 +141,142 @@ func gemIsWoken(t *testing.T, w *world, win func(context.Context, *member) error
 }
 
 // The next in line is ours: nobody is woken, whoever is behind it.
-func gemFurtherBehind(t *testing.T, w *world) {
-	j := &journal{}
-	a, b := w.member("a", j), w.member("b", j)
-	waits, release := make(chan struct{}), make(chan struct{})
-	a.OnWin(func(context.Context, election.Term) error {
-		close(waits)
-		<-release
-		return errors.New("cannot take over")
+func TestGemFurtherBehind(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a, b := w.member("a", j), w.member("b", j)
+		waits, release := make(chan struct{}), make(chan struct{})
+		a.OnWin(func(context.Context, election.Term) error {
+			close(waits)
+			<-release
+			return errors.New("cannot take over")
+		})
+		hold := make(chan struct{})
+		b.OnWin(func(context.Context, election.Term) error { <-hold; return nil })
+		a.vote()
+		<-waits
+		b.vote()
+		g := w.gem().vote()
+		created := g.awaitLeader()
+		close(release)
+		w.await(j, "b won")
+		w.settle()
+		select {
+		case e := <-created:
+			t.Fatalf("the gem is told %v", e)
+		default:
+		}
+		close(hold)
+		<-created // by b's acknowledgement
 	})
-	hold := make(chan struct{})
-	b.OnWin(func(context.Context, election.Term) error { <-hold; return nil })
-	a.vote()
-	<-waits
-	b.vote()
-	g := w.gem().vote()
-	created := g.awaitLeader()
-	close(release)
-	w.await(j, "b won")
-	w.settle()
-	select {
-	case e := <-created:
-		t.Fatalf("the gem is told %v", e)
-	default:
-	}
-	close(hold)
-	<-created // by b's acknowledgement
 }
 
-func behindTheGem(t *testing.T, w *world) {
-	j := &journal{}
-	g := w.gem().vote()
-	a := w.member("a", j).vote()
-	o := w.observer(w.session(), j)
-	if err := o.Observe(w.context()); err != nil {
-		t.Fatal(err)
-	}
-	w.settle()
-	w.same("before the gem has acknowledged", j.all(), []string{"dead leader "})
-	g.acknowledge()
-	w.await(j, "a lost to gem")
-	w.await(j, "new leader gem")
-	if a.IsLeader() {
-		t.Fatal("leads beside the gem")
-	}
-	g.leave()
-	w.await(j, "new leader a")
-	if !a.IsLeader() {
-		t.Fatal("does not lead")
-	}
+func TestBehindTheGem(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		g := w.gem().vote()
+		a := w.member("a", j).vote()
+		o := w.observer(w.session(), j)
+		if err := o.Observe(w.context()); err != nil {
+			t.Fatal(err)
+		}
+		w.settle()
+		w.same("before the gem has acknowledged", j.all(), []string{"dead leader "})
+		g.acknowledge()
+		w.await(j, "a lost to gem")
+		w.await(j, "new leader gem")
+		if a.IsLeader() {
+			t.Fatal("leads beside the gem")
+		}
+		g.leave()
+		w.await(j, "new leader a")
+		if !a.IsLeader() {
+			t.Fatal("does not lead")
+		}
+	})
 }
 
-func beforeTheGem(t *testing.T, w *world) {
-	j := &journal{}
-	a := w.member("a", j).lead()
-	g := w.gem().vote()
-	if g.isLeader() {
-		t.Fatal("the gem takes itself for the leader")
-	}
-	data, _, err := g.conn.Get(a.LeaderAckPath())
-	if err != nil || string(data) != "a" {
-		t.Fatalf("the gem reads %q, %v", data, err)
-	}
-	_, _, deleted, err := g.conn.ExistsW(a.LeaderAckPath())
-	if err != nil {
-		t.Fatal(err)
-	}
-	a.resign()
-	if e := <-deleted; e.Type != zk.EventNodeDeleted {
-		t.Fatalf("the gem is told %v", e)
-	}
-	if !g.isLeader() {
-		t.Fatal("the gem does not take itself for the leader")
-	}
-	g.acknowledge()
-	a.vote()
-	w.await(j, "a lost to gem")
+func TestBeforeTheGem(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a := w.member("a", j).lead()
+		g := w.gem().vote()
+		if g.isLeader() {
+			t.Fatal("the gem takes itself for the leader")
+		}
+		data, _, err := g.conn.Get(a.LeaderAckPath())
+		if err != nil || string(data) != "a" {
+			t.Fatalf("the gem reads %q, %v", data, err)
+		}
+		_, _, deleted, err := g.conn.ExistsW(a.LeaderAckPath())
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.resign()
+		if e := <-deleted; e.Type != zk.EventNodeDeleted {
+			t.Fatalf("the gem is told %v", e)
+		}
+		if !g.isLeader() {
+			t.Fatal("the gem does not take itself for the leader")
+		}
+		g.acknowledge()
+		a.vote()
+		w.await(j, "a lost to gem")
+	})
 }
 
-func betweenGems(t *testing.T, w *world) {
-	j := &journal{}
-	first := w.gem().vote()
-	first.acknowledge()
-	a := w.member("a", j, followLeader).vote()
-	second := w.gem().vote()
-	b := w.member("b", j, followLeader).vote()
-	w.await(j, "a lost to gem")
-	w.await(j, "b lost to gem")
-	first.leave()
-	w.await(j, "a won")
-	w.await(j, "b lost to a")
-	if second.isLeader() {
-		t.Fatal("the second gem leads, too")
-	}
-	a.resign()
-	second.acknowledge()
-	w.until("b to follow the second gem", func() bool { return j.count("b lost to gem") == 2 })
-	second.leave()
-	w.await(j, "b won")
-	if !b.IsLeader() {
-		t.Fatal("b does not lead")
-	}
+func TestBetweenGems(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		first := w.gem().vote()
+		first.acknowledge()
+		a := w.member("a", j, followLeader).vote()
+		second := w.gem().vote()
+		b := w.member("b", j, followLeader).vote()
+		w.await(j, "a lost to gem")
+		w.await(j, "b lost to gem")
+		first.leave()
+		w.await(j, "a won")
+		w.await(j, "b lost to a")
+		if second.isLeader() {
+			t.Fatal("the second gem leads, too")
+		}
+		a.resign()
+		second.acknowledge()
+		w.until("b to follow the second gem", func() bool { return j.count("b lost to gem") == 2 })
+		second.leave()
+		w.await(j, "b won")
+		if !b.IsLeader() {
+			t.Fatal("b does not lead")
+		}
+	})
 }
 
-func strangeChildren(t *testing.T, w *world) {
-	j := &journal{}
-	conn := w.client()
-	a := w.member("a", j)
-	for _, name := range []string{"", "/ballot", "/ballot-x", "/_c_short", "/lock-1", "/ballots", "/leader_ack_2", "/ballot-0000000000x", "/xballot-0000000000"} {
-		if name == "" {
-			if _, err := conn.Create("/_zkelection", nil, 0, zk.WorldACL(zk.PermAll)); err != nil && !errors.Is(err, zk.ErrNodeExists) {
+func TestStrangeChildren(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		conn := w.client()
+		a := w.member("a", j)
+		for _, name := range []string{"", "/ballot", "/ballot-x", "/_c_short", "/lock-1", "/ballots", "/leader_ack_2", "/ballot-0000000000x", "/xballot-0000000000"} {
+			if name == "" {
+				if _, err := conn.Create("/_zkelection", nil, 0, zk.WorldACL(zk.PermAll)); err != nil && !errors.Is(err, zk.ErrNodeExists) {
+					t.Fatal(err)
+				}
+			}
+			if _, err := conn.Create(a.RootVotePath()+name, nil, 0, zk.WorldACL(zk.PermAll)); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if _, err := conn.Create(a.RootVotePath()+name, nil, 0, zk.WorldACL(zk.PermAll)); err != nil {
-			t.Fatal(err)
+		b := w.member("b", j)
+		a.lead()
+		b.vote()
+		w.await(j, "b lost to a")
+		if ballots, err := a.Ballots(w.context()); err != nil || len(ballots) != 2 {
+			t.Fatalf("ballots %v, %v", ballots, err)
 		}
-	}
-	b := w.member("b", j)
-	a.lead()
-	b.vote()
-	w.await(j, "b lost to a")
-	if ballots, err := a.Ballots(w.context()); err != nil || len(ballots) != 2 {
-		t.Fatalf("ballots %v, %v", ballots, err)
-	}
-	a.resign()
-	w.await(j, "b won")
+		a.resign()
+		w.await(j, "b won")
+	})
 }
 
 // The counter's end: a ballot that cannot be ordered is withdrawn, and the

@@ -18,360 +18,365 @@ import (
 // What went wrong in the libraries that came before. docs/testing.md lists
 // which test stands for which lesson.
 
-func init() {
-	scenarios = append(
-		scenarios,
-		scenario{"lesson/operator deletes the leader's ballot", ballotDeletedByOperator},
-		scenario{"lesson/operator deletes a waiting ballot", waitingBallotDeleted},
-		scenario{"lesson/every win has one step-down", winsAndStepDowns},
-		scenario{"lesson/leadership passes on after the work is over", passesOnAfterWork},
-		scenario{"lesson/context ends before any request", contextEndsFirst},
-		scenario{"lesson/the election node is deleted", electionNodeDeleted},
-		scenario{"lesson/close races with a vote", closeRacesWithVote},
-		scenario{"lesson/guard and token fence", guardAndToken},
-		scenario{"lesson/wedged leader", wedgedLeader},
-		scenario{"lesson/takeover timeout", takeoverTimeout},
-		scenario{"lesson/short disconnection costs nothing", shortDisconnection},
-		scenario{"lesson/two candidates on one session", twoOnOneSession},
-		scenario{"lesson/a caller's connection", lentConnection},
-	)
-}
-
-func ballotDeletedByOperator(t *testing.T, w *world) {
-	j := &journal{}
-	a, b := w.member("a", j).lead(), w.member("b", j)
-	b.vote()
-	w.await(j, "b lost to a")
-	operator := w.client()
-	began := time.Now()
-	if err := operator.Delete(a.VotePath(), -1); err != nil {
-		t.Fatal(err)
-	}
-	w.await(j, "a stepped down: ballot deleted")
-	if took := time.Since(began); w.virtual() && took > w.timeout()/8 {
-		t.Errorf("stepped down %v after the deletion: it was not the watch that told", took)
-	}
-	w.await(j, "b won")
-	w.await(j, "a lost to b") // it contends again, at the end of the line
-	w.until("b's acknowledgement to stand", func() bool {
-		data, err := b.LeaderData(w.context())
-		return err == nil && string(data) == "b"
-	})
-	if a.IsLeader() || !b.IsLeader() {
-		t.Fatal("the wrong one leads")
-	}
-}
-
-func waitingBallotDeleted(t *testing.T, w *world) {
-	j := &journal{}
-	w.member("a", j).lead()
-	b := w.member("b", j).vote()
-	w.member("c", j).vote()
-	w.await(j, "c lost to a")
-	before := b.VotePath()
-	if err := w.client().Delete(before, -1); err != nil {
-		t.Fatal(err)
-	}
-	w.until("b to vote again", func() bool { return b.Voted() && b.VotePath() != before })
-	w.until("b to lose again", func() bool { return j.count("b lost to a") == 2 })
-	w.until("c to be told of its new predecessor", func() bool { return j.count("c lost to a") == 2 })
-}
-
-func winsAndStepDowns(t *testing.T, w *world) {
-	for _, leave := range []struct {
-		how  string
-		do   func(m *member) error
-		want string
-	}{
-		{"resign", func(m *member) error { return m.Resign(w.context()) }, "resigned"},
-		{"close", func(m *member) error { return m.Close() }, "closed"},
-		{"close session", func(m *member) error { return m.node.Close() }, "closed"},
-		{"expire", func(m *member) error { return m.node.link.expire() }, "session lost"},
-	} {
+func TestOperatorDeletesLeadersBallot(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
 		j := &journal{}
-		m := w.member("a", j)
-		m.vote()
-		w.await(j, "a won")
-		if err := leave.do(m); err != nil {
-			t.Fatalf("%s: %v", leave.how, err)
-		}
-		w.await(j, "a stepped down: "+leave.want)
-		if err := m.Close(); err != nil {
-			t.Fatalf("%s: %v", leave.how, err)
-		}
-		wins, downs := 0, 0
-		for _, event := range j.all() {
-			if strings.HasSuffix(event, "won") {
-				wins++
-			} else {
-				downs++
-			}
-			if wins-downs < 0 || wins-downs > 1 {
-				t.Fatalf("%s: %q", leave.how, j.all())
-			}
-		}
-		if wins != downs {
-			t.Fatalf("%s: %q", leave.how, j.all())
-		}
-	}
-}
-
-func passesOnAfterWork(t *testing.T, w *world) {
-	j := &journal{}
-	a, b := w.member("a", j).lead(), w.member("b", j)
-	b.vote()
-	w.await(j, "b lost to a")
-	release := make(chan struct{})
-	a.OnStepDown(func(context.Context, election.Term, error) { <-release; j.add("a is done") })
-	resigned := make(chan error, 1)
-	go func() { resigned <- a.Resign(w.context()) }()
-	w.await(j, "a stepped down: resigned")
-	w.settle()
-	if b.IsLeader() || !a.Voted() || a.IsLeader() {
-		t.Fatal("leadership passed on while the leader's work went on")
-	}
-	close(release)
-	if err := <-resigned; err != nil {
-		t.Fatal(err)
-	}
-	w.await(j, "b won")
-	w.same("journal", j.all(), []string{"a won", "b lost to a", "a stepped down: resigned", "a is done", "b won"})
-	// The same with the function given to Run.
-	b.resign()
-	ctx, cancel := context.WithCancel(w.context())
-	leads := make(chan struct{})
-	done := make(chan error, 1)
-	go func() {
-		done <- a.Run(ctx, func(ctx context.Context, _ election.Term) error {
-			close(leads)
-			<-ctx.Done()
-			time.Sleep(50 * time.Millisecond)
-			j.add("a has run")
-			return nil
-		})
-	}()
-	<-leads
-	b.vote()
-	cancel()
-	if err := <-done; !errors.Is(err, context.Canceled) {
-		t.Fatal(err)
-	}
-	w.until("b to win", func() bool { return j.count("b won") == 2 })
-	events := j.all()
-	if events[len(events)-1] != "b won" || !j.has("a has run") {
-		t.Fatalf("journal %q", events)
-	}
-}
-
-func contextEndsFirst(t *testing.T, w *world) {
-	j := &journal{}
-	a := w.member("a", j)
-	leader := make(chan context.Context, 1)
-	a.OnWin(func(ctx context.Context, _ election.Term) error { leader <- ctx; return nil })
-	a.lead()
-	ctx := <-leader
-	a.node.link.setDown(true) // no request can be made
-	short, cancel := context.WithTimeout(context.Background(), time.Millisecond)
-	defer cancel()
-	_ = a.Resign(short)
-	if ctx.Err() == nil || !errors.Is(context.Cause(ctx), election.ErrResigned) || a.IsLeader() {
-		t.Fatalf("after Resign: %v, leads %v", context.Cause(ctx), a.IsLeader())
-	}
-}
-
-func electionNodeDeleted(t *testing.T, w *world) {
-	j := &journal{}
-	a := w.member("a", j).lead()
-	conn := w.client()
-	for _, name := range w.children(conn, a.RootVotePath()) {
-		// The candidate takes its acknowledgement back when its ballot goes.
-		if err := conn.Delete(a.RootVotePath()+"/"+name, -1); err != nil && !errors.Is(err, zk.ErrNoNode) {
-			t.Fatal(err)
-		}
-	}
-	// Between its ballots the candidate may be quicker than we are.
-	for {
-		err := conn.Delete(a.RootVotePath(), -1)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, zk.ErrNotEmpty) {
-			t.Fatal(err)
-		}
-		for _, name := range w.children(conn, a.RootVotePath()) {
-			_ = conn.Delete(a.RootVotePath()+"/"+name, -1)
-		}
-	}
-	w.until("the election to be back", func() bool {
-		data, err := a.LeaderData(w.context())
-		return err == nil && string(data) == "a" && a.IsLeader()
-	})
-	w.member("b", j).vote()
-	w.await(j, "b lost to a")
-}
-
-func closeRacesWithVote(t *testing.T, w *world) {
-	conn := w.client()
-	for i := range 20 {
-		a := w.member("a", &journal{})
-		root := a.RootVotePath()
-		if i%4 == 1 {
-			a.node.link.next(loseReply, isBallot)
-		}
-		if i%4 == 2 {
-			a.node.link.next(loseRequest, isBallot)
-		}
-		voted := make(chan error, 1)
-		go func() { voted <- a.Vote(w.context()) }()
-		if i%2 == 0 {
-			w.until("the vote to be under way", func() bool { return a.node.link.count(isBallot) > 0 })
-		}
-		if err := a.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if err := <-voted; err != nil && !errors.Is(err, election.ErrClosed) {
-			t.Fatal(err)
-		}
-		if left := w.children(conn, root); len(left) != 0 {
-			t.Fatalf("round %d left %q", i, left)
-		}
-	}
-}
-
-func guardAndToken(t *testing.T, w *world) {
-	a, b := w.member("a", &journal{}).lead(), w.member("b", &journal{})
-	b.vote()
-	conn := w.client()
-	store := "/store" + w.name()
-	if _, err := conn.Create(store, nil, 0, zk.WorldACL(zk.PermAll)); err != nil {
-		t.Fatal(err)
-	}
-	write := func(term election.Term) error {
-		_, err := conn.Multi(term.Guard(), &zk.SetDataRequest{Path: store, Data: []byte(term.Ballot), Version: -1})
-		return err
-	}
-	first, ok := a.Term()
-	if !ok {
-		t.Fatal("no term")
-	}
-	if err := write(first); err != nil {
-		t.Fatal(err)
-	}
-	a.resign()
-	next := b.lead()
-	second, _ := next.Term()
-	if err := write(first); !errors.Is(err, zk.ErrNoNode) {
-		t.Fatalf("a leader of the past could write: %v", err)
-	}
-	if err := write(second); err != nil {
-		t.Fatal(err)
-	}
-	if second.Token <= first.Token {
-		t.Fatalf("token %d after %d", second.Token, first.Token)
-	}
-	if _, ok := a.Term(); ok || !a.LeaseUntil().IsZero() {
-		t.Fatal("the old leader has a term")
-	}
-}
-
-func wedgedLeader(t *testing.T, w *world) {
-	j := &journal{}
-	wedge := make(chan struct{})
-	a := w.member("a", j, func(o *election.CandidateOptions) { o.StepDownTimeout = 300 * time.Millisecond })
-	b := w.member("b", j)
-	a.OnStepDown(func(context.Context, election.Term, error) { <-wedge })
-	a.lead()
-	b.vote()
-	if err := a.Healthy(time.Minute); err != nil {
-		t.Fatalf("a healthy leader: %v", err)
-	}
-	time.Sleep(time.Millisecond)
-	if err := a.Healthy(0); err == nil {
-		t.Fatal("no lease is renewed within no time")
-	}
-	a.resign() // returns once the ballot is gone
-	w.await(j, "b won")
-	if err := a.Healthy(time.Minute); !errors.Is(err, election.ErrCallbackRunning) {
-		t.Fatalf("a wedged candidate: %v", err)
-	}
-	if err := a.Vote(w.context()); !errors.Is(err, election.ErrCallbackRunning) {
-		t.Fatalf("Vote while wedged: %v", err)
-	}
-	if a.Voted() {
-		t.Fatal("a wedged candidate holds a ballot")
-	}
-	close(wedge)
-	w.await(j, "a lost to b") // the vote is cast once it is free
-	if err := a.Healthy(time.Minute); err != nil {
-		t.Fatalf("free again: %v", err)
-	}
-}
-
-func takeoverTimeout(t *testing.T, w *world) {
-	j := &journal{}
-	a := w.member("a", j, func(o *election.CandidateOptions) { o.TakeoverTimeout = 100 * time.Millisecond })
-	b := w.member("b", j)
-	a.OnWin(func(ctx context.Context, _ election.Term) error {
-		<-ctx.Done()
-		j.add("a: context ended")
-		return ctx.Err()
-	})
-	a.vote()
-	w.await(j, "a won")
-	b.vote()
-	w.await(j, "b won")
-	w.settle()
-	w.same("journal", j.all(), []string{"a won", "a: context ended", "a failed to take over", "a stepped down: takeover failed", "b won"})
-	if a.Voted() {
-		t.Fatal("it did not stay out")
-	}
-}
-
-func shortDisconnection(t *testing.T, w *world) {
-	j := &journal{}
-	a, b := w.member("a", j).lead(), w.member("b", j)
-	b.vote()
-	w.await(j, "b lost to a")
-	reconnected := func(m *member) {
-		w.until("the connection to be back", func() bool { return m.node.State() == zk.StateHasSession })
-	}
-	for range 3 {
-		time.Sleep(1500 * time.Millisecond) // the client does not hurry after a connection that was short
-		a.node.link.cut()
-		b.node.link.cut()
-		w.until("the connection to break", func() bool { return a.node.State() != zk.StateHasSession || a.IsLeader() })
-		reconnected(a)
-		reconnected(b)
-		if !a.IsLeader() {
-			t.Fatal("a short disconnection cost the leadership")
-		}
-	}
-	w.settle()
-	w.same("journal", j.all(), []string{"a won", "b lost to a"})
-}
-
-func twoOnOneSession(t *testing.T, w *world) {
-	j := &journal{}
-	n := w.session()
-	a, b := w.memberOn(n, "a", j), w.memberOn(n, "b", j, followLeader)
-	for range 3 {
-		a.lead()
+		a, b := w.member("a", j).lead(), w.member("b", j)
 		b.vote()
-		w.until("b to lose", func() bool { return !b.IsLeader() && strings.HasPrefix(last(j), "b lost") })
-		a.resign()
-		w.until("b's acknowledgement", func() bool { data, err := a.LeaderData(w.context()); return err == nil && string(data) == "b" })
+		w.await(j, "b lost to a")
+		operator := w.client()
+		began := time.Now()
+		if err := operator.Delete(a.VotePath(), -1); err != nil {
+			t.Fatal(err)
+		}
+		w.await(j, "a stepped down: ballot deleted")
+		if took := time.Since(began); w.virtual() && took > w.timeout()/8 {
+			t.Errorf("stepped down %v after the deletion: it was not the watch that told", took)
+		}
+		w.await(j, "b won")
+		w.await(j, "a lost to b") // it contends again, at the end of the line
+		w.until("b's acknowledgement to stand", func() bool {
+			data, err := b.LeaderData(w.context())
+			return err == nil && string(data) == "b"
+		})
 		if a.IsLeader() || !b.IsLeader() {
 			t.Fatal("the wrong one leads")
 		}
-		a.vote()
-		w.until("a to lose", func() bool { return strings.HasPrefix(last(j), "a lost") })
-		b.resign()
-		w.until("a's acknowledgement", func() bool { data, err := a.LeaderData(w.context()); return err == nil && string(data) == "a" })
-		a.resign()
-		if left := w.children(n.Conn(), a.RootVotePath()); len(left) != 0 {
-			t.Fatalf("left behind: %q", left)
+	})
+}
+
+func TestOperatorDeletesWaitingBallot(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		w.member("a", j).lead()
+		b := w.member("b", j).vote()
+		w.member("c", j).vote()
+		w.await(j, "c lost to a")
+		before := b.VotePath()
+		if err := w.client().Delete(before, -1); err != nil {
+			t.Fatal(err)
 		}
-	}
+		w.until("b to vote again", func() bool { return b.Voted() && b.VotePath() != before })
+		w.until("b to lose again", func() bool { return j.count("b lost to a") == 2 })
+		w.until("c to be told of its new predecessor", func() bool { return j.count("c lost to a") == 2 })
+	})
+}
+
+func TestEveryWinHasOneStepDown(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		for _, leave := range []struct {
+			how  string
+			do   func(m *member) error
+			want string
+		}{
+			{"resign", func(m *member) error { return m.Resign(w.context()) }, "resigned"},
+			{"close", func(m *member) error { return m.Close() }, "closed"},
+			{"close session", func(m *member) error { return m.node.Close() }, "closed"},
+			{"expire", func(m *member) error { return m.node.link.expire() }, "session lost"},
+		} {
+			j := &journal{}
+			m := w.member("a", j)
+			m.vote()
+			w.await(j, "a won")
+			if err := leave.do(m); err != nil {
+				t.Fatalf("%s: %v", leave.how, err)
+			}
+			w.await(j, "a stepped down: "+leave.want)
+			if err := m.Close(); err != nil {
+				t.Fatalf("%s: %v", leave.how, err)
+			}
+			wins, downs := 0, 0
+			for _, event := range j.all() {
+				if strings.HasSuffix(event, "won") {
+					wins++
+				} else {
+					downs++
+				}
+				if wins-downs < 0 || wins-downs > 1 {
+					t.Fatalf("%s: %q", leave.how, j.all())
+				}
+			}
+			if wins != downs {
+				t.Fatalf("%s: %q", leave.how, j.all())
+			}
+		}
+	})
+}
+
+func TestPassesOnAfterTheWork(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a, b := w.member("a", j).lead(), w.member("b", j)
+		b.vote()
+		w.await(j, "b lost to a")
+		release := make(chan struct{})
+		a.OnStepDown(func(context.Context, election.Term, error) { <-release; j.add("a is done") })
+		resigned := make(chan error, 1)
+		go func() { resigned <- a.Resign(w.context()) }()
+		w.await(j, "a stepped down: resigned")
+		w.settle()
+		if b.IsLeader() || !a.Voted() || a.IsLeader() {
+			t.Fatal("leadership passed on while the leader's work went on")
+		}
+		close(release)
+		if err := <-resigned; err != nil {
+			t.Fatal(err)
+		}
+		w.await(j, "b won")
+		w.same("journal", j.all(), []string{"a won", "b lost to a", "a stepped down: resigned", "a is done", "b won"})
+		// The same with the function given to Run.
+		b.resign()
+		ctx, cancel := context.WithCancel(w.context())
+		leads := make(chan struct{})
+		done := make(chan error, 1)
+		go func() {
+			done <- a.Run(ctx, func(ctx context.Context, _ election.Term) error {
+				close(leads)
+				<-ctx.Done()
+				time.Sleep(50 * time.Millisecond)
+				j.add("a has run")
+				return nil
+			})
+		}()
+		<-leads
+		b.vote()
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		w.until("b to win", func() bool { return j.count("b won") == 2 })
+		events := j.all()
+		if events[len(events)-1] != "b won" || !j.has("a has run") {
+			t.Fatalf("journal %q", events)
+		}
+	})
+}
+
+func TestContextEndsBeforeAnyRequest(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a := w.member("a", j)
+		leader := make(chan context.Context, 1)
+		a.OnWin(func(ctx context.Context, _ election.Term) error { leader <- ctx; return nil })
+		a.lead()
+		ctx := <-leader
+		a.node.link.setDown(true) // no request can be made
+		short, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+		defer cancel()
+		_ = a.Resign(short)
+		if ctx.Err() == nil || !errors.Is(context.Cause(ctx), election.ErrResigned) || a.IsLeader() {
+			t.Fatalf("after Resign: %v, leads %v", context.Cause(ctx), a.IsLeader())
+		}
+	})
+}
+
+func TestElectionNodeDeleted(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a := w.member("a", j).lead()
+		conn := w.client()
+		for _, name := range w.children(conn, a.RootVotePath()) {
+			// The candidate takes its acknowledgement back when its ballot goes.
+			if err := conn.Delete(a.RootVotePath()+"/"+name, -1); err != nil && !errors.Is(err, zk.ErrNoNode) {
+				t.Fatal(err)
+			}
+		}
+		// Between its ballots the candidate may be quicker than we are.
+		for {
+			err := conn.Delete(a.RootVotePath(), -1)
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, zk.ErrNotEmpty) {
+				t.Fatal(err)
+			}
+			for _, name := range w.children(conn, a.RootVotePath()) {
+				_ = conn.Delete(a.RootVotePath()+"/"+name, -1)
+			}
+		}
+		w.until("the election to be back", func() bool {
+			data, err := a.LeaderData(w.context())
+			return err == nil && string(data) == "a" && a.IsLeader()
+		})
+		w.member("b", j).vote()
+		w.await(j, "b lost to a")
+	})
+}
+
+func TestCloseRacesWithVote(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		conn := w.client()
+		for i := range 20 {
+			a := w.member("a", &journal{})
+			root := a.RootVotePath()
+			if i%4 == 1 {
+				a.node.link.next(loseReply, isBallot)
+			}
+			if i%4 == 2 {
+				a.node.link.next(loseRequest, isBallot)
+			}
+			voted := make(chan error, 1)
+			go func() { voted <- a.Vote(w.context()) }()
+			if i%2 == 0 {
+				w.until("the vote to be under way", func() bool { return a.node.link.count(isBallot) > 0 })
+			}
+			if err := a.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-voted; err != nil && !errors.Is(err, election.ErrClosed) {
+				t.Fatal(err)
+			}
+			if left := w.children(conn, root); len(left) != 0 {
+				t.Fatalf("round %d left %q", i, left)
+			}
+		}
+	})
+}
+
+func TestGuardAndTokenFence(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		a, b := w.member("a", &journal{}).lead(), w.member("b", &journal{})
+		b.vote()
+		conn := w.client()
+		store := "/store" + w.name()
+		if _, err := conn.Create(store, nil, 0, zk.WorldACL(zk.PermAll)); err != nil {
+			t.Fatal(err)
+		}
+		write := func(term election.Term) error {
+			_, err := conn.Multi(term.Guard(), &zk.SetDataRequest{Path: store, Data: []byte(term.Ballot), Version: -1})
+			return err
+		}
+		first, ok := a.Term()
+		if !ok {
+			t.Fatal("no term")
+		}
+		if err := write(first); err != nil {
+			t.Fatal(err)
+		}
+		a.resign()
+		next := b.lead()
+		second, _ := next.Term()
+		if err := write(first); !errors.Is(err, zk.ErrNoNode) {
+			t.Fatalf("a leader of the past could write: %v", err)
+		}
+		if err := write(second); err != nil {
+			t.Fatal(err)
+		}
+		if second.Token <= first.Token {
+			t.Fatalf("token %d after %d", second.Token, first.Token)
+		}
+		if _, ok := a.Term(); ok || !a.LeaseUntil().IsZero() {
+			t.Fatal("the old leader has a term")
+		}
+	})
+}
+
+func TestWedgedLeader(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		wedge := make(chan struct{})
+		a := w.member("a", j, func(o *election.CandidateOptions) { o.StepDownTimeout = 300 * time.Millisecond })
+		b := w.member("b", j)
+		a.OnStepDown(func(context.Context, election.Term, error) { <-wedge })
+		a.lead()
+		b.vote()
+		if err := a.Healthy(time.Minute); err != nil {
+			t.Fatalf("a healthy leader: %v", err)
+		}
+		time.Sleep(time.Millisecond)
+		if err := a.Healthy(0); err == nil {
+			t.Fatal("no lease is renewed within no time")
+		}
+		a.resign() // returns once the ballot is gone
+		w.await(j, "b won")
+		if err := a.Healthy(time.Minute); !errors.Is(err, election.ErrCallbackRunning) {
+			t.Fatalf("a wedged candidate: %v", err)
+		}
+		if err := a.Vote(w.context()); !errors.Is(err, election.ErrCallbackRunning) {
+			t.Fatalf("Vote while wedged: %v", err)
+		}
+		if a.Voted() {
+			t.Fatal("a wedged candidate holds a ballot")
+		}
+		close(wedge)
+		w.await(j, "a lost to b") // the vote is cast once it is free
+		if err := a.Healthy(time.Minute); err != nil {
+			t.Fatalf("free again: %v", err)
+		}
+	})
+}
+
+func TestTakeoverTimeout(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a := w.member("a", j, func(o *election.CandidateOptions) { o.TakeoverTimeout = 100 * time.Millisecond })
+		b := w.member("b", j)
+		a.OnWin(func(ctx context.Context, _ election.Term) error {
+			<-ctx.Done()
+			j.add("a: context ended")
+			return ctx.Err()
+		})
+		a.vote()
+		w.await(j, "a won")
+		b.vote()
+		w.await(j, "b won")
+		w.settle()
+		w.same("journal", j.all(), []string{"a won", "a: context ended", "a failed to take over", "a stepped down: takeover failed", "b won"})
+		if a.Voted() {
+			t.Fatal("it did not stay out")
+		}
+	})
+}
+
+func TestShortDisconnectionCostsNothing(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a, b := w.member("a", j).lead(), w.member("b", j)
+		b.vote()
+		w.await(j, "b lost to a")
+		reconnected := func(m *member) {
+			w.until("the connection to be back", func() bool { return m.node.State() == zk.StateHasSession })
+		}
+		for range 3 {
+			time.Sleep(1500 * time.Millisecond) // the client does not hurry after a connection that was short
+			a.node.link.cut()
+			b.node.link.cut()
+			w.until("the connection to break", func() bool { return a.node.State() != zk.StateHasSession || a.IsLeader() })
+			reconnected(a)
+			reconnected(b)
+			if !a.IsLeader() {
+				t.Fatal("a short disconnection cost the leadership")
+			}
+		}
+		w.settle()
+		w.same("journal", j.all(), []string{"a won", "b lost to a"})
+	})
+}
+
+func TestTwoCandidatesOnOneSession(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		n := w.session()
+		a, b := w.memberOn(n, "a", j), w.memberOn(n, "b", j, followLeader)
+		for range 3 {
+			a.lead()
+			b.vote()
+			w.until("b to lose", func() bool { return !b.IsLeader() && strings.HasPrefix(last(j), "b lost") })
+			a.resign()
+			w.until("b's acknowledgement", func() bool { data, err := a.LeaderData(w.context()); return err == nil && string(data) == "b" })
+			if a.IsLeader() || !b.IsLeader() {
+				t.Fatal("the wrong one leads")
+			}
+			a.vote()
+			w.until("a to lose", func() bool { return strings.HasPrefix(last(j), "a lost") })
+			b.resign()
+			w.until("a's acknowledgement", func() bool { data, err := a.LeaderData(w.context()); return err == nil && string(data) == "a" })
+			a.resign()
+			if left := w.children(n.Conn(), a.RootVotePath()); len(left) != 0 {
+				t.Fatalf("left behind: %q", left)
+			}
+		}
+	})
 }
 
 func last(j *journal) string {
@@ -383,46 +388,48 @@ func last(j *journal) string {
 }
 
 // A Session on a connection that somebody else owns.
-func lentConnection(t *testing.T, w *world) {
-	conn, events, l := w.clientOn()
-	defer func() {
-		conn.Close()
-		for range events {
+func TestCandidateOnCallersConnection(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		conn, events, l := w.clientOn()
+		defer func() {
+			conn.Close()
+			for range events {
+			}
+		}()
+		s, err := election.NewSession(conn, w.timeout(), nil)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}()
-	s, err := election.NewSession(conn, w.timeout(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.AwaitConnected(w.context()); err != nil {
-		t.Fatal(err)
-	}
-	j := &journal{}
-	a, b := w.memberOn(&node{Session: s, link: l}, "a", j), w.member("b", j)
-	a.lead()
-	b.vote()
-	w.await(j, "b lost to a")
-	time.Sleep(2 * w.timeout())
-	if !a.IsLeader() || j.has("b won") {
-		t.Fatalf("the lease was not kept: %q", j.all())
-	}
-	if err := l.expire(); err != nil {
-		t.Fatal(err)
-	}
-	w.await(j, "b won")
-	w.await(j, "a lost to b")
-	if j.count("a stepped down: session lost")+j.count("a stepped down: lease lapsed") != 1 {
-		t.Fatalf("journal %q", j.all())
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if conn.State() != zk.StateHasSession {
-		t.Fatal("a connection that was lent was closed")
-	}
-	if names := ballotNames(w.children(conn, a.RootVotePath())); len(names) != 1 {
-		t.Fatalf("ballots %q", names)
-	}
+		if err := s.AwaitConnected(w.context()); err != nil {
+			t.Fatal(err)
+		}
+		j := &journal{}
+		a, b := w.memberOn(&node{Session: s, link: l}, "a", j), w.member("b", j)
+		a.lead()
+		b.vote()
+		w.await(j, "b lost to a")
+		time.Sleep(2 * w.timeout())
+		if !a.IsLeader() || j.has("b won") {
+			t.Fatalf("the lease was not kept: %q", j.all())
+		}
+		if err := l.expire(); err != nil {
+			t.Fatal(err)
+		}
+		w.await(j, "b won")
+		w.await(j, "a lost to b")
+		if j.count("a stepped down: session lost")+j.count("a stepped down: lease lapsed") != 1 {
+			t.Fatalf("journal %q", j.all())
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if conn.State() != zk.StateHasSession {
+			t.Fatal("a connection that was lent was closed")
+		}
+		if names := ballotNames(w.children(conn, a.RootVotePath())); len(names) != 1 {
+			t.Fatalf("ballots %q", names)
+		}
+	})
 }
 
 // --- with the in-process server's own faults

@@ -1,6 +1,7 @@
-package election
+package election_test
 
 import (
+	"fmt"
 	"os"
 	"testing"
 
@@ -13,5 +14,20 @@ func TestMain(m *testing.M) {
 		stoppedCandidate(run)
 		return
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(withZooKeepers{m})
+}
+
+// withZooKeepers are the tests, behind which the ZooKeepers that they have shared
+// are ended.
+type withZooKeepers struct{ tests *testing.M }
+
+func (w withZooKeepers) Run() int {
+	code := w.tests.Run()
+	for _, z := range zooKeepers {
+		if err := z.close(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = max(code, 1)
+		}
+	}
+	return code
 }

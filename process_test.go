@@ -1,4 +1,4 @@
-package election
+package election_test
 
 import (
 	"context"
@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"os"
 	"time"
+
+	"github.com/zkelection/election"
 )
 
 const (
@@ -24,17 +26,17 @@ func stoppedCandidate(server string) {
 			os.Exit(1)
 		}
 	}
-	s, err := Connect([]string{server}, stoppedTimeout, &SessionOptions{Logger: slog.New(slog.DiscardHandler)})
+	s, err := election.Connect([]string{server}, stoppedTimeout, &election.SessionOptions{Logger: slog.New(slog.DiscardHandler)})
 	fail(err)
-	c, err := NewCandidate(s, "stopped", nil)
+	c, err := election.NewCandidate(s, "stopped", nil)
 	fail(err)
 	leaders := make(chan context.Context, 1)
-	c.OnWin(func(ctx context.Context, _ Term) error {
+	c.OnWin(func(ctx context.Context, _ election.Term) error {
 		leaders <- ctx
 		say("won")
 		return nil
 	})
-	c.OnStepDown(func(_ context.Context, _ Term, cause error) { say("stepped down: %v", cause) })
+	c.OnStepDown(func(_ context.Context, _ election.Term, cause error) { say("stepped down: %v", cause) })
 	_, err = c.Campaign(context.Background())
 	fail(err)
 	leader := <-leaders

@@ -1,6 +1,6 @@
 //go:build unix
 
-package election
+package election_test
 
 import (
 	"bufio"
@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/zkelection/election"
 	"github.com/zkelection/election/testutil/realzk"
 )
 
@@ -65,12 +66,12 @@ func TestStoppedProcess(t *testing.T) {
 	for line := next(); line != "leading"; {
 		line = next()
 	}
-	s, err := Connect([]string{server}, stoppedTimeout, nil)
+	s, err := election.Connect([]string{server}, stoppedTimeout, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	other, err := NewCandidate(s, "stopped", nil)
+	other, err := election.NewCandidate(s, "stopped", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

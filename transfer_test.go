@@ -20,31 +20,6 @@ import (
 
 // Leadership that moves on purpose.
 
-func init() {
-	scenarios = append(
-		scenarios,
-		scenario{"transfer/to the last", transferToLast},
-		scenario{"transfer/to the next and back", transferBack},
-		scenario{"transfer/asked by anybody", transferAskedByAnybody},
-		scenario{"transfer/to the leader", transferToLeader},
-		scenario{"transfer/target gone", transferTargetGone},
-		scenario{"transfer/one at a time", transferOneAtATime},
-		scenario{"transfer/the gem between", transferGemBetween},
-		scenario{"transfer/the gem leads", transferGemLeads},
-		scenario{"transfer/old members", transferOldMembers},
-		scenario{"transfer/cancelled", transferCancelled},
-		scenario{"transfer/on one session", transferOnOneSession},
-		scenario{"transfer/Run", transferRun},
-		scenario{"transfer/callbacks hang", transferCallbacksHang},
-		scenario{"transfer/takeover fails", transferTakeoverFails},
-		scenario{"priority/the better one is next", priorityNext},
-		scenario{"priority/SetPriority", setPriority},
-		scenario{"stand while/aside and back", standWhile},
-		scenario{"stand while/Run goes on", standWhileRun},
-		scenario{"stand while/ends", standWhileEnds},
-	)
-}
-
 // ballotOf returns a member's ballot, as an operator's tool has it.
 func (m *member) ballotOf() election.Ballot {
 	m.w.t.Helper()
@@ -111,121 +86,133 @@ func (w *world) settledLine(j *journal, n int, opts ...func(*election.CandidateO
 	return line
 }
 
-func transferToLast(t *testing.T, w *world) {
-	j, oj := &journal{}, &journal{}
-	line := w.settledLine(j, 4, followLeader)
-	a, b, c, d := line[0], line[1], line[2], line[3]
-	o := w.observer(w.session(), oj)
-	require.NoError(t, o.Observe(w.context()))
-	to := d.ballotOf()
-	require.NoError(t, a.Transfer(w.context(), to))
-	leader, err := b.LeaderSync(w.context())
-	require.NoError(t, err)
-	assert.Equal(t, "d", string(leader.Data))
-	assert.True(t, d.IsLeader())
-	assert.False(t, a.IsLeader())
-	assert.Equal(t, to.Path, d.VotePath(), "the target keeps its ballot")
-	for _, m := range []*member{a, b, c} {
-		w.await(j, m.id+" lost to d")
-	}
-	w.await(oj, "new leader d")
-	w.same("observer", oj.all(), []string{"new leader a", "dead leader a", "new leader d"})
-	conn := w.client()
-	got := w.line(conn, a.RootVotePath())
-	require.Len(t, got, 4)
-	assert.Equal(t, "d", got[0])
-	assert.Equal(t, "a", got[3], "the former leader is the last")
-	assert.Equal(t, 1, j.count("a stepped down: passed on"))
-	for _, event := range []string{"b won", "c won", "b lost to a twice"} {
-		assert.False(t, j.has(event), event)
-	}
-	assert.Equal(t, 1, j.count("b lost to a"), "OnLose is told once of each leader")
-	assert.Greater(t, d.term.Load().Token, a.term.Load().Token)
-	w.noRequest(a.RootVotePath())
-	assert.NotContains(t, w.log.String(), "ballot lost")
-}
-
-func transferBack(t *testing.T, w *world) {
-	j := &journal{}
-	line := w.settledLine(j, 2)
-	a, b := line[0], line[1]
-	for range 3 {
-		require.NoError(t, a.Transfer(w.context(), b.ballotOf()))
-		assert.True(t, b.IsLeader())
+func TestTransferToTheLast(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		j, oj := &journal{}, &journal{}
+		line := w.settledLine(j, 4, followLeader)
+		a, b, c, d := line[0], line[1], line[2], line[3]
+		o := w.observer(w.session(), oj)
+		require.NoError(t, o.Observe(w.context()))
+		to := d.ballotOf()
+		require.NoError(t, a.Transfer(w.context(), to))
+		leader, err := b.LeaderSync(w.context())
+		require.NoError(t, err)
+		assert.Equal(t, "d", string(leader.Data))
+		assert.True(t, d.IsLeader())
 		assert.False(t, a.IsLeader())
+		assert.Equal(t, to.Path, d.VotePath(), "the target keeps its ballot")
+		for _, m := range []*member{a, b, c} {
+			w.await(j, m.id+" lost to d")
+		}
+		w.await(oj, "new leader d")
+		w.same("observer", oj.all(), []string{"new leader a", "dead leader a", "new leader d"})
+		conn := w.client()
+		got := w.line(conn, a.RootVotePath())
+		require.Len(t, got, 4)
+		assert.Equal(t, "d", got[0])
+		assert.Equal(t, "a", got[3], "the former leader is the last")
+		assert.Equal(t, 1, j.count("a stepped down: passed on"))
+		for _, event := range []string{"b won", "c won", "b lost to a twice"} {
+			assert.False(t, j.has(event), event)
+		}
+		assert.Equal(t, 1, j.count("b lost to a"), "OnLose is told once of each leader")
+		assert.Greater(t, d.term.Load().Token, a.term.Load().Token)
+		w.noRequest(a.RootVotePath())
+		assert.NotContains(t, w.log.String(), "ballot lost")
+	})
+}
+
+func TestTransferThereAndBack(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		line := w.settledLine(j, 2)
+		a, b := line[0], line[1]
+		for range 3 {
+			require.NoError(t, a.Transfer(w.context(), b.ballotOf()))
+			assert.True(t, b.IsLeader())
+			assert.False(t, a.IsLeader())
+			require.NoError(t, a.Transfer(w.context(), a.ballotOf()))
+			assert.True(t, a.IsLeader())
+			assert.False(t, b.IsLeader())
+		}
+		assert.Equal(t, 4, j.count("a won"))
+		assert.Equal(t, 3, j.count("b won"))
+	})
+}
+
+func TestTransferAskedByAnybody(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		line := w.settledLine(j, 3)
+		by := w.member("operator", j) // which does not stand
+		for i, asker := range []*member{by, line[1], line[2], line[0]} {
+			target := line[(i+1)%3]
+			require.NoError(t, asker.Transfer(w.context(), target.ballotOf()), "asked by %s", asker.id)
+			assert.True(t, target.IsLeader())
+		}
+		assert.Empty(t, by.VotePath())
+	})
+}
+
+func TestTransferToTheLeader(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a := w.member("a", j).lead()
 		require.NoError(t, a.Transfer(w.context(), a.ballotOf()))
-		assert.True(t, a.IsLeader())
-		assert.False(t, b.IsLeader())
-	}
-	assert.Equal(t, 4, j.count("a won"))
-	assert.Equal(t, 3, j.count("b won"))
+		w.same("journal", j.all(), []string{"a won"})
+		w.noRequest(a.RootVotePath())
+	})
 }
 
-func transferAskedByAnybody(t *testing.T, w *world) {
-	j := &journal{}
-	line := w.settledLine(j, 3)
-	by := w.member("operator", j) // which does not stand
-	for i, asker := range []*member{by, line[1], line[2], line[0]} {
-		target := line[(i+1)%3]
-		require.NoError(t, asker.Transfer(w.context(), target.ballotOf()), "asked by %s", asker.id)
-		assert.True(t, target.IsLeader())
-	}
-	assert.Empty(t, by.VotePath())
-}
+func TestTransferTargetGone(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		line := w.settledLine(j, 3)
+		a, b, c := line[0], line[1], line[2]
+		former := c.ballotOf()
+		c.resign()
+		c.vote() // the same candidate with another ballot
+		require.ErrorIs(t, b.Transfer(w.context(), former), election.ErrTransferTargetGone)
+		require.ErrorIs(t, a.Transfer(w.context(), former), election.ErrTransferTargetGone)
+		w.noRequest(a.RootVotePath())
 
-func transferToLeader(t *testing.T, w *world) {
-	j := &journal{}
-	a := w.member("a", j).lead()
-	require.NoError(t, a.Transfer(w.context(), a.ballotOf()))
-	w.same("journal", j.all(), []string{"a won"})
-	w.noRequest(a.RootVotePath())
-}
+		// It goes while it is asked for.
+		hold := make(chan struct{})
+		cancel := a.OnStepDown(func(context.Context, election.Term, error) { c.resign(); close(hold) })
+		err := b.Transfer(w.context(), c.ballotOf())
+		require.ErrorIs(t, err, election.ErrTransferTargetGone)
+		<-hold
+		cancel()
+		w.until("a to lead again", a.IsLeader)
+		w.noRequest(a.RootVotePath())
+		assert.Equal(t, []string{"a", "b"}, sorted(w.line(w.client(), a.RootVotePath())))
 
-func transferTargetGone(t *testing.T, w *world) {
-	j := &journal{}
-	line := w.settledLine(j, 3)
-	a, b, c := line[0], line[1], line[2]
-	former := c.ballotOf()
-	c.resign()
-	c.vote() // the same candidate with another ballot
-	require.ErrorIs(t, b.Transfer(w.context(), former), election.ErrTransferTargetGone)
-	require.ErrorIs(t, a.Transfer(w.context(), former), election.ErrTransferTargetGone)
-	w.noRequest(a.RootVotePath())
-
-	// It goes while it is asked for.
-	hold := make(chan struct{})
-	cancel := a.OnStepDown(func(context.Context, election.Term, error) { c.resign(); close(hold) })
-	err := b.Transfer(w.context(), c.ballotOf())
-	require.ErrorIs(t, err, election.ErrTransferTargetGone)
-	<-hold
-	cancel()
-	w.until("a to lead again", a.IsLeader)
-	w.noRequest(a.RootVotePath())
-	assert.Equal(t, []string{"a", "b"}, sorted(w.line(w.client(), a.RootVotePath())))
-
-	for _, path := range []string{"", "/", a.RootVotePath(), a.RootVotePath() + "/leader_ack", a.RootVotePath() + "x" + former.Path[len(a.RootVotePath()):], former.Path + "/x"} {
-		assert.ErrorIs(t, a.Transfer(w.context(), election.Ballot{Path: path}), election.ErrInvalidPath, path)
-	}
+		for _, path := range []string{"", "/", a.RootVotePath(), a.RootVotePath() + "/leader_ack", a.RootVotePath() + "x" + former.Path[len(a.RootVotePath()):], former.Path + "/x"} {
+			assert.ErrorIs(t, a.Transfer(w.context(), election.Ballot{Path: path}), election.ErrInvalidPath, path)
+		}
+	})
 }
 
 func sorted(all []string) []string { slices.Sort(all); return all }
 
-func transferOneAtATime(t *testing.T, w *world) {
-	j := &journal{}
-	line := w.settledLine(j, 3)
-	a, b, c := line[0], line[1], line[2]
-	asked, goOn := make(chan struct{}), make(chan struct{})
-	defer a.OnStepDown(func(context.Context, election.Term, error) { close(asked); <-goOn })()
-	first := make(chan error, 1)
-	to := c.ballotOf()
-	go func() { first <- a.Transfer(w.context(), to) }()
-	<-asked
-	err := b.Transfer(w.context(), to)
-	require.ErrorIs(t, err, election.ErrTransferUnderWay)
-	assert.ErrorContains(t, err, to.Path[strings.LastIndex(to.Path, "/")+1:], "it says to whom")
-	close(goOn)
-	require.NoError(t, <-first)
-	assert.True(t, c.IsLeader())
+func TestTransferOneAtATime(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		line := w.settledLine(j, 3)
+		a, b, c := line[0], line[1], line[2]
+		asked, goOn := make(chan struct{}), make(chan struct{})
+		defer a.OnStepDown(func(context.Context, election.Term, error) { close(asked); <-goOn })()
+		first := make(chan error, 1)
+		to := c.ballotOf()
+		go func() { first <- a.Transfer(w.context(), to) }()
+		<-asked
+		err := b.Transfer(w.context(), to)
+		require.ErrorIs(t, err, election.ErrTransferUnderWay)
+		assert.ErrorContains(t, err, to.Path[strings.LastIndex(to.Path, "/")+1:], "it says to whom")
+		close(goOn)
+		require.NoError(t, <-first)
+		assert.True(t, c.IsLeader())
+	})
 }
 
 // blockedBy checks the error of a transfer that somebody has not moved for.
@@ -237,27 +224,29 @@ func blockedBy(t *testing.T, err error, words ...string) {
 	}
 }
 
-func transferGemBetween(t *testing.T, w *world) {
-	j := &journal{}
-	a := w.member("a", j).lead()
-	b := w.member("b", j).vote()
-	g := w.gem().vote()
-	c := w.member("c", j).vote()
-	w.await(j, "c lost to a")
-	err := c.Transfer(w.context2T(), c.ballotOf())
-	blockedBy(t, err, g.path[len(g.root)+1:], fmt.Sprintf("0x%x", g.conn.SessionID()), `"gem"`, `"asked"`, "has not moved")
-	assert.True(t, a.IsLeader())
-	w.noRequest(a.RootVotePath())
-	assert.Equal(t, []string{"a", "gem", "c", "b"}, w.line(w.client(), a.RootVotePath()), "nothing is lost but places")
-	assert.Equal(t, 1, j.count("a won"))
+func TestTransferGemBetween(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a := w.member("a", j).lead()
+		b := w.member("b", j).vote()
+		g := w.gem().vote()
+		c := w.member("c", j).vote()
+		w.await(j, "c lost to a")
+		err := c.Transfer(w.context2T(), c.ballotOf())
+		blockedBy(t, err, g.path[len(g.root)+1:], fmt.Sprintf("0x%x", g.conn.SessionID()), `"gem"`, `"asked"`, "has not moved")
+		assert.True(t, a.IsLeader())
+		w.noRequest(a.RootVotePath())
+		assert.Equal(t, []string{"a", "gem", "c", "b"}, w.line(w.client(), a.RootVotePath()), "nothing is lost but places")
+		assert.Equal(t, 1, j.count("a won"))
 
-	// And the gem's ballot is no target.
-	ballots, err := a.Ballots(w.context())
-	require.NoError(t, err)
-	blockedBy(t, a.Transfer(w.context(), ballots[1]), "the gem")
-	g.leave()
-	require.NoError(t, c.Transfer(w.context(), c.ballotOf()))
-	_ = b
+		// And the gem's ballot is no target.
+		ballots, err := a.Ballots(w.context())
+		require.NoError(t, err)
+		blockedBy(t, a.Transfer(w.context(), ballots[1]), "the gem")
+		g.leave()
+		require.NoError(t, c.Transfer(w.context(), c.ballotOf()))
+		_ = b
+	})
 }
 
 // context2T gives a transfer that is to fail no more time than it needs.
@@ -267,32 +256,36 @@ func (w *world) context2T() context.Context {
 	return ctx
 }
 
-func transferGemLeads(t *testing.T, w *world) {
-	j := &journal{}
-	g := w.gem().vote()
-	g.acknowledge()
-	b := w.member("b", j).vote()
-	w.await(j, "b lost to gem")
-	blockedBy(t, b.Transfer(w.context2T(), b.ballotOf()), g.path[len(g.root)+1:], "leads", `"ready"`)
-	assert.True(t, g.isLeader())
-	w.noRequest(b.RootVotePath())
-	g.leave()
-	w.await(j, "b won")
+func TestTransferGemLeads(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		g := w.gem().vote()
+		g.acknowledge()
+		b := w.member("b", j).vote()
+		w.await(j, "b lost to gem")
+		blockedBy(t, b.Transfer(w.context2T(), b.ballotOf()), g.path[len(g.root)+1:], "leads", `"ready"`)
+		assert.True(t, g.isLeader())
+		w.noRequest(b.RootVotePath())
+		g.leave()
+		w.await(j, "b won")
+	})
 }
 
-// transferOldMembers: names of the version before, which shows no priority.
-func transferOldMembers(t *testing.T, w *world) {
-	j := &journal{}
-	a := w.member("a", j).lead()
-	old := w.client()
-	path, err := old.Create(a.RootVotePath()+"/ballot-"+strings.Repeat("0f", 16)+"-", []byte("old"), zk.FlagEphemeral|zk.FlagSequence, zk.WorldACL(zk.PermAll))
-	require.NoError(t, err)
-	c := w.member("c", j).vote()
-	w.await(j, "c lost to a")
-	blockedBy(t, a.Transfer(w.context2T(), c.ballotOf()), path[len(a.RootVotePath())+1:], `"old"`)
-	assert.True(t, a.IsLeader())
-	require.NoError(t, old.Delete(path, -1))
-	require.NoError(t, a.Transfer(w.context(), c.ballotOf()))
+// TestTransferOldMembers: names of the version before, which shows no priority.
+func TestTransferOldMembers(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a := w.member("a", j).lead()
+		old := w.client()
+		path, err := old.Create(a.RootVotePath()+"/ballot-"+strings.Repeat("0f", 16)+"-", []byte("old"), zk.FlagEphemeral|zk.FlagSequence, zk.WorldACL(zk.PermAll))
+		require.NoError(t, err)
+		c := w.member("c", j).vote()
+		w.await(j, "c lost to a")
+		blockedBy(t, a.Transfer(w.context2T(), c.ballotOf()), path[len(a.RootVotePath())+1:], `"old"`)
+		assert.True(t, a.IsLeader())
+		require.NoError(t, old.Delete(path, -1))
+		require.NoError(t, a.Transfer(w.context(), c.ballotOf()))
+	})
 }
 
 // Leadership is not handed to one that is dead and has not expired yet.
@@ -324,171 +317,185 @@ func transferTargetNotReady(t *testing.T, w *world) {
 	assert.True(t, c.IsLeader())
 }
 
-func transferCancelled(t *testing.T, w *world) {
-	j := &journal{}
-	a := w.member("a", j).lead()
-	w.gem().vote()
-	c := w.member("c", j).vote()
-	w.await(j, "c lost to a")
-	ctx, cancel := context.WithCancel(w.context())
-	done := make(chan error, 1)
-	to := c.ballotOf()
-	go func() { done <- c.Transfer(ctx, to) }()
-	conn := w.client()
-	w.until("the request", func() bool {
-		return slices.Contains(w.children(conn, a.RootVotePath()), "transfer")
-	})
-	cancel()
-	require.ErrorIs(t, <-done, context.Canceled)
-	w.noRequest(a.RootVotePath())
-	assert.True(t, a.IsLeader())
+func TestTransferCancelled(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a := w.member("a", j).lead()
+		w.gem().vote()
+		c := w.member("c", j).vote()
+		w.await(j, "c lost to a")
+		ctx, cancel := context.WithCancel(w.context())
+		done := make(chan error, 1)
+		to := c.ballotOf()
+		go func() { done <- c.Transfer(ctx, to) }()
+		conn := w.client()
+		w.until("the request", func() bool {
+			return slices.Contains(w.children(conn, a.RootVotePath()), "transfer")
+		})
+		cancel()
+		require.ErrorIs(t, <-done, context.Canceled)
+		w.noRequest(a.RootVotePath())
+		assert.True(t, a.IsLeader())
 
-	ended, cancel := context.WithCancel(context.Background())
-	cancel()
-	require.ErrorIs(t, c.Transfer(ended, to), context.Canceled)
-	require.NoError(t, c.Close())
-	require.ErrorIs(t, c.Transfer(w.context(), to), election.ErrClosed)
+		ended, cancel := context.WithCancel(context.Background())
+		cancel()
+		require.ErrorIs(t, c.Transfer(ended, to), context.Canceled)
+		require.NoError(t, c.Close())
+		require.ErrorIs(t, c.Transfer(w.context(), to), election.ErrClosed)
+	})
 }
 
 // Two candidates of one election share a session, and so do their acknowledgements.
-func transferOnOneSession(t *testing.T, w *world) {
-	j := &journal{}
-	n := w.session()
-	a := w.memberOn(n, "a", j).lead()
-	b := w.memberOn(n, "b", j).vote()
-	c := w.memberOn(n, "c", j).vote()
-	w.await(j, "c lost to a")
-	require.NoError(t, b.Transfer(w.context(), c.ballotOf()))
-	leader, err := a.LeaderSync(w.context())
-	require.NoError(t, err)
-	assert.Equal(t, "c", string(leader.Data))
-	assert.True(t, c.IsLeader())
-	require.NoError(t, b.Transfer(w.context(), b.ballotOf()))
-	assert.True(t, b.IsLeader())
+func TestTransferOnOneSession(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		n := w.session()
+		a := w.memberOn(n, "a", j).lead()
+		b := w.memberOn(n, "b", j).vote()
+		c := w.memberOn(n, "c", j).vote()
+		w.await(j, "c lost to a")
+		require.NoError(t, b.Transfer(w.context(), c.ballotOf()))
+		leader, err := a.LeaderSync(w.context())
+		require.NoError(t, err)
+		assert.Equal(t, "c", string(leader.Data))
+		assert.True(t, c.IsLeader())
+		require.NoError(t, b.Transfer(w.context(), b.ballotOf()))
+		assert.True(t, b.IsLeader())
+	})
 }
 
-func transferRun(t *testing.T, w *world) {
-	j := &journal{}
-	a, b := w.member("a", j), w.member("b", j)
-	ctx, cancel := context.WithCancel(w.context())
-	defer cancel()
-	ran := make(chan string, 10)
-	ended := make(chan error, 2)
-	var inside atomic.Int64
-	start := func(m *member) {
-		go func() {
-			ended <- m.Run(ctx, func(ctx context.Context, _ election.Term) error {
-				if inside.Add(1) > 1 {
-					t.Error("two lead")
-				}
-				ran <- m.id
-				<-ctx.Done()
-				inside.Add(-1)
-				if m.Transfer(ctx, election.Ballot{Path: m.VotePath()}) == nil {
-					t.Error("a transfer from inside Run's function would wait for itself")
-				}
-				return nil
-			})
-		}()
-	}
-	start(a)
-	require.Equal(t, "a", <-ran)
-	start(b)
-	w.await(j, "b lost to a")
-	require.NoError(t, b.Transfer(w.context(), b.ballotOf()))
-	require.Equal(t, "b", <-ran)
-	w.await(j, "a lost to b")
-	require.NoError(t, b.Transfer(w.context(), a.ballotOf()))
-	require.Equal(t, "a", <-ran, "it has gone on to contend")
-	cancel()
-	require.ErrorIs(t, <-ended, context.Canceled)
-	require.ErrorIs(t, <-ended, context.Canceled)
+func TestTransferBetweenRuns(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a, b := w.member("a", j), w.member("b", j)
+		ctx, cancel := context.WithCancel(w.context())
+		defer cancel()
+		ran := make(chan string, 10)
+		ended := make(chan error, 2)
+		var inside atomic.Int64
+		start := func(m *member) {
+			go func() {
+				ended <- m.Run(ctx, func(ctx context.Context, _ election.Term) error {
+					if inside.Add(1) > 1 {
+						t.Error("two lead")
+					}
+					ran <- m.id
+					<-ctx.Done()
+					inside.Add(-1)
+					if m.Transfer(ctx, election.Ballot{Path: m.VotePath()}) == nil {
+						t.Error("a transfer from inside Run's function would wait for itself")
+					}
+					return nil
+				})
+			}()
+		}
+		start(a)
+		require.Equal(t, "a", <-ran)
+		start(b)
+		w.await(j, "b lost to a")
+		require.NoError(t, b.Transfer(w.context(), b.ballotOf()))
+		require.Equal(t, "b", <-ran)
+		w.await(j, "a lost to b")
+		require.NoError(t, b.Transfer(w.context(), a.ballotOf()))
+		require.Equal(t, "a", <-ran, "it has gone on to contend")
+		cancel()
+		require.ErrorIs(t, <-ended, context.Canceled)
+		require.ErrorIs(t, <-ended, context.Canceled)
+	})
 }
 
 // A leader whose callbacks hang keeps nobody from leading, in a transfer neither.
-func transferCallbacksHang(t *testing.T, w *world) {
-	j := &journal{}
-	a := w.member("a", j, func(o *election.CandidateOptions) { o.StepDownTimeout = 300 * time.Millisecond }).lead()
-	hang := make(chan struct{})
-	a.OnStepDown(func(context.Context, election.Term, error) { <-hang })
-	b := w.member("b", j).vote()
-	w.await(j, "b lost to a")
-	require.NoError(t, b.Transfer(w.context(), b.ballotOf()))
-	assert.True(t, b.IsLeader())
-	w.until("a to know that its ballot is withdrawn", func() bool { return a.VotePath() == "" })
-	close(hang)
-	w.await(j, "a lost to b") // it votes when the callback has returned
-	w.noRequest(a.RootVotePath())
+func TestTransferWhileCallbacksHang(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a := w.member("a", j, func(o *election.CandidateOptions) { o.StepDownTimeout = 300 * time.Millisecond }).lead()
+		hang := make(chan struct{})
+		a.OnStepDown(func(context.Context, election.Term, error) { <-hang })
+		b := w.member("b", j).vote()
+		w.await(j, "b lost to a")
+		require.NoError(t, b.Transfer(w.context(), b.ballotOf()))
+		assert.True(t, b.IsLeader())
+		w.until("a to know that its ballot is withdrawn", func() bool { return a.VotePath() == "" })
+		close(hang)
+		w.await(j, "a lost to b") // it votes when the callback has returned
+		w.noRequest(a.RootVotePath())
+	})
 }
 
 // The target's takeover fails: whoever stands behind it leads.
-func transferTakeoverFails(t *testing.T, w *world) {
-	j := &journal{}
-	line := w.settledLine(j, 3)
-	a, b, c := line[0], line[1], line[2]
-	c.OnWin(func(context.Context, election.Term) error { return errors.New("cannot take over") })
-	err := b.Transfer(w.context(), c.ballotOf())
-	require.ErrorIs(t, err, election.ErrTransferTargetGone)
-	w.until("somebody to lead", func() bool { return a.IsLeader() || b.IsLeader() })
-	w.noRequest(a.RootVotePath())
-	w.until("c to come back with the lowest priority", func() bool { return c.Voted() && c.Status().Priority == -9 })
+func TestTransferToFailingTakeover(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		line := w.settledLine(j, 3)
+		a, b, c := line[0], line[1], line[2]
+		c.OnWin(func(context.Context, election.Term) error { return errors.New("cannot take over") })
+		err := b.Transfer(w.context(), c.ballotOf())
+		require.ErrorIs(t, err, election.ErrTransferTargetGone)
+		w.until("somebody to lead", func() bool { return a.IsLeader() || b.IsLeader() })
+		w.noRequest(a.RootVotePath())
+		w.until("c to come back with the lowest priority", func() bool { return c.Voted() && c.Status().Priority == -9 })
+	})
 }
 
 func withPriority(p int) func(*election.CandidateOptions) {
 	return func(o *election.CandidateOptions) { o.Priority = p }
 }
 
-func priorityNext(t *testing.T, w *world) {
-	j := &journal{}
-	a := w.member("a", j, withPriority(-9)).lead()
-	priorities, want := []int{0, 5, -3, 9}, []string{"a", "e", "c", "b", "d"}
-	if !w.virtual() { // each move takes some session timeouts
-		priorities, want = []int{0, 5}, []string{"a", "c", "b"}
-	}
-	for i, p := range priorities {
-		assert.Equal(t, p, w.member(string(rune('b'+i)), j, withPriority(p)).vote().Status().Priority)
-	}
-	conn := w.client()
-	w.until("the line to be in order", func() bool { return slices.Equal(w.line(conn, a.RootVotePath()), want) })
-	assert.True(t, a.IsLeader(), "a leader is never unseated by priority")
-	assert.Equal(t, 1, j.count("a won"))
-	w.gem().vote()
-	ballots, err := a.Ballots(w.context())
-	require.NoError(t, err)
-	shown := map[string]int{}
-	for _, b := range ballots {
-		shown[string(b.Data)] = b.Priority
-	}
-	all := map[string]int{"a": -9, "gem": 0}
-	for i, p := range priorities {
-		all[string(rune('b'+i))] = p
-	}
-	assert.Equal(t, all, shown)
-	_, err = election.NewCandidate(a.node.Session, w.name(), &election.CandidateOptions{Priority: 10})
-	require.Error(t, err)
+func TestBetterPriorityIsNext(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a := w.member("a", j, withPriority(-9)).lead()
+		priorities, want := []int{0, 5, -3, 9}, []string{"a", "e", "c", "b", "d"}
+		if !w.virtual() { // each move takes some session timeouts
+			priorities, want = []int{0, 5}, []string{"a", "c", "b"}
+		}
+		for i, p := range priorities {
+			assert.Equal(t, p, w.member(string(rune('b'+i)), j, withPriority(p)).vote().Status().Priority)
+		}
+		conn := w.client()
+		w.until("the line to be in order", func() bool { return slices.Equal(w.line(conn, a.RootVotePath()), want) })
+		assert.True(t, a.IsLeader(), "a leader is never unseated by priority")
+		assert.Equal(t, 1, j.count("a won"))
+		w.gem().vote()
+		ballots, err := a.Ballots(w.context())
+		require.NoError(t, err)
+		shown := map[string]int{}
+		for _, b := range ballots {
+			shown[string(b.Data)] = b.Priority
+		}
+		all := map[string]int{"a": -9, "gem": 0}
+		for i, p := range priorities {
+			all[string(rune('b'+i))] = p
+		}
+		assert.Equal(t, all, shown)
+		_, err = election.NewCandidate(a.node.Session, w.name(), &election.CandidateOptions{Priority: 10})
+		require.Error(t, err)
+	})
 }
 
-func setPriority(t *testing.T, w *world) {
-	j := &journal{}
-	line := w.settledLine(j, 3)
-	a, b, c := line[0], line[1], line[2]
-	require.Error(t, b.SetPriority(w.context(), -10))
-	before := b.VotePath()
-	require.NoError(t, b.SetPriority(w.context(), 3))
-	assert.NotEqual(t, before, b.VotePath())
-	assert.Equal(t, 3, b.Status().Priority)
-	assert.Equal(t, []string{"a", "c", "b"}, w.line(w.client(), a.RootVotePath()))
-	w.until("the other one to give way", func() bool {
-		return slices.Equal(w.line(w.client(), a.RootVotePath()), []string{"a", "b", "c"})
+func TestSetPriority(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		line := w.settledLine(j, 3)
+		a, b, c := line[0], line[1], line[2]
+		require.Error(t, b.SetPriority(w.context(), -10))
+		before := b.VotePath()
+		require.NoError(t, b.SetPriority(w.context(), 3))
+		assert.NotEqual(t, before, b.VotePath())
+		assert.Equal(t, 3, b.Status().Priority)
+		assert.Equal(t, []string{"a", "c", "b"}, w.line(w.client(), a.RootVotePath()))
+		w.until("the other one to give way", func() bool {
+			return slices.Equal(w.line(w.client(), a.RootVotePath()), []string{"a", "b", "c"})
+		})
+		require.NoError(t, a.SetPriority(w.context(), 7), "of a leader: with its next ballot")
+		assert.True(t, a.IsLeader())
+		a.resign()
+		require.NoError(t, a.SetPriority(w.context(), 8))
+		a.vote()
+		assert.Equal(t, 8, a.Status().Priority)
+		require.NoError(t, c.Close())
+		require.ErrorIs(t, c.SetPriority(w.context(), 1), election.ErrClosed)
 	})
-	require.NoError(t, a.SetPriority(w.context(), 7), "of a leader: with its next ballot")
-	assert.True(t, a.IsLeader())
-	a.resign()
-	require.NoError(t, a.SetPriority(w.context(), 8))
-	a.vote()
-	assert.Equal(t, 8, a.Status().Priority)
-	require.NoError(t, c.Close())
-	require.ErrorIs(t, c.SetPriority(w.context(), 1), election.ErrClosed)
 }
 
 // readiness is a function for StandWhile.
@@ -511,102 +518,108 @@ func (r *readiness) set(err error) {
 
 var errLag = errors.New("the replica lags")
 
-func standWhile(t *testing.T, w *world) {
-	j := &journal{}
-	a := w.member("a", j)
-	r := &readiness{}
-	r.set(errLag)
-	ctx, cancel := context.WithCancel(w.context())
-	done := make(chan error, 1)
-	go func() { done <- a.StandWhile(ctx, r.ready, 20*time.Millisecond) }()
-	w.until("why it does not stand", func() bool { return errors.Is(a.Status().Absence, errLag) })
-	assert.Empty(t, a.VotePath())
-	assert.False(t, a.Status().Standing)
-	require.ErrorIs(t, a.Vote(w.context()), errLag, "a Vote is told why")
-	r.set(nil)
-	w.await(j, "a won")
-	w.until("it to stand", func() bool { return a.Status().Standing })
-	assert.NoError(t, a.Status().Absence)
-	b := w.member("b", j).vote()
-	r.set(errLag)
-	w.await(j, "a stepped down: resigned")
-	w.await(j, "b won")
-	w.until("a to withdraw", func() bool { return a.VotePath() == "" })
-	require.ErrorIs(t, a.Status().Absence, errLag)
-	require.ErrorIs(t, a.Status().Absence, election.ErrResigned)
-	r.set(nil)
-	w.await(j, "a lost to b")
-	cancel()
-	require.ErrorIs(t, <-done, context.Canceled)
-	assert.Empty(t, a.VotePath(), "it has resigned")
-	assert.True(t, b.IsLeader())
+func TestStandWhile(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a := w.member("a", j)
+		r := &readiness{}
+		r.set(errLag)
+		ctx, cancel := context.WithCancel(w.context())
+		done := make(chan error, 1)
+		go func() { done <- a.StandWhile(ctx, r.ready, 20*time.Millisecond) }()
+		w.until("why it does not stand", func() bool { return errors.Is(a.Status().Absence, errLag) })
+		assert.Empty(t, a.VotePath())
+		assert.False(t, a.Status().Standing)
+		require.ErrorIs(t, a.Vote(w.context()), errLag, "a Vote is told why")
+		r.set(nil)
+		w.await(j, "a won")
+		w.until("it to stand", func() bool { return a.Status().Standing })
+		assert.NoError(t, a.Status().Absence)
+		b := w.member("b", j).vote()
+		r.set(errLag)
+		w.await(j, "a stepped down: resigned")
+		w.await(j, "b won")
+		w.until("a to withdraw", func() bool { return a.VotePath() == "" })
+		require.ErrorIs(t, a.Status().Absence, errLag)
+		require.ErrorIs(t, a.Status().Absence, election.ErrResigned)
+		r.set(nil)
+		w.await(j, "a lost to b")
+		cancel()
+		require.ErrorIs(t, <-done, context.Canceled)
+		assert.Empty(t, a.VotePath(), "it has resigned")
+		assert.True(t, b.IsLeader())
+	})
 }
 
-func standWhileRun(t *testing.T, w *world) {
-	j := &journal{}
-	a := w.member("a", j)
-	r := &readiness{}
-	ctx, cancel := context.WithCancel(w.context())
-	defer cancel()
-	stands, runs := make(chan error, 1), make(chan error, 1)
-	ran := make(chan struct{}, 10)
-	go func() { stands <- a.StandWhile(ctx, r.ready, 20*time.Millisecond) }()
-	go func() {
-		runs <- a.Run(ctx, func(ctx context.Context, _ election.Term) error {
-			ran <- struct{}{}
-			<-ctx.Done()
+func TestStandWhileBesideRun(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a := w.member("a", j)
+		r := &readiness{}
+		ctx, cancel := context.WithCancel(w.context())
+		defer cancel()
+		stands, runs := make(chan error, 1), make(chan error, 1)
+		ran := make(chan struct{}, 10)
+		go func() { stands <- a.StandWhile(ctx, r.ready, 20*time.Millisecond) }()
+		go func() {
+			runs <- a.Run(ctx, func(ctx context.Context, _ election.Term) error {
+				ran <- struct{}{}
+				<-ctx.Done()
+				return nil
+			})
+		}()
+		<-ran
+		r.set(errLag)
+		w.await(j, "a stepped down: resigned")
+		w.until("a to stand aside", func() bool { return a.VotePath() == "" })
+		r.set(nil)
+		<-ran
+		require.NoError(t, a.Close())
+		require.ErrorIs(t, <-stands, election.ErrClosed)
+		require.ErrorIs(t, <-runs, election.ErrClosed)
+	})
+}
+
+func TestStandWhileEnds(t *testing.T) {
+	everywhere(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a := w.member("a", j)
+		stand := func(ready func(context.Context) error) chan error {
+			done := make(chan error, 1)
+			go func() { done <- a.StandWhile(w.context(), ready, 20*time.Millisecond) }()
+			return done
+		}
+		ok := func(context.Context) error { return nil }
+		done := stand(ok)
+		w.await(j, "a won")
+		require.ErrorContains(t, a.StandWhile(w.context(), ok, time.Second), "already running")
+		a.resign()
+		require.ErrorIs(t, <-done, election.ErrResigned)
+
+		// A panic, and a call that does not return, are failures.
+		done = stand(func(context.Context) error { panic("no disk") })
+		w.until("the panic to be told", func() bool {
+			absence := a.Status().Absence
+			return absence != nil && strings.Contains(absence.Error(), "no disk")
+		})
+		a.resign()
+		require.ErrorIs(t, <-done, election.ErrResigned)
+		hang := make(chan struct{})
+		var calls atomic.Int64
+		done = stand(func(context.Context) error {
+			if calls.Add(1) > 1 {
+				<-hang
+			}
 			return nil
 		})
-	}()
-	<-ran
-	r.set(errLag)
-	w.await(j, "a stepped down: resigned")
-	w.until("a to stand aside", func() bool { return a.VotePath() == "" })
-	r.set(nil)
-	<-ran
-	require.NoError(t, a.Close())
-	require.ErrorIs(t, <-stands, election.ErrClosed)
-	require.ErrorIs(t, <-runs, election.ErrClosed)
-}
-
-func standWhileEnds(t *testing.T, w *world) {
-	j := &journal{}
-	a := w.member("a", j)
-	stand := func(ready func(context.Context) error) chan error {
-		done := make(chan error, 1)
-		go func() { done <- a.StandWhile(w.context(), ready, 20*time.Millisecond) }()
-		return done
-	}
-	ok := func(context.Context) error { return nil }
-	done := stand(ok)
-	w.await(j, "a won")
-	require.ErrorContains(t, a.StandWhile(w.context(), ok, time.Second), "already running")
-	a.resign()
-	require.ErrorIs(t, <-done, election.ErrResigned)
-
-	// A panic, and a call that does not return, are failures.
-	done = stand(func(context.Context) error { panic("no disk") })
-	w.until("the panic to be told", func() bool {
-		absence := a.Status().Absence
-		return absence != nil && strings.Contains(absence.Error(), "no disk")
+		w.until("a to lead", a.IsLeader)
+		w.until("a to stand aside", func() bool { return a.VotePath() == "" })
+		assert.ErrorContains(t, a.Status().Absence, "has not returned")
+		close(hang)
+		w.until("a to lead again", a.IsLeader)
+		require.NoError(t, a.Close())
+		require.ErrorIs(t, <-done, election.ErrClosed)
+		require.ErrorIs(t, a.StandWhile(w.context(), ok, 0), election.ErrClosed)
+		require.Error(t, a.StandWhile(w.context(), ok, -1))
 	})
-	a.resign()
-	require.ErrorIs(t, <-done, election.ErrResigned)
-	hang := make(chan struct{})
-	var calls atomic.Int64
-	done = stand(func(context.Context) error {
-		if calls.Add(1) > 1 {
-			<-hang
-		}
-		return nil
-	})
-	w.until("a to lead", a.IsLeader)
-	w.until("a to stand aside", func() bool { return a.VotePath() == "" })
-	assert.ErrorContains(t, a.Status().Absence, "has not returned")
-	close(hang)
-	w.until("a to lead again", a.IsLeader)
-	require.NoError(t, a.Close())
-	require.ErrorIs(t, <-done, election.ErrClosed)
-	require.ErrorIs(t, a.StandWhile(w.context(), ok, 0), election.ErrClosed)
-	require.Error(t, a.StandWhile(w.context(), ok, -1))
 }

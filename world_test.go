@@ -7,15 +7,16 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/go-zookeeper/zk"
+	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election"
 	"github.com/zkelection/election/internal/zxid"
@@ -23,42 +24,83 @@ import (
 	"github.com/zkelection/election/testutil/realzk"
 )
 
-// A scenario is one behaviour of the library. Each runs on the in-process
-// ZooKeeper, in virtual time, and on a real one.
-type scenario struct {
-	name string
-	run  func(t *testing.T, w *world)
-}
-
-// scenarios is filled by the init functions of the files that hold them.
-var scenarios []scenario
-
-func TestInProcess(t *testing.T) {
-	for _, s := range scenarios {
-		t.Run(s.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				w := inProcess(t, nil)
-				s.run(t, w)
-			})
+// everywhere runs a scenario, which is one behaviour of the library, on the
+// in-process ZooKeeper, in virtual time, and on a real one of each release. Those
+// run beside each other, once all tests that are not parallel are over.
+func everywhere(t *testing.T, scenario func(t *testing.T, w *world)) {
+	t.Helper()
+	t.Run("in-process", func(t *testing.T) { virtually(t, scenario) })
+	t.Parallel()
+	for _, z := range zooKeepers {
+		t.Run("ZooKeeper-"+string(z.release), func(t *testing.T) {
+			t.Parallel()
+			scenario(t, &world{t: t, servers: z.start(t).Servers(), dial: net.DialTimeout, run: z.run(t)})
 		})
 	}
 }
 
-// TestZooKeeper runs the scenarios on each release of a real ZooKeeper, as
-// TestZooKeeper/<release>/<scenario>.
-func TestZooKeeper(t *testing.T) {
-	for _, release := range []testutil.Release{testutil.ZooKeeper38, testutil.ZooKeeper39} {
-		t.Run(string(release), func(t *testing.T) {
-			ensemble := realzk.StartZooKeeperWith(t, 1, realzk.EnsembleOptions{Release: release})
-			t.Logf("ZooKeeper %s", ensemble.Version())
-			for _, s := range scenarios {
-				t.Run(s.name, func(t *testing.T) {
-					t.Parallel()
-					s.run(t, &world{t: t, servers: ensemble.Servers(), dial: net.DialTimeout})
-				})
-			}
-		})
+// sharedZooKeeper is a real ZooKeeper for all tests that run everywhere, started
+// when the first of them needs it.
+type sharedZooKeeper struct {
+	release testutil.Release
+
+	once     sync.Once
+	dir      string
+	ensemble *realzk.Ensemble
+	err      error
+
+	mu   sync.Mutex
+	runs map[string]int // of a test, by its name
+}
+
+var zooKeepers = []*sharedZooKeeper{{release: testutil.ZooKeeper38}, {release: testutil.ZooKeeper39}}
+
+// start returns the ZooKeeper for a test, which shows its log if it fails.
+func (z *sharedZooKeeper) start(t *testing.T) *realzk.Ensemble {
+	t.Helper()
+	z.once.Do(z.launch)
+	if errors.Is(z.err, realzk.ErrNoZooKeeper) {
+		// It finds none either, and skips the test, or fails it where one is required.
+		realzk.StartZooKeeperWith(t, 1, realzk.EnsembleOptions{Release: z.release})
 	}
+	require.NoError(t, z.err)
+	t.Logf("ZooKeeper %s", z.ensemble.Version())
+	t.Cleanup(func() {
+		if t.Failed() {
+			var logs strings.Builder
+			z.ensemble.WriteLogs(&logs, 8<<10)
+			t.Log(logs.String())
+		}
+	})
+	return z.ensemble
+}
+
+// run numbers the runs of a test from 0, all on this ZooKeeper (go test -count).
+func (z *sharedZooKeeper) run(t *testing.T) int {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if z.runs == nil {
+		z.runs = make(map[string]int)
+	}
+	defer func() { z.runs[t.Name()]++ }()
+	return z.runs[t.Name()]
+}
+
+func (z *sharedZooKeeper) launch() {
+	if z.dir, z.err = os.MkdirTemp("", "zookeeper-"+string(z.release)+"-"); z.err == nil {
+		z.ensemble, z.err = realzk.LaunchZooKeeper(z.dir, 1, realzk.EnsembleOptions{Release: z.release})
+	}
+}
+
+// close ends the ZooKeeper, if it was started.
+func (z *sharedZooKeeper) close() error {
+	if z.ensemble != nil {
+		z.ensemble.Close()
+	}
+	if z.dir == "" {
+		return nil
+	}
+	return os.RemoveAll(z.dir)
 }
 
 // world is the backend that a scenario runs on, and helpers for the clients.
@@ -67,6 +109,7 @@ type world struct {
 	servers []string
 	dial    zk.Dialer
 	srv     *testutil.Server // nil on a real ZooKeeper
+	run     int              // on this ZooKeeper, from 0
 	log     logBuffer
 }
 
@@ -105,7 +148,13 @@ func (w *world) context() context.Context {
 }
 
 // name is an election of the test's own.
-func (w *world) name() string { return strings.ReplaceAll(w.t.Name(), "/", ".") }
+func (w *world) name() string {
+	name := strings.ReplaceAll(w.t.Name(), "/", ".")
+	if w.run > 0 {
+		name += fmt.Sprintf(".%d", w.run)
+	}
+	return name
+}
 
 // node is one session with its network.
 type node struct {
