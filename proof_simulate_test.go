@@ -23,8 +23,8 @@ import (
 // faults, of some kinds, and of what its users do. The invariants are checked all along;
 // after the last fault somebody leads, and every observer knows it, within the
 // session timeout and two seconds or so; the leaders have kept a count, and none of what
-// they have added is missing (simulate_counter_test.go); and all schedules together
-// have met what there is to be met (simulate_situations_test.go).
+// they have added is missing (proof_simulate_counter_test.go); and all schedules together
+// have met what there is to be met (proof_simulate_situations_test.go).
 //
 // A seed replays with -seed. It decides on the schedule to the nanosecond; which
 // of two goroutines runs first within one moment is Go's to decide, so a rare
