@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/go-zookeeper/zk"
+	"github.com/stretchr/testify/assert"
 
 	"github.com/zkelection/election/internal/floor"
 )
@@ -151,9 +152,7 @@ func newFloorJoin(f *field, n int) func(atOnce int) time.Duration {
 		began := time.Now()
 		each(n, atOnce, func(i int) {
 			members[i] = &floorMember{conn: conns[i%len(conns)], path: path}
-			if err := members[i].join(); err != nil {
-				f.b.Error(err)
-			}
+			assert.NoError(f.b, members[i].join())
 		})
 		took := time.Since(began)
 		for _, m := range members {

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/go-zookeeper/zk"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election"
 	"github.com/zkelection/election/testutil"
@@ -76,13 +78,9 @@ func (f *field) session(set ...func(*election.SessionOptions)) *election.Session
 		s(opts)
 	}
 	s, err := election.Connect(f.servers, f.timeout, opts)
-	if err != nil {
-		f.b.Fatal(err)
-	}
+	require.NoError(f.b, err)
 	f.b.Cleanup(func() { _ = s.Close() })
-	if err := s.AwaitConnected(f.ctx()); err != nil {
-		f.b.Fatal(err)
-	}
+	require.NoError(f.b, s.AwaitConnected(f.ctx()))
 	return s
 }
 
@@ -94,9 +92,7 @@ func (f *field) client() *zk.Conn {
 		zk.WithDialer(func(network, _ string, timeout time.Duration) (net.Conn, error) {
 			return f.dial(network, f.servers[0], timeout)
 		}))
-	if err != nil {
-		f.b.Fatal(err)
-	}
+	require.NoError(f.b, err)
 	f.b.Cleanup(conn.Close)
 	ready := make(chan struct{})
 	go func() {
@@ -113,9 +109,7 @@ func (f *field) client() *zk.Conn {
 
 func (f *field) must(err error) {
 	f.b.Helper()
-	if err != nil {
-		f.b.Fatal(err)
-	}
+	require.NoError(f.b, err)
 }
 
 // sharing spreads n candidates over no more than so many sessions: each has
@@ -439,9 +433,7 @@ func manyElections(f *field, elections int) {
 			})
 			_, err = c.Campaign(ctx)
 		}
-		if err != nil {
-			b.Error(err)
-		}
+		assert.NoError(b, err)
 	})
 	b.ReportMetric(time.Since(began).Seconds(), "s-to-lead")
 	if b.Failed() {
@@ -469,9 +461,7 @@ func manyElections(f *field, elections int) {
 			candidates[elections+i] = c
 			err = c.Vote(ctx)
 		}
-		if err != nil {
-			b.Error(err)
-		}
+		assert.NoError(b, err)
 	})
 	b.ReportMetric(time.Since(began).Seconds(), "s-to-wait")
 	time.Sleep(f.timeout / 4)
@@ -524,9 +514,7 @@ func BenchmarkIsLeader(b *testing.B) {
 		turn("since", func() { sink = time.Since(base) > 0 })
 		turn("isleader", func() { sink = c.IsLeader() })
 	}
-	if !sink {
-		b.Fatal("it does not lead")
-	}
+	require.True(b, sink, "it does not lead")
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(s.median("since"), "ns/since")
 	b.ReportMetric(s.median("isleader"), "ns/isleader")
@@ -568,9 +556,7 @@ func TestIsLeaderAllocates(t *testing.T) {
 
 func benchLeader(b *testing.B) *election.Candidate {
 	srv, err := testutil.NewServer(&testutil.ServerOptions{NoListen: true})
-	if err != nil {
-		b.Fatal(err)
-	}
+	require.NoError(b, err)
 	b.Cleanup(srv.Close)
 	f := &field{b: b, servers: []string{"mem"}, dial: srv.Dialer(), timeout: 30 * time.Second}
 	c, err := election.NewCandidate(f.session(), benchElection, nil)

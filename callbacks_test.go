@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/require"
 )
 
 func TestHooks(t *testing.T) {
@@ -43,33 +45,25 @@ func TestCallbackQueue(t *testing.T) {
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		for i, got := range order {
-			if i != got {
-				t.Fatalf("order %v", order)
-			}
+			require.Equal(t, got, i, "order %v", order)
 		}
-		if len(order) != 6 {
-			t.Fatalf("order %v", order)
-		}
+		require.Len(t, order, 6, "order")
 		// Closing drops what has not begun, and waits for what has.
 		ran := 0
 		q.push(func() { time.Sleep(time.Second); ran++ })
 		q.push(func() { ran += 100 })
 		synctest.Wait()
-		if !q.close(2*time.Second, true) || ran != 1 {
-			t.Fatalf("ran %d", ran)
-		}
+		require.True(t, q.close(2*time.Second, true), "ran %d", ran)
+		require.Equal(t, 1, ran, "ran")
 		q.push(func() { ran += 100 })
 		synctest.Wait()
-		if ran != 1 || !q.close(0, true) {
-			t.Fatalf("ran %d after close", ran)
-		}
+		require.Equal(t, 1, ran, "ran after close")
+		require.True(t, q.close(0, true), "ran %d after close", ran)
 		stuck := &callbackQueue{logger: q.logger}
 		release := make(chan struct{})
 		stuck.push(func() { <-release })
 		synctest.Wait() // until it has begun
-		if stuck.close(time.Second, false) {
-			t.Fatal("a running callback was not waited for")
-		}
+		require.False(t, stuck.close(time.Second, false), "a running callback was not waited for")
 		close(release)
 	})
 }

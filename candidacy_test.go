@@ -1,11 +1,13 @@
 package election
 
 import (
-	"errors"
 	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election/internal/lease"
 )
@@ -86,9 +88,7 @@ func TestDecide(t *testing.T) {
 		{"withdrawn", situation{phase: withdrawing}, stepIdle},
 		{"the end", situation{phase: ended, want: true, ready: true}, rest},
 	} {
-		if got := decide(c.in); got != c.want {
-			t.Errorf("%s: %v, want %v", c.name, got, c.want)
-		}
+		assert.Equal(t, c.want, decide(c.in), c.name)
 	}
 }
 
@@ -108,9 +108,7 @@ func TestLeaseBeginsUnseen(t *testing.T) {
 		inc := &incarnation{id: 1, ctx: t.Context()}
 		s.roster.view = sessionView{inc: inc, connected: true}
 		base, err := newBase(s, "e", "", slog.New(slog.DiscardHandler))
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		reply := make(chan error) // without room, so that the loop waits between the two
 		c := bareCandidacy(base)
 		c.phase, c.want, c.seen.inc = claiming, true, inc
@@ -126,13 +124,9 @@ func TestLeaseBeginsUnseen(t *testing.T) {
 			t.Fatalf("%v, known to the Session: %v; want claiming, not known", c.phase, s.needed())
 		}
 		inc.lease.Store(lease.New(s.clock, s.rule(), s.clock.Now()+30*time.Second))
-		if err := <-reply; !errors.Is(err, ErrNotLeader) {
-			t.Errorf("Proclaim: %v", err)
-		}
+		assert.ErrorIs(t, <-reply, ErrNotLeader, "Proclaim")
 		<-advanced
-		if c.phase != winning {
-			t.Errorf("%v under a lease, want winning", c.phase)
-		}
+		assert.Equal(t, winning, c.phase, "%v under a lease, want winning", c.phase)
 		inc.lease.Load().Revoke(ErrLeaseLapsed)
 	})
 }
@@ -153,22 +147,16 @@ func TestRecheckInterval(t *testing.T) {
 	var observers []*Observer
 	for range 1000 {
 		o, err := NewObserver(s, "e", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		observers = append(observers, o)
 	}
 	between("with observers", 45*time.Second, 75*time.Second)
 	for range 1000 {
-		if err := s.join(&Candidate{}); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, s.join(&Candidate{}))
 	}
 	between("with candidates", 11*45*time.Second, 11*75*time.Second)
 	for _, o := range observers {
-		if err := o.Close(); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, o.Close())
 	}
 	between("without observers", 11*45*time.Second, 11*75*time.Second)
 }

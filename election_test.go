@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/go-zookeeper/zk"
+	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election"
 )
@@ -23,32 +24,32 @@ func TestWinnerAcknowledges(t *testing.T) {
 		if _, err := a.LeaderData(w.context()); !errors.Is(err, election.ErrNoLeader) {
 			t.Fatalf("LeaderData without a leader: %v, want ErrNoLeader", err)
 		}
-		if a.Voted() || a.VotePath() != "" || a.IsLeader() {
-			t.Fatal("a candidate that has not voted says that it has")
-		}
+		require.False(t, a.Voted(), "a candidate that has not voted says that it has")
+		require.Equal(t, "", a.VotePath(), "a candidate that has not voted says that it has")
+		require.False(t, a.IsLeader(), "a candidate that has not voted says that it has")
 		a.vote()
-		if !a.Voted() || a.VotePath() == "" {
-			t.Fatal("a candidate that has voted does not say so")
-		}
+		require.True(t, a.Voted(), "a candidate that has voted does not say so")
+		require.NotEqual(t, "", a.VotePath(), "a candidate that has voted does not say so")
 		w.until("the acknowledgement", func() bool {
 			acked, err := a.LeaderAcked(w.context())
 			return err == nil && acked
 		})
 		leader, err := a.LeaderSync(w.context())
-		if err != nil || string(leader.Data) != "a" || leader.SessionID != a.node.ID() || leader.Zxid == 0 || leader.Since.IsZero() {
-			t.Fatalf("leader %+v, %v", leader, err)
-		}
+		require.NoError(t, err, "leader %+v", leader)
+		require.Equal(t, "a", string(leader.Data), "leader %+v", leader)
+		require.Equal(t, a.node.ID(), leader.SessionID, "leader %+v", leader)
+		require.NotZero(t, leader.Zxid, "leader %+v", leader)
+		require.False(t, leader.Since.IsZero(), "leader %+v", leader)
 		term, ok := a.Term()
-		if !ok || term.Ballot != a.VotePath() || term != *a.term.Load() {
-			t.Fatalf("term %+v, %v", term, ok)
-		}
+		require.True(t, ok, "term %+v, %v", term, ok)
+		require.Equal(t, a.VotePath(), term.Ballot, "term %+v, %v", term, ok)
+		require.Equal(t, *a.term.Load(), term, "term %+v, %v", term, ok)
 		_, stat, err := w.client().Get(term.Ballot)
 		if err != nil || stat.Czxid != term.Token {
 			t.Fatalf("token %d is not the ballot's czxid %d (%v)", term.Token, stat.Czxid, err)
 		}
-		if !a.IsLeader() || a.LeaseUntil().IsZero() {
-			t.Fatal("the leader does not say that it leads")
-		}
+		require.True(t, a.IsLeader(), "the leader does not say that it leads")
+		require.False(t, a.LeaseUntil().IsZero(), "the leader does not say that it leads")
 		w.same("journal", j.all(), []string{"a won"})
 	})
 }
@@ -71,16 +72,14 @@ func TestLosersWaitForTheAcknowledgement(t *testing.T) {
 			c := w.member("c", j, with).vote()
 			w.settle()
 			w.same("before the acknowledgement", j.all(), []string{"a won"})
-			if b.IsLeader() || c.IsLeader() || !a.IsLeader() {
-				t.Fatal("the wrong one leads")
-			}
+			require.False(t, b.IsLeader(), "the wrong one leads")
+			require.False(t, c.IsLeader(), "the wrong one leads")
+			require.True(t, a.IsLeader(), "the wrong one leads")
 			close(taken)
 			w.await(j, "b lost to a")
 			w.await(j, "c lost to a")
 			w.settle()
-			if n := len(j.all()); n != 3 {
-				t.Fatalf("journal %q", j.all())
-			}
+			require.Len(t, j.all(), 3, "journal")
 		}
 	})
 }
@@ -93,14 +92,12 @@ func TestTakeOver(t *testing.T) {
 		w.await(j, "b lost to a")
 		a.resign()
 		w.await(j, "b won")
-		if a.IsLeader() || a.Voted() {
-			t.Fatal("a candidate that resigned still stands")
-		}
+		require.False(t, a.IsLeader(), "a candidate that resigned still stands")
+		require.False(t, a.Voted(), "a candidate that resigned still stands")
 		a.vote()
 		w.await(j, "a lost to b")
-		if !b.IsLeader() || a.IsLeader() {
-			t.Fatal("the wrong one leads")
-		}
+		require.True(t, b.IsLeader(), "the wrong one leads")
+		require.False(t, a.IsLeader(), "the wrong one leads")
 		w.same("journal", j.all(), []string{"a won", "b lost to a", "a stepped down: resigned", "b won", "a lost to b"})
 		if b.term.Load().Token <= a.term.Load().Token {
 			t.Fatalf("tokens do not grow: %d, then %d", a.term.Load().Token, b.term.Load().Token)
@@ -111,9 +108,7 @@ func TestTakeOver(t *testing.T) {
 func (w *world) observer(n *node, j *journal) *election.Observer {
 	w.t.Helper()
 	ob, err := election.NewObserver(n.Session, w.name(), nil)
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	require.NoError(w.t, err)
 	ob.OnNewLeader(func(l election.Leader) { j.add("new leader %s", l.Data) })
 	ob.OnLeaderDeath(func(l election.Leader) { j.add("dead leader %s", l.Data) })
 	ob.OnLeaderData(func(l election.Leader) { j.add("leader data %s", l.Data) })
@@ -127,9 +122,7 @@ func TestObserverBeginsWithoutLeader(t *testing.T) {
 		if _, known := o.LeaderAlive(); known {
 			t.Fatal("an observer that has not begun knows something")
 		}
-		if err := o.Observe(w.context()); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, o.Observe(w.context()))
 		if alive, known := o.LeaderAlive(); alive || !known {
 			t.Fatalf("alive %v, known %v", alive, known)
 		}
@@ -148,9 +141,7 @@ func TestObserverBeginsWithLeader(t *testing.T) {
 		w.member("a", &journal{}).lead()
 		j := &journal{}
 		o := w.observer(w.session(), j)
-		if err := o.Observe(w.context()); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, o.Observe(w.context()))
 		w.await(j, "new leader a")
 		w.settle()
 		w.same("journal", j.all(), []string{"new leader a"})
@@ -162,30 +153,20 @@ func TestObserverSeesEveryChange(t *testing.T) {
 		a, b := w.member("a", &journal{}).lead(), w.member("b", &journal{}).vote()
 		j := &journal{}
 		o := w.observer(w.session(), j)
-		if err := o.Observe(w.context()); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, o.Observe(w.context()))
 		a.resign()
 		w.await(j, "new leader b")
 		a.vote()
-		if err := b.node.link.expire(); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, b.node.link.expire())
 		w.until("a to lead again", func() bool { return j.count("new leader a") == 2 })
 		w.same("journal", j.all(), []string{
 			"new leader a", "dead leader a", "new leader b", "dead leader b", "new leader a",
 		})
-		if err := o.Close(); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, o.Close())
 		a.resign()
 		w.settle()
-		if n := len(j.all()); n != 5 {
-			t.Fatalf("callbacks after Close: %q", j.all())
-		}
-		if err := o.Observe(w.context()); !errors.Is(err, election.ErrClosed) {
-			t.Fatalf("Observe after Close: %v", err)
-		}
+		require.Len(t, j.all(), 5, "callbacks after Close")
+		require.ErrorIs(t, o.Observe(w.context()), election.ErrClosed, "Observe after Close")
 	})
 }
 
@@ -210,13 +191,9 @@ func TestLeaderAckCallback(t *testing.T) {
 		a.lead()
 		w.settle()
 		for _, event := range []string{"observer: acked a", "candidate: acked a", "late: acked a"} {
-			if j.count(event) != 1 {
-				t.Fatalf("journal %q", j.all())
-			}
+			require.Equal(t, 1, j.count(event), "journal %q", j.all())
 		}
-		if j.has("cancelled") {
-			t.Fatal("a cancelled callback was called")
-		}
+		require.False(t, j.has("cancelled"), "a cancelled callback was called")
 	})
 }
 
@@ -225,9 +202,7 @@ func TestPathsAndNames(t *testing.T) {
 		n := w.session()
 		name := w.name() + "/with/slashes"
 		c, err := election.NewCandidate(n.Session, name, &election.CandidateOptions{Root: "/root/of/" + w.name()})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		want := "/root/of/" + w.name() + "/" + w.name() + "__with__slashes"
 		if c.Name() != name || c.RootVotePath() != want || c.LeaderAckPath() != want+"/leader_ack" {
 			t.Fatalf("name %q, path %q, ack %q", c.Name(), c.RootVotePath(), c.LeaderAckPath())
@@ -239,12 +214,8 @@ func TestPathsAndNames(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if _, err := conn.Create(want, []byte("precious"), 0, zk.WorldACL(zk.PermAll)); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := c.Campaign(w.context()); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, second(conn.Create(want, []byte("precious"), 0, zk.WorldACL(zk.PermAll))))
+		require.NoError(t, second(c.Campaign(w.context())))
 		if data, _, err := conn.Get(want); err != nil || string(data) != "precious" {
 			t.Fatalf("the election node holds %q, %v", data, err)
 		}
@@ -268,14 +239,10 @@ func TestHundredCandidates(t *testing.T) {
 		for i, m := range members {
 			w.await(j, m.id+" won")
 			for _, other := range members[i+1:] {
-				if other.IsLeader() {
-					t.Fatalf("%s leads beside %s", other.id, m.id)
-				}
+				require.False(t, other.IsLeader(), "%s leads beside %s", other.id, m.id)
 			}
 			if i < many-1 {
-				if err := m.Close(); err != nil {
-					t.Fatal(err)
-				}
+				require.NoError(t, m.Close())
 			}
 			wins = append(wins, m.id+" won")
 		}
@@ -289,14 +256,10 @@ func TestHundredCandidates(t *testing.T) {
 				got = append(got, event)
 				standing[id] = what
 			case "stepped":
-				if standing[id] != "won" {
-					t.Fatalf("%s without a win", event)
-				}
+				require.Equal(t, "won", standing[id], "%s without a win", event)
 				standing[id] = what
 			case "lost":
-				if standing[id] != "" {
-					t.Fatalf("%s after it %s", event, standing[id])
-				}
+				require.Equal(t, "", standing[id], "%s after it", event)
 			}
 		}
 		w.same("wins", got, wins)
@@ -331,44 +294,32 @@ func TestCampaignAndRun(t *testing.T) {
 		w.await(j, "b lost to a")
 		// A loss: the function's context ends, and the candidate contends again
 		// once it has returned.
-		if err := a.node.link.expire(); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, a.node.link.expire())
 		w.await(j, "b won")
 		w.await(j, "a: context ended: session lost")
 		finish <- nil
 		w.await(j, "a lost to b")
 		b.resign()
 		second := <-terms
-		if second.Token <= first.Token {
-			t.Fatalf("tokens %d, %d", first.Token, second.Token)
-		}
+		require.Greater(t, second.Token, first.Token, "tokens")
 		// The function returns while leading: Run resigns and returns its error.
 		b.vote()
 		w.until("b to lose again", func() bool { return j.count("b lost to a") == 2 })
 		boom := errors.New("boom")
 		finish <- boom
-		if err := <-result; !errors.Is(err, boom) {
-			t.Fatalf("Run returned %v", err)
-		}
+		require.ErrorIs(t, <-result, boom, "Run returned")
 		w.until("b to win again", func() bool { return j.count("b won") == 2 })
-		if a.Voted() {
-			t.Fatal("Run left a ballot behind")
-		}
+		require.False(t, a.Voted(), "Run left a ballot behind")
 		// A panic is an error, and the end of the context ends Run.
 		b.resign()
-		if err := a.Run(w.context(), func(context.Context, election.Term) error { panic("at the disco") }); err == nil {
-			t.Fatal("a panic went unseen")
-		}
+		require.Error(t, a.Run(w.context(), func(context.Context, election.Term) error { panic("at the disco") }), "a panic went unseen")
 		ctx, cancel := context.WithCancel(w.context())
 		err := a.Run(ctx, func(ctx context.Context, _ election.Term) error { cancel(); <-ctx.Done(); return nil })
-		if !errors.Is(err, context.Canceled) || a.Voted() {
-			t.Fatalf("Run returned %v, voted %v", err, a.Voted())
-		}
+		require.ErrorIs(t, err, context.Canceled, "Run returned %v, voted %v", err, a.Voted())
+		require.False(t, a.Voted(), "Run returned %v, voted %v", err, a.Voted())
 		term, err := b.Campaign(w.context())
-		if err != nil || term.Ballot != b.VotePath() {
-			t.Fatalf("Campaign: %v, %v", term, err)
-		}
+		require.NoError(t, err, "Campaign: %v", term)
+		require.Equal(t, b.VotePath(), term.Ballot, "Campaign: %v", term)
 		if again, err := b.Campaign(w.context()); err != nil || again != term {
 			t.Fatalf("Campaign while leading: %v, %v", again, err)
 		}
@@ -379,37 +330,28 @@ func TestProclaim(t *testing.T) {
 	everywhere(t, func(t *testing.T, w *world) {
 		j := &journal{}
 		a, b := w.member("a", j), w.member("b", j)
-		if err := a.Proclaim(w.context(), []byte("x")); !errors.Is(err, election.ErrNotLeader) {
-			t.Fatalf("Proclaim before voting: %v", err)
-		}
+		require.ErrorIs(t, a.Proclaim(w.context(), []byte("x")), election.ErrNotLeader, "Proclaim before voting")
 		o := w.observer(w.session(), j)
-		if err := o.Observe(w.context()); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, o.Observe(w.context()))
 		a.lead()
 		b.vote()
 		w.await(j, "new leader a")
 		w.await(j, "b lost to a")
-		if err := b.Proclaim(w.context(), []byte("x")); !errors.Is(err, election.ErrNotLeader) {
-			t.Fatalf("Proclaim on a loser: %v", err)
-		}
-		if err := a.Proclaim(w.context(), []byte("a2")); err != nil {
-			t.Fatal(err)
-		}
+		require.ErrorIs(t, b.Proclaim(w.context(), []byte("x")), election.ErrNotLeader, "Proclaim on a loser")
+		require.NoError(t, a.Proclaim(w.context(), []byte("a2")))
 		w.await(j, "leader data a2")
 		ballots, err := b.Ballots(w.context())
-		if err != nil || len(ballots) != 2 || string(ballots[0].Data) != "a2" {
-			t.Fatalf("ballots %v, %v", ballots, err)
-		}
+		require.NoError(t, err, "ballots %v", ballots)
+		require.Len(t, ballots, 2, "ballots %v", ballots)
+		require.Equal(t, "a2", string(ballots[0].Data), "ballots %v", ballots)
 		// It stays with the candidate: its next term begins with the new data.
 		a.resign()
 		w.await(j, "new leader b")
 		a.vote()
 		b.resign()
 		w.await(j, "new leader a2")
-		if j.has("dead leader a") || !j.has("dead leader a2") {
-			t.Fatalf("journal %q", j.all())
-		}
+		require.False(t, j.has("dead leader a"), "journal %q", j.all())
+		require.True(t, j.has("dead leader a2"), "journal %q", j.all())
 	})
 }
 
@@ -424,14 +366,14 @@ func TestBallotsInOrder(t *testing.T) {
 			members = append(members, w.member(id, &journal{}).vote())
 		}
 		ballots, err := o.Ballots(w.context())
-		if err != nil || len(ballots) != 3 {
-			t.Fatalf("ballots %v, %v", ballots, err)
-		}
+		require.NoError(t, err, "ballots %v", ballots)
+		require.Len(t, ballots, 3, "ballots %v", ballots)
 		for i, m := range members {
 			b := ballots[i]
-			if string(b.Data) != m.id || b.Path != m.VotePath() || b.SessionID != m.node.ID() || b.Token == 0 {
-				t.Fatalf("ballot %d is %+v", i, b)
-			}
+			require.Equal(t, m.id, string(b.Data), "ballot %d is %+v", i, b)
+			require.Equal(t, m.VotePath(), b.Path, "ballot %d is %+v", i, b)
+			require.Equal(t, m.node.ID(), b.SessionID, "ballot %d is %+v", i, b)
+			require.NotZero(t, b.Token, "ballot %d is %+v", i, b)
 			if i > 0 && b.Sequence <= ballots[i-1].Sequence {
 				t.Fatalf("sequence %d after %d", b.Sequence, ballots[i-1].Sequence)
 			}

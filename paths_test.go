@@ -94,17 +94,18 @@ func FuzzElectionPath(f *testing.F) {
 			return
 		}
 		component := path[strings.LastIndex(path, "/")+1:]
-		if component == "" || component == "." || component == ".." || !utf8.ValidString(path) || strings.Contains(path, "//") || strings.HasSuffix(path, "/") {
-			t.Fatalf("root %q, name %q: %q", root, name, path)
-		}
+		require.NotEqual(t, "", component, "root %q, name %q: %q", root, name, path)
+		require.NotEqual(t, ".", component, "root %q, name %q: %q", root, name, path)
+		require.NotEqual(t, "..", component, "root %q, name %q: %q", root, name, path)
+		require.True(t, utf8.ValidString(path), "root %q, name %q: %q", root, name, path)
+		require.NotContains(t, path, "//", "root %q, name %q", root, name)
+		require.False(t, strings.HasSuffix(path, "/"), "root %q, name %q: %q", root, name, path)
 		for _, r := range path {
 			if r < 0x20 || r >= 0x7f && r <= 0x9f || r >= 0xd800 && r <= 0xf8ff || r >= 0xfff0 {
 				t.Fatalf("root %q, name %q: %q holds %U", root, name, path, r)
 			}
 		}
-		if strings.ReplaceAll(name, "/", "__") != component {
-			t.Fatalf("name %q became %q", name, component)
-		}
+		require.Equal(t, component, strings.ReplaceAll(name, "/", "__"), "name %q", name)
 	})
 }
 
@@ -117,12 +118,9 @@ func FuzzParseBallot(f *testing.F) {
 		tag := fmt.Sprintf("%016x", uint32(sequence))
 		name := strings.TrimPrefix(ballotStem("", tag, int(sequence)%(highestPriority+1)), "/") + fmt.Sprintf("%010d", sequence)
 		got, ok := parseBallot(name)
-		if !ok || got.sequence != int64(sequence) {
-			t.Fatalf("%q: %d, %v", name, got.sequence, ok)
-		}
-		if ours := tagged([]child{got}, tag); len(ours) != 1 {
-			t.Fatalf("%q does not carry the tag %q", name, tag)
-		}
+		require.True(t, ok, "%q: %d, %v", name, got.sequence, ok)
+		require.Equal(t, int64(sequence), got.sequence, "%q: %d, %v", name, got.sequence, ok)
+		require.Len(t, tagged([]child{got}, tag), 1, "%q does not carry the tag %q", name, tag)
 		other, ok := parseBallot(prefix) // must not panic, nor give an impossible number
 		if ok && other.sequence > sequenceEnd {
 			t.Fatalf("%q: %d", prefix, other.sequence)
@@ -137,16 +135,12 @@ func TestRefusals(t *testing.T) {
 		zk.ErrConnectionClosed:               false, zk.ErrSessionExpired: false, zk.ErrNoServer: false, zk.ErrSessionMoved: false,
 		zk.ErrNoNode: false, errors.New("unknown error: -127"): false,
 	} {
-		if isPermanent(err) != want {
-			t.Errorf("%v: %v", err, !want)
-		}
+		assert.Equal(t, want, isPermanent(err), "%v: %v", err, !want)
 	}
 	for err, want := range map[error]bool{
 		nil: true, zk.ErrNoNode: true, zk.ErrBadVersion: true, zk.ErrNoAuth: true,
 		zk.ErrSessionMoved: false, zk.ErrSessionExpired: false, zk.ErrConnectionClosed: false, errors.New("unknown error: -127"): false,
 	} {
-		if isDefinite(err) != want {
-			t.Errorf("answer %v: %v", err, !want)
-		}
+		assert.Equal(t, want, isDefinite(err), "answer %v: %v", err, !want)
 	}
 }

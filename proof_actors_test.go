@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/stretchr/testify/require"
 )
 
 // The cast of a trial: processes, each with a session and a network of its own,
@@ -51,9 +53,7 @@ func (w *trial) newProcess(name string, tick time.Duration, member int) *process
 		Dialer: p.gate.Dial, TickTime: tick, HostProvider: p.provider(member),
 		Logger: w.logger.With("as", name), Metrics: &Metrics{LeaseRenewed: p.leaseRenewed},
 	})
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	require.NoError(w.t, err)
 	p.session = s
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -66,16 +66,12 @@ func (w *trial) newCallersProcess(name string, tick time.Duration, member int) *
 	p := &process{w: w, name: name, gate: newGate(w.srv.Dialer())}
 	p.actors.Store(new([]*actor))
 	caller, err := newCallersConn(w.srv.Servers(), w.timeout, p.gate.Dial, p.provider(member))
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	require.NoError(w.t, err)
 	p.caller = caller
 	s, err := NewSession(caller.Conn, w.timeout, &SessionOptions{
 		TickTime: tick, Logger: w.logger.With("as", name), Metrics: &Metrics{LeaseRenewed: p.leaseRenewed},
 	})
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	require.NoError(w.t, err)
 	p.session = s
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -155,9 +151,7 @@ func (w *trial) newActor(p *process, name string, opts *CandidateOptions) *actor
 	if errors.Is(err, ErrClosed) && p.isClosing() {
 		return nil
 	}
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	require.NoError(w.t, err)
 	a.Candidate = c
 	c.OnWin(a.onWin)
 	c.OnStepDown(a.onStepDown)
@@ -467,9 +461,7 @@ type witness struct {
 
 func (w *trial) newWitness(p *process, name string) *witness {
 	o, err := NewObserver(p.session, electionName, &ObserverOptions{Logger: w.logger.With("as", name)})
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	require.NoError(w.t, err)
 	v := &witness{Observer: o, w: w, p: p, name: name}
 	o.OnNewLeader(v.onNewLeader)
 	o.OnLeaderDeath(v.onLeaderDeath)

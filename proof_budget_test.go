@@ -142,9 +142,7 @@ func TestBudgetJoin(t *testing.T) {
 			}
 			synctest.Wait()
 			if in != 50 {
-				if diff := w.spend(func() { c.vote() }).differs(joining); diff != "" {
-					t.Fatalf("joining behind %d: %s", in, diff)
-				}
+				require.Equal(t, "", w.spend(func() { c.vote() }).differs(joining), "joining behind %d", in)
 				continue
 			}
 			m := w.meter(c.node.ID(), 100*time.Millisecond)
@@ -191,9 +189,7 @@ func TestBudgetWaiting(t *testing.T) {
 				began := time.Now()
 				for i := range rounds {
 					front[i].lead() // it does already, or is about to
-					if err := front[i].Proclaim(w.context(), []byte("news")); err != nil {
-						t.Fatal(err)
-					}
+					require.NoError(t, front[i].Proclaim(w.context(), []byte("news")))
 					synctest.Wait()
 					front[i].resign()
 					behind.vote()
@@ -211,9 +207,7 @@ func TestBudgetWaiting(t *testing.T) {
 				if test.changes > 0 {
 					changes = test.changes + rounds // and one for each proclamation
 				}
-				if diff := pace(len(reads)-changes, test.slow, elapsed, w.timeout()); diff != "" {
-					t.Error(diff)
-				}
+				assert.Equal(t, "", pace(len(reads)-changes, test.slow, elapsed, w.timeout()))
 			})
 		})
 	}
@@ -244,12 +238,8 @@ func TestBudgetWaitingMany(t *testing.T) {
 		time.Sleep(w.timeout())
 		m := w.meter(waiting.ID(), 0)
 		time.Sleep(periods * w.timeout())
-		if diff := pace(m.count(), many, periods*w.timeout(), w.timeout()*(1+many/100)); diff != "" {
-			t.Error(diff)
-		}
-		if perTimeout := m.count() / periods; perTimeout > 134 {
-			t.Errorf("%d reads in a session timeout", perTimeout)
-		}
+		assert.Equal(t, "", pace(m.count(), many, periods*w.timeout(), w.timeout()*(1+many/100)))
+		assert.LessOrEqual(t, m.count()/periods, 134, "reads in a session timeout")
 	})
 }
 
@@ -257,12 +247,8 @@ func TestBudgetWaitingMany(t *testing.T) {
 func (w *world) inElection(n *node, name string, opts *election.CandidateOptions) *election.Candidate {
 	w.t.Helper()
 	c, err := election.NewCandidate(n.Session, name, opts)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	if err := c.Vote(w.context()); err != nil {
-		w.t.Fatal(err)
-	}
+	require.NoError(w.t, err)
+	require.NoError(w.t, c.Vote(w.context()))
 	return c
 }
 
@@ -312,9 +298,7 @@ func TestBudgetTakeover(t *testing.T) {
 				m.take()
 				a.resign()
 				synctest.Wait()
-				if !b.IsLeader() {
-					t.Fatal("b does not lead")
-				}
+				require.True(t, b.IsLeader(), "b does not lead")
 				// A follower of the leader looks where that has gone, beside the takeover.
 				following := func(a arrival) bool { return a.path == b.LeaderAckPath() && a.op != testutil.OpMulti }
 				afterWin := m.take()
@@ -412,9 +396,7 @@ func TestBudgetFailover(t *testing.T) {
 						t.Fatal(err)
 					}
 				})
-				if diff := got.differs(want); diff != "" {
-					t.Error(diff)
-				}
+				assert.Equal(t, "", got.differs(want))
 				if acked, err := next.LeaderData(w.context()); err != nil || string(acked) != "next" {
 					t.Errorf("the leader is %q, %v", acked, err)
 				}
@@ -531,12 +513,8 @@ func TestBudgetFollowLeader(t *testing.T) {
 			synctest.Wait()
 			close(taken)
 		})
-		if diff := got.differs(want); diff != "" {
-			t.Error(diff)
-		}
-		if n := j.count("c lost to next"); n != sessions*each {
-			t.Errorf("%d were told of the next leader", n)
-		}
+		assert.Equal(t, "", got.differs(want))
+		assert.Equal(t, sessions*each, j.count("c lost to next"), "were told of the next leader")
 	})
 }
 
@@ -551,26 +529,18 @@ func TestBudgetLeading(t *testing.T) {
 				var leading atomic.Int64
 				for i := range elections {
 					c, err := election.NewCandidate(n.Session, fmt.Sprintf("e%d", i), nil)
-					if err != nil {
-						t.Fatal(err)
-					}
+					require.NoError(t, err)
 					c.OnWin(func(context.Context, election.Term) error { leading.Add(1); return nil })
-					if err := c.Vote(w.context()); err != nil {
-						t.Fatal(err)
-					}
+					require.NoError(t, c.Vote(w.context()))
 				}
 				w.offBeat()
-				if int(leading.Load()) != elections {
-					t.Fatalf("%d lead", leading.Load())
-				}
+				require.Equal(t, elections, int(leading.Load()), "%d lead", leading.Load())
 				got := w.spend(func() { time.Sleep(periods * w.timeout()) })
 				// One in each half of a ping period: 13/24 (T/4 + T/100).
 				assert.InDelta(t, periods/(13./24*(1./4+1./100)), got[testutil.OpMulti], 1, "heartbeats in %d session timeouts", periods)
 				reads := int(got.requests() - got[testutil.OpMulti])
 				slow := w.timeout() * time.Duration(1+elections/100)
-				if diff := pace(reads, elections, periods*w.timeout(), slow); diff != "" {
-					t.Error(diff)
-				}
+				assert.Equal(t, "", pace(reads, elections, periods*w.timeout(), slow))
 			})
 		})
 	}
@@ -589,19 +559,13 @@ func TestBudgetObservers(t *testing.T) {
 		var news, deaths, data atomic.Int64
 		for range observers {
 			o, err := election.NewObserver(n.Session, w.name(), nil)
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			o.OnNewLeader(func(election.Leader) { news.Add(1) })
 			o.OnLeaderDeath(func(election.Leader) { deaths.Add(1) })
 			o.OnLeaderData(func(election.Leader) { data.Add(1) })
-			if err := o.Observe(w.context()); err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, o.Observe(w.context()))
 		}
-		if more := w.srv.Watches() - watches; more != 1 {
-			t.Fatalf("%d watches for %d observers", more, observers)
-		}
+		require.Equal(t, 1, w.srv.Watches()-watches, "watches for %d observers", observers)
 		m := w.meter(n.ID(), 0)
 		for _, step := range []struct {
 			name string
@@ -630,9 +594,7 @@ func TestBudgetObservers(t *testing.T) {
 			}
 		}
 		w.offBeat() // and the new leader watches its acknowledgement, too
-		if more := w.srv.Watches() - watches; more != 1 {
-			t.Errorf("%d watches for %d observers in the end", more, observers)
-		}
+		assert.Equal(t, 1, w.srv.Watches()-watches, "watches for %d observers in the end", observers)
 	})
 }
 
@@ -651,24 +613,16 @@ func TestBudgetNotices(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
-		if got.differs(joining) == "" {
-			t.Errorf("one more than a join was not noticed: %v", got)
-		}
+		assert.NotEqual(t, "", got.differs(joining), "one more than a join was not noticed: %v", got)
 		if n := int64(m.count()); n != got.requests()-1 {
 			t.Errorf("the session sent %d of %v", n, got)
 		}
 		delete(got, testutil.OpExists)
-		if diff := got.differs(joining); diff != "" {
-			t.Error(diff)
-		}
+		assert.Equal(t, "", got.differs(joining))
 		got[testutil.OpGetChildren2]--
-		if got.differs(joining) == "" {
-			t.Errorf("one less than a join was not noticed: %v", got)
-		}
+		assert.NotEqual(t, "", got.differs(joining), "one less than a join was not noticed: %v", got)
 	})
 	for _, n := range []int{15, 16, 20, 27, 28} {
-		if inside := pace(n, 1, 20*time.Second, time.Second) == ""; inside != (n >= 15 && n <= 27) {
-			t.Errorf("%d reads in 20 periods: inside %v", n, inside)
-		}
+		assert.Equal(t, n >= 15 && n <= 27, pace(n, 1, 20*time.Second, time.Second) == "", "%d reads in 20 periods", n)
 	}
 }

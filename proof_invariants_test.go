@@ -12,6 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
 	"github.com/zkelection/election/testutil"
 )
 
@@ -81,9 +84,7 @@ func newTrial(t *testing.T, opts testutil.ServerOptions, timeout time.Duration) 
 	w.actors.Store(new([]*actor))
 	w.logger = slog.New(&historian{w, ""})
 	srv, err := testutil.NewServer(&opts)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	w.srv = srv
 	srv.Control(testutil.AnyOp, w.observe)
 	return w
@@ -171,9 +172,7 @@ func (w *trial) stop() {
 }
 
 func (w *trial) start() {
-	if err := w.srv.Start(); err != nil {
-		w.t.Errorf("start the server: %v", err)
-	}
+	assert.NoError(w.t, w.srv.Start(), "start the server")
 	w.mu.Lock()
 	w.stopped = false
 	w.mu.Unlock()

@@ -17,6 +17,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/require"
 )
 
 // Mutations: what was learnt is un-learnt, one lesson at a time, and something
@@ -42,19 +44,14 @@ type change struct{ file, before, after string }
 
 func readMutations(t *testing.T) []*mutation {
 	files, err := filepath.Glob("mutations/*.txt")
-	if err != nil || len(files) < 25 {
-		t.Fatalf("%d mutations, error %v", len(files), err)
-	}
+	require.NoError(t, err, "mutations")
+	require.GreaterOrEqual(t, len(files), 25, "mutations")
 	var all []*mutation
 	for _, file := range files {
 		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		m, err := parseMutation(strings.TrimSuffix(filepath.Base(file), ".txt"), string(text))
-		if err != nil {
-			t.Fatalf("%s: %v", file, err)
-		}
+		require.NoError(t, err, file)
 		all = append(all, m)
 	}
 	return all
@@ -191,9 +188,7 @@ func TestMutations(t *testing.T) {
 	workers.Wait()
 	t.Logf("%d mutations in %v", len(picked), time.Since(start).Round(time.Second))
 	if *mutationsTable != "" {
-		if err := os.WriteFile(*mutationsTable, mutationTable(picked, rows), 0o644); err != nil { //nolint:gosec // a document
-			t.Fatal(err)
-		}
+		require.NoError(t, os.WriteFile(*mutationsTable, mutationTable(picked, rows), 0o644)) //nolint:gosec // a document
 	}
 }
 

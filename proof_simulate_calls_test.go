@@ -65,9 +65,7 @@ func (c *callTotals) report(t *testing.T, took time.Duration) {
 	if c.schedules < 300 {
 		return
 	}
-	if c.claims < c.schedules/2 {
-		t.Errorf("%d wins: the simulation is blind", c.claims)
-	}
+	assert.GreaterOrEqual(t, c.claims, c.schedules/2, "%d wins: the simulation is blind", c.claims)
 	for _, op := range callOps {
 		if c.met[op.name] < c.schedules/20 {
 			t.Errorf("%s was called %d times: the simulation is blind", op.name, c.met[op.name])

@@ -11,6 +11,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
 	"github.com/zkelection/election"
 	"github.com/zkelection/election/testutil"
 )
@@ -96,9 +99,7 @@ func (s *soak) run(cycles int, cycle func(i int)) (before, after holdings) {
 func soaking(t *testing.T, run func(s *soak)) {
 	synctest.Test(t, func(t *testing.T) {
 		srv, err := testutil.NewServer(&testutil.ServerOptions{NoListen: true})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		t.Cleanup(srv.Close)
 		s := &soak{t: t, srv: srv, ctx: context.Background()}
 		s.s = s.session()
@@ -118,9 +119,7 @@ func (s *soak) session() *election.Session {
 
 func (s *soak) must(err error) {
 	s.t.Helper()
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	require.NoError(s.t, err)
 }
 
 func (s *soak) candidate(on *election.Session, name string, opts *election.CandidateOptions) *election.Candidate {
@@ -287,9 +286,7 @@ func TestSoakNotices(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			soaking(t, func(s *soak) {
 				before, after := s.run(200, test.cycle(s))
-				if after.grown(before, 0) == "" {
-					t.Error("a leak was not noticed")
-				}
+				assert.NotEqual(t, "", after.grown(before, 0), "a leak was not noticed")
 			})
 		})
 	}

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/go-zookeeper/zk"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election/testutil"
 )
@@ -71,9 +73,7 @@ func (s *stage) candidate(name string, opts *CandidateOptions) *actor {
 // leader makes a candidate that leads.
 func (s *stage) leader(name string) *actor {
 	a := s.candidate(name, nil)
-	if err := a.vote(sweepTimeout); err != nil {
-		s.t.Fatal(err)
-	}
+	require.NoError(s.t, a.vote(sweepTimeout))
 	s.awaitLeader(sweepTimeout, nil)
 	return a
 }
@@ -81,9 +81,7 @@ func (s *stage) leader(name string) *actor {
 // follower makes a candidate that waits.
 func (s *stage) follower(name string, opts *CandidateOptions) *actor {
 	a := s.candidate(name, opts)
-	if err := a.vote(sweepTimeout); err != nil {
-		s.t.Fatal(err)
-	}
+	require.NoError(s.t, a.vote(sweepTimeout))
 	synctest.Wait()
 	return a
 }
@@ -373,9 +371,7 @@ func afterLapses(s *stage) {
 // starve keeps a candidate's session from getting a lease, until feed is called
 // or it has asked to move.
 func (s *stage) starve(a *actor) {
-	if err := a.p.session.AwaitConnected(s.t.Context()); err != nil {
-		s.t.Fatal(err)
-	}
+	require.NoError(s.t, a.p.session.AwaitConnected(s.t.Context()))
 	id := a.p.session.ID()
 	var over atomic.Bool
 	cancel := s.srv.Control(testutil.OpMulti, func(r *testutil.Request) testutil.Action {
@@ -535,9 +531,7 @@ func (r sweepRun) play(t *testing.T) (requests, reached int, ok bool) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &stage{trial: newTrial(t, testutil.ServerOptions{TickTime: sweepTick, MinSessionTimeout: sweepTimeout}, sweepTimeout)}
 		s.o = s.newWitness(s.newProcess("watcher", 0, 0), "watcher")
-		if err := s.o.watch(sweepTimeout); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, s.o.watch(sweepTimeout))
 		r.scenario.before(s)
 
 		var mu sync.Mutex
@@ -592,9 +586,7 @@ func (r sweepRun) play(t *testing.T) (requests, reached int, ok bool) {
 func TestSweep(t *testing.T) {
 	if *sweepCase != "" {
 		r, err := parseSweepCase(*sweepCase)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		r.play(t)
 		return
 	}
@@ -604,9 +596,7 @@ func TestSweep(t *testing.T) {
 	for i := range sweepScenarios {
 		s := &sweepScenarios[i]
 		n, _, ok := sweepRun{scenario: s}.play(t)
-		if !ok {
-			t.Fatalf("%s fails without a fault", s.name)
-		}
+		require.True(t, ok, "%s fails without a fault", s.name)
 		for k := range n {
 			for f := range sweepFaults {
 				singles = append(singles, sweepRun{s, []sweepStep{{f, k}}})
@@ -639,9 +629,7 @@ func TestSweep(t *testing.T) {
 	t.Logf("%d scenarios, %d faults: %d cases with one fault (%d never came to it) in %v, %d of %d with two (%d) in %v",
 		len(sweepScenarios), len(sweepFaults), len(singles), missed, one.Round(time.Millisecond),
 		two, pairs.size(), missedPairs, (time.Since(start) - one).Round(time.Millisecond))
-	if missed > len(singles)/10 {
-		t.Errorf("%d of %d cases never came to their fault: the sweep is blind", missed, len(singles))
-	}
+	assert.LessOrEqual(t, missed, len(singles)/10, "%d of %d cases never came to their fault: the sweep is blind", missed, len(singles))
 }
 
 // bound names the case when its bubble deadlocks, or does not end: in virtual

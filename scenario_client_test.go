@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/go-zookeeper/zk"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election"
 	"github.com/zkelection/election/internal/zxid"
@@ -41,9 +43,7 @@ func TestWatchesLost(t *testing.T) {
 				b.vote()
 				oj := &journal{}
 				o := w.observer(w.session(), oj)
-				if err := o.Observe(w.context()); err != nil {
-					t.Fatal(err)
-				}
+				require.NoError(t, o.Observe(w.context()))
 				w.await(j, "b lost to a")
 				w.await(oj, "new leader a")
 				time.Sleep(w.timeout())
@@ -61,9 +61,7 @@ func TestWatchesLost(t *testing.T) {
 				w.srv.DropConnections()
 				time.Sleep(w.timeout() / 40 * 2) // they have connected again, and looked at everything
 				mu.Lock()
-				if len(refused) < 2 {
-					t.Fatalf("refused to %d sessions", len(refused))
-				}
+				require.GreaterOrEqual(t, len(refused), 2, "refused to %d sessions", len(refused))
 				mu.Unlock()
 				began := time.Now()
 				a.resign()
@@ -72,13 +70,9 @@ func TestWatchesLost(t *testing.T) {
 				if took, limit := time.Since(began), test.within(w.timeout()); took > limit {
 					t.Errorf("found out after %v, want %v", took, limit)
 				}
-				if !b.IsLeader() {
-					t.Error("b does not lead")
-				}
+				assert.True(t, b.IsLeader(), "b does not lead")
 				time.Sleep(4 * w.timeout())
-				if !b.IsLeader() {
-					t.Error("b does not lead for long")
-				}
+				assert.True(t, b.IsLeader(), "b does not lead for long")
 				w.same("journal", j.all(), []string{"a won", "b lost to a", "a stepped down: resigned", "b won"})
 			})
 		})
@@ -91,9 +85,7 @@ func TestManyWatchesLost(t *testing.T) {
 	virtually(t, func(t *testing.T, w *world) {
 		const many = 300
 		s := w.session()
-		if err := s.AwaitConnected(w.context()); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, s.AwaitConnected(w.context()))
 		var watches []<-chan zk.Event
 		name := func(i int) string { return fmt.Sprintf("/%0900d", i) } // 270 kB of names: three requests
 		for i := range many {
@@ -112,14 +104,10 @@ func TestManyWatchesLost(t *testing.T) {
 		})()
 		w.srv.DropConnections()
 		time.Sleep(w.timeout())
-		if n := requests.Load(); n != 4 {
-			t.Errorf("%d requests to set watches, want 4: three, and the first one again", n)
-		}
+		assert.Equal(t, int64(4), requests.Load(), "requests to set watches: three, and the first one again")
 		conn := w.client()
 		for i := range many {
-			if _, err := conn.Create(name(i), nil, zk.FlagEphemeral, zk.WorldACL(zk.PermAll)); err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, second(conn.Create(name(i), nil, zk.FlagEphemeral, zk.WorldACL(zk.PermAll))))
 		}
 		silent := 0
 		time.Sleep(time.Second)
@@ -130,9 +118,7 @@ func TestManyWatchesLost(t *testing.T) {
 				silent++
 			}
 		}
-		if silent > 0 {
-			t.Errorf("%d of %d watches are silent", silent, many)
-		}
+		assert.LessOrEqual(t, silent, 0, "%d of %d watches are silent", silent, many)
 	})
 }
 
@@ -153,13 +139,9 @@ func TestSilentHandshake(t *testing.T) {
 		began := time.Now()
 		a.node.link.cut()
 		w.await(j, "a stepped down: lease lapsed")
-		if err := a.node.AwaitConnected(w.context()); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, a.node.AwaitConnected(w.context()))
 		w.until("a to lead again", a.IsLeader)
-		if took := time.Since(began); took > 3*w.timeout() {
-			t.Fatalf("it took %v", took)
-		}
+		require.LessOrEqual(t, time.Since(began), 3*w.timeout(), "it took")
 	})
 }
 
@@ -179,15 +161,11 @@ func TestEnsembleLostItsState(t *testing.T) {
 		j := &journal{}
 		a := w.member("a", j).lead()
 		for range 100 {
-			if err := a.Proclaim(w.context(), []byte("x")); err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, a.Proclaim(w.context(), []byte("x")))
 		}
 		conn := a.node.Conn()
 		fresh, err := testutil.NewServer(&testutil.ServerOptions{NoListen: true})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		defer fresh.Close()
 		target.Store(fresh)
 		w.srv.Stop()
@@ -196,9 +174,7 @@ func TestEnsembleLostItsState(t *testing.T) {
 		if a.node.Conn() == conn {
 			t.Fatal("the fresh ensemble took the old client: nothing was tested")
 		}
-		if err := a.node.Close(); err != nil { // before the fresh server goes
-			t.Fatal(err)
-		}
+		require.NoError(t, a.node.Close()) // before the fresh server goes
 	})
 }
 
@@ -240,9 +216,7 @@ func TestReplacementFails(t *testing.T) {
 		w.until("an attempt to replace the client", func() bool { return inits.Load() > 1 })
 		answers.Store(true)
 		w.until("a to lead again", a.IsLeader)
-		if tries := inits.Load() - 1; tries > 2 {
-			t.Errorf("%d attempts to replace the client", tries)
-		}
+		assert.LessOrEqual(t, inits.Load()-1, int64(2), "attempts to replace the client")
 	})
 }
 
@@ -262,17 +236,13 @@ func TestInFlightBound(t *testing.T) {
 		})
 		for range 300 {
 			c, err := election.NewCandidate(n.Session, w.name(), nil)
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			go func() { _ = c.Vote(w.context()) }()
 		}
 		time.Sleep(w.timeout() / 8)
 		// The lists that go with the creations are answered behind them, and count, too.
 		lists := n.link.count(func(r request) bool { return r.op == opChildren2 }) - listed
-		if got := int(arrived.Load()) + lists; got != 64 {
-			t.Fatalf("%d requests in flight", got)
-		}
+		require.Equal(t, 64, int(arrived.Load())+lists, "requests in flight")
 		cancel()
 		close(release)
 		w.until("all ballots", func() bool { return len(w.children(n.Conn(), leader.RootVotePath())) == 302 })
@@ -299,9 +269,7 @@ func TestExpiredConnectionClosed(t *testing.T) {
 			w.srv.ExpireSession(id)
 			w.until("a new session", func() bool { return n.ID() != id && n.State() == zk.StateHasSession })
 		}
-		if got := open.Load(); got != 1 {
-			t.Fatalf("%d connections are open", got)
-		}
+		require.Equal(t, int64(1), open.Load(), "connections are open")
 	})
 }
 
@@ -328,9 +296,7 @@ func (w *world) clientOn() (*zk.Conn, <-chan zk.Event, *link) {
 		zk.WithDialer(zxid.Dialer(func(network, _ string, timeout time.Duration) (net.Conn, error) {
 			return l.Dial(network, w.servers[0], timeout)
 		})))
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	require.NoError(w.t, err)
 	return conn, events, l
 }
 
@@ -340,26 +306,18 @@ func TestEventsUnread(t *testing.T) {
 	virtually(t, func(t *testing.T, w *world) {
 		conn, events, l := w.clientOn()
 		s, err := election.NewSession(conn, w.timeout(), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		for range 10 { // four events each
 			time.Sleep(w.timeout())
 			l.cut()
 		}
-		if len(events) != cap(events) {
-			t.Fatalf("%d events wait to be read, of a room for %d", len(events), cap(events))
-		}
+		require.Equal(t, cap(events), len(events), "there is room for more events")
 		j := &journal{}
 		a := w.memberOn(&node{Session: s, link: l}, "a", j).lead()
 		id := s.ID()
-		if err := l.expire(); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, l.expire())
 		w.until("a to lead on another session", func() bool { return s.ID() != id && a.IsLeader() })
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, s.Close())
 		conn.Close()
 		for range events {
 		}
@@ -377,13 +335,9 @@ func TestLentConnectionReported(t *testing.T) {
 			}
 		}()
 		s, err := election.NewSession(conn, w.timeout(), &election.SessionOptions{Logger: w.logger()})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		defer func() { _ = s.Close() }()
-		if err := s.AwaitConnected(w.context()); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, s.AwaitConnected(w.context()))
 		reports := func() int {
 			return strings.Count(w.log.String(), "the caller's connection has had no session for long")
 		}
@@ -391,17 +345,11 @@ func TestLentConnectionReported(t *testing.T) {
 			l.setDown(true)
 			l.cut()
 			time.Sleep(5 * w.timeout())
-			if got := reports(); got != outage {
-				t.Fatalf("%d reports early in outage %d", got, outage)
-			}
+			require.Equal(t, outage, reports(), "reports early in outage %d", outage)
 			time.Sleep(20 * w.timeout())
-			if got := reports(); got != outage+1 {
-				t.Fatalf("%d reports late in outage %d", got, outage)
-			}
+			require.Equal(t, outage+1, reports(), "reports late in outage %d", outage)
 			l.setDown(false)
-			if err := s.AwaitConnected(w.context()); err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, s.AwaitConnected(w.context()))
 			time.Sleep(w.timeout())
 		}
 	})
@@ -436,12 +384,9 @@ func TestNoStormAfterOutage(t *testing.T) {
 		time.Sleep(w.timeout() / 8)
 		mu.Lock()
 		defer mu.Unlock()
-		if len(back) < many || slices.MaxFunc(back, time.Time.Compare).Sub(back[0]) > time.Millisecond {
-			t.Fatalf("%d sessions came back, and not at the same moment", len(back))
-		}
-		if len(looks) < 2*many {
-			t.Fatalf("%d looks of %d candidates at two nodes each", len(looks), many)
-		}
+		require.GreaterOrEqual(t, len(back), many, "%d sessions came back, and not at the same moment", len(back))
+		require.LessOrEqual(t, slices.MaxFunc(back, time.Time.Compare).Sub(back[0]), time.Millisecond, "%d sessions came back, and not at the same moment", len(back))
+		require.GreaterOrEqual(t, len(looks), 2*many, "%d looks of %d candidates at two nodes each", len(looks), many)
 		slices.SortFunc(looks, time.Time.Compare)
 		if first := looks[0].Sub(back[0]); first < w.timeout()/80 {
 			t.Errorf("the first look comes %v after the connection", first)
@@ -456,9 +401,7 @@ func TestNoStormAfterOutage(t *testing.T) {
 			}
 			busiest = max(busiest, n)
 		}
-		if busiest > len(looks)/2 {
-			t.Errorf("%d of %d looks come within %v", busiest, len(looks), w.timeout()/400)
-		}
+		assert.LessOrEqual(t, busiest, len(looks)/2, "%d of %d looks come within %v", busiest, len(looks), w.timeout()/400)
 	})
 }
 
@@ -484,13 +427,9 @@ func TestDialerIsGivenNames(t *testing.T) {
 		time.Sleep(w.timeout())
 		mu.Lock()
 		defer mu.Unlock()
-		if len(asked) != 4 {
-			t.Errorf("%d connections, want 4", len(asked))
-		}
+		assert.Len(t, asked, 4, "connections")
 		for _, address := range asked {
-			if address != w.servers[0] {
-				t.Errorf("the dialer was given %q, want %q", address, w.servers[0])
-			}
+			assert.Equal(t, w.servers[0], address, "what the dialer was given")
 		}
 	})
 }

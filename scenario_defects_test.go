@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/go-zookeeper/zk"
+	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election"
 )
@@ -25,15 +26,12 @@ func TestLeaderDiesBeforeItAcknowledges(t *testing.T) {
 		a.vote()
 		w.await(j, "a won")
 		b.vote()
-		if err := a.node.link.expire(); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, a.node.link.expire())
 		w.await(j, "b won")
 		w.await(j, "a lost to b")
 		for _, event := range []string{"a won", "a stepped down: session lost", "b won", "a lost to b"} {
-			if j.count(event) != 1 || len(j.all()) != 4 {
-				t.Fatalf("journal %q", j.all())
-			}
+			require.Equal(t, 1, j.count(event), "journal %q", j.all())
+			require.Len(t, j.all(), 4, "journal")
 		}
 	})
 }
@@ -50,23 +48,14 @@ func TestLeaderLearnsOfItsExpiry(t *testing.T) {
 		})
 		a.lead()
 		b.vote()
-		if err := a.node.link.expire(); err != nil {
-			t.Fatal(err)
-		}
-		if cause := <-ended; !errors.Is(cause, election.ErrSessionLost) {
-			t.Fatalf("the leader's context ended for %v", cause)
-		}
-		if a.IsLeader() {
-			t.Fatal("the old leader still believes in itself")
-		}
+		require.NoError(t, a.node.link.expire())
+		require.ErrorIs(t, <-ended, election.ErrSessionLost, "the cause of the leader's context")
+		require.False(t, a.IsLeader(), "the old leader still believes in itself")
 		w.await(j, "a stepped down: session lost")
 		w.await(j, "a lost to b")
-		if !b.IsLeader() || a.IsLeader() {
-			t.Fatal("the wrong one leads")
-		}
-		if j.count("a stepped down: session lost") != 1 {
-			t.Fatalf("journal %q", j.all())
-		}
+		require.True(t, b.IsLeader(), "the wrong one leads")
+		require.False(t, a.IsLeader(), "the wrong one leads")
+		require.Equal(t, 1, j.count("a stepped down: session lost"), "journal %q", j.all())
 	})
 }
 
@@ -79,19 +68,13 @@ func TestGoesOnAfterExpiry(t *testing.T) {
 		o := w.observer(a.node, oj)
 		b.lead()
 		a.vote()
-		if err := o.Observe(w.context()); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, o.Observe(w.context()))
 		hooked := make(chan int64, 8)
 		cancel := a.node.OnConnected(func() { hooked <- a.node.ID() })
 		defer cancel()
 		first := <-hooked
-		if err := a.node.link.expire(); err != nil {
-			t.Fatal(err)
-		}
-		if second := <-hooked; second == first {
-			t.Fatal("OnConnected told of the same session twice")
-		}
+		require.NoError(t, a.node.link.expire())
+		require.NotEqual(t, first, <-hooked, "OnConnected told of the same session twice")
 		w.until("a to vote again", a.Voted)
 		b.resign()
 		w.await(j, "a won")
@@ -99,9 +82,7 @@ func TestGoesOnAfterExpiry(t *testing.T) {
 		w.same("observer", oj.all(), []string{"new leader b", "dead leader b", "new leader a"})
 		// And once more, as the leader.
 		b.vote()
-		if err := a.node.link.expire(); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, a.node.link.expire())
 		w.until("b to lead again", func() bool { return oj.count("new leader b") == 2 })
 	})
 }
@@ -116,9 +97,7 @@ func TestTakeoverOutlivesSession(t *testing.T) {
 		a.vote()
 		w.await(j, "a won")
 		b.vote()
-		if err := a.node.link.expire(); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, a.node.link.expire())
 		w.await(j, "b won")
 		w.until("b to acknowledge", func() bool { data, err := b.LeaderData(w.context()); return err == nil && string(data) == "b" })
 		w.until("a to have a session again", func() bool { return a.node.State() == zk.StateHasSession })
@@ -154,12 +133,9 @@ func TestFailedTakeoverIsNoSuccess(t *testing.T) {
 			b.lead()
 			w.settle()
 			w.same(kind, j.all(), []string{"a won", "a failed to take over", "a stepped down: takeover failed", "b won"})
-			if !errors.Is(told, boom) || !errors.Is(told, election.ErrTakeoverFailed) {
-				t.Fatalf("OnTakeoverError was told %v", told)
-			}
-			if a.Voted() {
-				t.Fatal("it did not stay out")
-			}
+			require.ErrorIs(t, told, boom, "what OnTakeoverError was told")
+			require.ErrorIs(t, told, election.ErrTakeoverFailed, "what OnTakeoverError was told")
+			require.False(t, a.Voted(), "it did not stay out")
 			// Until it votes again.
 			cancel()
 			a.vote()
@@ -180,32 +156,24 @@ func TestForeignAckReplaced(t *testing.T) {
 		if _, err := stranger.Create("/_zkelection", nil, 0, zk.WorldACL(zk.PermAll)); err != nil && !errors.Is(err, zk.ErrNodeExists) {
 			t.Fatal(err)
 		}
-		if _, err := stranger.Create(a.RootVotePath(), nil, 0, zk.WorldACL(zk.PermAll)); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := stranger.Create(a.LeaderAckPath(), []byte("stranger"), zk.FlagEphemeral, zk.WorldACL(zk.PermAll)); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, second(stranger.Create(a.RootVotePath(), nil, 0, zk.WorldACL(zk.PermAll))))
+		require.NoError(t, second(stranger.Create(a.LeaderAckPath(), []byte("stranger"), zk.FlagEphemeral, zk.WorldACL(zk.PermAll))))
 		a.lead()
 		leader, err := a.LeaderSync(w.context())
-		if err != nil || string(leader.Data) != "a" || leader.SessionID != a.node.ID() {
-			t.Fatalf("acknowledged: %q, %v", leader.Data, err)
-		}
+		require.NoError(t, err, "acknowledged: %q", leader.Data)
+		require.Equal(t, "a", string(leader.Data), "acknowledged: %q", leader.Data)
+		require.Equal(t, a.node.ID(), leader.SessionID, "acknowledged: %q", leader.Data)
 		// Removed by somebody, it is written again.
-		if err := stranger.Delete(a.LeaderAckPath(), -1); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, stranger.Delete(a.LeaderAckPath(), -1))
 		w.until("the acknowledgement to be written again", func() bool {
 			data, err := a.LeaderData(w.context())
 			return err == nil && string(data) == "a"
 		})
 		// Replaced by somebody at the last moment, theirs is left alone.
-		if _, err := stranger.Multi(
+		require.NoError(t, second(stranger.Multi(
 			&zk.DeleteRequest{Path: a.LeaderAckPath(), Version: -1},
 			&zk.CreateRequest{Path: a.LeaderAckPath(), Data: []byte("stranger"), Acl: zk.WorldACL(zk.PermAll), Flags: zk.FlagEphemeral},
-		); err != nil {
-			t.Fatal(err)
-		}
+		)))
 		a.resign()
 		w.settle()
 		if data, err := a.LeaderData(w.context()); err != nil || string(data) != "stranger" && string(data) != "" {
@@ -256,9 +224,7 @@ func TestLostRepliesLeaveNothing(t *testing.T) {
 			}
 			conn := w.client()
 			ballots := ballotNames(w.children(conn, a.RootVotePath()))
-			if len(ballots) != 2 {
-				t.Fatalf("ballots %q", ballots)
-			}
+			require.Len(t, ballots, 2, "ballots")
 			w.await(j, "b lost to a")
 			// The replies to the acknowledgement and to the withdrawal, too.
 			fired := b.node.link.next(f, func(r request) bool { return r.op == opMulti && strings.Contains(r.path, "/ballot-") })
@@ -268,12 +234,8 @@ func TestLostRepliesLeaveNothing(t *testing.T) {
 			fired = b.node.link.next(f, func(r request) bool { return r.op == opMulti && strings.HasSuffix(r.path, "/leader_ack") })
 			b.resign()
 			<-fired
-			if left := w.children(conn, a.RootVotePath()); len(left) != 0 {
-				t.Fatalf("left behind: %q", left)
-			}
-			if err := errors.Join(a.Close(), b.Close()); err != nil {
-				t.Fatal(err)
-			}
+			require.Empty(t, w.children(conn, a.RootVotePath()), "left behind")
+			require.NoError(t, errors.Join(a.Close(), b.Close()))
 			w.same("journal", j.all(), []string{"a won", "b lost to a", "a stepped down: resigned", "b won", "b stepped down: resigned"})
 		}
 	})
@@ -301,22 +263,14 @@ func TestFollowersHearOfEach(t *testing.T) {
 		w.await(j, "b lost to a")
 		w.await(j, "c lost to a")
 		first := <-contexts
-		if first.Err() != nil {
-			t.Fatal("the context of OnLose ended while its leader leads")
-		}
+		require.NoError(t, first.Err(), "the context of OnLose ended while its leader leads")
 		a.resign()
 		w.await(j, "c lost to b")
-		if first.Err() == nil {
-			t.Fatal("the context of OnLose outlived its leader")
-		}
+		require.Error(t, first.Err(), "the context of OnLose outlived its leader")
 		b.resign()
 		w.await(j, "c won")
-		if second := <-contexts; second.Err() == nil {
-			t.Fatal("the context of OnLose outlived losing")
-		}
-		if n := j.count("c lost to a") + j.count("c lost to b"); n != 2 {
-			t.Fatalf("journal %q", j.all())
-		}
+		require.Error(t, (<-contexts).Err(), "the context of OnLose outlived losing")
+		require.Equal(t, 2, j.count("c lost to a")+j.count("c lost to b"), "journal %q", j.all())
 	})
 }
 
@@ -332,34 +286,20 @@ func TestLeavingTakesTheBallot(t *testing.T) {
 		c.vote()
 		w.await(j, "c lost to a")
 		b.resign() // from the middle
-		if n := len(ballotNames(w.children(conn, a.RootVotePath()))); n != 2 {
-			t.Fatalf("%d ballots after the middle one resigned", n)
-		}
+		require.Len(t, ballotNames(w.children(conn, a.RootVotePath())), 2, "ballots after the middle one resigned")
 		// c was behind b and is now behind a: its predecessor changed.
 		w.until("c to be told again", func() bool { return j.count("c lost to a") == 2 })
-		if err := a.Close(); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, a.Close())
 		w.await(j, "c won")
-		if err := c.node.Close(); err != nil { // closes its candidate first
-			t.Fatal(err)
-		}
-		if left := w.children(conn, a.RootVotePath()); len(left) != 0 {
-			t.Fatalf("left behind: %q", left)
-		}
+		require.NoError(t, c.node.Close()) // closes its candidate first
+		require.Empty(t, w.children(conn, a.RootVotePath()), "left behind")
 		w.same("journal", j.all(), []string{
 			"a won", "b lost to a", "c lost to a", "c lost to a", "a stepped down: closed", "c won", "c stepped down: closed",
 		})
 		for _, err := range []error{a.Vote(w.context()), a.Resign(w.context()), c.Proclaim(w.context(), nil)} {
-			if !errors.Is(err, election.ErrClosed) {
-				t.Fatalf("after Close: %v", err)
-			}
+			require.ErrorIs(t, err, election.ErrClosed, "after Close")
 		}
-		if _, err := election.NewCandidate(c.node.Session, "x", nil); !errors.Is(err, election.ErrClosed) {
-			t.Fatalf("a candidate on a closed session: %v", err)
-		}
-		if err := c.node.AwaitConnected(w.context()); !errors.Is(err, election.ErrClosed) {
-			t.Fatalf("a closed session: %v", err)
-		}
+		require.ErrorIs(t, second(election.NewCandidate(c.node.Session, "x", nil)), election.ErrClosed, "a candidate on a closed session")
+		require.ErrorIs(t, c.node.AwaitConnected(w.context()), election.ErrClosed, "a closed session")
 	})
 }

@@ -17,6 +17,8 @@ import (
 	"unsafe"
 
 	"github.com/go-zookeeper/zk"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election"
 	"github.com/zkelection/election/testutil"
@@ -37,14 +39,10 @@ func TestRunAgainAfterResign(t *testing.T) {
 				t.Fatalf("two at a time: %v", err)
 			}
 			a.resign()
-			if err := <-result; !errors.Is(err, election.ErrResigned) {
-				t.Fatalf("Run ended with %v", err)
-			}
+			require.ErrorIs(t, <-result, election.ErrResigned, "Run ended with")
 		}
 		a.lead() // and it is free for everything else
-		if err := a.Healthy(time.Minute); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, a.Healthy(time.Minute))
 	})
 }
 
@@ -59,15 +57,12 @@ func TestEndedContextDoesNothing(t *testing.T) {
 				a.Vote(ended), second(a.Campaign(ended)),
 				a.Run(ended, func(context.Context, election.Term) error { return nil }),
 			} {
-				if !errors.Is(err, context.Canceled) {
-					t.Fatal(err)
-				}
+				require.ErrorIs(t, err, context.Canceled)
 			}
 		}
 		w.settle()
-		if a.Voted() || a.IsLeader() {
-			t.Fatal("it has voted")
-		}
+		require.False(t, a.Voted(), "it has voted")
+		require.False(t, a.IsLeader(), "it has voted")
 	})
 }
 
@@ -79,9 +74,8 @@ func TestRunEndsWithItsGoroutine(t *testing.T) {
 			_ = a.Run(w.context(), func(context.Context, election.Term) error { runtime.Goexit(); return nil })
 		}()
 		time.Sleep(time.Minute)
-		if a.IsLeader() || a.Voted() {
-			t.Fatal("it leads for nobody")
-		}
+		require.False(t, a.IsLeader(), "it leads for nobody")
+		require.False(t, a.Voted(), "it leads for nobody")
 	})
 }
 
@@ -107,25 +101,17 @@ func TestRunOverrunsOnce(t *testing.T) {
 			})
 		}()
 		<-leads
-		if err := a.node.link.expire(); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, a.node.link.expire())
 		time.Sleep(2 * w.timeout())
-		if err := a.Healthy(time.Hour); !errors.Is(err, election.ErrCallbackRunning) {
-			t.Fatalf("while it overruns: %v", err)
-		}
+		require.ErrorIs(t, a.Healthy(time.Hour), election.ErrCallbackRunning, "while it overruns")
 		<-leads
-		if err := a.Healthy(w.timeout()); err != nil {
-			t.Fatalf("after it has returned: %v", err)
-		}
+		require.NoError(t, a.Healthy(w.timeout()), "after it has returned")
 		b.vote()
 		ctx, cancel := context.WithCancel(w.context())
 		defer cancel()
 		go func() { _ = a.Resign(ctx) }()
 		w.await(j, "b won")
-		if n := j.count("a has run"); n != 2 {
-			t.Fatalf("leadership passed on before the function returned: %q", j.all())
-		}
+		require.Equal(t, 2, j.count("a has run"), "leadership passed on before the function returned: %q", j.all())
 	})
 }
 
@@ -140,13 +126,9 @@ func TestRefusedWithdrawal(t *testing.T) {
 			asked.Add(1)
 			return testutil.Fail(zk.ErrNoAuth)
 		})
-		if err := a.Resign(w.context()); !errors.Is(err, zk.ErrNoAuth) {
-			t.Fatalf("Resign: %v", err)
-		}
+		require.ErrorIs(t, a.Resign(w.context()), zk.ErrNoAuth, "Resign")
 		time.Sleep(10 * w.timeout())
-		if n := asked.Load(); n > 15 {
-			t.Fatalf("%d requests", n)
-		}
+		require.LessOrEqual(t, asked.Load(), int64(15), "requests")
 		cancel()
 		w.until("the withdrawal", func() bool { return !a.Voted() })
 	})
@@ -167,9 +149,7 @@ func TestBallotDeletedShortStepDown(t *testing.T) {
 			}
 			return testutil.Pass
 		})
-		if err := operator.Delete(path, -1); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, operator.Delete(path, -1))
 		w.await(j, "a stepped down: ballot deleted")
 		held()
 		close(release)
@@ -190,17 +170,11 @@ func TestHandshakeStopsHalfway(t *testing.T) {
 			return conn, err
 		}
 		s, err := election.Connect(w.servers, w.timeout(), &election.SessionOptions{Dialer: w.dial, Logger: w.logger()})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		defer s.Close()
 		began := time.Now()
-		if err := s.AwaitConnected(w.context()); err != nil {
-			t.Fatal(err)
-		}
-		if took := time.Since(began); took > 2*w.timeout() {
-			t.Fatalf("it took %v", took)
-		}
+		require.NoError(t, s.AwaitConnected(w.context()))
+		require.LessOrEqual(t, time.Since(began), 2*w.timeout(), "it took")
 	})
 }
 
@@ -239,12 +213,8 @@ func TestCloseDuringDial(t *testing.T) {
 				return w.dial(network, address, timeout)
 			},
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := s.AwaitConnected(w.context()); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
+		require.NoError(t, s.AwaitConnected(w.context()))
 		time.Sleep(2 * time.Second)
 		w.srv.DropConnections()
 		synctest.Wait()
@@ -259,9 +229,7 @@ func TestCloseDuringDial(t *testing.T) {
 		close(gate)
 		select {
 		case err := <-closed:
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 		case <-time.After(time.Minute):
 			t.Fatal("Close has not returned")
 		}
@@ -285,9 +253,7 @@ func TestTimeoutShrinks(t *testing.T) {
 				return conn, err
 			},
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		defer s.Close()
 		a := w.memberOn(&node{Session: s}, "a", &journal{}).lead()
 		b := w.member("b", &journal{}, func(o *election.CandidateOptions) { o.HotStandby = true }).vote()
@@ -301,9 +267,7 @@ func TestTimeoutShrinks(t *testing.T) {
 			}
 			time.Sleep(10 * time.Millisecond)
 		}
-		if !b.IsLeader() {
-			t.Fatal("b never led")
-		}
+		require.True(t, b.IsLeader(), "b never led")
 	})
 }
 
@@ -331,14 +295,10 @@ func TestWatchesDoNotPileUp(t *testing.T) {
 		n := w.session()
 		cycle := func() {
 			o := w.observer(n, &journal{})
-			if err := o.Observe(w.context()); err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, o.Observe(w.context()))
 			c := w.memberOn(n, "x", &journal{}, followLeader).vote()
 			synctest.Wait()
-			if err := errors.Join(o.Close(), c.Close()); err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, errors.Join(o.Close(), c.Close()))
 		}
 		for _, leader := range []bool{false, true} {
 			if leader {
@@ -349,9 +309,7 @@ func TestWatchesDoNotPileUp(t *testing.T) {
 			for range 50 {
 				cycle()
 			}
-			if after := clientWatches(n.Conn()); after > before {
-				t.Fatalf("with a leader %v: %d watches, then %d", leader, before, after)
-			}
+			require.LessOrEqual(t, clientWatches(n.Conn()), before, "watches with a leader %v", leader)
 		}
 	})
 }
@@ -380,9 +338,7 @@ func TestCloseAndCallbacks(t *testing.T) {
 		a.OnLeaderAck(func(election.Leader) { close(inside); <-release; j.add("acked") })
 		a.lead()
 		<-inside
-		if err := a.Close(); !errors.Is(err, election.ErrCallbackRunning) {
-			t.Fatalf("Close while a callback runs: %v", err)
-		}
+		require.ErrorIs(t, a.Close(), election.ErrCallbackRunning, "Close while a callback runs")
 		close(release)
 		w.await(j, "acked")
 		w.await(j, "a stepped down: closed")
@@ -392,9 +348,7 @@ func TestCloseAndCallbacks(t *testing.T) {
 		b.OnWin(func(context.Context, election.Term) error { <-slow; return nil })
 		b.vote()
 		w.await(j, "b won")
-		if err := b.Close(); !errors.Is(err, election.ErrCallbackRunning) {
-			t.Fatalf("Close while OnWin runs: %v", err)
-		}
+		require.ErrorIs(t, b.Close(), election.ErrCallbackRunning, "Close while OnWin runs")
 		close(slow)
 		w.await(j, "b stepped down: closed")
 	})
@@ -413,9 +367,8 @@ func TestSlowOnLose(t *testing.T) {
 		w.await(j, "c lost to a")
 		a.resign()
 		w.await(j, "c won")
-		if j.has("b won") || b.IsLeader() {
-			t.Fatalf("journal %q", j.all())
-		}
+		require.False(t, j.has("b won"), "journal %q", j.all())
+		require.False(t, b.IsLeader(), "journal %q", j.all())
 		w.until("b to stand again", b.Voted)
 		c.resign()
 		w.await(j, "b won")
@@ -435,14 +388,10 @@ func TestVoteOutlastsCampaign(t *testing.T) {
 			if voted {
 				b.vote()
 			}
-			if err := <-done; !errors.Is(err, context.DeadlineExceeded) {
-				t.Fatal(err)
-			}
+			require.ErrorIs(t, <-done, context.DeadlineExceeded)
 			cancel()
 			time.Sleep(10 * time.Second)
-			if b.Voted() != voted {
-				t.Fatalf("voted %v, ballot %v", voted, b.Voted())
-			}
+			require.Equal(t, voted, b.Voted(), "a ballot stands for whom has voted")
 		}
 	})
 }
@@ -460,9 +409,7 @@ func TestCampaignInheritsTheVote(t *testing.T) {
 			synctest.Wait()
 			return func() {
 				cancel()
-				if err := <-done; !errors.Is(err, context.Canceled) {
-					t.Error(err)
-				}
+				assert.ErrorIs(t, <-done, context.Canceled)
 				time.Sleep(time.Second)
 			}
 		}
@@ -470,13 +417,9 @@ func TestCampaignInheritsTheVote(t *testing.T) {
 		giveUpSecond := campaign()
 		w.until("the ballot", b.Voted)
 		giveUpFirst()
-		if !b.Voted() {
-			t.Error("the ballot is gone, and a Campaign goes on")
-		}
+		assert.True(t, b.Voted(), "the ballot is gone, and a Campaign goes on")
 		giveUpSecond()
-		if b.Voted() {
-			t.Error("the ballot stands for nobody")
-		}
+		assert.False(t, b.Voted(), "the ballot stands for nobody")
 	})
 }
 
@@ -501,14 +444,10 @@ func TestLookupsDuringClose(t *testing.T) {
 					}
 				})
 			}
-			if err := n.Close(); err != nil {
-				t.Error(err)
-			}
+			assert.NoError(t, n.Close())
 			close(stop)
 			lookups.Wait()
-			if _, err := a.Leader(context.Background()); !errors.Is(err, election.ErrClosed) {
-				t.Errorf("after Close: %v", err)
-			}
+			assert.ErrorIs(t, second(a.Leader(context.Background())), election.ErrClosed, "after Close")
 		})
 	}
 }
@@ -517,13 +456,9 @@ func TestLookupsDuringClose(t *testing.T) {
 func TestAuthACLOnLentConnection(t *testing.T) {
 	virtually(t, func(t *testing.T, w *world) {
 		conn := w.client()
-		if err := conn.AddAuth("digest", []byte("user:password")); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, conn.AddAuth("digest", []byte("user:password")))
 		s, err := election.NewSession(conn, w.timeout(), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		defer s.Close()
 		a := w.memberOn(&node{Session: s}, "a", &journal{}, func(o *election.CandidateOptions) { o.ACL = zk.AuthACL(zk.PermAll) })
 		for range 2 {
@@ -540,9 +475,7 @@ func TestSiblingsAcknowledgement(t *testing.T) {
 		oj := &journal{}
 		n := w.session()
 		a, b := w.memberOn(n, "a", &journal{}), w.memberOn(n, "b", &journal{})
-		if err := w.observer(w.session(), oj).Observe(w.context()); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, w.observer(w.session(), oj).Observe(w.context()))
 		a.lead()
 		b.vote()
 		synctest.Wait()
@@ -573,21 +506,13 @@ func TestSiblingsAcknowledgement(t *testing.T) {
 func TestStepDownWithoutOnWin(t *testing.T) {
 	virtually(t, func(t *testing.T, w *world) {
 		c, err := election.NewCandidate(w.session().Session, w.name(), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		downs := make(chan election.Term, 2)
 		c.OnStepDown(func(_ context.Context, term election.Term, _ error) { downs <- term })
 		term, err := c.Campaign(w.context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := c.Resign(w.context()); err != nil {
-			t.Fatal(err)
-		}
-		if got := <-downs; got != term {
-			t.Fatalf("%v, want %v", got, term)
-		}
+		require.NoError(t, err)
+		require.NoError(t, c.Resign(w.context()))
+		require.Equal(t, term, <-downs)
 	})
 }
 
@@ -600,14 +525,10 @@ func TestUnreachableServer(t *testing.T) {
 			Logger: slog.New(slog.NewTextHandler(&log, nil)),
 			Dialer: func(string, string, time.Duration) (net.Conn, error) { return nil, refused },
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		defer s.Close()
 		c, err := election.NewCandidate(s, "x", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
 		for _, err := range []error{s.AwaitConnected(ctx), c.Vote(ctx), second(c.Leader(ctx))} {
@@ -619,9 +540,7 @@ func TestUnreachableServer(t *testing.T) {
 			t.Errorf("said %d times:\n%s", n, log.String())
 		}
 		for _, servers := range [][]string{{""}, {"a:1", ""}} {
-			if _, err := election.Connect(servers, time.Second, nil); err == nil {
-				t.Errorf("servers %q were taken", servers)
-			}
+			assert.Error(t, second(election.Connect(servers, time.Second, nil)), "servers %q were taken", servers)
 		}
 	})
 }
@@ -673,12 +592,8 @@ func TestResignAmidLag(t *testing.T) {
 				w.srv.Member(i).CatchUp()
 			}
 		}
-		if err := <-resigned; err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, <-resigned)
 		lost.Store(false)
-		if left := w.children(w.client(), a.RootVotePath()); len(left) > 0 {
-			t.Errorf("after the resignation there is %q", left)
-		}
+		assert.Empty(t, w.children(w.client(), a.RootVotePath()), "after the resignation")
 	})
 }

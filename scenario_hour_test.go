@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/require"
 )
 
 // An hour with three candidates, an observer and a failover a minute, on the
@@ -20,24 +22,18 @@ func TestHour(t *testing.T) {
 			members[id] = w.member(id, j, followLeader).vote()
 		}
 		o := w.observer(w.session(), oj)
-		if err := o.Observe(w.context()); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, o.Observe(w.context()))
 		start := time.Now()
 		for minute := range 60 {
 			time.Sleep(time.Until(start.Add(time.Duration(minute+1) * time.Minute)))
 			var leader *member
 			for _, m := range members {
 				if m.IsLeader() {
-					if leader != nil {
-						t.Fatal("two leaders")
-					}
+					require.Nil(t, leader, "two leaders")
 					leader = m
 				}
 			}
-			if leader == nil {
-				t.Fatalf("minute %d: nobody leads", minute)
-			}
+			require.NotNil(t, leader, "minute %d: nobody leads", minute)
 			switch minute % 3 {
 			case 0:
 				leader.resign()
@@ -55,7 +51,5 @@ func TestHour(t *testing.T) {
 	})
 	took := time.Since(began)
 	t.Logf("an hour took %v; the observer was told of %d events", took, events)
-	if events < 2*60+1 {
-		t.Fatalf("the observer was told of %d events in 60 failovers", events)
-	}
+	require.GreaterOrEqual(t, events, 2*60+1, "the observer was told of %d events in 60 failovers", events)
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/go-zookeeper/zk"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election"
 	"github.com/zkelection/election/testutil"
@@ -30,9 +32,7 @@ func TestBadNames(t *testing.T) {
 				second(election.NewCandidate(s.Session, name, nil)),
 				second(election.NewObserver(s.Session, name, nil)),
 			} {
-				if !errors.Is(err, election.ErrInvalidName) {
-					t.Errorf("name %q: %v", name, err)
-				}
+				assert.ErrorIs(t, err, election.ErrInvalidName, "name %q", name)
 			}
 		}
 		for _, root := range []string{"relative", "/", "/a/", "//a", "/a//b", "/./a", "/a/..", "/a\x01"} {
@@ -40,9 +40,7 @@ func TestBadNames(t *testing.T) {
 				second(election.NewCandidate(s.Session, "x", &election.CandidateOptions{Root: root})),
 				second(election.NewObserver(s.Session, "x", &election.ObserverOptions{Root: root})),
 			} {
-				if !errors.Is(err, election.ErrInvalidPath) {
-					t.Errorf("root %q: %v", root, err)
-				}
+				assert.ErrorIs(t, err, election.ErrInvalidPath, "root %q", root)
 			}
 		}
 		for _, name := range []string{"a", "a/b", "/", "...", "Zürich", "a b"} {
@@ -51,32 +49,16 @@ func TestBadNames(t *testing.T) {
 				t.Errorf("name %q: %v", name, err)
 				continue
 			}
-			if _, err := c.Campaign(w.context()); err != nil {
-				t.Errorf("name %q: %v", name, err)
-			}
+			assert.NoError(t, second(c.Campaign(w.context())), "name %q", name)
 		}
-		if _, err := election.NewCandidate(nil, "x", nil); err == nil {
-			t.Error("a nil session was taken")
-		}
-		if _, err := election.NewObserver(nil, "x", nil); err == nil {
-			t.Error("a nil session was taken")
-		}
+		assert.Error(t, second(election.NewCandidate(nil, "x", nil)), "a nil session was taken")
+		assert.Error(t, second(election.NewObserver(nil, "x", nil)), "a nil session was taken")
 		closed := w.session()
-		if err := closed.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := election.NewObserver(closed.Session, "x", nil); !errors.Is(err, election.ErrClosed) {
-			t.Errorf("a closed session: %v", err)
-		}
-		if _, err := election.NewCandidate(s.Session, "x", &election.CandidateOptions{Follow: 7}); err == nil {
-			t.Error("Follow(7) was taken")
-		}
-		if _, err := election.Connect(w.servers, 0, nil); err == nil {
-			t.Error("a timeout of 0 was taken")
-		}
-		if _, err := election.Connect(nil, time.Second, nil); err == nil {
-			t.Error("no servers were taken")
-		}
+		require.NoError(t, closed.Close())
+		assert.ErrorIs(t, second(election.NewObserver(closed.Session, "x", nil)), election.ErrClosed, "a closed session")
+		assert.Error(t, second(election.NewCandidate(s.Session, "x", &election.CandidateOptions{Follow: 7})), "Follow(7) was taken")
+		assert.Error(t, second(election.Connect(w.servers, 0, nil)), "a timeout of 0 was taken")
+		assert.Error(t, second(election.Connect(nil, time.Second, nil)), "no servers were taken")
 	})
 }
 
@@ -86,23 +68,13 @@ func TestNoPermission(t *testing.T) {
 	everywhere(t, func(t *testing.T, w *world) {
 		conn := w.client()
 		root := "/noPermission" + w.name()
-		if _, err := conn.Create(root, nil, 0, zk.WorldACL(zk.PermRead)); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, second(conn.Create(root, nil, 0, zk.WorldACL(zk.PermRead))))
 		j := &journal{}
 		a := w.member("a", j, func(o *election.CandidateOptions) { o.Root = root })
-		if err := a.Vote(w.context()); !errors.Is(err, zk.ErrNoAuth) {
-			t.Fatalf("Vote: %v", err)
-		}
-		if _, err := a.Campaign(w.context()); !errors.Is(err, zk.ErrNoAuth) {
-			t.Fatalf("Campaign: %v", err)
-		}
-		if err := a.Run(w.context(), func(context.Context, election.Term) error { return nil }); !errors.Is(err, zk.ErrNoAuth) {
-			t.Fatalf("Run: %v", err)
-		}
-		if a.Voted() {
-			t.Fatal("a ballot without permission")
-		}
+		require.ErrorIs(t, a.Vote(w.context()), zk.ErrNoAuth, "Vote")
+		require.ErrorIs(t, second(a.Campaign(w.context())), zk.ErrNoAuth, "Campaign")
+		require.ErrorIs(t, a.Run(w.context(), func(context.Context, election.Term) error { return nil }), zk.ErrNoAuth, "Run")
+		require.False(t, a.Voted(), "a ballot without permission")
 		w.settle()
 		w.same("journal", j.all(), nil)
 	})
@@ -121,9 +93,7 @@ func TestACL(t *testing.T) {
 		a.lead()
 		b.vote()
 		w.await(j, "b lost to a")
-		if err := a.Proclaim(w.context(), []byte("a2")); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, a.Proclaim(w.context(), []byte("a2")))
 		stranger := w.client()
 		for what, err := range map[string]error{
 			"remove the ballot":           stranger.Delete(a.VotePath(), -1),
@@ -140,18 +110,14 @@ func TestACL(t *testing.T) {
 				t.Errorf("a stranger could %s: %v", what, err)
 			}
 		}
-		if err := a.node.link.expire(); err != nil { // credentials go along to a new session
-			t.Fatal(err)
-		}
+		require.NoError(t, a.node.link.expire()) // credentials go along to a new session
 		w.await(j, "b won")
 		w.until("a to stand again", a.Voted)
 		// An open election node is refused.
 		open := w.memberOn(w.session(), "open", &journal{}, func(o *election.CandidateOptions) { o.Root = "/open" + w.name() })
 		open.lead()
 		closed := w.memberOn(w.session(auth), "closed", &journal{}, private, func(o *election.CandidateOptions) { o.Root = "/open" + w.name() })
-		if err := closed.Vote(w.context()); !errors.Is(err, election.ErrOpenElection) {
-			t.Fatalf("Vote in an open election with an ACL: %v", err)
-		}
+		require.ErrorIs(t, closed.Vote(w.context()), election.ErrOpenElection, "Vote in an open election with an ACL")
 		// As the server writes it, with the scheme auth.
 		creator := w.memberOn(w.session(auth), "creator", &journal{}, func(o *election.CandidateOptions) {
 			o.Root, o.ACL = "/auth"+w.name(), zk.AuthACL(zk.PermAll)
@@ -169,20 +135,12 @@ func TestWrongCredentials(t *testing.T) {
 		s, err := election.Connect(w.servers, w.timeout(), &election.SessionOptions{
 			Dialer: w.dial, Logger: w.logger(), Auth: []election.Auth{{Scheme: "no such scheme", Credentials: []byte("x")}},
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		defer s.Close()
-		if err := s.AwaitConnected(w.context()); !errors.Is(err, zk.ErrAuthFailed) {
-			t.Fatalf("AwaitConnected: %v", err)
-		}
+		require.ErrorIs(t, s.AwaitConnected(w.context()), zk.ErrAuthFailed, "AwaitConnected")
 		c, err := election.NewCandidate(s, w.name(), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := c.Vote(w.context()); !errors.Is(err, zk.ErrAuthFailed) {
-			t.Fatalf("Vote: %v", err)
-		}
+		require.NoError(t, err)
+		require.ErrorIs(t, c.Vote(w.context()), zk.ErrAuthFailed, "Vote")
 	})
 }
 
@@ -193,15 +151,9 @@ func TestEphemeralElectionNode(t *testing.T) {
 		if _, err := conn.Create("/_zkelection", nil, 0, zk.WorldACL(zk.PermAll)); err != nil && !errors.Is(err, zk.ErrNodeExists) {
 			t.Fatal(err)
 		}
-		if _, err := conn.Create(a.RootVotePath(), nil, zk.FlagEphemeral, zk.WorldACL(zk.PermAll)); err != nil {
-			t.Fatal(err)
-		}
-		if err := a.Vote(w.context()); !errors.Is(err, zk.ErrNoChildrenForEphemerals) {
-			t.Fatalf("Vote: %v", err)
-		}
-		if err := conn.Delete(a.RootVotePath(), -1); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, second(conn.Create(a.RootVotePath(), nil, zk.FlagEphemeral, zk.WorldACL(zk.PermAll))))
+		require.ErrorIs(t, a.Vote(w.context()), zk.ErrNoChildrenForEphemerals, "Vote")
+		require.NoError(t, conn.Delete(a.RootVotePath(), -1))
 		a.lead()
 	})
 }
@@ -209,28 +161,21 @@ func TestEphemeralElectionNode(t *testing.T) {
 func TestLargeData(t *testing.T) {
 	everywhere(t, func(t *testing.T, w *world) {
 		n := w.session()
-		if _, err := election.NewCandidate(n.Session, w.name(), &election.CandidateOptions{Data: make([]byte, election.MaxDataSize+1)}); !errors.Is(err, election.ErrDataTooLarge) {
-			t.Fatalf("too much data: %v", err)
-		}
+		require.ErrorIs(t, second(election.NewCandidate(n.Session, w.name(), &election.CandidateOptions{Data: make([]byte, election.MaxDataSize+1)})), election.ErrDataTooLarge, "too much data")
 		large := []byte(strings.Repeat("x", election.MaxDataSize))
 		j := &journal{}
 		a := w.memberOn(n, "a", j, func(o *election.CandidateOptions) { o.Data = large })
 		a.lead()
 		data, err := a.LeaderData(w.context())
-		if err != nil || len(data) != election.MaxDataSize {
-			t.Fatalf("%d bytes, %v", len(data), err)
-		}
-		if err := a.Proclaim(w.context(), append(large, 'x')); !errors.Is(err, election.ErrDataTooLarge) {
-			t.Fatalf("Proclaim of too much data: %v", err)
-		}
+		require.NoError(t, err, "%d bytes", len(data))
+		require.Equal(t, election.MaxDataSize, len(data), "%d bytes", len(data))
+		require.ErrorIs(t, a.Proclaim(w.context(), append(large, 'x')), election.ErrDataTooLarge, "Proclaim of too much data")
 		large[0] = 'y' // the candidate has a copy of its own
-		if err := a.Proclaim(w.context(), large); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, a.Proclaim(w.context(), large))
 		data, err = a.LeaderData(w.context())
-		if err != nil || len(data) != election.MaxDataSize || data[0] != 'y' {
-			t.Fatalf("%d bytes, %v", len(data), err)
-		}
+		require.NoError(t, err, "%d bytes", len(data))
+		require.Equal(t, election.MaxDataSize, len(data), "%d bytes", len(data))
+		require.Equal(t, byte('y'), data[0], "%d bytes", len(data))
 		w.same("journal", j.all(), []string{"a won"})
 	})
 }
@@ -268,13 +213,9 @@ func TestContextsEndEveryWait(t *testing.T) {
 			if limit := time.Second + 2*w.timeout(); w.virtual() && time.Since(began) > limit {
 				t.Errorf("%s took %v", what, time.Since(began))
 			}
-			if !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("%s: %v", what, err)
-			}
+			assert.ErrorIs(t, err, context.DeadlineExceeded, what)
 			cancel()
-			if err := call(ctx); !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("%s with a context that has ended: %v", what, err)
-			}
+			assert.ErrorIs(t, call(ctx), context.DeadlineExceeded, "%s with a context that has ended", what)
 		}
 		n.link.setDown(false)
 		// What is there now is served: it leads, or there is none.
@@ -286,15 +227,9 @@ func TestContextsEndEveryWait(t *testing.T) {
 		n.link.setDown(true)
 		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 		defer cancel()
-		if err := a.Proclaim(ctx, []byte("x")); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("Proclaim: %v", err)
-		}
-		if err := a.Resign(ctx); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("Resign: %v", err)
-		}
-		if a.IsLeader() {
-			t.Error("leads after Resign")
-		}
+		assert.ErrorIs(t, a.Proclaim(ctx, []byte("x")), context.DeadlineExceeded, "Proclaim")
+		assert.ErrorIs(t, a.Resign(ctx), context.DeadlineExceeded, "Resign")
+		assert.False(t, a.IsLeader(), "leads after Resign")
 		n.link.setDown(false)
 		w.until("the withdrawal to be made good", func() bool { return len(w.children(conn, a.RootVotePath())) == 0 })
 	})
@@ -309,15 +244,12 @@ func TestCloseWhileNobodyAnswers(t *testing.T) {
 		n.link.setDown(true)
 		began := time.Now()
 		err := a.Close()
-		if err == nil || errors.Is(err, election.ErrCallbackRunning) {
-			t.Fatalf("Close while nobody answers: %v", err)
-		}
+		require.Error(t, err, "Close while nobody answers")
+		require.NotErrorIs(t, err, election.ErrCallbackRunning, "Close while nobody answers")
 		if took := time.Since(began); took < w.timeout() || w.virtual() && took > 3*w.timeout() {
 			t.Fatalf("Close gave up after %v", took)
 		}
-		if a.IsLeader() {
-			t.Fatal("leads after Close")
-		}
+		require.False(t, a.IsLeader(), "leads after Close")
 		w.same("journal", j.all(), []string{"a won", "a stepped down: closed"})
 		if again := a.Close(); again == nil || again.Error() != err.Error() {
 			t.Fatalf("a second Close: %v", again)
@@ -403,9 +335,7 @@ func TestCallbacksMayCallEverything(t *testing.T) {
 		closed := make(chan error, 1)
 		a.OnStepDown(func(context.Context, election.Term, error) { closed <- a.Close() })
 		a.resign()
-		if err := <-closed; !errors.Is(err, election.ErrCallbackRunning) {
-			t.Fatalf("Close from a callback: %v", err)
-		}
+		require.ErrorIs(t, <-closed, election.ErrCallbackRunning, "Close from a callback")
 		for _, event := range j.all() {
 			if strings.Contains(event, ":") && !strings.Contains(event, "stepped down") {
 				t.Fatalf("journal %q", j.all())
@@ -417,9 +347,7 @@ func TestCallbacksMayCallEverything(t *testing.T) {
 		if err := o.Observe(w.context()); err != nil && !errors.Is(err, election.ErrClosed) {
 			t.Fatal(err)
 		}
-		if err := <-closed; !errors.Is(err, election.ErrCallbackRunning) {
-			t.Fatalf("the observer's Close from a callback: %v", err)
-		}
+		require.ErrorIs(t, <-closed, election.ErrCallbackRunning, "the observer's Close from a callback")
 	})
 }
 
@@ -429,9 +357,7 @@ func TestNegotiatedTimeout(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := inProcess(t, &testutil.ServerOptions{TickTime: 500 * time.Millisecond, MaxSessionTimeout: 2 * time.Second})
 		m := w.member("a", &journal{})
-		if m.node.Timeout() != 2*time.Second {
-			t.Fatalf("asked for %v, learnt %v", w.timeout(), m.node.Timeout())
-		}
+		require.Equal(t, 2*time.Second, m.node.Timeout(), "asked for %v", w.timeout())
 		m.lead()
 		if left := time.Until(m.LeaseUntil()); left > 2*time.Second*11/12 || left <= 0 {
 			t.Fatalf("the lease lasts for %v", left)
@@ -440,8 +366,6 @@ func TestNegotiatedTimeout(t *testing.T) {
 	t.Run("ZooKeeper", func(t *testing.T) {
 		ensemble := realzk.StartZooKeeperWith(t, 1, realzk.EnsembleOptions{MaxSessionTimeout: 2 * time.Second})
 		w := &world{t: t, servers: ensemble.Servers(), dial: net.DialTimeout}
-		if s := w.session(); s.Timeout() != 2*time.Second {
-			t.Fatalf("asked for %v, learnt %v", w.timeout(), s.Timeout())
-		}
+		require.Equal(t, 2*time.Second, w.session().Timeout(), "asked for %v", w.timeout())
 	})
 }

@@ -3,11 +3,11 @@ package election_test
 import (
 	"context"
 	"errors"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/go-zookeeper/zk"
+	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election"
 )
@@ -35,18 +35,14 @@ func (g *gem) vote() *gem {
 		}
 	}
 	path, err := g.conn.Create(g.root+"/ballot", []byte("gem"), everyone, zk.WorldACL(zk.PermAll))
-	if err != nil {
-		g.w.t.Fatal(err)
-	}
+	require.NoError(g.w.t, err)
 	g.path = path
 	return g
 }
 
 func (g *gem) acknowledge() {
 	g.w.t.Helper()
-	if _, err := g.conn.Create(g.root+"/leader_ack", []byte("gem"), zk.FlagEphemeral, zk.WorldACL(zk.PermAll)); err != nil {
-		g.w.t.Fatal(err)
-	}
+	require.NoError(g.w.t, second(g.conn.Create(g.root+"/leader_ack", []byte("gem"), zk.FlagEphemeral, zk.WorldACL(zk.PermAll))))
 }
 
 // isLeader is how the gem decides: the first when sorted by the digits at the end.
@@ -67,9 +63,7 @@ func (g *gem) leave() {
 		if err == nil && stat.EphemeralOwner == g.conn.SessionID() {
 			err = g.conn.Delete(path, -1)
 		}
-		if err != nil {
-			g.w.t.Fatal(err)
-		}
+		require.NoError(g.w.t, err)
 	}
 }
 
@@ -78,9 +72,8 @@ func (g *gem) leave() {
 func (g *gem) awaitLeader() <-chan zk.Event {
 	g.w.t.Helper()
 	exists, _, created, err := g.conn.ExistsW(g.root + "/leader_ack")
-	if err != nil || exists {
-		g.w.t.Fatalf("acknowledged already: %v, %v", exists, err)
-	}
+	require.NoError(g.w.t, err, "acknowledged already: %v", exists)
+	require.False(g.w.t, exists, "acknowledged already: %v", exists)
 	return created
 }
 
@@ -102,9 +95,7 @@ func gemIsWoken(t *testing.T, w *world, win func(context.Context, *member) error
 	j, oj := &journal{}, &journal{}
 	a, b := w.member("a", j), w.member("b", j, followLeader)
 	o := w.observer(w.session(), oj)
-	if err := o.Observe(w.context()); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, o.Observe(w.context()))
 	waits, release := make(chan struct{}), make(chan struct{})
 	a.OnWin(func(ctx context.Context, _ election.Term) error {
 		close(waits)
@@ -119,15 +110,11 @@ func gemIsWoken(t *testing.T, w *world, win func(context.Context, *member) error
 	close(release)
 	select {
 	case e := <-created:
-		if e.Type != zk.EventNodeCreated {
-			t.Fatalf("the gem is told %v", e)
-		}
+		require.Equal(t, zk.EventNodeCreated, e.Type, "the gem is told %v", e)
 	case <-time.After(w.patience()):
 		t.Fatalf("the gem still waits\n%s", w.log.String())
 	}
-	if !g.isLeader() {
-		t.Fatal("the gem is woken before its turn")
-	}
+	require.True(t, g.isLeader(), "the gem is woken before its turn")
 	if acked, err := b.LeaderAcked(w.context()); acked || err != nil {
 		t.Fatalf("acknowledged: %v, %v", acked, err)
 	}
@@ -135,9 +122,8 @@ func gemIsWoken(t *testing.T, w *world, win func(context.Context, *member) error
 	w.await(j, "b lost to gem")
 	w.await(oj, "new leader gem")
 	w.same("what our observer was told", oj.all(), []string{"dead leader ", "new leader gem"})
-	if j.count("b lost to gem") != 1 || b.IsLeader() {
-		t.Fatalf("journal %q", j.all())
-	}
+	require.Equal(t, 1, j.count("b lost to gem"), "journal %q", j.all())
+	require.False(t, b.IsLeader(), "journal %q", j.all())
 }
 
 // The next in line is ours: nobody is woken, whoever is behind it.
@@ -177,22 +163,16 @@ func TestBehindTheGem(t *testing.T) {
 		g := w.gem().vote()
 		a := w.member("a", j).vote()
 		o := w.observer(w.session(), j)
-		if err := o.Observe(w.context()); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, o.Observe(w.context()))
 		w.settle()
 		w.same("before the gem has acknowledged", j.all(), []string{"dead leader "})
 		g.acknowledge()
 		w.await(j, "a lost to gem")
 		w.await(j, "new leader gem")
-		if a.IsLeader() {
-			t.Fatal("leads beside the gem")
-		}
+		require.False(t, a.IsLeader(), "leads beside the gem")
 		g.leave()
 		w.await(j, "new leader a")
-		if !a.IsLeader() {
-			t.Fatal("does not lead")
-		}
+		require.True(t, a.IsLeader(), "does not lead")
 	})
 }
 
@@ -201,24 +181,15 @@ func TestBeforeTheGem(t *testing.T) {
 		j := &journal{}
 		a := w.member("a", j).lead()
 		g := w.gem().vote()
-		if g.isLeader() {
-			t.Fatal("the gem takes itself for the leader")
-		}
+		require.False(t, g.isLeader(), "the gem takes itself for the leader")
 		data, _, err := g.conn.Get(a.LeaderAckPath())
-		if err != nil || string(data) != "a" {
-			t.Fatalf("the gem reads %q, %v", data, err)
-		}
+		require.NoError(t, err, "the gem reads %q", data)
+		require.Equal(t, "a", string(data), "the gem reads %q", data)
 		_, _, deleted, err := g.conn.ExistsW(a.LeaderAckPath())
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		a.resign()
-		if e := <-deleted; e.Type != zk.EventNodeDeleted {
-			t.Fatalf("the gem is told %v", e)
-		}
-		if !g.isLeader() {
-			t.Fatal("the gem does not take itself for the leader")
-		}
+		require.Equal(t, zk.EventNodeDeleted, (<-deleted).Type, "what the gem is told")
+		require.True(t, g.isLeader(), "the gem does not take itself for the leader")
 		g.acknowledge()
 		a.vote()
 		w.await(j, "a lost to gem")
@@ -238,17 +209,13 @@ func TestBetweenGems(t *testing.T) {
 		first.leave()
 		w.await(j, "a won")
 		w.await(j, "b lost to a")
-		if second.isLeader() {
-			t.Fatal("the second gem leads, too")
-		}
+		require.False(t, second.isLeader(), "the second gem leads, too")
 		a.resign()
 		second.acknowledge()
 		w.until("b to follow the second gem", func() bool { return j.count("b lost to gem") == 2 })
 		second.leave()
 		w.await(j, "b won")
-		if !b.IsLeader() {
-			t.Fatal("b does not lead")
-		}
+		require.True(t, b.IsLeader(), "b does not lead")
 	})
 }
 
@@ -263,9 +230,7 @@ func TestStrangeChildren(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if _, err := conn.Create(a.RootVotePath()+name, nil, 0, zk.WorldACL(zk.PermAll)); err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, second(conn.Create(a.RootVotePath()+name, nil, 0, zk.WorldACL(zk.PermAll))))
 		}
 		b := w.member("b", j)
 		a.lead()
@@ -287,26 +252,17 @@ func TestSequenceExhausted(t *testing.T) {
 		a, b := w.member("a", j), w.member("b", j)
 		a.lead()
 		for _, next := range []int32{1<<31 - 1, -5} {
-			if err := w.srv.SetSequence(a.RootVotePath(), next); err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, w.srv.SetSequence(a.RootVotePath(), next))
 			err := b.Vote(w.context())
-			if !errors.Is(err, election.ErrSequenceExhausted) || !strings.Contains(err.Error(), "delete") {
-				t.Fatalf("Vote at %d: %v", next, err)
-			}
-			if n := len(ballotNames(w.children(w.client(), a.RootVotePath()))); n != 1 {
-				t.Fatalf("%d ballots", n)
-			}
+			require.ErrorIs(t, err, election.ErrSequenceExhausted, "Vote at %d", next)
+			require.Contains(t, err.Error(), "delete", "Vote at %d: %v", next, err)
+			require.Len(t, ballotNames(w.children(w.client(), a.RootVotePath())), 1, "ballots")
 		}
-		if !a.IsLeader() {
-			t.Fatal("the leader lost by another's trouble")
-		}
+		require.True(t, a.IsLeader(), "the leader lost by another's trouble")
 		// The operator deletes the empty node, and all is well.
 		a.resign()
 		conn := w.client()
-		if err := conn.Delete(a.RootVotePath(), -1); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, conn.Delete(a.RootVotePath(), -1))
 		b.lead()
 		a.vote()
 		w.until("a to lose", func() bool { return j.has("a lost to b") })

@@ -473,9 +473,7 @@ func joinFloor(f *field, n, sessions int) func(atOnce int) time.Duration {
 		began := time.Now()
 		each(n, atOnce, func(i int) {
 			members[i] = &floorMember{conn: conns[i%sessions], path: path}
-			if err := members[i].join(); err != nil {
-				f.b.Error(err)
-			}
+			assert.NoError(f.b, members[i].join())
 		})
 		took := time.Since(began)
 		for _, m := range members {

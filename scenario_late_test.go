@@ -7,6 +7,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
 	"github.com/zkelection/election/testutil"
 )
 
@@ -28,9 +31,7 @@ func TestTakeoverBetweenTwoLatePings(t *testing.T) {
 			}
 		}
 	}
-	if takeovers < 100 {
-		t.Errorf("only %d have taken over and were succeeded", takeovers)
-	}
+	assert.GreaterOrEqual(t, takeovers, 100, "only %d have taken over and were succeeded", takeovers)
 }
 
 // takeOverBetweenPings has the leader resign that long behind a ping, once its
@@ -52,9 +53,7 @@ func takeOverBetweenPings(t *testing.T, timeout, tick, late, behind, waits time.
 		}, timeout)}
 		actorOn := func(p *process, name string) *actor {
 			a := s.newActor(p, name, nil)
-			if err := a.vote(timeout); err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, a.vote(timeout))
 			return a
 		}
 		a := actorOn(s.newProcess("a's session", tick, 0), "a")
@@ -89,9 +88,7 @@ func takeOverBetweenPings(t *testing.T, timeout, tick, late, behind, waits time.
 			(*heal)()
 		}
 		s.srv.Member(1).Heal()
-		if err := <-resigned; err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, <-resigned)
 		s.awaitLeader(2*timeout, nil)
 		s.finish()
 	})

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/go-zookeeper/zk"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election"
 	"github.com/zkelection/election/testutil"
@@ -26,9 +28,7 @@ func TestOperatorDeletesLeadersBallot(t *testing.T) {
 		w.await(j, "b lost to a")
 		operator := w.client()
 		began := time.Now()
-		if err := operator.Delete(a.VotePath(), -1); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, operator.Delete(a.VotePath(), -1))
 		w.await(j, "a stepped down: ballot deleted")
 		if took := time.Since(began); w.virtual() && took > w.timeout()/8 {
 			t.Errorf("stepped down %v after the deletion: it was not the watch that told", took)
@@ -39,9 +39,8 @@ func TestOperatorDeletesLeadersBallot(t *testing.T) {
 			data, err := b.LeaderData(w.context())
 			return err == nil && string(data) == "b"
 		})
-		if a.IsLeader() || !b.IsLeader() {
-			t.Fatal("the wrong one leads")
-		}
+		require.False(t, a.IsLeader(), "the wrong one leads")
+		require.True(t, b.IsLeader(), "the wrong one leads")
 	})
 }
 
@@ -53,9 +52,7 @@ func TestOperatorDeletesWaitingBallot(t *testing.T) {
 		w.member("c", j).vote()
 		w.await(j, "c lost to a")
 		before := b.VotePath()
-		if err := w.client().Delete(before, -1); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, w.client().Delete(before, -1))
 		w.until("b to vote again", func() bool { return b.Voted() && b.VotePath() != before })
 		w.until("b to lose again", func() bool { return j.count("b lost to a") == 2 })
 		w.until("c to be told of its new predecessor", func() bool { return j.count("c lost to a") == 2 })
@@ -78,13 +75,9 @@ func TestEveryWinHasOneStepDown(t *testing.T) {
 			m := w.member("a", j)
 			m.vote()
 			w.await(j, "a won")
-			if err := leave.do(m); err != nil {
-				t.Fatalf("%s: %v", leave.how, err)
-			}
+			require.NoError(t, leave.do(m), leave.how)
 			w.await(j, "a stepped down: "+leave.want)
-			if err := m.Close(); err != nil {
-				t.Fatalf("%s: %v", leave.how, err)
-			}
+			require.NoError(t, m.Close(), leave.how)
 			wins, downs := 0, 0
 			for _, event := range j.all() {
 				if strings.HasSuffix(event, "won") {
@@ -92,13 +85,10 @@ func TestEveryWinHasOneStepDown(t *testing.T) {
 				} else {
 					downs++
 				}
-				if wins-downs < 0 || wins-downs > 1 {
-					t.Fatalf("%s: %q", leave.how, j.all())
-				}
+				require.GreaterOrEqual(t, wins-downs, 0, "%s: %q", leave.how, j.all())
+				require.LessOrEqual(t, wins-downs, 1, "%s: %q", leave.how, j.all())
 			}
-			if wins != downs {
-				t.Fatalf("%s: %q", leave.how, j.all())
-			}
+			require.Equal(t, downs, wins, "%s: %q", leave.how, j.all())
 		}
 	})
 }
@@ -115,13 +105,11 @@ func TestPassesOnAfterTheWork(t *testing.T) {
 		go func() { resigned <- a.Resign(w.context()) }()
 		w.await(j, "a stepped down: resigned")
 		w.settle()
-		if b.IsLeader() || !a.Voted() || a.IsLeader() {
-			t.Fatal("leadership passed on while the leader's work went on")
-		}
+		require.False(t, b.IsLeader(), "leadership passed on while the leader's work went on")
+		require.True(t, a.Voted(), "leadership passed on while the leader's work went on")
+		require.False(t, a.IsLeader(), "leadership passed on while the leader's work went on")
 		close(release)
-		if err := <-resigned; err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, <-resigned)
 		w.await(j, "b won")
 		w.same("journal", j.all(), []string{"a won", "b lost to a", "a stepped down: resigned", "a is done", "b won"})
 		// The same with the function given to Run.
@@ -141,14 +129,11 @@ func TestPassesOnAfterTheWork(t *testing.T) {
 		<-leads
 		b.vote()
 		cancel()
-		if err := <-done; !errors.Is(err, context.Canceled) {
-			t.Fatal(err)
-		}
+		require.ErrorIs(t, <-done, context.Canceled)
 		w.until("b to win", func() bool { return j.count("b won") == 2 })
 		events := j.all()
-		if events[len(events)-1] != "b won" || !j.has("a has run") {
-			t.Fatalf("journal %q", events)
-		}
+		require.Equal(t, "b won", events[len(events)-1], "journal %q", events)
+		require.True(t, j.has("a has run"), "journal %q", events)
 	})
 }
 
@@ -164,9 +149,9 @@ func TestContextEndsBeforeAnyRequest(t *testing.T) {
 		short, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 		defer cancel()
 		_ = a.Resign(short)
-		if ctx.Err() == nil || !errors.Is(context.Cause(ctx), election.ErrResigned) || a.IsLeader() {
-			t.Fatalf("after Resign: %v, leads %v", context.Cause(ctx), a.IsLeader())
-		}
+		require.Error(t, ctx.Err(), "after Resign: %v, leads %v", context.Cause(ctx), a.IsLeader())
+		require.ErrorIs(t, context.Cause(ctx), election.ErrResigned, "after Resign: %v, leads %v", context.Cause(ctx), a.IsLeader())
+		require.False(t, a.IsLeader(), "after Resign: %v, leads %v", context.Cause(ctx), a.IsLeader())
 	})
 }
 
@@ -187,9 +172,7 @@ func TestElectionNodeDeleted(t *testing.T) {
 			if err == nil {
 				break
 			}
-			if !errors.Is(err, zk.ErrNotEmpty) {
-				t.Fatal(err)
-			}
+			require.ErrorIs(t, err, zk.ErrNotEmpty)
 			for _, name := range w.children(conn, a.RootVotePath()) {
 				_ = conn.Delete(a.RootVotePath()+"/"+name, -1)
 			}
@@ -220,15 +203,11 @@ func TestCloseRacesWithVote(t *testing.T) {
 			if i%2 == 0 {
 				w.until("the vote to be under way", func() bool { return a.node.link.count(isBallot) > 0 })
 			}
-			if err := a.Close(); err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, a.Close())
 			if err := <-voted; err != nil && !errors.Is(err, election.ErrClosed) {
 				t.Fatal(err)
 			}
-			if left := w.children(conn, root); len(left) != 0 {
-				t.Fatalf("round %d left %q", i, left)
-			}
+			require.Empty(t, w.children(conn, root), "round %d left", i)
 		}
 	})
 }
@@ -239,32 +218,20 @@ func TestGuardAndTokenFence(t *testing.T) {
 		b.vote()
 		conn := w.client()
 		store := "/store" + w.name()
-		if _, err := conn.Create(store, nil, 0, zk.WorldACL(zk.PermAll)); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, second(conn.Create(store, nil, 0, zk.WorldACL(zk.PermAll))))
 		write := func(term election.Term) error {
 			_, err := conn.Multi(term.Guard(), &zk.SetDataRequest{Path: store, Data: []byte(term.Ballot), Version: -1})
 			return err
 		}
 		first, ok := a.Term()
-		if !ok {
-			t.Fatal("no term")
-		}
-		if err := write(first); err != nil {
-			t.Fatal(err)
-		}
+		require.True(t, ok, "no term")
+		require.NoError(t, write(first))
 		a.resign()
 		next := b.lead()
 		second, _ := next.Term()
-		if err := write(first); !errors.Is(err, zk.ErrNoNode) {
-			t.Fatalf("a leader of the past could write: %v", err)
-		}
-		if err := write(second); err != nil {
-			t.Fatal(err)
-		}
-		if second.Token <= first.Token {
-			t.Fatalf("token %d after %d", second.Token, first.Token)
-		}
+		require.ErrorIs(t, write(first), zk.ErrNoNode, "a leader of the past could write")
+		require.NoError(t, write(second))
+		require.Greater(t, second.Token, first.Token, "tokens")
 		if _, ok := a.Term(); ok || !a.LeaseUntil().IsZero() {
 			t.Fatal("the old leader has a term")
 		}
@@ -280,29 +247,17 @@ func TestWedgedLeader(t *testing.T) {
 		a.OnStepDown(func(context.Context, election.Term, error) { <-wedge })
 		a.lead()
 		b.vote()
-		if err := a.Healthy(time.Minute); err != nil {
-			t.Fatalf("a healthy leader: %v", err)
-		}
+		require.NoError(t, a.Healthy(time.Minute), "a healthy leader")
 		time.Sleep(time.Millisecond)
-		if err := a.Healthy(0); err == nil {
-			t.Fatal("no lease is renewed within no time")
-		}
+		require.Error(t, a.Healthy(0), "no lease is renewed within no time")
 		a.resign() // returns once the ballot is gone
 		w.await(j, "b won")
-		if err := a.Healthy(time.Minute); !errors.Is(err, election.ErrCallbackRunning) {
-			t.Fatalf("a wedged candidate: %v", err)
-		}
-		if err := a.Vote(w.context()); !errors.Is(err, election.ErrCallbackRunning) {
-			t.Fatalf("Vote while wedged: %v", err)
-		}
-		if a.Voted() {
-			t.Fatal("a wedged candidate holds a ballot")
-		}
+		require.ErrorIs(t, a.Healthy(time.Minute), election.ErrCallbackRunning, "a wedged candidate")
+		require.ErrorIs(t, a.Vote(w.context()), election.ErrCallbackRunning, "Vote while wedged")
+		require.False(t, a.Voted(), "a wedged candidate holds a ballot")
 		close(wedge)
 		w.await(j, "a lost to b") // the vote is cast once it is free
-		if err := a.Healthy(time.Minute); err != nil {
-			t.Fatalf("free again: %v", err)
-		}
+		require.NoError(t, a.Healthy(time.Minute), "free again")
 	})
 }
 
@@ -322,9 +277,7 @@ func TestTakeoverTimeout(t *testing.T) {
 		w.await(j, "b won")
 		w.settle()
 		w.same("journal", j.all(), []string{"a won", "a: context ended", "a failed to take over", "a stepped down: takeover failed", "b won"})
-		if a.Voted() {
-			t.Fatal("it did not stay out")
-		}
+		require.False(t, a.Voted(), "it did not stay out")
 	})
 }
 
@@ -344,9 +297,7 @@ func TestShortDisconnectionCostsNothing(t *testing.T) {
 			w.until("the connection to break", func() bool { return a.node.State() != zk.StateHasSession || a.IsLeader() })
 			reconnected(a)
 			reconnected(b)
-			if !a.IsLeader() {
-				t.Fatal("a short disconnection cost the leadership")
-			}
+			require.True(t, a.IsLeader(), "a short disconnection cost the leadership")
 		}
 		w.settle()
 		w.same("journal", j.all(), []string{"a won", "b lost to a"})
@@ -364,17 +315,14 @@ func TestTwoCandidatesOnOneSession(t *testing.T) {
 			w.until("b to lose", func() bool { return !b.IsLeader() && strings.HasPrefix(last(j), "b lost") })
 			a.resign()
 			w.until("b's acknowledgement", func() bool { data, err := a.LeaderData(w.context()); return err == nil && string(data) == "b" })
-			if a.IsLeader() || !b.IsLeader() {
-				t.Fatal("the wrong one leads")
-			}
+			require.False(t, a.IsLeader(), "the wrong one leads")
+			require.True(t, b.IsLeader(), "the wrong one leads")
 			a.vote()
 			w.until("a to lose", func() bool { return strings.HasPrefix(last(j), "a lost") })
 			b.resign()
 			w.until("a's acknowledgement", func() bool { data, err := a.LeaderData(w.context()); return err == nil && string(data) == "a" })
 			a.resign()
-			if left := w.children(n.Conn(), a.RootVotePath()); len(left) != 0 {
-				t.Fatalf("left behind: %q", left)
-			}
+			require.Empty(t, w.children(n.Conn(), a.RootVotePath()), "left behind")
 		}
 	})
 }
@@ -397,38 +345,23 @@ func TestCandidateOnCallersConnection(t *testing.T) {
 			}
 		}()
 		s, err := election.NewSession(conn, w.timeout(), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := s.AwaitConnected(w.context()); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
+		require.NoError(t, s.AwaitConnected(w.context()))
 		j := &journal{}
 		a, b := w.memberOn(&node{Session: s, link: l}, "a", j), w.member("b", j)
 		a.lead()
 		b.vote()
 		w.await(j, "b lost to a")
 		time.Sleep(2 * w.timeout())
-		if !a.IsLeader() || j.has("b won") {
-			t.Fatalf("the lease was not kept: %q", j.all())
-		}
-		if err := l.expire(); err != nil {
-			t.Fatal(err)
-		}
+		require.True(t, a.IsLeader(), "the lease was not kept: %q", j.all())
+		require.False(t, j.has("b won"), "the lease was not kept: %q", j.all())
+		require.NoError(t, l.expire())
 		w.await(j, "b won")
 		w.await(j, "a lost to b")
-		if j.count("a stepped down: session lost")+j.count("a stepped down: lease lapsed") != 1 {
-			t.Fatalf("journal %q", j.all())
-		}
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if conn.State() != zk.StateHasSession {
-			t.Fatal("a connection that was lent was closed")
-		}
-		if names := ballotNames(w.children(conn, a.RootVotePath())); len(names) != 1 {
-			t.Fatalf("ballots %q", names)
-		}
+		require.Equal(t, 1, j.count("a stepped down: session lost")+j.count("a stepped down: lease lapsed"), "journal %q", j.all())
+		require.NoError(t, s.Close())
+		require.Equal(t, zk.StateHasSession, conn.State(), "a connection that was lent was closed")
+		require.Len(t, ballotNames(w.children(conn, a.RootVotePath())), 1, "ballots")
 	})
 }
 
@@ -449,9 +382,7 @@ func TestIsolatedLeader(t *testing.T) {
 			}
 			time.Sleep(time.Millisecond)
 		}
-		if a.IsLeader() {
-			t.Fatal("two leaders")
-		}
+		require.False(t, a.IsLeader(), "two leaders")
 		w.await(j, "a stepped down: lease lapsed")
 		heal()
 		w.await(j, "a lost to b")
@@ -465,9 +396,7 @@ func TestLapseAndReturn(t *testing.T) {
 		j, oj := &journal{}, &journal{}
 		a := w.member("a", j).lead()
 		o := w.observer(w.session(), oj)
-		if err := o.Observe(w.context()); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, o.Observe(w.context()))
 		first, _ := a.Term()
 		time.Sleep(10 * w.timeout())
 		// Heartbeats get no answer for a while; pings do.
@@ -483,9 +412,7 @@ func TestLapseAndReturn(t *testing.T) {
 		close(release)
 		w.until("a to win again", func() bool { return j.count("a won") == 2 && a.IsLeader() })
 		second, _ := a.Term()
-		if second.Token != first.Token {
-			t.Fatalf("token %d, then %d with nobody in between", first.Token, second.Token)
-		}
+		require.Equal(t, first.Token, second.Token, "token %d, then %d with nobody in between", first.Token, second.Token)
 		w.settle()
 		w.same("observer", oj.all(), []string{"new leader a"})
 	})
@@ -507,23 +434,15 @@ func TestBallotDeletedAfterLapse(t *testing.T) {
 		})
 		w.await(j, "a stepped down: lease lapsed")
 		conn := w.client()
-		if children := w.children(conn, a.RootVotePath()); len(children) != 2 {
-			t.Fatalf("after the lapse: %q", children)
-		}
-		if err := conn.Delete(a.VotePath(), -1); err != nil {
-			t.Fatal(err)
-		}
+		require.Len(t, w.children(conn, a.RootVotePath()), 2, "after the lapse")
+		require.NoError(t, conn.Delete(a.VotePath(), -1))
 		w.settle()
 		resigned := make(chan error, 1)
 		go func() { resigned <- a.Resign(w.context()) }()
 		w.settle()
 		free()
-		if err := <-resigned; err != nil {
-			t.Fatal(err)
-		}
-		if children := w.children(conn, a.RootVotePath()); len(children) != 0 {
-			t.Fatalf("nobody stands, and there is %q", children)
-		}
+		require.NoError(t, <-resigned)
+		require.Empty(t, w.children(conn, a.RootVotePath()), "nobody stands")
 	})
 }
 
@@ -535,12 +454,10 @@ func TestHotStandby(t *testing.T) {
 		b := w.member("b", j, func(o *election.CandidateOptions) { o.HotStandby = true }).vote()
 		time.Sleep(10*w.timeout() + w.timeout()/16) // between two heartbeats
 		beats := b.node.link.count(func(r request) bool { return r.op == opMulti })
-		if beats < 8*9 || beats > 8*11 {
-			t.Fatalf("%d heartbeats in ten session timeouts", beats)
-		}
-		if b.IsLeader() || !b.LeaseUntil().IsZero() {
-			t.Fatal("a standby is no leader")
-		}
+		require.GreaterOrEqual(t, beats, 8*9, "%d heartbeats in ten session timeouts", beats)
+		require.LessOrEqual(t, beats, 8*11, "%d heartbeats in ten session timeouts", beats)
+		require.False(t, b.IsLeader(), "a standby is no leader")
+		require.True(t, b.LeaseUntil().IsZero(), "a standby is no leader")
 		won := make(chan int, 1)
 		b.OnWin(func(context.Context, election.Term) error {
 			won <- b.node.link.count(func(r request) bool { return r.op != opPing })
@@ -563,12 +480,9 @@ func TestMetricsAndLogs(t *testing.T) {
 		a := w.memberOn(n, "a", &journal{}, func(o *election.CandidateOptions) { o.Logger = logger })
 		a.lead()
 		time.Sleep(w.timeout())
-		if m.renewals.Load() < 7 || time.Duration(m.margin.Load()) < w.timeout()/6 {
-			t.Fatalf("%d renewals, the last with %v left", m.renewals.Load(), time.Duration(m.margin.Load()))
-		}
-		if err := n.link.expire(); err != nil {
-			t.Fatal(err)
-		}
+		require.GreaterOrEqual(t, m.renewals.Load(), int64(7), "%d renewals, the last with %v left", m.renewals.Load(), time.Duration(m.margin.Load()))
+		require.GreaterOrEqual(t, time.Duration(m.margin.Load()), w.timeout()/6, "%d renewals, the last with %v left", m.renewals.Load(), time.Duration(m.margin.Load()))
+		require.NoError(t, n.link.expire())
 		w.until("the session to be lost", func() bool { return m.has("session lost") })
 		w.until("a to lead again", a.IsLeader)
 		a.resign()
@@ -579,9 +493,7 @@ func TestMetricsAndLogs(t *testing.T) {
 			"standing false", "leading false", "stepped down: resigned",
 		})
 		for _, want := range []string{"election: voted", "election: won", "election: leading", "election: stepping down", "ballot withdrawn", "election=" + w.name()} {
-			if !strings.Contains(lines.String(), want) {
-				t.Errorf("the log lacks %q:\n%s", want, lines.String())
-			}
+			assert.Contains(t, lines.String(), want, "the log")
 		}
 	})
 }

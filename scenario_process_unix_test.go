@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/zkelection/election"
 	"github.com/zkelection/election/testutil/realzk"
 )
@@ -25,16 +27,10 @@ func TestStoppedProcess(t *testing.T) {
 	child.Env = append(os.Environ(), stoppedCandidateEnv+"="+server)
 	child.Stderr = os.Stderr
 	stdin, err := child.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	stdout, err := child.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := child.Start(); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
+	require.NoError(t, child.Start())
 	lines := make(chan string, 64)
 	go func() {
 		defer close(lines)
@@ -53,9 +49,7 @@ func TestStoppedProcess(t *testing.T) {
 		t.Helper()
 		select {
 		case line, ok := <-lines:
-			if !ok {
-				t.Fatalf("the candidate ended after %q", seen)
-			}
+			require.True(t, ok, "the candidate ended after %q", seen)
 			seen = append(seen, line)
 			return line
 		case <-time.After(time.Minute):
@@ -67,35 +61,21 @@ func TestStoppedProcess(t *testing.T) {
 		line = next()
 	}
 	s, err := election.Connect([]string{server}, stoppedTimeout, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	defer s.Close()
 	other, err := election.NewCandidate(s, "stopped", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := other.Vote(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
+	require.NoError(t, other.Vote(t.Context()))
 	seen = nil
-	if err := child.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := other.Campaign(t.Context()); err != nil { // the other one leads meanwhile
-		t.Fatal(err)
-	}
-	if err := child.Process.Signal(syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, child.Process.Signal(syscall.SIGSTOP))
+	require.NoError(t, second(other.Campaign(t.Context()))) // the other one leads meanwhile
+	require.NoError(t, child.Process.Signal(syscall.SIGCONT))
 	// The sample and the callback come from different goroutines.
 	first, second := next(), next()
 	if strings.HasPrefix(second, "went on") {
 		first, second = second, first
 	}
-	if !strings.HasPrefix(first, "went on: leads false") {
-		t.Fatalf("%q", seen)
-	}
+	require.True(t, strings.HasPrefix(first, "went on: leads false"), "%q", seen)
 	if want := "stepped down: "; !strings.HasPrefix(second, want) || !strings.Contains(second, "lapsed") && !strings.Contains(second, "session lost") {
 		t.Fatalf("%q", seen)
 	}
@@ -109,10 +89,6 @@ func TestStoppedProcess(t *testing.T) {
 			t.Fatalf("ballots %v, %v", ballots, err)
 		}
 	}
-	if err := other.Resign(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if line := next(); line != "won" {
-		t.Fatalf("%q", seen)
-	}
+	require.NoError(t, other.Resign(t.Context()))
+	require.Equal(t, "won", next(), "%q", seen)
 }

@@ -13,6 +13,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
 	"github.com/zkelection/election/testutil"
 )
 
@@ -30,9 +33,7 @@ func withSession(t *testing.T, run func(t *testing.T, w *trial, s *Session)) {
 		defer w.srv.Close()
 		s := w.newProcess("a", 0, 0).session
 		defer func() { _ = s.Close() }()
-		if err := s.AwaitConnected(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, s.AwaitConnected(t.Context()))
 		run(t, w, s)
 	})
 }
@@ -52,9 +53,7 @@ func TestTimerDueWhileResting(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			withSession(t, func(t *testing.T, w *trial, s *Session) {
 				base, err := newBase(s, electionName, "", w.logger)
-				if err != nil {
-					t.Fatal(err)
-				}
+				require.NoError(t, err)
 				view, reply := s.currentView(), make(chan error) // without room, so that the loop waits
 				c := bareCandidacy(base)
 				c.seen = seenSession{view.inc, view.reconnects}
@@ -75,12 +74,8 @@ func TestTimerDueWhileResting(t *testing.T) {
 				})()
 				go c.run()
 				time.Sleep(2 * due)
-				if err := <-reply; !errors.Is(err, ErrNotLeader) {
-					t.Errorf("Proclaim: %v", err)
-				}
-				if at := <-acts; at > time.Second {
-					t.Errorf("due after %v, done after %v", due, at)
-				}
+				assert.ErrorIs(t, <-reply, ErrNotLeader, "Proclaim")
+				assert.LessOrEqual(t, <-acts, time.Second, "due after %v", due)
 				c.inbox.push(resignCommand{cause: ErrClosed})
 				<-c.done
 			})
@@ -97,17 +92,13 @@ func TestCloseWaitsAtRest(t *testing.T) {
 	withSession(t, func(t *testing.T, _ *trial, s *Session) {
 		const timeout = racesTimeout
 		c, err := NewCandidate(s, electionName, &CandidateOptions{StepDownTimeout: 10 * timeout})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		c.OnStepDown(func(context.Context, Term, error) { time.Sleep(5 * timeout) })
 		if _, err := c.Campaign(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		began := time.Now()
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, c.Close())
 		if took := time.Since(began); took < 5*timeout || took > 6*timeout {
 			t.Errorf("Close took %v", took)
 		}
@@ -119,9 +110,7 @@ func TestCloseWaitsAtRest(t *testing.T) {
 func TestResignThenVoteDuringCast(t *testing.T) {
 	withSession(t, func(t *testing.T, w *trial, s *Session) {
 		c, err := NewCandidate(s, electionName, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		release, asked := make(chan struct{}), make(chan struct{}, 2)
 		cancel := w.srv.Control(testutil.OpGetChildren2, func(*testutil.Request) testutil.Action {
 			asked <- struct{}{}
@@ -144,15 +133,9 @@ func TestResignThenVoteDuringCast(t *testing.T) {
 		if err := <-voted; !errors.Is(err, ErrResigned) {
 			t.Errorf("the first Vote: %v, want %v", err, ErrResigned)
 		}
-		if err := <-resigned; err != nil {
-			t.Errorf("Resign: %v", err)
-		}
-		if err := <-again; err != nil {
-			t.Errorf("the second Vote: %v", err)
-		}
-		if took := time.Since(began); took > time.Second {
-			t.Errorf("it took %v", took)
-		}
+		assert.NoError(t, <-resigned, "Resign")
+		assert.NoError(t, <-again, "the second Vote")
+		assert.LessOrEqual(t, time.Since(began), time.Second, "it took")
 		ballots, err := c.Ballots(t.Context())
 		if err != nil || len(ballots) != 1 || ballots[0].Path != c.VotePath() || ballots[0].Sequence != 1 {
 			t.Errorf("ballots %+v, error %v; want one, the second that was cast, %s", ballots, err, c.VotePath())
@@ -205,26 +188,18 @@ func TestAcknowledgementOverheard(t *testing.T) {
 				return &deafConn{Conn: c, deaf: &deaf}, nil
 			},
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		defer func() { _ = s.Close() }()
 		a, errA := NewCandidate(leaders, electionName, nil)
 		b, errB := NewCandidate(s, electionName, nil)
-		if err := errors.Join(errA, errB); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, errors.Join(errA, errB))
 		ready := make(chan struct{})
 		a.OnWin(func(context.Context, Term) error { <-ready; return nil })
-		if err := a.Vote(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, a.Vote(t.Context()))
 		told := make(chan string, 2)
 		b.OnLose(func(context.Context, Leader) { told <- "OnLose" })
 		b.OnLeaderAck(func(Leader) { told <- "OnLeaderAck" })
-		if err := b.Vote(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, b.Vote(t.Context()))
 		time.Sleep(timeout / 4)
 		deaf.Store(true)
 		began := time.Now()
@@ -257,19 +232,13 @@ func (c closingContext) Err() error {
 // TestObserveRacesWithClose: what Observe begins Close has to know of.
 func TestObserveRacesWithClose(t *testing.T) {
 	srv, err := testutil.NewServer(&testutil.ServerOptions{NoListen: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	defer srv.Close()
 	s, err := Connect([]string{"mem"}, 4*time.Second, &SessionOptions{Dialer: srv.Dialer(), Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	defer func() { _ = s.Close() }()
 	o, err := NewObserver(s, electionName, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	closed := make(chan error, 1)
 	var once sync.Once
 	o.ctx = closingContext{o.ctx, func() {
@@ -281,9 +250,7 @@ func TestObserveRacesWithClose(t *testing.T) {
 	if err := o.Observe(t.Context()); err != nil && !errors.Is(err, ErrClosed) {
 		t.Error(err)
 	}
-	if err := <-closed; err != nil {
-		t.Error(err)
-	}
+	assert.NoError(t, <-closed)
 	s.roster.mu.Lock()
 	defer s.roster.mu.Unlock()
 	for f := range s.roster.members {
@@ -319,9 +286,7 @@ func TestEndedHookIsWaitedFor(t *testing.T) {
 func TestAbandonComesLate(t *testing.T) {
 	s := newSession(time.Minute)
 	base, err := newBase(s, "e", "", slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	for _, test := range []struct{ answered, votes bool }{{true, true}, {true, false}, {false, true}, {false, false}} {
 		c := bareCandidacy(base)
 		c.phase, c.ballot = waiting, &ballotState{}
@@ -334,8 +299,6 @@ func TestAbandonComesLate(t *testing.T) {
 			c.vote(voteCommand{make(chan error, 1)})
 		}
 		c.abandon(campaign)
-		if want := test.answered || test.votes; c.want != want {
-			t.Errorf("answered %v, Vote was called %v: the candidate goes on: %v", test.answered, test.votes, c.want)
-		}
+		assert.Equal(t, test.answered || test.votes, c.want, "answered %v, Vote was called %v: the candidate goes on", test.answered, test.votes)
 	}
 }

@@ -8,6 +8,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
 	"github.com/zkelection/election/internal/lease"
 	"github.com/zkelection/election/testutil"
 )
@@ -22,9 +25,7 @@ import (
 func TestConnectionBreaksBehindTheHandshake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		srv, err := testutil.NewServer(&testutil.ServerOptions{NoListen: true})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		defer srv.Close()
 		dial, breaks := srv.Dialer(), false
 		s, err := Connect([]string{"mem"}, 4*time.Second, &SessionOptions{
@@ -37,12 +38,8 @@ func TestConnectionBreaksBehindTheHandshake(t *testing.T) {
 				return conn, err
 			},
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := s.AwaitConnected(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
+		require.NoError(t, s.AwaitConnected(t.Context()))
 		synctest.Wait()
 		breaks = true
 		srv.DropConnections()
@@ -50,9 +47,7 @@ func TestConnectionBreaksBehindTheHandshake(t *testing.T) {
 		if info := srv.Sessions(); len(info) != 1 || !info[0].Connected() {
 			panic("the client has not connected again in a minute") // nor can it be closed
 		}
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, s.Close())
 	})
 }
 
@@ -78,13 +73,9 @@ func TestIsLeaderComparesTheClock(t *testing.T) {
 		c := &Candidate{}
 		c.leader.Store(&leadership{lease: lease.New(lease.NewClock(), lease.NewRule(time.Hour, 0), time.Second)})
 		time.Sleep(time.Second - time.Nanosecond)
-		if !c.IsLeader() {
-			t.Error("does not lead before the end of its lease")
-		}
+		assert.True(t, c.IsLeader(), "does not lead before the end of its lease")
 		time.Sleep(time.Nanosecond)
-		if c.IsLeader() {
-			t.Error("leads at the end of its lease")
-		}
+		assert.False(t, c.IsLeader(), "leads at the end of its lease")
 	})
 }
 
@@ -97,9 +88,7 @@ func TestNoStepDownWithoutAWin(t *testing.T) {
 		c.onWin.add(func(context.Context, Term) error { won = true; return nil })
 		l := &leadership{ctx: &endsAfter{t.Context(), looks}, lease: lease.New(lease.NewClock(), lease.NewRule(time.Hour, 0), time.Hour)}
 		c.callWin(l)
-		if l.begun.Load() != won {
-			t.Errorf("ended after %d looks: OnStepDown is called: %v, OnWin was: %v", looks, l.begun.Load(), won)
-		}
+		assert.Equal(t, won, l.begun.Load(), "ended after %d looks: OnStepDown is called if OnWin was", looks)
 	}
 }
 
@@ -123,23 +112,15 @@ func TestObserverClosedTwiceAtOnce(t *testing.T) {
 	defer bound("TestObserverClosedTwiceAtOnce")()
 	synctest.Test(t, func(t *testing.T) {
 		srv, err := testutil.NewServer(&testutil.ServerOptions{NoListen: true})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		defer srv.Close()
 		s, err := Connect([]string{"mem"}, 4*time.Second, &SessionOptions{Dialer: srv.Dialer()})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		o, err := NewObserver(s, "db", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		hangs, release := make(chan struct{}), make(chan struct{})
 		o.OnLeaderDeath(func(Leader) { close(hangs); <-release })
-		if err := o.Observe(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, o.Observe(t.Context()))
 		<-hangs
 		began := time.Now()
 		results := make(chan error, 2)
@@ -147,13 +128,9 @@ func TestObserverClosedTwiceAtOnce(t *testing.T) {
 			go func() { results <- o.Close() }()
 		}
 		for range 2 {
-			if err := <-results; !errors.Is(err, ErrCallbackRunning) {
-				t.Errorf("Close: %v", err)
-			}
+			assert.ErrorIs(t, <-results, ErrCallbackRunning, "Close")
 		}
-		if took := time.Since(began); took != s.Timeout() {
-			t.Errorf("took %v", took)
-		}
+		assert.Equal(t, s.Timeout(), time.Since(began), "took")
 		close(release)
 		if err := s.Close(); err != nil && !errors.Is(err, ErrCallbackRunning) {
 			t.Error(err)

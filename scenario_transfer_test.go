@@ -376,15 +376,11 @@ func TestTransferBetweenRuns(t *testing.T) {
 		start := func(m *member) {
 			go func() {
 				ended <- m.Run(ctx, func(ctx context.Context, _ election.Term) error {
-					if inside.Add(1) > 1 {
-						t.Error("two lead")
-					}
+					assert.LessOrEqual(t, inside.Add(1), int64(1), "two lead")
 					ran <- m.id
 					<-ctx.Done()
 					inside.Add(-1)
-					if m.Transfer(ctx, election.Ballot{Path: m.VotePath()}) == nil {
-						t.Error("a transfer from inside Run's function would wait for itself")
-					}
+					assert.Error(t, m.Transfer(ctx, election.Ballot{Path: m.VotePath()}), "a transfer from inside Run's function would wait for itself")
 					return nil
 				})
 			}()

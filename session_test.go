@@ -37,21 +37,15 @@ func (w *world) lent(opts ...func(*election.SessionOptions)) *node {
 		set(o)
 	}
 	s, err := election.NewSession(conn, w.timeout(), o)
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	require.NoError(w.t, err)
 	w.t.Cleanup(func() {
 		l.setDown(false)
-		if err := s.Close(); err != nil {
-			w.t.Errorf("close session: %v", err)
-		}
+		assert.NoError(w.t, s.Close(), "close session")
 		conn.Close()
 		for range events {
 		}
 	})
-	if err := s.AwaitConnected(w.context()); err != nil {
-		w.t.Fatal(err)
-	}
+	require.NoError(w.t, s.AwaitConnected(w.context()))
 	return &node{Session: s, link: l}
 }
 
@@ -80,9 +74,7 @@ func TestConnectionLogged(t *testing.T) {
 				}
 				n.link.setDown(false)
 				w.until("the return to be logged", func() bool { return said(`msg="election: connected" server=`) == 2 })
-				if !regexp.MustCompile(`msg="election: connected" server=\S+ after=3[3-8]`).MatchString(w.log.String()) {
-					t.Errorf("the return was not said to come after some 34 s:\n%s", w.log.String())
-				}
+				assert.True(t, regexp.MustCompile(`msg="election: connected" server=\S+ after=3[3-8]`).MatchString(w.log.String()), "the return was not said to come after some 34 s:\n%s", w.log.String())
 			})
 		})
 	}

@@ -120,9 +120,7 @@ func inProcess(t *testing.T, opts *testutil.ServerOptions) *world {
 	}
 	opts.NoListen = true
 	srv, err := testutil.NewServer(opts)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	t.Cleanup(srv.Close)
 	return &world{t: t, servers: []string{"mem"}, dial: srv.Dialer(), srv: srv}
 }
@@ -170,9 +168,7 @@ func (w *world) session(opts ...func(*election.SessionOptions)) *node {
 		set(o)
 	}
 	s, err := election.Connect(w.servers, w.timeout(), o)
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	require.NoError(w.t, err)
 	n.Session = s
 	w.t.Cleanup(func() {
 		n.link.setDown(false)
@@ -180,9 +176,7 @@ func (w *world) session(opts ...func(*election.SessionOptions)) *node {
 			w.t.Errorf("close session: %v", err)
 		}
 	})
-	if err := s.AwaitConnected(w.context()); err != nil {
-		w.t.Fatal(err)
-	}
+	require.NoError(w.t, s.AwaitConnected(w.context()))
 	return n
 }
 
@@ -216,9 +210,7 @@ func (w *world) client() *zk.Conn {
 		zk.WithDialer(zxid.Dialer(func(network, _ string, timeout time.Duration) (net.Conn, error) {
 			return w.dial(network, w.servers[0], timeout)
 		})))
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	require.NoError(w.t, err)
 	w.t.Cleanup(func() {
 		conn.Close()
 		for range events {
@@ -307,9 +299,7 @@ func (w *world) memberOn(n *node, id string, j *journal, opts ...func(*election.
 		set(o)
 	}
 	c, err := election.NewCandidate(n.Session, w.name(), o)
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	require.NoError(w.t, err)
 	m := &member{Candidate: c, w: w, node: n, id: id, journal: j}
 	c.OnWin(func(_ context.Context, term election.Term) error {
 		m.term.Store(&term)
@@ -338,26 +328,20 @@ func causeName(err error) string {
 
 func (m *member) vote() *member {
 	m.w.t.Helper()
-	if err := m.Vote(m.w.context()); err != nil {
-		m.w.t.Fatal(err)
-	}
+	require.NoError(m.w.t, m.Vote(m.w.context()))
 	return m
 }
 
 // lead votes, and waits for the acknowledgement.
 func (m *member) lead() *member {
 	m.w.t.Helper()
-	if _, err := m.Campaign(m.w.context()); err != nil {
-		m.w.t.Fatalf("%s: %v", m.id, err)
-	}
+	require.NoError(m.w.t, second(m.Campaign(m.w.context())), m.id)
 	return m
 }
 
 func (m *member) resign() {
 	m.w.t.Helper()
-	if err := m.Resign(m.w.context()); err != nil {
-		m.w.t.Fatal(err)
-	}
+	require.NoError(m.w.t, m.Resign(m.w.context()))
 }
 
 func (w *world) await(j *journal, event string) {
