@@ -71,7 +71,7 @@ type series struct {
 	line    []runner
 }
 
-func newSeries(f *field, n int, make func(s *series) func() runner) *series {
+func newSeries(f *field, n int, runs func(s *series) func() runner) *series {
 	s := &series{field: f}
 	counted := *f
 	counted.dial = func(network, address string, timeout time.Duration) (net.Conn, error) {
@@ -79,7 +79,7 @@ func newSeries(f *field, n int, make func(s *series) func() runner) *series {
 		return &countingConn{Conn: conn, frames: &s.packets}, err
 	}
 	s.field = &counted
-	runners := make(s)
+	runners := runs(s)
 	for i := range n {
 		r := runners()
 		r.join()

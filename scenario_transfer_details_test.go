@@ -549,6 +549,6 @@ func TestStandWhileDecidesFirst(t *testing.T) {
 		w.await(j, "a won")
 		cancel()
 		require.ErrorIs(t, <-stands, context.Canceled)
-		<-runs
+		require.ErrorIs(t, <-runs, context.Canceled)
 	})
 }

@@ -539,10 +539,10 @@ func TestTransferIsAsFastAsAFailover(t *testing.T) {
 			returned = <-done
 			for op, n := range w.srv.Counts() {
 				if op != testutil.OpPing {
-					requests += int64(n)
+					requests += n
 				}
 				if op == testutil.OpMulti {
-					writes += int64(n)
+					writes += n
 				}
 			}
 		})
