@@ -1,5 +1,5 @@
-# make test    everything, race detector on, on the in-process server and on real ZooKeepers; and the whole fault sweep
-# make lint    formatting and linters, of pinned versions
+# make test    everything, race detector on, on the in-process server and on real ZooKeepers;
+#              and without it the whole fault sweep and lines of a thousand
 # make prove   the proofs of the lease and of the election (proof/README.md); make prove-long: larger models, too
 # make lint    formatting and linters, of pinned versions; vet for every platform of PLATFORMS
 # make fuzz    each fuzz target for FUZZTIME
@@ -50,7 +50,7 @@ deps:
 .PHONY: test
 test: deps
 	$(REAL) $(GO) test -race -count=1 -timeout 20m $(TESTFLAGS) ./...
-	$(GO) test -count=1 -run '^TestSweep$$' .
+	$(GO) test -count=1 -run '^TestSweep$$|^TestBudgetSeries$$|^TestBudgetFailover$$' .
 	@set -e; for module in $(MODULES); do echo "in $$module:"; (cd $$module && $(REAL) $(GO) test -race -count=1 -timeout 20m -parallel 6 $(TESTFLAGS) ./...); done
 
 # That everything compiles there, tests included, and that vet has nothing against it.

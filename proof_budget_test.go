@@ -378,7 +378,7 @@ func TestBudgetResign(t *testing.T) {
 func TestBudgetFailover(t *testing.T) {
 	want := costs{testutil.OpMulti: 4, testutil.OpNotification: 3}
 	sizes := []int{2, 10, 100, 1000}
-	if testing.Short() {
+	if testing.Short() || election.RaceDetector {
 		sizes = sizes[:3]
 	}
 	for _, n := range sizes {
@@ -411,7 +411,7 @@ func TestBudgetFailover(t *testing.T) {
 // seen all in front by name.
 func TestBudgetSeries(t *testing.T) {
 	sizes := []int{3, 4, 5, 12, 100}
-	if !testing.Short() {
+	if !testing.Short() && !election.RaceDetector {
 		sizes = append(sizes, 1000)
 	}
 	for _, n := range sizes {

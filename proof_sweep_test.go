@@ -40,7 +40,7 @@ var (
 const (
 	sweepTimeout = 4 * time.Second
 	// sweepRaceShare: one of so many cases is tried under the race detector.
-	sweepRaceShare = 20
+	sweepRaceShare = 40
 	sweepTick      = 500 * time.Millisecond
 )
 
@@ -615,7 +615,7 @@ func TestSweep(t *testing.T) {
 		rng := rand.New(rand.NewPCG(1, 2))
 		two, second = n, func(int) sweepRun { return pairs.at(rng.IntN(pairs.size())) }
 	}
-	if raceDetector && n >= 0 {
+	if RaceDetector && n >= 0 {
 		// It makes a case five times as long and shows races, which do not depend on the
 		// case. make test runs all of them without it.
 		i := 0

@@ -2,4 +2,4 @@
 
 package election
 
-const raceDetector = false
+const RaceDetector = false

@@ -2,4 +2,4 @@
 
 package election
 
-const raceDetector = true
+const RaceDetector = true
