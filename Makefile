@@ -123,9 +123,11 @@ BENCH = $(REAL) ELECTION_ZOOKEEPER_RELEASE=$(ZOOKEEPER) $(GO) test -count=1 -v -
 bench: deps
 	$(BENCH) -run '^TestBench$$' -bench.report=$(CURDIR)/docs $(BENCHFLAGS)
 
+BENCH_NS ?= 2,10
+
 .PHONY: bench-short
 bench-short: deps
-	$(BENCH) -run '^TestShort$$' -bench.short
+	$(BENCH) -run '^TestShort$$' -bench.short -bench.ns=$(BENCH_NS)
 
 CHAOS_FAULTS ?= 220
 CHAOS_DURATION ?= 1m30s
