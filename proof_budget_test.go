@@ -224,7 +224,7 @@ func pace(n, loops int, elapsed, period time.Duration) string {
 	return fmt.Sprintf("%d reads in %.1f periods, want %.0f to %.0f", n, periods, least, most)
 }
 
-// With many candidates on a session the slow reads become slower for each, so
+// With many candidates on a session the periodic rechecks become rarer for each, so
 // that the session's do not grow beyond a hundred in each session timeout.
 func TestBudgetWaitingMany(t *testing.T) {
 	virtually(t, func(t *testing.T, w *world) {
@@ -519,7 +519,7 @@ func TestBudgetFollowLeader(t *testing.T) {
 }
 
 // A leader at rest: some seven heartbeats in each session timeout for the
-// session, and the slow reads.
+// session, and the periodic rechecks.
 func TestBudgetLeading(t *testing.T) {
 	const periods = 16
 	for _, elections := range []int{1, 10, 300} {

@@ -97,7 +97,7 @@ type leaderResolver struct {
 }
 
 // observe begins to observe. Until it is known whether there is a leader it
-// tells the connection, about every patience, why not, so that calls that do
+// tells the connection, whenever patience has passed, why not, so that calls that do
 // not wait for a leader fail with that reason, and not with their deadline.
 func (r *leaderResolver) observe(ctx context.Context, patience time.Duration) {
 	for {
