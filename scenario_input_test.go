@@ -192,20 +192,7 @@ func TestContextsEndEveryWait(t *testing.T) {
 		n.link.setDown(true)
 		w.until("the connection to break", func() bool { return n.State() != zk.StateHasSession })
 		w.settle()
-		for what, call := range map[string]func(ctx context.Context) error{
-			"Vote":     a.Vote,
-			"Campaign": func(ctx context.Context) error { return second(a.Campaign(ctx)) },
-			"Run": func(ctx context.Context) error {
-				return a.Run(ctx, func(context.Context, election.Term) error { return nil })
-			},
-			"Leader":      func(ctx context.Context) error { return second(a.Leader(ctx)) },
-			"LeaderSync":  func(ctx context.Context) error { return second(o.LeaderSync(ctx)) },
-			"LeaderData":  func(ctx context.Context) error { return second(o.LeaderData(ctx)) },
-			"LeaderAcked": func(ctx context.Context) error { return second(o.LeaderAcked(ctx)) },
-			"Ballots":     func(ctx context.Context) error { return second(a.Ballots(ctx)) },
-			"Observe":     o.Observe,
-			"Await":       n.AwaitConnected,
-		} {
+		for what, call := range waitingCalls(n, a.Candidate, o) {
 			ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 			began := time.Now()
 			err := call(ctx)

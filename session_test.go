@@ -438,22 +438,10 @@ func TestContextCause(t *testing.T) {
 		n.link.setDown(true)
 		synctest.Wait()
 		signalled := errors.New("a signal")
-		for name, call := range map[string]func(ctx context.Context) error{
-			"AwaitConnected": n.AwaitConnected,
-			"Vote":           a.Vote,
-			"Campaign":       func(ctx context.Context) error { return second(a.Campaign(ctx)) },
-			"Run": func(ctx context.Context) error {
-				return a.Run(ctx, func(context.Context, election.Term) error { return nil })
-			},
-			"Leader":      func(ctx context.Context) error { return second(a.Leader(ctx)) },
-			"LeaderSync":  func(ctx context.Context) error { return second(o.LeaderSync(ctx)) },
-			"LeaderData":  func(ctx context.Context) error { return second(o.LeaderData(ctx)) },
-			"LeaderAcked": func(ctx context.Context) error { return second(o.LeaderAcked(ctx)) },
-			"Ballots":     func(ctx context.Context) error { return second(a.Ballots(ctx)) },
-			"Observe":     o.Observe,
-			"Proclaim":    func(ctx context.Context) error { return led.Proclaim(ctx, []byte("x")) },
-			"Resign":      led.Resign,
-		} {
+		calls := waitingCalls(n, a.Candidate, o)
+		calls["Proclaim"] = func(ctx context.Context) error { return led.Proclaim(ctx, []byte("x")) }
+		calls["Resign"] = led.Resign
+		for name, call := range calls {
 			for _, before := range []bool{false, true} {
 				ctx, cancel := context.WithCancelCause(context.Background())
 				if before {

@@ -373,3 +373,21 @@ func (w *world) children(conn *zk.Conn, path string) []string {
 	slices.Sort(names)
 	return names
 }
+
+// waitingCalls are the calls that wait for the servers, but for a leader's own.
+func waitingCalls(n *node, c *election.Candidate, o *election.Observer) map[string]func(ctx context.Context) error {
+	return map[string]func(ctx context.Context) error{
+		"AwaitConnected": n.AwaitConnected,
+		"Vote":           c.Vote,
+		"Campaign":       func(ctx context.Context) error { return second(c.Campaign(ctx)) },
+		"Run": func(ctx context.Context) error {
+			return c.Run(ctx, func(context.Context, election.Term) error { return nil })
+		},
+		"Leader":      func(ctx context.Context) error { return second(c.Leader(ctx)) },
+		"LeaderSync":  func(ctx context.Context) error { return second(o.LeaderSync(ctx)) },
+		"LeaderData":  func(ctx context.Context) error { return second(o.LeaderData(ctx)) },
+		"LeaderAcked": func(ctx context.Context) error { return second(o.LeaderAcked(ctx)) },
+		"Ballots":     func(ctx context.Context) error { return second(c.Ballots(ctx)) },
+		"Observe":     o.Observe,
+	}
+}
