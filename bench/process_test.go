@@ -16,11 +16,11 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/zkelection/election/bench/internal/report"
+	"github.com/zkelection/election/internal/child"
 	"github.com/zkelection/election/internal/debian"
 )
 
@@ -99,27 +99,8 @@ type lead struct{ at, session int64 }
 func (c *contestants) start(name, servers, path string, timeout time.Duration, n int) (*process, error) {
 	p := &process{name: name, cmd: c.command(name, servers, path, timeout, n), answers: make(chan string, 16), ended: make(chan struct{})}
 	p.cmd.Stderr = &p.log
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var err error
-	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
-		return nil, err
-	}
-	stdout, err := p.cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	started := make(chan error)
-	go func() {
-		// The kernel kills a child when the thread that started it ends.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := p.cmd.Start()
-		started <- err
-		if err == nil {
-			p.read(stdout)
-		}
-	}()
-	if err := <-started; err != nil {
+	if p.stdin, err = child.Start(p.cmd, p.read); err != nil {
 		return nil, err
 	}
 	if _, err := p.answer("ready", 2*time.Minute); err != nil {

@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -21,6 +20,7 @@ import (
 	"time"
 
 	"github.com/zkelection/election/chaos/internal/history"
+	"github.com/zkelection/election/internal/child"
 	"github.com/zkelection/election/internal/monotonic"
 )
 
@@ -122,27 +122,8 @@ func (f *fleet) startCommand(name, program string, args ...string) *agent {
 	a.cmd = exec.Command(program, args...)
 	a.guarded = slices.Contains(args, "-guard")
 	a.cmd.Stderr = a.log
-	a.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var err error
-	if a.stdin, err = a.cmd.StdinPipe(); err != nil {
-		f.tb.Fatal(err)
-	}
-	stdout, err := a.cmd.StdoutPipe()
-	if err != nil {
-		f.tb.Fatal(err)
-	}
-	started := make(chan error)
-	go func() {
-		// The kernel kills a child when the thread that started it ends.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := a.cmd.Start()
-		started <- err
-		if err == nil {
-			a.read(stdout)
-		}
-	}()
-	if err := <-started; err != nil {
+	if a.stdin, err = child.Start(a.cmd, a.read); err != nil {
 		f.tb.Fatal(err)
 	}
 	f.mu.Lock()

@@ -1,0 +1,2 @@
+// Package child starts the processes of long runs, which are for Linux.
+package child
