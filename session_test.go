@@ -634,6 +634,8 @@ func TestShutdown(t *testing.T) {
 				b.OnWin(func(context.Context, election.Term) error { won <- a.IsLeader(); return nil })
 				a.lead()
 				b.vote()
+				// With answers at once all might be closed before Shutdown looks at its context.
+				defer w.slow(a.node, time.Millisecond)()
 				ended, cancel := context.WithCancel(context.Background())
 				cancel()
 				require.ErrorIs(t, a.node.Shutdown(ended), context.Canceled)
