@@ -109,11 +109,11 @@ prove-long: deps
 
 .PHONY: mutations
 mutations:
-	$(GO) test -count=1 -v -timeout 6h -run '^TestMutations$$' . -mutations=all -mutations.table=$(CURDIR)/docs/mutations.md
+	$(GO) test -count=1 -v -timeout 6h -run '^TestMutations$$' ./proof/mutations -mutations=all -mutations.table=$(CURDIR)/docs/mutations.md
 
 .PHONY: mutations-short
 mutations-short:
-	$(GO) test -count=1 -v -timeout 30m -run '^TestMutations$$' . -mutations=ci
+	$(GO) test -count=1 -v -timeout 30m -run '^TestMutations$$' ./proof/mutations -mutations=ci
 
 ZOOKEEPER ?= 3.8
 BENCH = $(REAL) ELECTION_ZOOKEEPER_RELEASE=$(ZOOKEEPER) $(GO) test -count=1 -v -timeout 90m ./bench
@@ -131,7 +131,7 @@ bench-short: deps
 
 CHAOS_FAULTS ?= 220
 CHAOS_DURATION ?= 1m30s
-CHAOS = $(REAL) ELECTION_ZOOKEEPER_RELEASE=$(ZOOKEEPER) $(GO) test -count=1 -v -timeout 90m ./chaos
+CHAOS = $(REAL) ELECTION_ZOOKEEPER_RELEASE=$(ZOOKEEPER) $(GO) test -count=1 -v -timeout 90m ./proof/chaos
 
 # These measure time, so they want the machine for themselves.
 .PHONY: chaos

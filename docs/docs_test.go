@@ -195,7 +195,7 @@ func testsNotIn(document, source string) (missing []string) {
 }
 
 func TestTests(t *testing.T) {
-	source := read(t, "*_test.go", "*/*_test.go", "internal/*/*_test.go")
+	source := read(t, "*_test.go", "*/*_test.go", "internal/*/*_test.go", "proof/*/*_test.go")
 	var missing []string
 	for _, name := range documents {
 		missing = append(missing, testsNotIn(read(t, name), source)...)

@@ -47,7 +47,7 @@ func run(t *testing.T, dir, stdin, name string, args ...string) (string, error) 
 // TestUnlearnedExists checks, without any tool, that what the proofs un-learn is what mutations/ un-learns.
 func TestUnlearnedExists(t *testing.T) {
 	exists := func(mutation string) {
-		if _, err := os.Stat(filepath.Join("..", "mutations", mutation+".txt")); err != nil {
+		if _, err := os.Stat(filepath.Join("mutations", mutation+".txt")); err != nil {
 			t.Errorf("no such mutation: %v", err)
 		}
 	}

@@ -18,9 +18,9 @@ import (
 	"github.com/go-zookeeper/zk"
 
 	"github.com/zkelection/election"
-	"github.com/zkelection/election/chaos/internal/history"
 	"github.com/zkelection/election/guard"
 	"github.com/zkelection/election/internal/monotonic"
+	"github.com/zkelection/election/proof/chaos/internal/history"
 )
 
 // contender is what all kinds of candidates have in common.

@@ -10,8 +10,8 @@ import (
 
 	"github.com/go-zookeeper/zk"
 
-	"github.com/zkelection/election/chaos/internal/history"
 	"github.com/zkelection/election/internal/monotonic"
+	"github.com/zkelection/election/proof/chaos/internal/history"
 )
 
 // simple is a candidate as many a service has written it, after ZooKeeper's

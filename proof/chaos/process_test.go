@@ -19,9 +19,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/zkelection/election/chaos/internal/history"
 	"github.com/zkelection/election/internal/child"
 	"github.com/zkelection/election/internal/monotonic"
+	"github.com/zkelection/election/proof/chaos/internal/history"
 )
 
 // agentBinary builds the agent, once. It is removed by TestMain.

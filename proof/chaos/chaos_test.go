@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/zkelection/election/chaos/internal/history"
-	"github.com/zkelection/election/chaos/internal/report"
 	"github.com/zkelection/election/internal/monotonic"
+	"github.com/zkelection/election/proof/chaos/internal/history"
+	"github.com/zkelection/election/proof/chaos/internal/report"
 )
 
 // TestChaos lets a nemesis loose on an ensemble, five candidates and two

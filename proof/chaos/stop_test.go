@@ -12,7 +12,7 @@ import (
 
 	"github.com/go-zookeeper/zk"
 
-	"github.com/zkelection/election/chaos/internal/history"
+	"github.com/zkelection/election/proof/chaos/internal/history"
 	"github.com/zkelection/election/testutil/realzk"
 )
 

@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/zkelection/election/chaos/internal/history"
 	"github.com/zkelection/election/internal/monotonic"
+	"github.com/zkelection/election/proof/chaos/internal/history"
 	"github.com/zkelection/election/testutil/realzk"
 )
 

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/zkelection/election/chaos/internal/history"
 	"github.com/zkelection/election/internal/svg"
+	"github.com/zkelection/election/proof/chaos/internal/history"
 )
 
 // The picture is cut into strips, one below the other, each with a lane for

@@ -14,8 +14,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
-	"github.com/zkelection/election/chaos/internal/history"
-	"github.com/zkelection/election/chaos/internal/report"
+	"github.com/zkelection/election/proof/chaos/internal/history"
+	"github.com/zkelection/election/proof/chaos/internal/report"
 )
 
 // results is what the tests of this process have measured, for the report.

@@ -1,4 +1,11 @@
-package election
+// Package mutations un-learns what was learnt, one lesson at a time, and sees
+// that something notices: make mutations.
+//
+// Each file NAME.txt is one small change to the library's files: which lesson or
+// section it un-learns, which of the proofs catches it (the sweep, the
+// simulation, or a test by name), and lines to take out (-), to put in (+) and
+// around them (blank). A change must fit exactly one place.
+package mutations
 
 import (
 	"bytes"
@@ -21,11 +28,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Mutations: what was learnt is un-learnt, one lesson at a time, and something
-// has to notice. Each file of mutations/ is one small change to the library's
-// files: which lesson or section it un-learns, which of the proofs catches it (the
-// sweep, the simulation, or a test by name), and lines to take out (-), to put in
-// (+) and around them (blank). A change must fit exactly one place.
+// root is the library's directory, which the files of a mutation are named from.
+const root = "../.."
 
 var (
 	mutate         = flag.String("mutations", "", "run these mutations in TestMutations: all, ci, or some by their names, with commas")
@@ -43,7 +47,7 @@ type mutation struct {
 type change struct{ file, before, after string }
 
 func readMutations(t *testing.T) []*mutation {
-	files, err := filepath.Glob("mutations/*.txt")
+	files, err := filepath.Glob("*.txt")
 	require.NoError(t, err, "mutations")
 	require.GreaterOrEqual(t, len(files), 25, "mutations")
 	var all []*mutation
@@ -110,7 +114,7 @@ func (m *mutation) apply() (map[string]string, error) {
 	for _, c := range m.changes {
 		text, ok := files[c.file]
 		if !ok {
-			b, err := os.ReadFile(c.file)
+			b, err := os.ReadFile(filepath.Join(root, c.file))
 			if err != nil {
 				return nil, err
 			}
@@ -204,7 +208,7 @@ func (m *mutation) tryOn(t *testing.T, tried []string) map[string]string {
 	for _, catcher := range tried {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 		cmd := exec.CommandContext(ctx, binary, m.arguments(catcher)...) //nolint:gosec // what was built above
-		cmd.Dir = m.dir
+		cmd.Dir = filepath.Join(root, m.dir)
 		output, err := cmd.CombinedOutput()
 		cancel()
 		if err != nil {
@@ -230,7 +234,7 @@ func (m *mutation) build(t *testing.T) (binary string, err error) {
 		return "", err
 	}
 	dir := t.TempDir()
-	here, err := os.Getwd()
+	library, err := filepath.Abs(root)
 	if err != nil {
 		return "", err
 	}
@@ -243,7 +247,7 @@ func (m *mutation) build(t *testing.T) (binary string, err error) {
 		if err := os.WriteFile(replaced, []byte(text), 0o600); err != nil {
 			return "", err
 		}
-		overlay.Replace[filepath.Join(here, name)] = replaced
+		overlay.Replace[filepath.Join(library, name)] = replaced
 	}
 	b, err := json.Marshal(overlay)
 	if err != nil {
@@ -254,6 +258,7 @@ func (m *mutation) build(t *testing.T) (binary string, err error) {
 	}
 	binary = filepath.Join(dir, "mutated.test")
 	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", filepath.Join(dir, "overlay.json"), "-o", binary, "./"+m.dir) //nolint:gosec // our own files
+	cmd.Dir = library
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("does not compile: %w\n%s", err, output)
 	}
@@ -284,7 +289,7 @@ func mutationTable(all []*mutation, rows []map[string]string) []byte {
 	var b bytes.Buffer
 	b.WriteString(`# Mutations: who catches what
 
-For reviewers: whether the tests would notice. Made by ` + "`make mutations`" + `. Each line is a change to the library that un-learns one thing (mutations/NAME.txt), and what the
+For reviewers: whether the tests would notice. Made by ` + "`make mutations`" + `. Each line is a change to the library that un-learns one thing (proof/mutations/NAME.txt), and what the
 fault sweep (TestSweep), the simulation (TestSimulate) and a test of its own said to it. The numbers of the lessons are
 those of the tests that teach them; sections are those of docs/protocol.md. ` + "`-`" + `: not caught there.
 

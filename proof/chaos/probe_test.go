@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/zkelection/election/chaos/internal/history"
+	"github.com/zkelection/election/proof/chaos/internal/history"
 )
 
 // probe finds out when the ensemble has a quorum: to create a session is a

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/zkelection/election/chaos/internal/history"
+	"github.com/zkelection/election/proof/chaos/internal/history"
 )
 
 // fault is one thing that the nemesis does.

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/zkelection/election/chaos/internal/history"
+	"github.com/zkelection/election/proof/chaos/internal/history"
 )
 
 const second = int64(time.Second)

@@ -9,7 +9,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/zkelection/election/chaos/internal/history"
+	"github.com/zkelection/election/proof/chaos/internal/history"
 )
 
 // Phase is one part of a run: one set of processes in one election.
