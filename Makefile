@@ -49,9 +49,9 @@ deps:
 # The tests of zkelect wait more than they work: several at a time.
 .PHONY: test
 test: deps
-	$(REAL) $(GO) test -race -count=1 -timeout 20m $(TESTFLAGS) ./...
+	$(REAL) $(GO) test -race -count=1 -timeout 40m $(TESTFLAGS) ./...
 	$(GO) test -count=1 -run '^TestSweep$$|^TestBudgetSeries$$|^TestBudgetFailover$$' .
-	@set -e; for module in $(MODULES); do echo "in $$module:"; (cd $$module && $(REAL) $(GO) test -race -count=1 -timeout 20m -parallel 6 $(TESTFLAGS) ./...); done
+	@set -e; for module in $(MODULES); do echo "in $$module:"; (cd $$module && $(REAL) $(GO) test -race -count=1 -timeout 40m -parallel 6 $(TESTFLAGS) ./...); done
 
 # That everything compiles there, tests included, and that vet has nothing against it.
 PLATFORMS = windows/amd64 darwin/arm64 freebsd/amd64 linux/386 linux/arm

@@ -402,17 +402,17 @@ func (c *candidacy) interrupt(cause error) {
 	}
 }
 
-// backOff keeps errands that failed from being repeated at once.
-func (c *candidacy) backOff() {
+// pauseErrands keeps errands that failed from being repeated at once.
+func (c *candidacy) pauseErrands() {
 	c.helper.notBefore = c.now.Add(jitter(c.session.Timeout() / 32))
 }
 
-// backOffAfter is backOff after an error. After one that trying again does not
+// pauseErrandsAfter is pauseErrands after an error. After one that trying again does not
 // change the request is repeated as rarely as the periodic recheck, since only an
 // operator can change it; it reports whether that is the first of its kind, for
 // the log.
-func (c *candidacy) backOffAfter(what string, err error) (say bool) {
-	c.backOff()
+func (c *candidacy) pauseErrandsAfter(what string, err error) (say bool) {
+	c.pauseErrands()
 	if !isPermanent(err) {
 		return false
 	}

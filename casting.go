@@ -152,7 +152,7 @@ func (e errands) cast(ctx context.Context, o castOrder) (r castResult) {
 	var name string
 	var children []string // as they were behind the creation; nil if that is not known
 	r.uncertain = o.possible
-	for wait := newBackoff(e.session.Timeout()); ; wait.pause(ctx) {
+	for wait := e.session.newBackoff(); ; wait.pause(ctx) {
 		inc, err := e.session.await(ctx, true)
 		if err != nil {
 			r.err = err
@@ -305,7 +305,7 @@ func (e errands) makeParent(ctx context.Context, path string) error {
 // of the present session is returned; none is returned as "". One of another
 // session, our own earlier one, is waited out: its end comes with that session.
 func (e errands) find(ctx context.Context, tag string) (*incarnation, string, error) {
-	for wait := newBackoff(e.session.Timeout()); ; wait.pause(ctx) {
+	for wait := e.session.newBackoff(); ; wait.pause(ctx) {
 		inc, err := e.session.barrier(ctx)
 		if err != nil {
 			return nil, "", err

@@ -209,7 +209,7 @@ func (c *candidacy) ackDone(m ackDone) {
 		c.takeoverFailed(m.err)
 	case m.err != nil:
 		c.failed(m.err)
-		if c.backOffAfter("acknowledge", m.err) {
+		if c.pauseErrandsAfter("acknowledge", m.err) {
 			c.logger.Warn("election: cannot write the acknowledgement", "error", m.err)
 		}
 		if isPermanent(m.err) {
@@ -292,7 +292,7 @@ func (c *candidacy) proclaimDone(m proclaimDone) {
 		c.logger.Warn("election: cannot give the ballot the data of the acknowledgement", "error", err)
 		c.ballot.catchUp = false // until the next term
 	case m.command == nil:
-		c.backOff()
+		c.pauseErrands()
 	case errors.Is(err, zk.ErrNoNode):
 		// The acknowledgement is not there: it is written again, then this.
 		c.ballot.ack.missing = true
@@ -342,7 +342,7 @@ func (e errands) acknowledge(ctx context.Context, b *ballot, data []byte, known 
 	set := &zk.SetDataRequest{Path: path, Data: data, Version: -1}
 	write := []any{create, set}
 	ops := []any{guard, create, set}
-	for wait := newBackoff(e.session.Timeout()); ; wait.pause(ctx) {
+	for wait := e.session.newBackoff(); ; wait.pause(ctx) {
 		results, err := e.guarded(ctx, b, ops...)
 		switch {
 		case err == nil:
@@ -432,7 +432,7 @@ func (e errands) proclaim(ctx context.Context, b *ballot, data []byte, ack bool)
 		paths = paths[1:]
 	}
 	for _, path := range paths {
-		for wait := newBackoff(e.session.Timeout()); ; wait.pause(ctx) {
+		for wait := e.session.newBackoff(); ; wait.pause(ctx) {
 			results, err := e.guarded(ctx, b, guard, &zk.SetDataRequest{Path: path, Data: data, Version: -1})
 			if err == nil {
 				if path != b.path {

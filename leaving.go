@@ -171,7 +171,7 @@ func (c *candidacy) withdrawDone(err error) {
 		}
 		c.helper.notBefore = c.now.Add(c.session.recheckInterval())
 	default:
-		c.backOff()
+		c.pauseErrands()
 	}
 }
 

@@ -180,7 +180,7 @@ func (c *candidacy) notMoved(r moveResult) {
 		c.ballot.demotion.notBefore = c.now.Add(c.session.recheckInterval())
 	default:
 		c.failed(r.err)
-		c.backOff()
+		c.pauseErrands()
 	}
 }
 
@@ -252,7 +252,7 @@ func (e errands) move(ctx context.Context, o moveOrder) (r moveResult) {
 		return r
 	}
 	name := e.sendMove(ctx, o, wakeGem, &r)
-	for wait := newBackoff(e.session.Timeout()); !r.gone && !r.refused; wait.pause(ctx) {
+	for wait := e.session.newBackoff(); !r.gone && !r.refused; wait.pause(ctx) {
 		if name == "" {
 			var err error
 			if name, err = e.whichStands(ctx, o.withdrawal); err != nil {

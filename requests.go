@@ -140,7 +140,7 @@ func (s *Session) createThen(ctx context.Context, path string, create, then func
 // applied, or never will be, and reads see it: a session that resumes on
 // another server may at first read from before its own last writes.
 func (s *Session) barrier(ctx context.Context) (*incarnation, error) {
-	for wait := newBackoff(s.Timeout()); ; wait.pause(ctx) {
+	for wait := s.newBackoff(); ; wait.pause(ctx) {
 		inc, err := s.await(ctx, true)
 		if err != nil {
 			return nil, err
@@ -165,7 +165,7 @@ func (s *Session) barrier(ctx context.Context) (*incarnation, error) {
 // retry repeats a call that may safely be made any number of times, until
 // it is answered, the context ends, or it is refused for good.
 func (s *Session) retry(ctx context.Context, call func(*zk.Conn) error) error {
-	for wait := newBackoff(s.Timeout()); ; wait.pause(ctx) {
+	for wait := s.newBackoff(); ; wait.pause(ctx) {
 		if _, err := s.await(ctx, true); err != nil {
 			return err
 		}
@@ -237,8 +237,8 @@ func readNode(conn *zk.Conn, path string) (*node, error) {
 // eighth of the session timeout apart, with jitter.
 type backoff struct{ next, most time.Duration }
 
-func newBackoff(timeout time.Duration) *backoff {
-	return &backoff{5 * time.Millisecond, timeout / 8}
+func (s *Session) newBackoff() *backoff {
+	return &backoff{5 * time.Millisecond, s.Timeout() / 8}
 }
 
 func (b *backoff) pause(ctx context.Context) {

@@ -235,7 +235,7 @@ func (a *asker) ask(ctx context.Context) error {
 	target := &zk.CheckVersionRequest{Path: a.path + "/" + a.target.name, Version: -1}
 	transfer := &zk.CreateRequest{Path: a.transferPath(), Data: a.request.encode(transferAsked), Acl: a.nodeACL(), Flags: zk.FlagEphemeral}
 	mark := &zk.CreateRequest{Path: a.markPath(a.request.nonce), Data: []byte{}, Acl: a.nodeACL(), Flags: zk.FlagEphemeral}
-	for wait := newBackoff(a.session.Timeout()); ; wait.pause(ctx) {
+	for wait := a.session.newBackoff(); ; wait.pause(ctx) {
 		inc, err := a.session.await(ctx, true)
 		if err != nil {
 			return err
@@ -500,7 +500,7 @@ func (a *asker) giveUp(ctx context.Context, v transferView) error {
 // takeBack removes the request if it is asked or ready. It reports whether nothing
 // will come of it any more.
 func (a *asker) takeBack(ctx context.Context) (withdrawn bool, err error) {
-	for wait := newBackoff(a.session.Timeout()); ; wait.pause(ctx) {
+	for wait := a.session.newBackoff(); ; wait.pause(ctx) {
 		found, err := a.readRequest(ctx)
 		if err != nil {
 			return false, err
