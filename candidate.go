@@ -121,11 +121,12 @@ type registered struct {
 
 // published is what the loop tells readers, who may be on any goroutine.
 type published struct {
-	leader  atomic.Pointer[leadership] // nil when not leading
-	live    atomic.Pointer[ballot]     // nil when no ballot of ours is known
-	stuck   atomic.Bool                // callbacks of a lost term have outlived StepDownTimeout
-	hung    atomic.Bool                // OnWin has been reported to hang
-	picture atomic.Pointer[picture]    // for Status
+	leader   atomic.Pointer[leadership] // nil when not leading
+	stepping atomic.Pointer[stepDown]   // nil but for a leader of the past whose ballot stands until its work is over
+	live     atomic.Pointer[ballot]     // nil when no ballot of ours is known
+	stuck    atomic.Bool                // callbacks of a lost term have outlived StepDownTimeout
+	hung     atomic.Bool                // OnWin has been reported to hang
+	picture  atomic.Pointer[picture]    // for Status
 }
 
 // NewCandidate makes a candidate in the election called name. It does nothing
@@ -374,6 +375,29 @@ func (c *Candidate) LeaseUntil() time.Time {
 		return time.Time{}
 	}
 	return l.lease.Deadline() // zero again if it has just ended
+}
+
+// ExclusiveUntil returns until when certainly nobody else leads: LeaseUntil
+// while this candidate leads, and after that, while it gives leadership up
+// (ErrResigned, ErrTransferred, ErrClosed) and OnStepDown functions or the
+// function given to Run have not returned, until when its ballot and its session
+// stand at least. That is renewed like the lease, but never goes beyond
+// StepDownTimeout. It is for work that takes longer to end than a lease lasts, and
+// that others watch over, such as a database server that shuts down. The zero Time
+// means: no longer, or never; so it does when leadership was lost.
+func (c *Candidate) ExclusiveUntil() time.Time {
+	if until := c.LeaseUntil(); !until.IsZero() {
+		return until
+	}
+	if s := c.stepping.Load(); s != nil && s.lead.lease.Valid() {
+		if until := s.lead.lease.Deadline(); until.Before(s.limit) || until.IsZero() {
+			return until
+		}
+		if time.Now().Before(s.limit) {
+			return s.limit
+		}
+	}
+	return time.Time{}
 }
 
 // Healthy returns an error when this candidate leads and its lease has not

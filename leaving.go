@@ -22,6 +22,10 @@ func (c *candidacy) leave(cause error) {
 // quit ends leadership: IsLeader is false and the leader's context has ended
 // before anything else is done.
 func (c *candidacy) quit(cause error) {
+	c.term.draining, c.term.overdueAt = true, c.now.Add(c.callbackTimeout())
+	if isVoluntary(cause) {
+		c.stepping.Store(&stepDown{c.term.lead, c.term.overdueAt})
+	}
 	c.leader.Store(nil)
 	c.term.lead.cancel(cause)
 	if errors.Is(cause, ErrLeaseLapsed) {
@@ -32,7 +36,6 @@ func (c *candidacy) quit(cause error) {
 	}
 	c.interrupt(cause)
 	c.metrics.Leading(c.name, false)
-	c.term.draining, c.term.overdueAt = true, c.now.Add(c.callbackTimeout())
 	c.setPhase(leaving)
 }
 

@@ -200,7 +200,9 @@ func (c *candidacy) exit(from, to phase) {
 	case winning:
 		c.hung.Store(false)
 		c.term.hangAt = time.Time{}
-	case idle, acking, leading, leaving, withdrawing, ended:
+	case leaving:
+		c.stepping.Store(nil) // before the ballot goes
+	case idle, acking, leading, withdrawing, ended:
 	}
 	if to == idle {
 		c.ballot, c.retreat = nil, retreat{}

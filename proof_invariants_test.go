@@ -279,22 +279,34 @@ func (w *trial) checkNodes() {
 
 // --- two leaders
 
-// sample looks whether two candidates lead at one moment. The first is looked
-// at again after the second: both lead at the moment of that, if the first has
-// led without interruption.
+// excludes returns the term in which a candidate says that nobody else leads: it
+// does itself, or gives leadership up and has not ended its work.
+func (a *actor) excludes() *leadership {
+	if l := a.leader.Load(); l != nil && a.IsLeader() {
+		return l
+	}
+	if s := a.stepping.Load(); s != nil && !a.ExclusiveUntil().IsZero() {
+		return s.lead
+	}
+	return nil
+}
+
+// sample looks whether two candidates exclude each other at one moment. The first is looked
+// at again after the second: both do at the moment of that, if the first has
+// without interruption.
 func (w *trial) sample() {
 	var first *actor
 	var held *leadership
 	for _, a := range *w.actors.Load() {
-		l := a.leader.Load()
-		if l == nil || !a.IsLeader() {
+		l := a.excludes()
+		if l == nil {
 			continue
 		}
 		if first == nil {
 			first, held = a, l
 			continue
 		}
-		if first.leader.Load() != held || !first.IsLeader() || a.leader.Load() != l {
+		if first.excludes() != held || a.excludes() != l {
 			first, held = a, l
 			continue
 		}
@@ -304,8 +316,9 @@ func (w *trial) sample() {
 			w.mu.Unlock()
 			continue
 		}
-		w.violated("two leaders", "%s (lease until %.4f) and %s (until %.4f)",
-			first.name, first.LeaseUntil().Sub(w.began).Seconds(), a.name, a.LeaseUntil().Sub(w.began).Seconds())
+		w.violated("two leaders", "%s (leads: %t, until %.4f) and %s (leads: %t, until %.4f)",
+			first.name, first.IsLeader(), first.ExclusiveUntil().Sub(w.began).Seconds(),
+			a.name, a.IsLeader(), a.ExclusiveUntil().Sub(w.began).Seconds())
 	}
 }
 

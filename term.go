@@ -19,6 +19,13 @@ type leadership struct {
 	begun  atomic.Bool // OnWin has been called, so OnStepDown will be
 }
 
+// stepDown is what readers know of a leader that gives leadership up, while its
+// ballot waits for its work to end.
+type stepDown struct {
+	lead  *leadership
+	limit time.Time // the ballot waits no longer
+}
+
 // termState is the life of one term, from the claim until the last of its
 // callbacks has returned. It outlives the ballot when callbacks hang: the ballot
 // is withdrawn then, and the next vote waits for them. So there is at most one.

@@ -182,6 +182,7 @@ func (c *candidacy) ballotLost(cause error) {
 		}
 		c.setPhase(idle)
 	case leaving:
+		c.stepping.Store(nil)
 		if leavesAck {
 			c.ballot.withdraw = true // of what it has acknowledged
 			return

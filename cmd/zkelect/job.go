@@ -208,13 +208,14 @@ func (j *job) guardGroup(k *kept) (end func()) {
 }
 
 // attend renews the keeper's lease, and has it stop the command when a signal or a loss of leadership says so, until the
-// command has ended.
+// command has ended. One that is given up to let others lead keeps them waiting until then.
 func (j *job) attend(ctx, parent context.Context, k *kept) {
 	// The lease is renewed about every seventh of the timeout.
 	ticker := time.NewTicker(j.session.Timeout() / 16)
 	defer ticker.Stop()
 	defer j.turn.Store(0)
 	leading, signalled, blocked := ctx.Done(), parent.Done(), (<-chan struct{})(k.blocked)
+	givenUp := false // leadership, with the command under way
 	for {
 		j.turn.Store(time.Now().UnixNano())
 		select {
@@ -226,7 +227,13 @@ func (j *job) attend(ctx, parent context.Context, k *kept) {
 			}
 			return
 		case <-ticker.C:
-			k.allow(j.candidate.LeaseUntil())
+			until := j.candidate.ExclusiveUntil()
+			k.allow(until)
+			if givenUp && until.IsZero() {
+				givenUp = false
+				j.env.say("%s: others may lead before it has ended", j.argv[0])
+				k.stop(j.overlap)
+			}
 		case s := <-j.env.signals.forwarded:
 			k.forward(s)
 		case <-blocked:
@@ -240,7 +247,7 @@ func (j *job) attend(ctx, parent context.Context, k *kept) {
 		case <-leading:
 			leading = nil
 			j.noteLoss(ctx)
-			if isVoluntary(context.Cause(ctx)) {
+			if givenUp = isVoluntary(context.Cause(ctx)); givenUp {
 				k.stop(j.grace) // the ballot stands until the command has ended
 			} else {
 				k.stop(j.overlap)

@@ -59,8 +59,8 @@ time to end by itself then, unless --overlap gives it some, beside the next
 leader. zkelect then exits with 124, or with --keep contends again.
 
 When leadership is passed on (zkelect transfer), or --ready says no, COMMAND is
-sent SIGTERM and ends before another candidate leads: it has --grace for that,
-but no longer than the lease. zkelect then goes on as after a loss.
+sent SIGTERM, and SIGKILL after --grace; another candidate leads when it has
+ended. zkelect then goes on as after a loss.
 
 COMMAND's environment tells ZKELECT_ELECTION, ZKELECT_DATA and ZKELECT_TOKEN,
 the fencing token: a number that grows from leader to leader, with which a store

@@ -53,6 +53,28 @@ func TestTransfer(t *testing.T) {
 	})
 }
 
+// TestTransferGivesTheCommandItsGrace: a command that takes longer to end than a lease lasts is waited for, and not killed.
+func TestTransferGivesTheCommandItsGrace(t *testing.T) {
+	onBoth(t, func(t *testing.T, servers string) {
+		j := newJournal(t)
+		begin := func(name string) {
+			start(t, servers, "run", "--keep", "--election", electionOf(t), "--data", name, "--timeout", "6s", "--grace", "1m", "--",
+				"sh", "-c", fmt.Sprintf(`echo %[1]s begins >>%[2]q; trap 'sleep 9; echo %[1]s ends >>%[2]q; exit' TERM; while :; do sleep 0.05; done`, name, j.path))
+			until(t, name+" to stand", func() bool {
+				_, stdout, _ := zkelect(t, servers, "status", "--wide", "--election", electionOf(t))
+				return strings.Contains(stdout, "  "+name+"\n")
+			})
+		}
+		begin("A")
+		j.has(t, "A begins\n")
+		begin("B")
+		status, _, stderr := zkelect(t, servers, "transfer", "--election", electionOf(t), "--to", "B", "--within", "1m")
+		require.Zero(t, status, stderr)
+		j.has(t, "B begins\n")
+		assert.Equal(t, "A begins\nA ends\nB begins\n", j.read())
+	})
+}
+
 // TestTransferWaitsForTheLeader: the request ends with zkelect, so while the leader steps down it waits, whatever --within says.
 func TestTransferWaitsForTheLeader(t *testing.T) {
 	onBoth(t, func(t *testing.T, servers string) {

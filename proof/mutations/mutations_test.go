@@ -142,7 +142,7 @@ var catchers = []string{"sweep", "simulation"}
 
 // arguments are what the mutated test binary is run with.
 func (m *mutation) arguments(catcher string) []string {
-	args := []string{"-test.timeout=3m"}
+	args := []string{"-test.timeout=10m"}
 	if m.dir == "." {
 		args = append(args, "-proof.failures=1", "-proof.patience=40s")
 	}
@@ -206,7 +206,7 @@ func (m *mutation) tryOn(t *testing.T, tried []string) map[string]string {
 		return found
 	}
 	for _, catcher := range tried {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), 12*time.Minute)
 		cmd := exec.CommandContext(ctx, binary, m.arguments(catcher)...) //nolint:gosec // what was built above
 		cmd.Dir = filepath.Join(root, m.dir)
 		output, err := cmd.CombinedOutput()
