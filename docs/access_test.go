@@ -3,12 +3,13 @@ package docs_test
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"net"
 	"testing"
 	"time"
 
 	"github.com/go-zookeeper/zk"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election"
 	"github.com/zkelection/election/testutil"
@@ -40,54 +41,29 @@ var _ = election.SessionOptions{Dialer: secureDialer(nil)}
 func TestPrivate(t *testing.T) {
 	virtualtime.Test(t, nil, func(t *testing.T, srv *testutil.Server) {
 		session, c, err := private([]string{"mem"}, "member", "secret", election.SessionOptions{Dialer: srv.Dialer()})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		defer session.Close()
 		term, err := c.Campaign(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		stranger, err := election.Connect([]string{"mem"}, 10*time.Second, &election.SessionOptions{Dialer: srv.Dialer()})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		defer stranger.Close()
-		if err := stranger.AwaitConnected(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if err := stranger.Conn().Delete(term.Ballot, -1); !errors.Is(err, zk.ErrNoAuth) {
-			t.Errorf("a stranger deletes the ballot: %v", err)
-		}
+		require.NoError(t, stranger.AwaitConnected(t.Context()))
+		assert.ErrorIs(t, stranger.Conn().Delete(term.Ballot, -1), zk.ErrNoAuth, "a stranger deletes the ballot")
 
 		// What operations.md says of an open parent, and what to do about it.
-		if err := c.Resign(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if err := stranger.Conn().Delete(c.RootVotePath(), -1); err != nil {
-			t.Fatalf("a stranger deletes the empty election node: %v", err)
-		}
-		if _, err := stranger.Conn().Create(c.RootVotePath(), nil, 0, zk.WorldACL(zk.PermAll)); err != nil {
-			t.Fatal(err)
-		}
-		if err := c.Vote(t.Context()); !errors.Is(err, election.ErrOpenElection) {
-			t.Errorf("a vote in the stranger's election: %v", err)
-		}
-		if err := stranger.Conn().Delete(c.RootVotePath(), -1); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := session.Conn().SetACL(election.DefaultRoot, zk.DigestACL(zk.PermAll, "member", "secret"), -1); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := c.Campaign(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if err := c.Resign(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if err := stranger.Conn().Delete(c.RootVotePath(), -1); !errors.Is(err, zk.ErrNoAuth) {
-			t.Errorf("a stranger deletes an election node whose parent has an ACL: %v", err)
-		}
+		require.NoError(t, c.Resign(t.Context()))
+		require.NoError(t, stranger.Conn().Delete(c.RootVotePath(), -1), "a stranger deletes the empty election node")
+		_, err = stranger.Conn().Create(c.RootVotePath(), nil, 0, zk.WorldACL(zk.PermAll))
+		require.NoError(t, err)
+		assert.ErrorIs(t, c.Vote(t.Context()), election.ErrOpenElection, "a vote in the stranger's election")
+		require.NoError(t, stranger.Conn().Delete(c.RootVotePath(), -1))
+		_, err = session.Conn().SetACL(election.DefaultRoot, zk.DigestACL(zk.PermAll, "member", "secret"), -1)
+		require.NoError(t, err)
+		_, err = c.Campaign(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, c.Resign(t.Context()))
+		assert.ErrorIs(t, stranger.Conn().Delete(c.RootVotePath(), -1), zk.ErrNoAuth, "a stranger deletes an election node whose parent has an ACL")
 	})
 }
 
@@ -107,17 +83,12 @@ func TestLeaseFigures(t *testing.T) {
 		virtualtime.Test(t, nil, func(t *testing.T, srv *testutil.Server) {
 			session, err := election.Connect([]string{"mem"}, row.timeout,
 				&election.SessionOptions{Dialer: srv.Dialer(), TickTime: row.tickTime})
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			defer session.Close()
 			c, err := election.NewCandidate(session, "lease", nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := c.Campaign(context.Background()); err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
+			_, err = c.Campaign(context.Background())
+			require.NoError(t, err)
 			// No network is without delay, and a rule that asks for what was
 			// answered by a certain time may miss an answer by a millisecond.
 			defer srv.Control(testutil.AnyOp, func(*testutil.Request) testutil.Action { return testutil.Delay(2 * time.Millisecond) })()
@@ -129,10 +100,8 @@ func TestLeaseFigures(t *testing.T) {
 			}
 			part := left.Seconds() / row.timeout.Seconds()
 			t.Logf("T %v, TickTime %v: %.3f T", row.timeout, row.tickTime, part)
-			if part < row.least || part > row.least+0.05 {
-				t.Errorf("T %v, TickTime %v: %.3f T of the lease are always left, operations.md says %.2f",
-					row.timeout, row.tickTime, part, row.least)
-			}
+			assert.GreaterOrEqual(t, part, row.least, "T %v, TickTime %v: what operations.md says is always left of the lease", row.timeout, row.tickTime)
+			assert.LessOrEqual(t, part, row.least+0.05, "T %v, TickTime %v: what operations.md says is always left of the lease", row.timeout, row.tickTime)
 		})
 	}
 }

@@ -8,6 +8,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 const crashPicture = "crash.svg"
@@ -19,29 +22,18 @@ var crashLine = regexp.MustCompile(`(?m)^ *([\d.]+) s  (alpha|beta) +(serves|PAN
 func TestCrashPicture(t *testing.T) {
 	if *record {
 		out, err := exec.CommandContext(t.Context(), "go", "run", "../examples/crash").Output()
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		picture, err := drawCrash(string(out))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(crashPicture, picture, 0o644); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(crashPicture, picture, 0o644))
 	}
 	picture, err := os.ReadFile(crashPicture)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	for _, text := range []string{"without a guard", "with a guard", "alpha serves", "nobody for ", "beta serves"} {
-		if strings.Count(string(picture), text) == 0 {
-			t.Errorf("the picture does not say %q", text)
-		}
+		assert.True(t, strings.Contains(string(picture), text), "the picture does not say %q", text)
 	}
-	if _, err := drawCrash("nonsense"); err == nil {
-		t.Error("nonsense is drawn")
-	}
+	_, err = drawCrash("nonsense")
+	assert.Error(t, err, "nonsense is drawn")
 }
 
 // drawCrash draws who served when, in both acts, on one scale.

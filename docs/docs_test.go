@@ -11,6 +11,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // documents are the files that are checked, by their path from the root.
@@ -29,18 +32,15 @@ func TestForWhom(t *testing.T) {
 			t.Errorf("%s does not say at its top for whom it is", name)
 		}
 	}
-	if forWhom.MatchString("# Planted\n\nIt says something.\n\nFor those who read on.") {
-		t.Error("a document that says it late passes")
-	}
+	assert.NotRegexp(t, forWhom, "# Planted\n\nIt says something.\n\nFor those who read on.", "a document that says it late passes")
 }
 
 // TestGlossary keeps the words of docs/protocol.md few.
 func TestGlossary(t *testing.T) {
 	head, _, _ := strings.Cut(read(t, "docs/protocol.md"), "\n## ")
 	words := regexp.MustCompile(`(?m)^\| \*\*(.*?)\*\* \|`).FindAllStringSubmatch(head, -1)
-	if len(words) < 10 || len(words) > 15 {
-		t.Errorf("%d words", len(words))
-	}
+	assert.GreaterOrEqual(t, len(words), 10)
+	assert.LessOrEqual(t, len(words), 15)
 }
 
 // TestWorkflow keeps what others run with every change to what .ci/run is, on
@@ -49,14 +49,12 @@ func TestWorkflow(t *testing.T) {
 	workflow := read(t, ".github/workflows/ci.yml")
 	oldest := regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindStringSubmatch(read(t, "go.mod"))[1]
 	for _, needed := range []string{"- run: .ci/run\n", `"` + oldest + `"`, "windows-latest", "macos-latest"} {
-		if !strings.Contains(workflow, needed) {
-			t.Errorf("the workflow has no %q", needed)
-		}
+		assert.True(t, strings.Contains(workflow, needed), "the workflow has no %q", needed)
 	}
 	for _, script := range regexp.MustCompile(`(?m)^ +- run: (\S*/\S+)$`).FindAllStringSubmatch(workflow, -1) {
-		if info, err := os.Stat(filepath.Join("..", script[1])); err != nil || info.Mode()&0o111 == 0 {
-			t.Errorf("%s cannot be run: %v", script[1], err)
-		}
+		info, err := os.Stat(filepath.Join("..", script[1]))
+		require.NoError(t, err)
+		assert.NotZero(t, info.Mode()&0o111, "%s cannot be run", script[1])
 	}
 }
 
@@ -65,14 +63,11 @@ func read(t *testing.T, patterns ...string) string {
 	var all strings.Builder
 	for _, pattern := range patterns {
 		paths, err := filepath.Glob(filepath.Join("..", pattern))
-		if err != nil || len(paths) == 0 {
-			t.Fatalf("no file %s: %v", pattern, err)
-		}
+		require.NoError(t, err, "no file %s", pattern)
+		require.NotEmpty(t, paths, "no file %s", pattern)
 		for _, path := range paths {
 			content, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			all.Write(content)
 		}
 	}
@@ -86,9 +81,7 @@ func report(t *testing.T, found, control []string) {
 	for _, fault := range found {
 		t.Error(fault)
 	}
-	if len(control) == 0 {
-		t.Error("the check sees nothing: what was planted for it went unseen")
-	}
+	assert.NotEmpty(t, control, "the check sees nothing: what was planted for it went unseen")
 }
 
 var goBlock = regexp.MustCompile("(?s)```go\n(.*?)```")
@@ -112,9 +105,7 @@ func TestCode(t *testing.T) {
 		blocks += len(goBlock.FindAllString(document, -1))
 		missing = append(missing, codeNotIn(name, document, source)...)
 	}
-	if blocks < 6 {
-		t.Errorf("%d blocks of Go found", blocks)
-	}
+	assert.GreaterOrEqual(t, blocks, 6, "blocks of Go found")
 	report(t, missing, codeNotIn("control", "```go\nfunc "+"serve(mistake int) {\n```", source))
 }
 
@@ -135,21 +126,15 @@ var logRow = regexp.MustCompile("\\| (Info|Warn|Error) \\| `((?:election|guard):
 
 func TestLogLines(t *testing.T) {
 	paths, err := filepath.Glob("../*.go")
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	guards, err := filepath.Glob("../guard/*.go")
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	paths = append(paths, guards...)
 	var source strings.Builder
 	for _, path := range paths {
 		if !strings.HasSuffix(path, "_test.go") {
 			content, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			source.Write(content)
 		}
 	}
@@ -161,9 +146,7 @@ func TestLogLines(t *testing.T) {
 			found = append(found, fmt.Sprintf("operations.md lists %s %q, which is not logged", row[1], row[2]))
 		}
 	}
-	if len(rows) < 20 {
-		t.Errorf("%d rows found", len(rows))
-	}
+	assert.GreaterOrEqual(t, len(rows), 20, "rows found")
 	report(t, found, logLinesNotIn(document, `.Warn("election: planted", "key", value)`))
 }
 
@@ -202,13 +185,9 @@ func TestTests(t *testing.T) {
 	}
 	lessons := lessonRow.FindAllStringSubmatch(read(t, "docs/testing.md"), -1)
 	for i, lesson := range lessons {
-		if lesson[1] != fmt.Sprint(i+1) {
-			t.Errorf("lesson %d is numbered %s", i+1, lesson[1])
-		}
+		assert.Equal(t, fmt.Sprint(i+1), lesson[1], "the lessons' numbers")
 	}
-	if len(lessons) != 44 {
-		t.Errorf("%d lessons", len(lessons))
-	}
+	assert.Equal(t, 44, len(lessons), "lessons")
 	for _, planted := range []string{"`TestOfNothing`", "| 45 | planted | `lesson/planted` |"} {
 		report(t, nil, testsNotIn(planted, source))
 	}
@@ -245,9 +224,7 @@ func placesNotThere(document, makefile string) (missing []string) {
 
 func TestPlaces(t *testing.T) {
 	document, makefile := read(t, "CONTRIBUTING.md"), read(t, "Makefile")
-	if n := len(sourceFile.FindAllString(document, -1)); n < 25 {
-		t.Errorf("%d files are named", n)
-	}
+	assert.GreaterOrEqual(t, len(sourceFile.FindAllString(document, -1)), 25, "the files that are named")
 	report(t, placesNotThere(document, makefile), placesNotThere("| x | `planted.go` |", makefile))
 	report(t, nil, placesNotThere("| `make planted` |", makefile))
 }

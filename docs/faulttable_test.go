@@ -2,7 +2,6 @@ package docs_test
 
 import (
 	"regexp"
-	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -176,14 +175,11 @@ func TestFaultTable(t *testing.T) {
 		rows = append(rows, row[1])
 	}
 	for row := range faultExamples {
-		if !slices.Contains(rows, row) {
-			t.Errorf("testing.md does not list %q", row)
-		}
+		assert.Contains(t, rows, row, "the rows of testing.md")
 	}
 	for _, row := range rows {
 		example, ok := faultExamples[row]
-		if !ok {
-			t.Errorf("there is no example of %q", row)
+		if !assert.True(t, ok, "there is no example of %q", row) {
 			continue
 		}
 		t.Run(row, func(t *testing.T) {
@@ -199,7 +195,5 @@ func TestFaultTable(t *testing.T) {
 			})
 		})
 	}
-	if len(rows) < 10 {
-		t.Error("the table is not found")
-	}
+	assert.GreaterOrEqual(t, len(rows), 10, "the table is not found")
 }

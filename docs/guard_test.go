@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/zkelection/election"
 	"github.com/zkelection/election/guard"
 	"github.com/zkelection/election/testutil"
@@ -23,16 +25,10 @@ func guarded(servers []string, logger *slog.Logger) (*election.Session, error) {
 func TestGuarded(t *testing.T) {
 	t.Setenv(guard.Environment, "/nowhere")
 	srv, err := testutil.NewServer(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	defer srv.Close()
 	session, err := guarded(srv.Servers(), slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	defer session.Close()
-	if err := session.AwaitConnected(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, session.AwaitConnected(t.Context()))
 }

@@ -11,6 +11,9 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 var record = flag.Bool("record", false, "run the failover example and write what it prints to failover.svg")
@@ -22,34 +25,24 @@ const recording = "failover.svg"
 func TestRecording(t *testing.T) {
 	if *record {
 		out, err := exec.CommandContext(t.Context(), "go", "run", "../examples/dbfailover").Output()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(recording, terminal("go run ./examples/dbfailover", string(out)), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(recording, terminal("go run ./examples/dbfailover", string(out)), 0o644))
 	}
 	picture, err := os.ReadFile(recording)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	var text strings.Builder
 	for decoder := xml.NewDecoder(strings.NewReader(string(picture))); ; {
 		token, err := decoder.Token()
 		if errors.Is(err, io.EOF) {
 			break
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		if data, ok := token.(xml.CharData); ok {
 			text.Write(data)
 		}
 	}
 	for _, act := range []string{"resigns", "closes its session", "loses its session", "lease lapsed", "failover", "T, the session timeout", "unaware"} {
-		if !strings.Contains(text.String(), act) {
-			t.Errorf("the recording does not show %q", act)
-		}
+		assert.True(t, strings.Contains(text.String(), act), "the recording does not show %q", act)
 	}
 }
 

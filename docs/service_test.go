@@ -15,7 +15,8 @@ import (
 )
 
 // What README.md and the documents show stands in the files of this package,
-// word for word: TestCode compares.
+// word for word: TestCode compares. The tests among it check by hand, so that
+// who copies one needs no module for it.
 
 // work runs job on one of all processes that call it, until ctx ends or job returns.
 func work(ctx context.Context, servers []string, job func(ctx context.Context, token int64) error) error {
