@@ -263,9 +263,7 @@ func (l *timeline) reconnects(master, unaware, without string) error {
 // TestCheckTimeline is the negative control: each of these changes to a good
 // timeline is a fault that the check must see.
 func TestCheckTimeline(t *testing.T) {
-	if err := checkTimeline(goodTimeline); err != nil {
-		t.Fatalf("a good timeline is refused: %v", err)
-	}
+	require.NoError(t, checkTimeline(goodTimeline), "a good timeline is refused")
 	for _, fault := range [][2]string{
 		{"   0.018 s  dbhost1  STEPS DOWN (election: resigned)\n", ""},                             // two masters
 		{"(fencing token 8)", "(fencing token 6)"},                                                 // the token stands still
@@ -288,16 +286,10 @@ func TestCheckTimeline(t *testing.T) {
 		{"\nthe master   ", "panic: oh\nthe master   "},
 	} {
 		bad := strings.Replace(goodTimeline, fault[0], fault[1], 1)
-		if bad == goodTimeline {
-			t.Fatalf("%q does not occur", fault[0])
-		}
-		if err := checkTimeline(bad); err == nil {
-			t.Errorf("not seen: %q for %q", fault[1], fault[0])
-		}
+		require.False(t, bad == goodTimeline, "%q does not occur", fault[0])
+		assert.Error(t, checkTimeline(bad), "not seen: %q for %q", fault[1], fault[0])
 	}
-	if err := checkTimeline(""); err == nil {
-		t.Error("not seen: nothing at all")
-	}
+	assert.Error(t, checkTimeline(""), "not seen: nothing at all")
 }
 
 const goodTimeline = `   0.004 s           T, the session timeout, is 4s; ZooKeeper is 127.0.0.1:33571

@@ -17,6 +17,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
 	"github.com/zkelection/election/testutil/realzk"
 )
 
@@ -72,9 +75,7 @@ func realServers(t *testing.T) string {
 	if errors.Is(zooKeeper.err, realzk.ErrNoZooKeeper) && os.Getenv("ELECTION_REQUIRE_ZOOKEEPER") != "1" {
 		t.Skip(zooKeeper.err)
 	}
-	if zooKeeper.err != nil {
-		t.Fatal(zooKeeper.err)
-	}
+	require.NoError(t, zooKeeper.err)
 	return strings.Join(zooKeeper.started.Servers(), ",")
 }
 
@@ -102,31 +103,20 @@ func runExample(t *testing.T, check func(output string) error, name string, args
 	began := time.Now()
 	err := cmd.Run()
 	t.Logf("%s %s: %v\n%s%s", name, strings.Join(args, " "), time.Since(began).Round(time.Millisecond), &stdout, &stderr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if stderr.Len() > 0 {
-		t.Error("it wrote to standard error")
-	}
-	if err := check(stdout.String()); err != nil {
-		t.Error(err)
-	}
+	require.NoError(t, err)
+	assert.Zero(t, stderr.Len(), "it wrote to standard error")
+	assert.NoError(t, check(stdout.String()))
 }
 
 // TestLength keeps the examples short enough to be read.
 func TestLength(t *testing.T) {
 	sources, err := filepath.Glob("*/*.go")
-	if err != nil || len(sources) == 0 {
-		t.Fatalf("no sources found: %v", err)
-	}
+	require.NoError(t, err)
+	require.NotEmpty(t, sources)
 	for _, path := range sources {
 		source, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if lines := bytes.Count(source, []byte("\n")); lines > 150 {
-			t.Errorf("%s has %d lines, more than 150", path, lines)
-		}
+		require.NoError(t, err)
+		assert.LessOrEqual(t, bytes.Count(source, []byte("\n")), 150, "the lines of %s", path)
 	}
 }
 
@@ -134,17 +124,14 @@ func TestLength(t *testing.T) {
 func TestFailure(t *testing.T) {
 	t.Parallel()
 	sources, err := filepath.Glob("*/main.go")
-	if err != nil || len(sources) == 0 {
-		t.Fatalf("no examples found: %v", err)
-	}
+	require.NoError(t, err)
+	require.NotEmpty(t, sources)
 	for _, source := range sources {
 		name := filepath.Dir(source)
 		out, err := exec.CommandContext(t.Context(), filepath.Join(binaries, name), "-servers", ",").CombinedOutput()
-		if code := (&exec.ExitError{}); !errors.As(err, &code) || code.ExitCode() != 1 {
-			t.Errorf("%s with an empty address: %v, want exit status 1", name, err)
-		}
-		if !strings.Contains(string(out), `server 1 of 2, "": it is empty`) {
-			t.Errorf("%s with an empty address printed %q", name, out)
-		}
+		var code *exec.ExitError
+		require.ErrorAs(t, err, &code, "%s with an empty address", name)
+		assert.Equal(t, 1, code.ExitCode(), "%s with an empty address", name)
+		assert.Contains(t, string(out), `server 1 of 2, "": it is empty`, "%s with an empty address", name)
 	}
 }

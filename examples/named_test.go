@@ -1,7 +1,6 @@
 package examples_test
 
 import (
-	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -9,6 +8,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // TestEverythingNamed wants every exported name of package election, fields
@@ -16,36 +18,25 @@ import (
 func TestEverythingNamed(t *testing.T) {
 	files := token.NewFileSet()
 	paths, err := filepath.Glob("../*.go")
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	var all []string
 	for _, path := range paths {
 		if strings.HasSuffix(path, "_test.go") {
 			continue
 		}
 		file, err := parser.ParseFile(files, path, nil, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		all = append(all, exported(file)...)
 	}
 	slices.Sort(all)
 	all = slices.Compact(all)
 	examples, err := parser.ParseFile(files, "../example_test.go", nil, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(all) < 80 || !slices.Contains(all, "Guard") {
-		t.Fatalf("only %d exported names found: %v", len(all), all)
-	}
-	if missing := unnamed(all, examples); len(missing) > 0 {
-		t.Errorf("example_test.go has no word of %v", missing)
-	}
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, len(all), 80, "the exported names that are found: %v", all)
+	require.Contains(t, all, "Guard")
+	assert.Empty(t, unnamed(all, examples), "what example_test.go has no word of")
 	// The negative control.
-	if missing := unnamed(append(all, "NoSuchName"), examples); fmt.Sprint(missing) != "[NoSuchName]" {
-		t.Errorf("a name that does not occur: %v", missing)
-	}
+	assert.Equal(t, []string{"NoSuchName"}, unnamed(append(all, "NoSuchName"), examples))
 }
 
 func exported(file *ast.File) []string {

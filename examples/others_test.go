@@ -6,6 +6,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // exactly is for examples that always print the same.
@@ -200,17 +203,11 @@ c has left, its shards taken over in 13ms:
 			{"all shards led", "panic"},
 		}},
 	} {
-		if err := test.check(test.good); err != nil {
-			t.Errorf("what is good is refused: %v", err)
-		}
+		assert.NoError(t, test.check(test.good), "what is good is refused")
 		for _, fault := range test.faults {
 			bad := strings.Replace(test.good, fault[0], fault[1], 1)
-			if bad == test.good {
-				t.Fatalf("%q does not occur", fault[0])
-			}
-			if test.check(bad) == nil {
-				t.Errorf("not seen: %q for %q", fault[1], fault[0])
-			}
+			require.False(t, bad == test.good, "%q does not occur", fault[0])
+			assert.Error(t, test.check(bad), "not seen: %q for %q", fault[1], fault[0])
 		}
 	}
 }

@@ -7,6 +7,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestSwitchover(t *testing.T) {
@@ -111,9 +114,7 @@ func checkSwitchover(output string) error {
 
 // TestCheckSwitchover is the negative control.
 func TestCheckSwitchover(t *testing.T) {
-	if err := checkSwitchover(goodSwitchover); err != nil {
-		t.Fatalf("what is good is refused: %v", err)
-	}
+	require.NoError(t, checkSwitchover(goodSwitchover), "what is good is refused")
 	for _, fault := range [][2]string{
 		{"from write 2711 on", "from write 2710 on"}, // a write that two have taken
 		{"from write 2752 on", "from write 2760 on"}, // writes that are lost
@@ -129,16 +130,10 @@ func TestCheckSwitchover(t *testing.T) {
 		{"\nthe master ", "panic: oh\nthe master "},
 	} {
 		bad := strings.Replace(goodSwitchover, fault[0], fault[1], 1)
-		if bad == goodSwitchover {
-			t.Fatalf("%q does not occur", fault[0])
-		}
-		if checkSwitchover(bad) == nil {
-			t.Errorf("not seen: %q for %q", fault[1], fault[0])
-		}
+		require.False(t, bad == goodSwitchover, "%q does not occur", fault[0])
+		assert.Error(t, checkSwitchover(bad), "not seen: %q for %q", fault[1], fault[0])
 	}
-	if checkSwitchover("") == nil {
-		t.Error("not seen: nothing at all")
-	}
+	assert.Error(t, checkSwitchover(""), "not seen: nothing at all")
 }
 
 const goodSwitchover = `   0.035 s  dbhost1  joins
