@@ -15,6 +15,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election"
 	"github.com/zkelection/election/testutil"
@@ -25,16 +27,12 @@ func scrape(t *testing.T, registry *prometheus.Registry) map[string]float64 {
 	t.Helper()
 	w := httptest.NewRecorder()
 	promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
-	if w.Code != 200 {
-		t.Fatalf("%d: %s", w.Code, w.Body)
-	}
+	require.Equal(t, 200, w.Code, "%s", w.Body)
 	series := map[string]float64{}
 	for line := range strings.Lines(w.Body.String()) {
 		if m := regexp.MustCompile(`^(\S+) (\S+)\n$`).FindStringSubmatch(line); m != nil && line[0] != '#' {
 			value, err := strconv.ParseFloat(m[2], 64)
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			series[m[1]] = value
 		}
 	}
@@ -64,9 +62,7 @@ func start(t *testing.T, test func(t *testing.T, f *fleet)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		srv, err := testutil.NewServer(&testutil.ServerOptions{NoListen: true})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		defer srv.Close()
 		f := &fleet{srv: srv}
 		for range 2 {
@@ -75,14 +71,10 @@ func start(t *testing.T, test func(t *testing.T, f *fleet)) {
 			s, err := election.Connect(srv.Servers(), 10*time.Second, &election.SessionOptions{
 				Dialer: srv.Dialer(), Metrics: metrics.Hooks(), Logger: slog.New(slog.DiscardHandler),
 			})
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			defer func() { _ = s.Close() }()
 			c, err := election.NewCandidate(s, "jobs", nil)
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			f.registries = append(f.registries, registry)
 			f.sessions = append(f.sessions, s)
 			f.candidates = append(f.candidates, c)
@@ -100,17 +92,12 @@ func TestScrape(t *testing.T) {
 		f.candidates[0].OnWin(func(context.Context, election.Term) error {
 			time.Sleep(300 * time.Millisecond)
 			since := time.Unix(0, int64(scrape(t, one)[`election_taking_over_since_seconds{election="jobs"}`]*1e9))
-			if age := time.Since(since); age < 299*time.Millisecond || age > 301*time.Millisecond {
-				t.Errorf("taking over for %v after 300 ms", age)
-			}
+			assert.InDelta(t, 300*time.Millisecond, time.Since(since), float64(time.Millisecond), "taking over for 300 ms")
 			return nil
 		})
-		if _, err := f.candidates[0].Campaign(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if err := f.candidates[1].Vote(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		_, err := f.candidates[0].Campaign(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, f.candidates[1].Vote(t.Context()))
 		time.Sleep(time.Minute)
 		want(t, "the leader", one, map[string]float64{
 			`election_standing{election="jobs"}`:                           1,
@@ -126,9 +113,9 @@ func TestScrape(t *testing.T) {
 			`election_takeover_seconds_bucket{election="jobs",le="1.024"}`: 1,
 			`election_lease_margin_seconds_bucket{le="2"}`:                 0,
 		})
-		if n := scrape(t, one)["election_lease_margin_seconds_count"]; n < 40 || n > 55 {
-			t.Errorf("%v renewals in a minute, at 8 in 10 s", n)
-		}
+		n := scrape(t, one)["election_lease_margin_seconds_count"]
+		assert.GreaterOrEqual(t, n, 40.0, "renewals in a minute, at 8 in 10 s")
+		assert.LessOrEqual(t, n, 55.0, "renewals in a minute, at 8 in 10 s")
 		want(t, "the other", two, map[string]float64{
 			`election_leader{election="jobs"}`: 0, `election_wins_total{election="jobs"}`: 0, `election_losses_total{election="jobs"}`: 1,
 		})
@@ -143,9 +130,7 @@ func TestScrape(t *testing.T) {
 		})
 		want(t, "the new leader", two, map[string]float64{`election_leader{election="jobs"}`: 1, `election_session_losses_total`: 0})
 
-		if err := f.candidates[1].Resign(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, f.candidates[1].Resign(t.Context()))
 		time.Sleep(time.Second)
 		want(t, "resigned", two, map[string]float64{
 			`election_leader{election="jobs"}`: 0, `election_stepdowns_total{cause="resigned",election="jobs"}`: 1,
@@ -167,14 +152,10 @@ func TestConnected(t *testing.T) {
 		connected(1)
 		f.srv.Stop()
 		connected(0)
-		if err := f.srv.Start(); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, f.srv.Start())
 		time.Sleep(5 * time.Second)
 		connected(1)
-		if err := f.sessions[0].Close(); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, f.sessions[0].Close())
 		connected(0)
 	})
 }
@@ -182,9 +163,8 @@ func TestConnected(t *testing.T) {
 func TestTakeoverFailed(t *testing.T) {
 	start(t, func(t *testing.T, f *fleet) {
 		f.candidates[0].OnWin(func(context.Context, election.Term) error { return election.ErrClosed })
-		if _, err := f.candidates[0].Campaign(t.Context()); !errors.Is(err, election.ErrTakeoverFailed) {
-			t.Fatal(err)
-		}
+		_, err := f.candidates[0].Campaign(t.Context())
+		require.ErrorIs(t, err, election.ErrTakeoverFailed)
 		want(t, "a failed takeover", f.registries[0], map[string]float64{
 			`election_leader{election="jobs"}`:                                  0,
 			`election_wins_total{election="jobs"}`:                              1,
@@ -207,8 +187,6 @@ func TestCauseLabel(t *testing.T) {
 		fmt.Errorf("oh: %w", election.ErrTakeoverFailed):     "takeover_failed",
 		errors.New("a number that is never the same: 40213"): "other",
 	} {
-		if got := causeLabel(cause); got != want {
-			t.Errorf("%v: %q, want %q", cause, got, want)
-		}
+		assert.Equal(t, want, causeLabel(cause), "%v", cause)
 	}
 }
