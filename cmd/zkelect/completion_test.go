@@ -8,6 +8,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // shellTests are what each shell is asked to complete, in its own way, after it has loaded the script $SCRIPT; the answers
@@ -44,35 +47,25 @@ func TestCompletion(t *testing.T) {
 	campaign(t, c)
 	dir := t.TempDir()
 	link := filepath.Join(dir, "zkelect")
-	if err := os.Symlink(os.Args[0], link); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, os.Symlink(os.Args[0], link))
 	for shell, test := range shellTests {
 		t.Run(shell, func(t *testing.T) {
 			t.Parallel()
-			status, script, stderr := zkelect(t, "", "completion", shell)
-			if status != 0 {
-				t.Fatalf("status %d, %s", status, stderr)
-			}
+			status, script, _ := zkelect(t, "", "completion", shell)
+			require.Zero(t, status)
 			path := filepath.Join(dir, shell)
-			if err := os.WriteFile(path, []byte(script), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, os.WriteFile(path, []byte(script), 0o600))
 			program := checker(t, shell)
 			cmd := exec.CommandContext(t.Context(), program, "-c", test) //nolint:gosec // a test's
 			cmd.Env = append(os.Environ(), asZkelect+"=1", "ZK_SERVERS="+servers, "SCRIPT="+path, "PATH="+dir+":"+os.Getenv("PATH"), "HOME="+dir)
 			output, err := cmd.CombinedOutput()
-			if err != nil {
-				t.Fatalf("%v\n%s", err, output)
-			}
+			require.NoError(t, err, "%s", output)
 			wanted := []string{"status", "--election", "TestCompletion"}
 			if shell == "zsh" {
 				wanted = []string{"_zkelect zkelect"}
 			}
 			for _, want := range wanted {
-				if !strings.Contains(string(output), want+"\n") {
-					t.Errorf("no %q:\n%s", want, output)
-				}
+				assert.Contains(t, string(output), want+"\n")
 			}
 		})
 	}
@@ -85,12 +78,9 @@ func TestCompletionNames(t *testing.T) {
 		campaign(t, c)
 		for _, command := range []string{"run", "status", "watch"} {
 			_, stdout, _ := zkelect(t, servers, "__complete", command, "--election", "")
-			if !strings.Contains(stdout, electionOf(t)+"\n") {
-				t.Errorf("%s: %q", command, stdout)
-			}
+			assert.Contains(t, stdout, electionOf(t)+"\n", command)
 		}
-		if _, stdout, _ := zkelect(t, "127.0.0.1:1", "__complete", "status", "--election", ""); !strings.HasPrefix(stdout, ":") {
-			t.Errorf("nobody answers: %q", stdout)
-		}
+		_, stdout, _ := zkelect(t, "127.0.0.1:1", "__complete", "status", "--election", "")
+		assert.True(t, strings.HasPrefix(stdout, ":"), "nobody answers")
 	})
 }

@@ -9,6 +9,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // startFirst starts zkelect as process 1 of a namespace of its own, as in a container.
@@ -47,9 +50,7 @@ func descendants(t *testing.T, pid int) (states []string) {
 func TestFirstStragglers(t *testing.T) {
 	onBoth(t, func(t *testing.T, servers string) {
 		p := startFirst(t, servers, "run", "--election", electionOf(t), "--grace", "10m", "--", "sh", "-c", "sleep 300 & exit 3")
-		if status := p.wait(); status != 3 {
-			t.Errorf("status %d, want the command's 3", status)
-		}
+		assert.Equal(t, 3, p.wait(), "the command's status")
 	})
 }
 
@@ -77,9 +78,7 @@ func TestFirstSignals(t *testing.T) {
 	p.signal(syscall.SIGUSR1)
 	p.says(&p.stdout, "hello\n")
 	p.signal(syscall.SIGTERM)
-	if status := p.wait(); status != 5 {
-		t.Errorf("status %d, want 5", status)
-	}
+	assert.Equal(t, 5, p.wait())
 }
 
 // TestFirstSucceeded: when zkelect is killed in a container, its command is, too, and the session is closed, before process
@@ -95,16 +94,10 @@ func TestFirstSucceeded(t *testing.T) {
 		b := start(t, servers, args("B")...)
 		b.says(&b.stderr, "waiting")
 		inside := children(t, a.cmd.Process.Pid)
-		if len(inside) != 1 {
-			t.Fatalf("children of process 1: %v", inside)
-		}
-		if err := syscall.Kill(inside[0], syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
+		require.Len(t, inside, 1, "children of process 1")
+		require.NoError(t, syscall.Kill(inside[0], syscall.SIGKILL))
 		leadsSoon(t, j)
-		if status := a.wait(); status != 137 {
-			t.Errorf("status %d, want 137", status)
-		}
+		assert.Equal(t, 137, a.wait())
 	})
 }
 

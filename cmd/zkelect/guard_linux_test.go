@@ -10,6 +10,9 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // TestRunWaitsForTheCommand: the command's keeper stands still in a debugger, and the guard of the session, which is on a
@@ -26,9 +29,7 @@ func TestRunWaitsForTheCommand(t *testing.T) {
 		a.signal(syscall.SIGKILL)
 		before := strings.Count(j.read(), "A\n")
 		until(t, "a second of the command's life", func() bool { return strings.Count(j.read(), "A\n") > before+50 })
-		if strings.Contains(j.read(), "B\n") {
-			t.Error("B leads while A's command goes on")
-		}
+		assert.False(t, strings.Contains(j.read(), "B\n"), "B leads while A's command goes on")
 		release()
 		leadsSoon(t, j)
 	})
@@ -57,9 +58,8 @@ func TestRunEndsTheCommand(t *testing.T) {
 func needsGroups(t *testing.T) {
 	t.Helper()
 	var major, minor int
-	if _, err := fmt.Sscanf((journal{"/proc/sys/kernel/osrelease"}).read(), "%d.%d", &major, &minor); err != nil {
-		t.Fatal(err)
-	}
+	_, err := fmt.Sscanf((journal{"/proc/sys/kernel/osrelease"}).read(), "%d.%d", &major, &minor)
+	require.NoError(t, err)
 	if major < 6 || major == 6 && minor < 9 {
 		t.Skip("the kernel is too old")
 	}
@@ -90,13 +90,10 @@ func TestRunKilledWithTheKeeper(t *testing.T) {
 				keeper, command = child, its[0]
 			}
 		}
-		if keeper == 0 || len(children(t, command)) == 0 {
-			t.Fatal("the command has no keeper, or no children")
-		}
+		require.NotZero(t, keeper, "the command has no keeper")
+		require.NotEmpty(t, children(t, command), "the command has no children")
 		for _, pid := range []int{a.cmd.Process.Pid, keeper} {
-			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
 		}
 		leadsSoon(t, j)
 		until(t, "the end of the command's group", func() bool { return syscall.Kill(-command, 0) != nil })
@@ -121,9 +118,7 @@ func trace(t *testing.T, pid int) (release func()) {
 	})
 	release = sync.OnceFunc(func() { close(over); tracing.Wait() })
 	t.Cleanup(release)
-	if err := <-stopped; err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, <-stopped)
 	return release
 }
 

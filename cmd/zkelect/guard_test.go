@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
 	"github.com/zkelection/election/guard"
 )
 
@@ -30,12 +33,8 @@ func leadsSoon(t *testing.T, j journal) {
 	t.Helper()
 	began := time.Now()
 	until(t, "B to lead", func() bool { return strings.Count(j.read(), "B\n") >= 3 })
-	if took := time.Since(began); took > successionTimeout/2 {
-		t.Errorf("B led after %v: the session has ended by itself", took)
-	}
-	if who := overlap(j.read()); who != "" {
-		t.Errorf("%s went on while another led", who)
-	}
+	assert.LessOrEqual(t, time.Since(began), successionTimeout/2, "until B led: the session has ended by itself")
+	assert.Empty(t, overlap(j.read()), "who went on while another led")
 }
 
 // TestRunSucceeded: a zkelect that is killed is succeeded at once, with the guard of its own and with one on a socket, and
@@ -63,9 +62,7 @@ func TestRunSucceeded(t *testing.T) {
 			g.says(&g.stderr, "ending when no process is guarded any more")
 			b.signal(syscall.SIGTERM)
 			b.wait()
-			if status := g.wait(); status != exitOK {
-				t.Errorf("the guard's status is %d", status)
-			}
+			assert.Equal(t, exitOK, g.wait(), "the guard's status")
 		})
 	})
 }
@@ -76,9 +73,7 @@ func TestRunGroupKilled(t *testing.T) {
 	onBoth(t, func(t *testing.T, servers string) {
 		j := newJournal(t)
 		a, _ := successors(t, servers, j)
-		if err := syscall.Kill(-a.cmd.Process.Pid, syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, syscall.Kill(-a.cmd.Process.Pid, syscall.SIGKILL))
 		leadsSoon(t, j)
 	})
 }
@@ -87,9 +82,7 @@ func TestRunGroupKilled(t *testing.T) {
 func children(t *testing.T, parent int) (pids []int) {
 	t.Helper()
 	stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", parent))
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	for _, path := range stats {
 		for _, field := range strings.Fields((journal{path}).read()) {
 			var pid int

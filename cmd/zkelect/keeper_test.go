@@ -69,15 +69,9 @@ func TestKeeper(t *testing.T) {
 				_ = k.orders.Close()
 			}
 			began := time.Now()
-			if got := k.wait(); got != test.status {
-				t.Errorf("status %d, want %d", got, test.status)
-			}
-			if took := time.Since(began); took > 30*time.Second {
-				t.Errorf("it took %v", took)
-			}
-			if got := j.read(); got != test.journal {
-				t.Errorf("the journal: %q, want %q", got, test.journal)
-			}
+			assert.Equal(t, test.status, k.wait())
+			assert.LessOrEqual(t, time.Since(began), 30*time.Second)
+			assert.Equal(t, test.journal, j.read(), "the journal")
 		})
 	}
 }

@@ -8,6 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
 	"github.com/zkelection/election"
 	"github.com/zkelection/election/testutil"
 )
@@ -17,9 +20,7 @@ import (
 func cutOff(t *testing.T, j journal, flags ...string) (a *process) {
 	t.Helper()
 	srv, err := testutil.NewServer(&testutil.ServerOptions{TickTime: 500 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	t.Cleanup(srv.Close)
 	run := func(name string) *process {
 		script := fmt.Sprintf(`exec >>%q; trap 'echo %[2]s, asked' TERM; while :; do echo %[2]s; sleep 0.01; done`, j.path, name)
@@ -40,24 +41,16 @@ func TestRunLosesLease(t *testing.T) {
 	t.Parallel()
 	j := newJournal(t)
 	a := cutOff(t, j)
-	if status := a.wait(); status != exitLost {
-		t.Errorf("status %d, want %d", status, exitLost)
-	}
-	if who := overlap(j.read()); who != "" {
-		t.Errorf("%s went on while another led", who)
-	}
-	if strings.Contains(j.read(), "asked") {
-		t.Error("it was asked to end when there was no time for that")
-	}
+	assert.Equal(t, exitLost, a.wait())
+	assert.Empty(t, overlap(j.read()), "who went on while another led")
+	assert.False(t, strings.Contains(j.read(), "asked"), "it was asked to end when there was no time for that")
 }
 
 // TestRunLosesLeaseWhileStopping: the grace time ends with the lease.
 func TestRunLosesLeaseWhileStopping(t *testing.T) {
 	t.Parallel()
 	srv, err := testutil.NewServer(&testutil.ServerOptions{TickTime: 500 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	t.Cleanup(srv.Close)
 	j := newJournal(t)
 	a := start(t, srv.Addr(), "run", "--election", electionOf(t), "--timeout", "4s", "--grace", "10m", "--", "sh", "-c",
@@ -72,12 +65,8 @@ func TestRunLosesLeaseWhileStopping(t *testing.T) {
 	until(t, "some seconds of its grace time", func() bool { return strings.Count(j.read(), "A\n") > before+300 })
 	isolateLeader(t, srv)
 	until(t, "B to lead", func() bool { return strings.Count(j.read(), "B\n") >= 30 })
-	if status := a.wait(); status != exitLost {
-		t.Errorf("status %d, want %d", status, exitLost)
-	}
-	if who := overlap(strings.ReplaceAll(j.read(), "A, asked\n", "")); who != "" {
-		t.Errorf("%s went on while another led", who)
-	}
+	assert.Equal(t, exitLost, a.wait())
+	assert.Empty(t, overlap(strings.ReplaceAll(j.read(), "A, asked\n", "")), "who went on while another led")
 }
 
 // TestRunOverlap: who wants it has time to end, beside the next leader.
@@ -86,9 +75,7 @@ func TestRunOverlap(t *testing.T) {
 	j := newJournal(t)
 	a := cutOff(t, j, "--overlap", "10m")
 	j.has(t, "A, asked\n")
-	if overlap(strings.ReplaceAll(j.read(), "A, asked\n", "")) != "A" {
-		t.Error("A was killed")
-	}
+	assert.Equal(t, "A", overlap(strings.ReplaceAll(j.read(), "A, asked\n", "")), "A was killed")
 	a.signal(stopSignals[0])
 	a.signal(stopSignals[1]) // at once
 	a.wait()
@@ -98,17 +85,11 @@ func TestRunOverlap(t *testing.T) {
 func isolateLeader(t *testing.T, srv *testutil.Server) {
 	t.Helper()
 	s, err := election.Connect(srv.Servers(), 4*time.Second, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	defer func() { _ = s.Close() }()
 	o, err := election.NewObserver(s, electionOf(t), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	leader, err := o.Leader(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	srv.Isolate(leader.SessionID)
 }

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/zkelection/election/guard"
 	"github.com/zkelection/election/testutil"
 	"github.com/zkelection/election/testutil/realzk"
@@ -76,9 +78,7 @@ func onBoth(t *testing.T, test func(t *testing.T, servers string)) {
 		if errors.Is(zooKeeper.err, realzk.ErrNoZooKeeper) && os.Getenv("ELECTION_REQUIRE_ZOOKEEPER") != "1" {
 			t.Skip(zooKeeper.err)
 		}
-		if zooKeeper.err != nil {
-			t.Fatal(zooKeeper.err)
-		}
+		require.NoError(t, zooKeeper.err)
 		test(t, strings.Join(zooKeeper.started.Servers(), ","))
 	})
 }
@@ -86,9 +86,7 @@ func onBoth(t *testing.T, test func(t *testing.T, servers string)) {
 func inProcess(t *testing.T) string {
 	t.Helper()
 	srv, err := testutil.NewServer(&testutil.ServerOptions{TickTime: 500 * time.Millisecond, MaxSessionTimeout: time.Minute})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	t.Cleanup(srv.Close)
 	return srv.Addr()
 }
@@ -161,9 +159,7 @@ func startCommand(t *testing.T, cmd *exec.Cmd, servers string) *process {
 	// A command that is left over would keep the pipes open: that is found
 	// otherwise, and must not hang the test.
 	p.cmd.WaitDelay = time.Second
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, p.cmd.Start())
 	go func() {
 		_ = p.cmd.Wait()
 		close(p.exited)
@@ -191,9 +187,7 @@ func (p *process) wait() int {
 
 func (p *process) signal(s syscall.Signal) {
 	p.t.Helper()
-	if err := p.cmd.Process.Signal(s); err != nil {
-		p.t.Fatal(err)
-	}
+	require.NoError(p.t, p.cmd.Process.Signal(s))
 }
 
 // until polls for a condition on processes and files, which tell of themselves

@@ -5,6 +5,9 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 const manualFile = "zkelect.1"
@@ -13,21 +16,15 @@ const manualFile = "zkelect.1"
 func TestManual(t *testing.T) {
 	page := manualPage(rootCommand(&env{getenv: func(string) string { return "" }}))
 	file, err := os.ReadFile(manualFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(file) != page {
-		t.Error("zkelect.1 is not up to date: run make man")
-	}
+	require.NoError(t, err)
+	assert.True(t, string(file) == page, "zkelect.1 is not up to date: run make man")
 	for _, part := range []string{".SS zkelect run ", ".SS zkelect top ", ".B \\-\\-try\n", "ZK_TLS_CA", "with \\-\\-try: somebody else", ".B \\-\\-servers HOST:PORT,...\n"} {
-		if !strings.Contains(page, part) {
-			t.Errorf("no %q", part)
-		}
+		assert.True(t, strings.Contains(page, part), "no %q", part)
 	}
 	cmd := exec.CommandContext(t.Context(), checker(t, "groff"), "-man", "-ww", "-Tutf8", "-z", manualFile) //nolint:gosec // a test's
-	if output, err := cmd.CombinedOutput(); err != nil || len(output) > 0 {
-		t.Errorf("%v: %s", err, output)
-	}
+	output, err := cmd.CombinedOutput()
+	assert.NoError(t, err)
+	assert.Empty(t, string(output))
 }
 
 // checker is a program that checks what zkelect prints. Where there is none the test is skipped, but not in CI.

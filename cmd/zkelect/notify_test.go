@@ -13,6 +13,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // systemd is what listens to a service's messages in systemd's place.
@@ -27,9 +30,7 @@ func newSystemd(t *testing.T) *systemd {
 	t.Helper()
 	s := &systemd{path: filepath.Join(t.TempDir(), "notify")}
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: s.path, Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
 	go func() {
 		for buffer := make([]byte, 4096); ; {
@@ -82,16 +83,13 @@ func TestNotify(t *testing.T) {
 		a.signal(syscall.SIGTERM)
 		sa.has(t, "STOPPING=1")
 		a.wait()
-		if a.stdout.String() != "\n" {
-			t.Errorf("the command was told of systemd: %q", &a.stdout)
-		}
+		assert.Equal(t, "\n", a.stdout.String(), "the command was told of systemd")
 		until(t, "B to lead", func() bool {
 			said, _ := sb.said()
 			return strings.Contains(strings.Join(said, " "), "STATUS=leads "+name)
 		})
-		if said, _ := sb.said(); slices.Contains(said, "STOPPING=1") {
-			t.Errorf("B is about to end: %q", said)
-		}
+		said, _ := sb.said()
+		assert.NotContains(t, said, "STOPPING=1", "B is about to end")
 		b.signal(syscall.SIGTERM)
 		b.wait()
 		sb.has(t, "STOPPING=1")
@@ -103,13 +101,10 @@ func TestNotifyNotReady(t *testing.T) {
 	t.Parallel()
 	s := newSystemd(t)
 	p := s.start(t, "127.0.0.1:1", nil, "run", "--wait", "2s", "--election", "e", "--", "true")
-	if status := p.wait(); status != exitRunFailed {
-		t.Errorf("status %d", status)
-	}
+	assert.Equal(t, exitRunFailed, p.wait())
 	s.has(t, "STOPPING=1")
-	if said, _ := s.said(); slices.Contains(said, "READY=1") {
-		t.Errorf("it was ready: %q", said)
-	}
+	said, _ := s.said()
+	assert.NotContains(t, said, "READY=1", "it was ready")
 }
 
 // TestNotifyWatchdog: the watchdog hears of a service that is well, and not of one that is stopped.
@@ -133,9 +128,8 @@ func TestNotifyWatchdog(t *testing.T) {
 	other := newSystemd(t)
 	p = other.start(t, inProcess(t), []string{"WATCHDOG_USEC=30000", "WATCHDOG_PID=1"}, "run", "--election", "e", "--", "sleep", "1")
 	p.wait()
-	if _, alive := other.said(); alive > 0 {
-		t.Errorf("%d signs of life", alive)
-	}
+	_, alive := other.said()
+	assert.Zero(t, alive, "signs of life")
 }
 
 // TestNotifyGuard: a guard is ready once its socket is there.
@@ -149,9 +143,8 @@ func TestNotifyGuard(t *testing.T) {
 		return len(said) > 0
 	})
 	if said, _ := s.said(); said[0] == "READY=1" {
-		if _, err := os.Stat(socket); err != nil {
-			t.Errorf("ready, and there is %v", err)
-		}
+		_, err := os.Stat(socket)
+		assert.NoError(t, err, "ready without its socket")
 		until(t, "signs of life", func() bool { _, alive := s.said(); return alive > 2 })
 		g.signal(syscall.SIGTERM)
 		g.wait()
@@ -164,29 +157,23 @@ func TestUnits(t *testing.T) {
 	t.Parallel()
 	verify := checker(t, "systemd-analyze")
 	units, err := filepath.Glob("../../contrib/systemd/*.service")
-	if err != nil || len(units) != 2 {
-		t.Fatalf("%q, %v", units, err)
-	}
+	require.NoError(t, err)
+	require.Len(t, units, 2)
 	dir := t.TempDir()
 	for _, unit := range append(units, "") {
 		text := []byte("[Service]\nExecStart=/bin/true\nKilMode=process\n") // must not pass, or nothing is checked
 		name := "faulty.service"
 		if unit != "" {
-			if text, err = os.ReadFile(unit); err != nil {
-				t.Fatal(err)
-			}
+			text, err = os.ReadFile(unit)
+			require.NoError(t, err)
 			name = strings.Replace(filepath.Base(unit), "@.", "@scheduler.", 1)
 		}
 		text = []byte(strings.Replace(string(text), "/usr/bin/zkelect", "/bin/true", 1)) // what is not installed is a fault, too
 		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, text, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, os.WriteFile(path, text, 0o600))
 		output, err := exec.CommandContext(t.Context(), verify, "verify", "--man=no", path).CombinedOutput() //nolint:gosec // a test's
 		// What is said of other units of this system is no fault of these.
 		faulty := err != nil || strings.Contains(string(output), name)
-		if faulty != (unit == "") {
-			t.Errorf("%s: %v\n%s", name, err, output)
-		}
+		assert.Equal(t, unit == "", faulty, "%s: %v\n%s", name, err, output)
 	}
 }

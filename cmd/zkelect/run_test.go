@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/go-zookeeper/zk"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election"
 )
@@ -20,17 +22,13 @@ func TestRunTellsTheCommand(t *testing.T) {
 	onBoth(t, func(t *testing.T, servers string) {
 		p := start(t, servers, "run", "--election", electionOf(t), "--data", "some data", "--timeout", "8s", "--",
 			"sh", "-c", `echo "$ZKELECT_ELECTION/$ZKELECT_DATA/$ZKELECT_TOKEN"; echo oops >&2; exit 7`)
-		if status := p.wait(); status != 7 {
-			t.Errorf("status %d, want the command's 7", status)
-		}
+		assert.Equal(t, 7, p.wait(), "the command's status")
 		var token int64
 		want := electionOf(t) + "/some data/%d\n"
-		if _, err := fmt.Sscanf(strings.ReplaceAll(p.stdout.String(), " ", "_"), strings.ReplaceAll(want, " ", "_"), &token); err != nil || token <= 0 {
-			t.Errorf("the environment: %q, %v", &p.stdout, err)
-		}
-		if !strings.Contains(p.stderr.String(), "oops\n") {
-			t.Errorf("standard error: %q", &p.stderr)
-		}
+		_, err := fmt.Sscanf(strings.ReplaceAll(p.stdout.String(), " ", "_"), strings.ReplaceAll(want, " ", "_"), &token)
+		assert.NoError(t, err, "the environment")
+		assert.Greater(t, token, int64(0), "the environment")
+		assert.Contains(t, p.stderr.String(), "oops\n", "standard error")
 	})
 }
 
@@ -43,22 +41,18 @@ func TestRunPassesStatusOn(t *testing.T) {
 		t.Run(command, func(t *testing.T) {
 			t.Parallel()
 			status, _, _ := zkelect(t, servers, "run", "--election", electionOf(t), "--", "sh", "-c", command)
-			if status != want {
-				t.Errorf("status %d, want %d", status, want)
-			}
+			assert.Equal(t, want, status)
 		})
 	}
-	if status, _, _ := zkelect(t, "", "run", "--dev", "--election", "e", "--", "true"); status != 0 {
-		t.Errorf("--dev: status %d", status)
-	}
+	status, _, _ := zkelect(t, "", "run", "--dev", "--election", "e", "--", "true")
+	assert.Zero(t, status, "--dev")
 }
 
 func TestRunPassesInputOn(t *testing.T) {
 	t.Parallel()
 	p := startWith(t, inProcess(t), strings.NewReader("a line\n"), "run", "--election", "e", "--", "cat")
-	if status := p.wait(); status != 0 || p.stdout.String() != "a line\n" {
-		t.Errorf("status %d, output %q", status, &p.stdout)
-	}
+	assert.Zero(t, p.wait())
+	assert.Equal(t, "a line\n", p.stdout.String())
 }
 
 // journal is a file that commands append to: its lines are in the order in
@@ -103,9 +97,7 @@ func overlap(journal string) string {
 
 func TestOverlap(t *testing.T) {
 	for text, want := range map[string]string{"": "", "A\nA\nB\nB\n": "", "A\nB\nA\n": "A", "A\nB\nC\nB\n": "B"} {
-		if got := overlap(text); got != want {
-			t.Errorf("%q: %q, want %q", text, got, want)
-		}
+		assert.Equal(t, want, overlap(text), "%q", text)
 	}
 }
 
@@ -162,17 +154,11 @@ func TestRunSurvivors(t *testing.T) {
 					b.wait()
 					j.has(t, "B\nA\n") // A leads again
 					text := j.read()
-					if who := overlap(text[:strings.LastIndex(text, "B\n")+2]); who != "" {
-						t.Errorf("%s went on while another led", who)
-					}
+					assert.Empty(t, overlap(text[:strings.LastIndex(text, "B\n")+2]), "who went on while another led")
 					return
 				}
-				if status := a.wait(); status != end.status {
-					t.Errorf("status %d, want %d", status, end.status)
-				}
-				if who := overlap(j.read()); who != "" {
-					t.Errorf("%s went on while another led", who)
-				}
+				assert.Equal(t, end.status, a.wait())
+				assert.Empty(t, overlap(j.read()), "who went on while another led")
 			})
 		})
 	}
@@ -188,19 +174,13 @@ func TestRunKeeperKilled(t *testing.T) {
 		b := start(t, servers, append([]string{"run", "--election", electionOf(t), "--"}, j.beats("B")...)...)
 		b.says(&b.stderr, "waiting")
 		var pid int
-		if _, err := fmt.Sscan(keeper.read(), &pid); err != nil || pid == a.cmd.Process.Pid {
-			t.Fatalf("the keeper's number: %q, %v", keeper.read(), err)
-		}
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-		if status := a.wait(); status != 137 {
-			t.Errorf("status %d, want 137", status)
-		}
+		_, err := fmt.Sscan(keeper.read(), &pid)
+		require.NoError(t, err, "the keeper's number: %q", keeper.read())
+		require.NotEqual(t, a.cmd.Process.Pid, pid, "the keeper's number")
+		require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+		assert.Equal(t, 137, a.wait())
 		until(t, "B to lead", func() bool { return strings.Count(j.read(), "B\n") >= 30 })
-		if who := overlap(j.read()); who != "" {
-			t.Errorf("%s went on while another led", who)
-		}
+		assert.Empty(t, overlap(j.read()), "who went on while another led")
 	})
 }
 
@@ -217,21 +197,13 @@ func TestRunGrace(t *testing.T) {
 		j.has(t, "A\n")
 		b := run("B", "trap '' TERM; while :; do sleep 0.05; done")
 		a.signal(syscall.SIGTERM)
-		if status := a.wait(); status != 5 {
-			t.Errorf("status %d, want the command's 5", status)
-		}
+		assert.Equal(t, 5, a.wait(), "the command's status")
 		j.has(t, "B\n")
 		told := time.Now()
 		b.signal(syscall.SIGTERM)
-		if status := b.wait(); status != 137 {
-			t.Errorf("status %d, want 137 for SIGKILL", status)
-		}
-		if took := time.Since(told); took < time.Second {
-			t.Errorf("killed after %v, before its grace time was over", took)
-		}
-		if got := j.read(); got != "A\nA ends\nB\n" {
-			t.Errorf("the journal: %q", got)
-		}
+		assert.Equal(t, 137, b.wait(), "SIGKILL")
+		assert.GreaterOrEqual(t, time.Since(told), time.Second, "killed before its grace time was over")
+		assert.Equal(t, "A\nA ends\nB\n", j.read(), "the journal")
 	})
 }
 
@@ -242,15 +214,12 @@ func TestRunStragglers(t *testing.T) {
 		j := newJournal(t)
 		script := fmt.Sprintf(`trap '' TERM; (while :; do echo A >>%q; sleep 0.01; done) & exit 3`, j.path)
 		args := []string{"run", "--election", electionOf(t), "--grace", "300ms", "--", "sh", "-c"}
-		if status, _, _ := zkelect(t, servers, append(args, script)...); status != 3 {
-			t.Errorf("status %d, want the command's 3", status)
-		}
-		if status, _, _ := zkelect(t, servers, append(args, fmt.Sprintf("for i in 1 2 3 4 5 6 7 8 9; do echo B >>%q; sleep 0.02; done", j.path))...); status != 0 {
-			t.Errorf("the next one: status %d", status)
-		}
-		if who := overlap(j.read()); who != "" || !strings.HasPrefix(j.read(), "A\n") {
-			t.Errorf("%s went on while another led: %q", who, j.read())
-		}
+		status, _, _ := zkelect(t, servers, append(args, script)...)
+		assert.Equal(t, 3, status, "the command's status")
+		status, _, _ = zkelect(t, servers, append(args, fmt.Sprintf("for i in 1 2 3 4 5 6 7 8 9; do echo B >>%q; sleep 0.02; done", j.path))...)
+		assert.Zero(t, status, "the next one")
+		assert.Empty(t, overlap(j.read()), "who went on while another led")
+		assert.Regexp(t, "^A\n", j.read())
 	})
 }
 
@@ -258,31 +227,22 @@ func TestRunStragglers(t *testing.T) {
 func TestRunLost(t *testing.T) {
 	onBoth(t, func(t *testing.T, servers string) {
 		s, err := election.Connect([]string{servers}, 4*time.Second, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		defer func() { _ = s.Close() }()
 		o, err := election.NewObserver(s, electionOf(t), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		deleteBallot := func() {
 			t.Helper()
 			ballots, err := o.Ballots(t.Context())
-			if err != nil || len(ballots) != 1 {
-				t.Fatalf("%v, %v", ballots, err)
-			}
-			if err := s.Conn().Delete(ballots[0].Path, -1); err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
+			require.Len(t, ballots, 1)
+			require.NoError(t, s.Conn().Delete(ballots[0].Path, -1))
 		}
 		j := newJournal(t)
 		a := start(t, servers, append([]string{"run", "--election", electionOf(t), "--"}, j.beats("A")...)...)
 		j.has(t, "A\n")
 		deleteBallot()
-		if status := a.wait(); status != exitLost {
-			t.Errorf("status %d, want %d", status, exitLost)
-		}
+		assert.Equal(t, exitLost, a.wait())
 		a.says(&a.stderr, "ballot deleted")
 
 		b := start(t, servers, append([]string{"run", "--keep", "--election", electionOf(t), "--"}, j.beats("B")...)...)
@@ -290,9 +250,7 @@ func TestRunLost(t *testing.T) {
 		deleteBallot()
 		until(t, "B to lead again", func() bool { return strings.Count(b.stderr.String(), "leading ") == 2 })
 		b.signal(syscall.SIGTERM)
-		if status := b.wait(); status != 143 {
-			t.Errorf("status %d, want 143", status)
-		}
+		assert.Equal(t, 143, b.wait())
 	})
 }
 
@@ -311,17 +269,14 @@ func TestRunKeep(t *testing.T) {
 		journal := j.read()
 		for _, p := range []*process{a, b} {
 			p.signal(syscall.SIGTERM)
-			if status := p.wait(); status != 9 && status != 143 {
-				t.Errorf("status %d, want that of the last run", status)
-			}
+			assert.Contains(t, []int{9, 143}, p.wait(), "the status of the last run")
 		}
 		last, open := int64(0), ""
 		for line := range strings.Lines(journal) {
 			var name, what string
 			var token int64
-			if _, err := fmt.Sscanf(line, "%s %d %s", &name, &token, &what); err != nil {
-				t.Fatal(err)
-			}
+			_, err := fmt.Sscanf(line, "%s %d %s", &name, &token, &what)
+			require.NoError(t, err)
 			if what == "begins" && (open != "" || token <= last) || what == "ends" && (open != name || token != last) {
 				t.Fatalf("%q after token %d of %q", line, last, open)
 			}
@@ -340,9 +295,7 @@ func TestRunInterruptedEarly(t *testing.T) {
 		j := newJournal(t)
 		a, b := pair(t, servers, j)
 		b.signal(syscall.SIGTERM)
-		if status := b.wait(); status != 143 {
-			t.Errorf("status %d, want 143", status)
-		}
+		assert.Equal(t, 143, b.wait())
 		a.signal(syscall.SIGINT)
 		a.wait()
 
@@ -352,9 +305,7 @@ func TestRunInterruptedEarly(t *testing.T) {
 		c.signal(syscall.SIGTERM)
 		c.says(&c.stderr, "stopping sh")
 		c.signal(syscall.SIGTERM)
-		if status := c.wait(); status != 143 {
-			t.Errorf("status %d, want 143", status)
-		}
+		assert.Equal(t, 143, c.wait())
 		size := len(j.read())
 		until(t, "the command to be dead", func() bool {
 			before := size
@@ -373,13 +324,12 @@ func TestRunPrivate(t *testing.T) {
 		a := start(t, servers, append([]string{"run", "--auth", "digest:me:secret", "--private", "--data", "hidden", "--election", name, "--"}, j.beats("A")...)...)
 		j.has(t, "A\n")
 		status, stdout, stderr := zkelect(t, servers, "status", "--election", name)
-		if status != exitFailed || strings.Contains(stdout, "hidden") || !strings.Contains(stderr, zk.ErrNoAuth.Error()) {
-			t.Errorf("a stranger: status %d, %q, %q", status, stdout, stderr)
-		}
+		assert.Equal(t, exitFailed, status, "a stranger")
+		assert.NotContains(t, stdout, "hidden", "a stranger")
+		assert.Contains(t, stderr, zk.ErrNoAuth.Error(), "a stranger")
 		status, stdout, _ = zkelect(t, servers, "status", "--auth", "digest:me:secret", "--election", name)
-		if status != exitOK || !strings.Contains(stdout, "hidden") {
-			t.Errorf("with credentials: status %d, %q", status, stdout)
-		}
+		assert.Equal(t, exitOK, status, "with credentials")
+		assert.Contains(t, stdout, "hidden", "with credentials")
 		a.signal(syscall.SIGTERM)
 		a.wait()
 	})

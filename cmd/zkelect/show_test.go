@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/go-zookeeper/zk"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election"
 )
@@ -21,23 +23,17 @@ import (
 func member(t *testing.T, servers, data string) (*election.Session, *election.Candidate) {
 	t.Helper()
 	s, err := election.Connect([]string{servers}, 10*time.Second, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	t.Cleanup(func() { _ = s.Close() })
 	c, err := election.NewCandidate(s, electionOf(t), &election.CandidateOptions{Data: []byte(data)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return s, c
 }
 
 func campaign(t *testing.T, c *election.Candidate) election.Term {
 	t.Helper()
 	term, err := c.Campaign(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return term
 }
 
@@ -53,22 +49,16 @@ func TestWatch(t *testing.T) {
 		until(t, "the leader", func() bool {
 			return strings.Contains(stream.stdout.String(), `"event":"leader"`) && strings.Contains(text.stdout.String(), "  leader  ")
 		})
-		if err := c.Proclaim(t.Context(), []byte("two words <&>")); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, c.Proclaim(t.Context(), []byte("two words <&>")))
 		for _, p := range []*process{text, stream} {
 			p.says(&p.stdout, "two words <&>")
 		}
 		id := s.ID()
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, s.Close())
 		for _, p := range []*process{text, stream} {
 			until(t, "the death", func() bool { return strings.Count(p.stdout.String(), "death") == 2 })
 			p.signal(syscall.SIGTERM)
-			if status := p.wait(); status != 0 {
-				t.Errorf("status %d", status)
-			}
+			assert.Zero(t, p.wait())
 		}
 
 		const at = `\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\S+`
@@ -77,9 +67,7 @@ func TestWatch(t *testing.T) {
 ` + at + `  leader  "one\\x00\\xff"  ` + session + `
 ` + at + `  data    "two words <&>"  ` + session + `
 ` + at + `  death   "two words <&>"  ` + session + "\n$")
-		if !want.MatchString(text.stdout.String()) {
-			t.Errorf("the text:\n%s\nwant\n%s", &text.stdout, want)
-		}
+		assert.Regexp(t, want, text.stdout.String(), "the text")
 
 		var told []string
 		for line := range strings.Lines(stream.stdout.String()) {
@@ -94,27 +82,21 @@ func TestWatch(t *testing.T) {
 					Since      time.Time
 				}
 			}
-			if err := json.Unmarshal([]byte(line), &event); err != nil {
-				t.Fatalf("%q: %v", line, err)
-			}
-			if event.Time.IsZero() {
-				t.Errorf("no time: %s", line)
-			}
+			require.NoError(t, json.Unmarshal([]byte(line), &event), "%q", line)
+			assert.False(t, event.Time.IsZero(), "no time: %s", line)
 			entry := event.Event
 			if l := event.Leader; l != nil {
 				if l.Data != nil {
 					entry += " " + *l.Data
 				}
 				entry += " " + string(l.DataBase64)
-				if l.Session != fmt.Sprintf("0x%x", uint64(id)) || l.Zxid == 0 || l.Since.IsZero() {
-					t.Errorf("incomplete: %s", line)
-				}
+				assert.Equal(t, fmt.Sprintf("0x%x", uint64(id)), l.Session, "incomplete: %s", line)
+				assert.NotZero(t, l.Zxid, "incomplete: %s", line)
+				assert.False(t, l.Since.IsZero(), "incomplete: %s", line)
 			}
 			told = append(told, entry)
 		}
-		if got, want := fmt.Sprintf("%q", told), fmt.Sprintf("%q", []string{"death", "leader one\x00\xff", "data two words <&> ", "death two words <&> "}); got != want {
-			t.Errorf("the stream: %s, want %s", got, want)
-		}
+		assert.Equal(t, []string{"death", "leader one\x00\xff", "data two words <&> ", "death two words <&> "}, told, "the stream")
 	})
 }
 
@@ -129,9 +111,9 @@ func TestWatchClosedPipe(t *testing.T) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		if out, err := cmd.Output(); err != nil || !strings.Contains(string(out), `"event":"leader"`) {
-			t.Errorf("%q, %v", out, err)
-		}
+		out, err := cmd.Output()
+		assert.NoError(t, err, "%q", out)
+		assert.Contains(t, string(out), `"event":"leader"`)
 	}()
 	for { // until it finds that nobody reads
 		select {
@@ -139,9 +121,7 @@ func TestWatchClosedPipe(t *testing.T) {
 			return
 		case <-time.After(10 * time.Millisecond):
 		}
-		if err := c.Proclaim(t.Context(), fmt.Append(nil, time.Now())); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, c.Proclaim(t.Context(), fmt.Append(nil, time.Now())))
 	}
 }
 
@@ -150,28 +130,21 @@ func TestStatus(t *testing.T) {
 		args := []string{"status", "--election", electionOf(t)}
 		_, gone := member(t, servers, "gone")
 		campaign(t, gone)
-		if err := gone.Resign(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, gone.Resign(t.Context()))
 		status, stdout, _ := zkelect(t, servers, args...)
-		if status != exitNoLeader || !strings.Contains(stdout, "none has acknowledged") || !strings.Contains(stdout, "candidates  none") {
-			t.Errorf("nobody: status %d\n%s", status, stdout)
-		}
+		assert.Equal(t, exitNoLeader, status, "nobody")
+		assert.Contains(t, stdout, "none has acknowledged", "nobody")
+		assert.Contains(t, stdout, "candidates  none", "nobody")
 		status, stdout, _ = zkelect(t, servers, append(args, "--json")...)
-		if status != exitNoLeader || !strings.Contains(stdout, `"leader":null,"candidates":[]}`) {
-			t.Errorf("nobody: status %d\n%s", status, stdout)
-		}
+		assert.Equal(t, exitNoLeader, status, "nobody")
+		assert.Contains(t, stdout, `"leader":null,"candidates":[]}`, "nobody")
 
 		one, first := member(t, servers, "host one")
 		term := campaign(t, first)
 		two, second := member(t, servers, "host2")
-		if err := second.Vote(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, second.Vote(t.Context()))
 		status, stdout, _ = zkelect(t, servers, args...)
-		if status != exitOK {
-			t.Errorf("status %d", status)
-		}
+		assert.Equal(t, exitOK, status)
 		want := regexp.MustCompile(fmt.Sprintf(`^election +%s
 path +/_zkelection/%s
 leader +"host one"
@@ -184,9 +157,7 @@ candidates +2
 1 +leads +0x%[3]x +%[4]d +\d+ +"host one"
 2 +waits +0x%[5]x +\d+ +\d+ +host2
 $`, electionOf(t), electionOf(t), uint64(one.ID()), term.Token, uint64(two.ID())))
-		if !want.MatchString(stdout) {
-			t.Errorf("the table:\n%s\nwant\n%s", stdout, want)
-		}
+		assert.Regexp(t, want, stdout, "the table")
 
 		status, stdout, _ = zkelect(t, servers, append(args, "--json")...)
 		var result struct {
@@ -200,16 +171,17 @@ $`, electionOf(t), electionOf(t), uint64(one.ID()), term.Token, uint64(two.ID())
 				Token, Sequence       int64
 			}
 		}
-		if err := json.Unmarshal([]byte(stdout), &result); err != nil || status != exitOK {
-			t.Fatalf("status %d, %v: %s", status, err, stdout)
-		}
-		if result.Leader.Data != "host one" || result.Token != term.Token || len(result.Candidates) != 2 {
-			t.Fatalf("%+v", result)
-		}
+		require.NoError(t, json.Unmarshal([]byte(stdout), &result))
+		require.Equal(t, exitOK, status)
+		assert.Equal(t, "host one", result.Leader.Data)
+		assert.Equal(t, term.Token, result.Token)
+		require.Len(t, result.Candidates, 2)
 		c1, c2 := result.Candidates[0], result.Candidates[1]
-		if !c1.Leads || c2.Leads || c1.Ballot != term.Ballot || c2.Ballot != second.VotePath() || c2.Position != 2 || c1.Sequence >= c2.Sequence {
-			t.Errorf("%+v", result.Candidates)
-		}
+		assert.True(t, c1.Leads && !c2.Leads, "%+v", result.Candidates)
+		assert.Equal(t, term.Ballot, c1.Ballot)
+		assert.Equal(t, second.VotePath(), c2.Ballot)
+		assert.Equal(t, 2, c2.Position)
+		assert.Less(t, c1.Sequence, c2.Sequence)
 	})
 }
 
@@ -218,17 +190,12 @@ func TestStatusPriority(t *testing.T) {
 	onBoth(t, func(t *testing.T, servers string) {
 		s, first := member(t, servers, "one")
 		campaign(t, first)
-		if _, err := s.Conn().Create(first.RootVotePath()+"/ballot", []byte("gem"), zk.FlagEphemeral|zk.FlagSequence, zk.WorldACL(zk.PermAll)); err != nil {
-			t.Fatal(err)
-		}
+		_, err := s.Conn().Create(first.RootVotePath()+"/ballot", []byte("gem"), zk.FlagEphemeral|zk.FlagSequence, zk.WorldACL(zk.PermAll))
+		require.NoError(t, err)
 		for _, priority := range []int{-9, 7} {
 			c, err := election.NewCandidate(s, electionOf(t), &election.CandidateOptions{Data: fmt.Append(nil, "of ", priority), Priority: priority})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := c.Vote(t.Context()); err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
+			require.NoError(t, c.Vote(t.Context()))
 		}
 		args := []string{"status", "--election", electionOf(t)}
 		_, stdout, _ := zkelect(t, servers, append(args, "--wide")...)
@@ -238,24 +205,17 @@ func TestStatusPriority(t *testing.T) {
 3 +waits .* -9 +"of -9"
 4 +waits .* 7 +"of 7"
 `)
-		if !want.MatchString(stdout) {
-			t.Errorf("the table:\n%s\nwant\n%s", stdout, want)
-		}
+		assert.Regexp(t, want, stdout, "the table")
 		_, stdout, _ = zkelect(t, servers, args...)
-		if strings.Contains(stdout, "PRIORITY") {
-			t.Errorf("it is in the narrow table:\n%s", stdout)
-		}
+		assert.NotContains(t, stdout, "PRIORITY", "it is in the narrow table")
 		_, stdout, _ = zkelect(t, servers, append(args, "--json")...)
 		var result struct {
 			Candidates []struct{ Priority *int }
 		}
-		if err := json.Unmarshal([]byte(stdout), &result); err != nil || len(result.Candidates) != 4 {
-			t.Fatalf("%v: %s", err, stdout)
-		}
+		require.NoError(t, json.Unmarshal([]byte(stdout), &result))
+		require.Len(t, result.Candidates, 4)
 		for i, want := range []int{0, 0, -9, 7} {
-			if got := result.Candidates[i].Priority; got == nil || *got != want {
-				t.Errorf("candidate %d: %v, want %d", i+1, got, want)
-			}
+			assert.Equal(t, &want, result.Candidates[i].Priority, "candidate %d", i+1)
 		}
 	})
 }
@@ -268,17 +228,14 @@ func TestStatusNoSuchElection(t *testing.T) {
 		name := electionOf(t)
 		misspelt := strings.Replace(name, "Such", "Sush", 1)
 		status, stdout, stderr := zkelect(t, servers, "status", "--election", misspelt)
-		if status != exitNoLeader || stdout != "" || !strings.Contains(stderr, "no such election: "+misspelt+" below /_zkelection; there is "+name+"\n") {
-			t.Errorf("status %d, %q, %q", status, stdout, stderr)
-		}
+		assert.Equal(t, exitNoLeader, status)
+		assert.Empty(t, stdout)
+		assert.Contains(t, stderr, "no such election: "+misspelt+" below /_zkelection; there is "+name+"\n")
 		status, stdout, _ = zkelect(t, servers, "status", "--json", "--election", misspelt)
-		if status != exitNoLeader || !strings.Contains(stdout, `"error":"no such election"`) {
-			t.Errorf("status %d, %q", status, stdout)
-		}
+		assert.Equal(t, exitNoLeader, status)
+		assert.Contains(t, stdout, `"error":"no such election"`)
 		_, _, stderr = zkelect(t, servers, "status", "--election", "something else")
-		if !strings.HasSuffix(stderr, "no such election: something else below /_zkelection\n") {
-			t.Errorf("%q", stderr)
-		}
+		assert.True(t, strings.HasSuffix(stderr, "no such election: something else below /_zkelection\n"))
 		w := start(t, servers, "watch", "--election", misspelt)
 		w.says(&w.stderr, "no such election yet: "+misspelt)
 	})
@@ -293,17 +250,12 @@ func TestTablesFit(t *testing.T) {
 	campaign(t, c)
 	for _, command := range [][]string{{"status", "--election", electionOf(t)}, {"list"}, {"top", "--once"}} {
 		_, stdout, _ := zkelect(t, servers, command...)
-		if !strings.Contains(stdout, "...\n") {
-			t.Errorf("%v cuts nothing:\n%s", command, stdout)
-		}
+		assert.Contains(t, stdout, "...\n", "%v cuts nothing", command)
 		for line := range strings.Lines(stdout) {
-			if len(line) > 81 {
-				t.Errorf("%v: %d characters: %s", command, len(line), line)
-			}
+			assert.LessOrEqual(t, len(line), 81, "%v: %s", command, line)
 		}
-		if _, stdout, _ := zkelect(t, servers, append(command, "--wide")...); !strings.Contains(stdout, long+"\n") {
-			t.Errorf("%v --wide cuts:\n%s", command, stdout)
-		}
+		_, stdout, _ = zkelect(t, servers, append(command, "--wide")...)
+		assert.Contains(t, stdout, long+"\n", "%v --wide cuts", command)
 	}
 }
 
@@ -314,56 +266,40 @@ func TestStatusTakingOver(t *testing.T) {
 	_, c := member(t, servers, "slow")
 	winning := make(chan struct{})
 	c.OnWin(func(ctx context.Context, _ election.Term) error { close(winning); <-ctx.Done(); return nil })
-	if err := c.Vote(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, c.Vote(t.Context()))
 	<-winning
 	status, stdout, _ := zkelect(t, servers, "status", "--election", electionOf(t))
-	if status != exitNoLeader || !strings.Contains(stdout, "takes over  0x") {
-		t.Errorf("status %d\n%s", status, stdout)
-	}
+	assert.Equal(t, exitNoLeader, status)
+	assert.Contains(t, stdout, "takes over  0x")
 }
 
 func TestList(t *testing.T) {
 	onBoth(t, func(t *testing.T, servers string) {
 		root := fmt.Sprintf("/root-%d", time.Now().UnixNano()) // a new one in each run
 		status, stdout, stderr := zkelect(t, servers, "list", "--root", root)
-		if status != 0 || stdout != "" || !strings.Contains(stderr, "no elections below "+root) {
-			t.Errorf("nothing there: status %d, %q, %q", status, stdout, stderr)
-		}
+		assert.Zero(t, status, "nothing there")
+		assert.Empty(t, stdout, "nothing there")
+		assert.Contains(t, stderr, "no elections below "+root, "nothing there")
 		s, err := election.Connect([]string{servers}, 10*time.Second, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		defer func() { _ = s.Close() }()
 		for i := range 40 { // more than are read at a time
 			c, err := election.NewCandidate(s, fmt.Sprintf("e/%02d", i), &election.CandidateOptions{Root: root, Data: fmt.Appendf(nil, "d%d", i)})
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			campaign(t, c)
 			if i == 7 {
-				if err := c.Resign(t.Context()); err != nil {
-					t.Fatal(err)
-				}
+				require.NoError(t, c.Resign(t.Context()))
 			}
 		}
 		status, stdout, _ = zkelect(t, servers, "list", "--root", root)
 		lines := strings.Split(strings.TrimSpace(stdout), "\n")
-		if status != 0 || len(lines) != 41 {
-			t.Fatalf("status %d, %d lines\n%s", status, len(lines), stdout)
-		}
+		require.Zero(t, status)
+		require.Len(t, lines, 41)
 		for i, want := range map[int]string{0: "ELECTION CANDIDATES LEADER", 1: "e__00 1 d0", 8: "e__07 0 -", 40: "e__39 1 d39"} {
-			if got := strings.Join(strings.Fields(lines[i]), " "); got != want {
-				t.Errorf("line %d: %q, want %q", i, got, want)
-			}
+			assert.Equal(t, want, strings.Join(strings.Fields(lines[i]), " "), "line %d", i)
 		}
 		_, stdout, _ = zkelect(t, servers, "list", "--json", "--root", root)
-		if n := strings.Count(stdout, "\n"); n != 40 {
-			t.Errorf("%d lines of JSON", n)
-		}
-		if !strings.Contains(stdout, `{"election":"e__07","candidates":0,"leader":null}`+"\n"+`{"election":"e__08","candidates":1,"leader":{"data":"d8","session":"0x`) {
-			t.Errorf("the JSON:\n%s", stdout)
-		}
+		assert.Equal(t, 40, strings.Count(stdout, "\n"), "lines of JSON")
+		assert.Contains(t, stdout, `{"election":"e__07","candidates":0,"leader":null}`+"\n"+`{"election":"e__08","candidates":1,"leader":{"data":"d8","session":"0x`, "the JSON")
 	})
 }

@@ -11,6 +11,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // TestSignals: what each signal does to a zkelect whose command runs.
@@ -45,12 +48,8 @@ func TestSignals(t *testing.T) {
 			p := start(t, inProcess(t), append(args, "--", "sh", "-c", script.String())...)
 			p.says(&p.stderr, "begins")
 			p.signal(test.signal)
-			if status := p.wait(); status != test.status {
-				t.Errorf("status %d, want %d", status, test.status)
-			}
-			if got := j.read(); got != test.journal {
-				t.Errorf("the command got %q, want %q", got, test.journal)
-			}
+			assert.Equal(t, test.status, p.wait())
+			assert.Equal(t, test.journal, j.read(), "the command got")
 		})
 	}
 }
@@ -68,12 +67,8 @@ func TestSignalsWhileWaiting(t *testing.T) {
 	a.signal(syscall.SIGTERM)
 	j.has(t, "B\n")
 	b.signal(syscall.SIGQUIT)
-	if status := b.wait(); status != 143 {
-		t.Errorf("status %d, want the command's 143", status)
-	}
-	if status := a.wait(); status != 143 {
-		t.Errorf("status %d, want the command's 143", status)
-	}
+	assert.Equal(t, 143, b.wait(), "the command's status")
+	assert.Equal(t, 143, a.wait(), "the command's status")
 }
 
 // TestStopAndContinue: SIGTSTP and SIGCONT, as job control sends them, within the lease.
@@ -87,9 +82,8 @@ func TestStopAndContinue(t *testing.T) {
 	before := strings.Count(j.read(), "A\n")
 	until(t, "the command to go on", func() bool { return strings.Count(j.read(), "A\n") > before+50 })
 	p.signal(syscall.SIGTERM)
-	if status := p.wait(); status != 143 || strings.Contains(p.stderr.String(), "is lost") {
-		t.Errorf("status %d, %s", status, &p.stderr)
-	}
+	assert.Equal(t, 143, p.wait())
+	assert.NotContains(t, p.stderr.String(), "is lost")
 }
 
 // TestNohup: a SIGHUP that was ignored when zkelect began is no reason to end.
@@ -103,9 +97,8 @@ func TestNohup(t *testing.T) {
 	before := strings.Count(j.read(), "A\n")
 	until(t, "the command to go on", func() bool { return strings.Count(j.read(), "A\n") > before+50 })
 	p.signal(syscall.SIGTERM)
-	if status := p.wait(); status != 143 || strings.Contains(p.stderr.String(), "hangup") {
-		t.Errorf("status %d", status)
-	}
+	assert.Equal(t, 143, p.wait())
+	assert.NotContains(t, p.stderr.String(), "hangup")
 }
 
 // TestStandardErrorGone: a line that nobody takes costs nothing: the command goes on, has its grace time, and its status
@@ -116,9 +109,7 @@ func TestStandardErrorGone(t *testing.T) {
 			t.Parallel()
 			servers := inProcess(t)
 			r, w, err := os.Pipe()
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			defer func() { _ = r.Close() }()
 			if name == "full" {
 				fill(t, w) // nobody reads, and who writes waits
@@ -136,9 +127,8 @@ func TestStandardErrorGone(t *testing.T) {
 			// Longer than the lease would last if the keeper were not told of another.
 			until(t, "some seconds of the command's life", func() bool { return strings.Count(j.read(), ".\n") > 300 })
 			p.signal(syscall.SIGTERM)
-			if status := p.wait(); status != 5 || !strings.HasSuffix(j.read(), ".\nends\n") {
-				t.Errorf("status %d", status)
-			}
+			assert.Equal(t, 5, p.wait())
+			assert.True(t, strings.HasSuffix(j.read(), ".\nends\n"), "the command was not asked to end")
 		})
 	}
 }
@@ -146,9 +136,7 @@ func TestStandardErrorGone(t *testing.T) {
 // fill writes into a pipe until there is no room.
 func fill(t *testing.T, w *os.File) {
 	t.Helper()
-	if err := w.SetWriteDeadline(time.Now().Add(time.Second)); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, w.SetWriteDeadline(time.Now().Add(time.Second)))
 	for {
 		if _, err := io.WriteString(w, "."); err != nil {
 			return
@@ -164,16 +152,13 @@ func TestOutputClosed(t *testing.T) {
 	campaign(t, c)
 	for _, args := range [][]string{{"list"}, {"status", "--election", electionOf(t)}, {"version"}, {"man"}, {"completion", "bash"}, {"top", "--once"}} {
 		r, w, err := os.Pipe()
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		_ = r.Close()
 		cmd := exec.Command(os.Args[0], args...)
 		cmd.Stdout = w
 		p := startCommand(t, cmd, servers)
 		_ = w.Close()
-		if status := p.wait(); status != closedPipe || p.stderr.String() != "" {
-			t.Errorf("%v: status %d, %q", args, status, &p.stderr)
-		}
+		assert.Equal(t, closedPipe, p.wait(), "%v", args)
+		assert.Empty(t, p.stderr.String(), "%v", args)
 	}
 }

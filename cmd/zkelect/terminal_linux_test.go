@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
 
@@ -28,21 +30,15 @@ func newTerminal(t *testing.T, servers string) *terminal {
 	t.Helper()
 	// Not blocking, so that it can be closed while it is read from.
 	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	master := os.NewFile(uintptr(fd), "terminal")
 	number, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
 	if err == nil {
 		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	slave, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	defer func() { _ = slave.Close() }()
 	x := &terminal{t: t, fd: fd, master: master, exited: make(chan struct{})}
 	x.resize(24, 80)
@@ -50,9 +46,7 @@ func newTerminal(t *testing.T, servers string) *terminal {
 	x.shell.Env = append(os.Environ(), asZkelect+"=1", "ZK_SERVERS="+servers, "Z="+os.Args[0], "PS1=", "TERM=dumb", "HISTFILE=")
 	x.shell.Stdin, x.shell.Stdout, x.shell.Stderr = slave, slave, slave
 	x.shell.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	if err := x.shell.Start(); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, x.shell.Start())
 	go func() { // it ends when the master is closed
 		buffer := make([]byte, 4096)
 		for {
@@ -82,9 +76,8 @@ func newTerminal(t *testing.T, servers string) *terminal {
 
 func (x *terminal) types(keys string) {
 	x.t.Helper()
-	if _, err := x.master.WriteString(keys); err != nil {
-		x.t.Fatal(err)
-	}
+	_, err := x.master.WriteString(keys)
+	require.NoError(x.t, err)
 }
 
 func (x *terminal) shows(text string) {
@@ -94,9 +87,7 @@ func (x *terminal) shows(text string) {
 
 func (x *terminal) resize(rows, columns uint16) {
 	x.t.Helper()
-	if err := unix.IoctlSetWinsize(x.fd, unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: columns}); err != nil {
-		x.t.Fatal(err)
-	}
+	require.NoError(x.t, unix.IoctlSetWinsize(x.fd, unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: columns}))
 }
 
 // close is what happens when the window is closed.
@@ -129,9 +120,7 @@ func TestTerminalSuspend(t *testing.T) {
 		x.types(controlZ)
 		x.shows("Stopped")
 		until(t, "B to lead", func() bool { return strings.Count(j.read(), "B\n") >= 30 })
-		if who := overlap(j.read()); who != "" {
-			t.Errorf("%s went on while another led", who)
-		}
+		assert.Empty(t, overlap(j.read()), "who went on while another led")
 		x.types("fg\n")
 		x.shows("is lost")
 		x.types("echo status-$?\n")
@@ -153,9 +142,7 @@ func TestTerminalResume(t *testing.T) {
 	until(t, "the command to go on", func() bool { return strings.Count(j.read(), "A\n") > before+50 })
 	x.types(controlC)
 	x.shows("has ended with status 143")
-	if strings.Contains(x.screen.String(), "is lost") {
-		t.Error("leadership was lost")
-	}
+	assert.False(t, strings.Contains(x.screen.String(), "is lost"), "leadership was lost")
 }
 
 // TestTerminalKeys: Ctrl-C and Ctrl-\ give the command its grace time, the second one none; the terminal sends them to
@@ -199,9 +186,7 @@ func TestTerminalCloses(t *testing.T) {
 		b.says(&b.stderr, "waiting")
 		x.close()
 		j.has(t, "B\n")
-		if !strings.HasPrefix(j.read(), "A\nA ends\nB\n") {
-			t.Errorf("the journal: %q", j.read())
-		}
+		assert.Regexp(t, "^A\nA ends\nB\n", j.read(), "the journal")
 	})
 }
 
@@ -231,9 +216,7 @@ func TestTerminalTop(t *testing.T) {
 	t.Parallel()
 	servers := inProcess(t)
 	gone := leaderOfRoot(t, servers, "/top", "a", "gone")
-	if err := gone.Close(); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, gone.Close())
 	leaderOfRoot(t, servers, "/top", "b", strings.Repeat("long-", 40))
 	x := newTerminal(t, servers)
 	x.types("$Z top --root /top --interval 50ms\n")
@@ -243,9 +226,8 @@ func TestTerminalTop(t *testing.T) {
 	x.shows(green + "b ")
 	for line := range strings.FieldsFuncSeq(x.screen.String(), func(r rune) bool { return r == '\r' || r == '\n' }) {
 		_, line, _ = strings.Cut(line, green)
-		if line, _, _ = strings.Cut(line, plain); len(line) > 80 {
-			t.Errorf("too long: %q", line)
-		}
+		line, _, _ = strings.Cut(line, plain)
+		assert.LessOrEqual(t, len(line), 80, "too long: %q", line)
 	}
 	x.resize(3, 40)
 	x.shows("... and 2 more")
@@ -257,8 +239,6 @@ func TestTerminalTop(t *testing.T) {
 	x.shows(home + time.Now().Format("2006-"))
 	before := strings.Count(x.screen.String(), green)
 	until(t, "some tables", func() bool { return strings.Count(x.screen.String(), home) > 20 })
-	if strings.Count(x.screen.String(), green) > before {
-		t.Error("colours with NO_COLOR")
-	}
+	assert.LessOrEqual(t, strings.Count(x.screen.String(), green), before, "colours with NO_COLOR")
 	x.types(controlC)
 }

@@ -16,10 +16,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // authority makes certificates, and keeps all in a directory.
@@ -41,9 +43,7 @@ func newAuthority(t *testing.T) *authority {
 func (a *authority) make(name string, template *x509.Certificate) (*x509.Certificate, *ecdsa.PrivateKey) {
 	a.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		a.t.Fatal(err)
-	}
+	require.NoError(a.t, err)
 	template.SerialNumber, template.Subject = big.NewInt(time.Now().UnixNano()), pkix.Name{CommonName: name}
 	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
 	parent, signer := a.certificate, a.key
@@ -51,23 +51,16 @@ func (a *authority) make(name string, template *x509.Certificate) (*x509.Certifi
 		parent, signer = template, key
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer)
-	if err != nil {
-		a.t.Fatal(err)
-	}
+	require.NoError(a.t, err)
 	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	if err := errors.Join(
+	require.NoError(a.t, err)
+	err = errors.Join(
 		os.WriteFile(a.path(name+".pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600),
 		os.WriteFile(a.path(name+".key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o600),
-	); err != nil {
-		a.t.Fatal(err)
-	}
+	)
+	require.NoError(a.t, err)
 	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
-		a.t.Fatal(err)
-	}
+	require.NoError(a.t, err)
 	return certificate, key
 }
 
@@ -78,17 +71,13 @@ func (a *authority) overTLS(server string) string {
 	a.t.Helper()
 	a.make("server", &x509.Certificate{DNSNames: []string{"zk.example"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
 	pair, err := tls.LoadX509KeyPair(a.path("server.pem"), a.path("server.key"))
-	if err != nil {
-		a.t.Fatal(err)
-	}
+	require.NoError(a.t, err)
 	clients := x509.NewCertPool()
 	clients.AddCert(a.certificate)
 	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
 		MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}, ClientCAs: clients, ClientAuth: tls.RequireAndVerifyClientCert,
 	})
-	if err != nil {
-		a.t.Fatal(err)
-	}
+	require.NoError(a.t, err)
 	a.t.Cleanup(func() { _ = listener.Close() })
 	go func() {
 		for {
@@ -123,9 +112,8 @@ func TestTLS(t *testing.T) {
 	flags := []string{
 		"--tls-ca", a.path("ca.pem"), "--tls-cert", a.path("client.pem"), "--tls-key", a.path("client.key"), "--tls-server-name", "zk.example",
 	}
-	if status, _, stderr := zkelect(t, servers, append([]string{"list", "--wait", "10s"}, flags...)...); status != 0 {
-		t.Errorf("flags: status %d, %s", status, stderr)
-	}
+	status, _, _ := zkelect(t, servers, append([]string{"list", "--wait", "10s"}, flags...)...)
+	assert.Zero(t, status, "flags")
 	for name, test := range map[string]struct {
 		flags []string
 		says  string
@@ -139,17 +127,15 @@ func TestTLS(t *testing.T) {
 			t.Parallel()
 			// That long for a slow machine: what it says is the last answer's reason.
 			status, _, stderr := zkelect(t, servers, append([]string{"list", "--wait", "8s"}, test.flags...)...)
-			if status != exitFailed || !strings.Contains(stderr, test.says) {
-				t.Errorf("status %d, %s", status, stderr)
-			}
+			assert.Equal(t, exitFailed, status)
+			assert.Contains(t, stderr, test.says)
 		})
 	}
 	p := startEnvironment(t, servers, []string{
 		"ZK_TLS_CA=" + a.path("ca.pem"), "ZK_TLS_CERT=" + a.path("client.pem"), "ZK_TLS_KEY=" + a.path("client.key"), "ZK_TLS_SERVER_NAME=zk.example",
 	}, "run", "--election", "e", "--", "echo", "it runs")
-	if status := p.wait(); status != 0 || p.stdout.String() != "it runs\n" {
-		t.Errorf("environment: status %d, %q", status, &p.stdout)
-	}
+	assert.Zero(t, p.wait(), "environment")
+	assert.Equal(t, "it runs\n", p.stdout.String(), "environment")
 }
 
 // TestTLSGuarded: the guard of the session knows how to connect, too.
@@ -171,7 +157,5 @@ func TestTLSGuarded(t *testing.T) {
 	next.says(&next.stderr, "waiting")
 	leader.signal(syscall.SIGKILL)
 	leadsSoon(t, j)
-	if strings.Contains(leader.stderr.String(), "guard") {
-		t.Errorf("the guard complains: %s", &leader.stderr)
-	}
+	assert.NotContains(t, leader.stderr.String(), "guard", "the guard complains")
 }

@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
 	"github.com/zkelection/election"
 )
 
@@ -18,14 +21,10 @@ import (
 func leaderOfRoot(t *testing.T, servers, root, name, data string) *election.Session {
 	t.Helper()
 	s, err := election.Connect([]string{servers}, 10*time.Second, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	t.Cleanup(func() { _ = s.Close() })
 	c, err := election.NewCandidate(s, name, &election.CandidateOptions{Root: root, Data: []byte(data)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	campaign(t, c)
 	return s
 }
@@ -42,24 +41,20 @@ func TestTopOnce(t *testing.T) {
 			return status, stdout
 		}
 		status, stdout := top()
-		if want := regexp.MustCompile(`^ELECTION +SINCE +LINE +LAST CHANGE +LEADER
+		assert.Equal(t, exitOK, status)
+		assert.Regexp(t, `^ELECTION +SINCE +LINE +LAST CHANGE +LEADER
 a +\d+s +1 +- +"host a"
 b +\d+s +1 +- +"host b"
 c +\d+s +1 +- +host-c
-$`); status != exitOK || !want.MatchString(stdout) {
-			t.Errorf("status %d\n%s", status, stdout)
-		}
-		if err := gone.Close(); err != nil {
-			t.Fatal(err)
-		}
+$`, stdout)
+		require.NoError(t, gone.Close())
 		status, stdout = top()
-		if want := regexp.MustCompile(`^ELECTION .*
+		assert.Equal(t, exitNoLeader, status)
+		assert.Regexp(t, `^ELECTION .*
 b +- +0 +- +none
 a .*
 c .*
-$`); status != exitNoLeader || !want.MatchString(stdout) {
-			t.Errorf("status %d\n%s", status, stdout)
-		}
+$`, stdout)
 	})
 }
 
@@ -73,22 +68,16 @@ func TestTopPlain(t *testing.T) {
 		s := leaderOfRoot(t, servers, root, "b", "host-b")
 		p.says(&p.stdout, "host-b")
 		p.says(&p.stdout, "new election, ")
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, s.Close())
 		p.says(&p.stdout, "lost host-b, ")
 		leaderOfRoot(t, servers, root, "b", "host-c")
 		until(t, "the next leader", func() bool {
 			return regexp.MustCompile(`b +\d+s +1 +leads, \ds ago +host-c\n`).MatchString(p.stdout.String())
 		})
 		p.signal(syscall.SIGTERM)
-		if status := p.wait(); status != exitOK {
-			t.Errorf("status %d", status)
-		}
+		assert.Equal(t, exitOK, p.wait())
 		text := p.stdout.String()
-		if strings.Contains(text, "\x1b") {
-			t.Errorf("it speaks to a terminal: %q", text)
-		}
+		assert.NotContains(t, text, "\x1b", "it speaks to a terminal")
 		tables := strings.Split(strings.TrimSuffix(text, "\n\n"), "\n\n")
 		for i, table := range tables {
 			// The time, and what depends on it, apart, no table is as the one before.
@@ -126,9 +115,8 @@ func TestTopChanges(t *testing.T) {
 		{listJSON{Candidates: 0}, "lost c", now},
 	} {
 		r.compare(step.found, now)
-		if r.change != step.change || !r.since.Equal(step.since) {
-			t.Errorf("%+v: %q since %v, want %q since %v", step.found, r.change, r.since, step.change, step.since)
-		}
+		assert.Equal(t, step.change, r.change, "%+v", step.found)
+		assert.WithinDuration(t, step.since, r.since, 0, "%+v", step.found)
 	}
 }
 
@@ -136,9 +124,7 @@ func TestAge(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		-time.Second: "0s", 1500 * time.Millisecond: "1s", 61 * time.Second: "1m1s", 3*time.Hour + 5*time.Minute: "3h5m", 50 * time.Hour: "2d2h",
 	} {
-		if got := age(d); got != want {
-			t.Errorf("%v: %q, want %q", d, got, want)
-		}
+		assert.Equal(t, want, age(d), "%v", d)
 	}
 }
 
@@ -149,20 +135,14 @@ func TestTopServerAway(t *testing.T) {
 	e := &env{stdout: &out, stderr: &errs, getenv: func(string) string { return "" }}
 	servers := inProcess(t)
 	s, err := election.Connect([]string{servers}, 10*time.Second, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	x := &top{connection: &connection{env: e, root: "/x", wait: time.Second}, session: s, known: map[string]*topRow{}}
 	ended := make(chan error, 1)
 	go func() { ended <- x.live(ctx, 10*time.Millisecond) }()
 	until(t, "a table", func() bool { return strings.Contains(out.String(), "ELECTION") })
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, s.Close())
 	until(t, "the trouble", func() bool { return strings.Contains(out.String(), "closed") })
 	cancel(interrupted{syscall.SIGINT})
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
+	assert.NoError(t, <-ended)
 }

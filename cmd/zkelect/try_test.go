@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
 )
 
 // TestRunTry: a job that others have begun is not run once more.
@@ -15,21 +17,20 @@ func TestRunTry(t *testing.T) {
 		try := func() (status int, stdout, stderr string) {
 			return zkelect(t, servers, "run", "--try", "--election", electionOf(t), "--", "echo", "it runs")
 		}
-		if status, stdout, _ := try(); status != 0 || stdout != "it runs\n" {
-			t.Errorf("nobody: status %d, %q", status, stdout)
-		}
+		status, stdout, _ := try()
+		assert.Zero(t, status, "nobody leads")
+		assert.Equal(t, "it runs\n", stdout, "nobody leads")
 		j := newJournal(t)
 		a := start(t, servers, append([]string{"run", "--data", "host a", "--election", electionOf(t), "--"}, j.beats("A")...)...)
 		j.has(t, "A\n")
 		status, stdout, stderr := try()
-		if status != exitOther || stdout != "" || stderr != fmt.Sprintf("zkelect: \"host a\" leads %s: not running echo\n", electionOf(t)) {
-			t.Errorf("A leads: status %d, %q, %q", status, stdout, stderr)
-		}
+		assert.Equal(t, exitOther, status, "A leads")
+		assert.Empty(t, stdout, "A leads")
+		assert.Equal(t, fmt.Sprintf("zkelect: \"host a\" leads %s: not running echo\n", electionOf(t)), stderr, "A leads")
 		a.signal(syscall.SIGTERM)
 		a.wait()
-		if status, _, _ := try(); status != 0 {
-			t.Errorf("after A: status %d", status)
-		}
+		status, _, _ = try()
+		assert.Zero(t, status, "after A")
 	})
 }
 
@@ -60,17 +61,13 @@ func TestRunTryAtOnce(t *testing.T) {
 		for _, p := range all {
 			select {
 			case <-p.exited:
-				if status := statusOf(p.cmd.ProcessState); status != exitOther {
-					t.Errorf("status %d, want %d", status, exitOther)
-				}
+				assert.Equal(t, exitOther, statusOf(p.cmd.ProcessState))
 			default:
 				p.signal(syscall.SIGTERM)
 				p.wait()
 			}
 		}
-		if got := j.read(); got != "begins\n" {
-			t.Errorf("the journal: %q", got)
-		}
+		assert.Equal(t, "begins\n", j.read(), "the journal")
 	})
 }
 
@@ -84,8 +81,6 @@ func TestRunSaysWhoLeads(t *testing.T) {
 		c.says(&c.stderr, "waiting: A leads")
 		a.signal(syscall.SIGTERM)
 		c.says(&c.stderr, "waiting: B leads")
-		if n := strings.Count(b.stderr.String(), "waiting"); n != 1 {
-			t.Errorf("B says it %d times", n)
-		}
+		assert.Equal(t, 1, strings.Count(b.stderr.String(), "waiting"), "how often B says it")
 	})
 }

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestUsage(t *testing.T) {
@@ -89,19 +91,13 @@ func TestUsage(t *testing.T) {
 		t.Run(test.args, func(t *testing.T) {
 			t.Parallel()
 			status, stdout, stderr := zkelect(t, "", strings.Fields(test.args)...)
-			if status != test.status {
-				t.Errorf("status %d, want %d", status, test.status)
-			}
+			assert.Equal(t, test.status, status)
 			told, silent := stderr, stdout
 			if test.status == 0 {
 				told, silent = stdout, stderr
 			}
-			if !strings.Contains(told, test.says) {
-				t.Errorf("it does not say %q", test.says)
-			}
-			if silent != "" {
-				t.Errorf("on the wrong stream: %q", silent)
-			}
+			assert.True(t, strings.Contains(told, test.says), "it does not say %q", test.says)
+			assert.Empty(t, silent, "on the wrong stream")
 		})
 	}
 }
@@ -111,9 +107,8 @@ func TestServersWithSpaces(t *testing.T) {
 	t.Parallel()
 	servers := inProcess(t)
 	for _, list := range []string{"127.0.0.1:1, " + servers, " " + servers + " ,127.0.0.1:1 "} {
-		if status, _, stderr := zkelect(t, "", "list", "--servers", list); status != 0 {
-			t.Errorf("%q: status %d, %s", list, status, stderr)
-		}
+		status, _, _ := zkelect(t, "", "list", "--servers", list)
+		assert.Zero(t, status, "%q", list)
 	}
 }
 
@@ -122,9 +117,7 @@ func help(t *testing.T, command ...string) string {
 	t.Helper()
 	var out, errors lines
 	e := &env{stdout: &out, stderr: &errors, getenv: func(string) string { return "" }}
-	if status := execute(t.Context(), e, append(command, "--help")); status != exitOK {
-		t.Errorf("%v: status %d, %s", command, status, &errors)
-	}
+	assert.Equal(t, exitOK, execute(t.Context(), e, append(command, "--help")), "%v: %s", command, &errors)
 	return out.String()
 }
 
@@ -132,30 +125,21 @@ func help(t *testing.T, command ...string) string {
 func TestHelp(t *testing.T) {
 	root := rootCommand(&env{getenv: func(string) string { return "" }})
 	commands := append(slices.Clone(root.Commands()), root)
-	if len(commands) < 9 {
-		t.Fatalf("%d commands", len(commands))
-	}
+	require.GreaterOrEqual(t, len(commands), 9, "commands")
 	for _, c := range commands {
 		text := help(t, strings.Fields(c.CommandPath())[1:]...)
 		for line := range strings.Lines(text) {
-			if line = strings.TrimSuffix(line, "\n"); len(line) > 80 {
-				t.Errorf("%s: too long: %s", c.Name(), line)
-			}
-			if strings.TrimRight(line, " \t") != line {
-				t.Errorf("%s: a space at the end: %q", c.Name(), line)
-			}
+			line = strings.TrimSuffix(line, "\n")
+			assert.LessOrEqual(t, len(line), 80, "%s: too long: %s", c.Name(), line)
+			assert.Equal(t, line, strings.TrimRight(line, " \t"), "%s: a space at the end", c.Name())
 		}
 		if !asks(c) {
 			continue
 		}
 		for _, flag := range []string{"servers", "dev", "root", "timeout", "tick", "auth", "tls", "tls-ca", "tls-cert", "tls-key", "tls-server-name", "wait", "verbose"} {
-			if !strings.Contains(text, " --"+flag+" ") {
-				t.Errorf("%s: no word of --%s", c.Name(), flag)
-			}
+			assert.True(t, strings.Contains(text, " --"+flag+" "), "%s: no word of --%s", c.Name(), flag)
 		}
-		if !strings.Contains(text, "\n    2 ") {
-			t.Errorf("%s: no word of the exit status 2", c.Name())
-		}
+		assert.True(t, strings.Contains(text, "\n    2 "), "%s: no word of the exit status 2", c.Name())
 	}
 }
 

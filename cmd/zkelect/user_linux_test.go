@@ -9,6 +9,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // TestOtherUser: a command that runs as another user cannot be signalled. That is said, and leadership is not passed on
@@ -35,16 +38,10 @@ func TestOtherUserLeftBehind(t *testing.T) {
 func otherUser(t *testing.T, servers, form string, status int) {
 	t.Helper()
 	j := newJournal(t)
-	if err := os.WriteFile(j.path, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(os.Chmod(j.path, 0o666), os.Chmod(filepath.Dir(j.path), 0o777), os.Chmod(filepath.Dir(filepath.Dir(j.path)), 0o777)); err != nil { //nolint:gosec // the other user writes there
-		t.Fatal(err)
-	}
+	require.NoError(t, os.WriteFile(j.path, nil, 0o600))
+	require.NoError(t, errors.Join(os.Chmod(j.path, 0o666), os.Chmod(filepath.Dir(j.path), 0o777), os.Chmod(filepath.Dir(filepath.Dir(j.path)), 0o777))) //nolint:gosec // the other user writes there
 	stop := newJournal(t)
-	if err := os.Chmod(filepath.Dir(stop.path), 0o777); err != nil { //nolint:gosec // and looks there
-		t.Fatal(err)
-	}
+	require.NoError(t, os.Chmod(filepath.Dir(stop.path), 0o777)) //nolint:gosec // and looks there
 	work := fmt.Sprintf(`while [ ! -e %q ]; do echo A >>%q; sleep 0.01; done; exit 9`, stop.path, j.path)
 	script := fmt.Sprintf(form, "setpriv --reuid 65534 --clear-groups sh -c "+shellQuoted(work), j.path)
 	a := startCommand(t, exec.Command("setpriv", "--bounding-set", "-kill", os.Args[0], "run", "--election", electionOf(t), "--grace", "100ms", "--", //nolint:gosec // a test's
@@ -59,17 +56,9 @@ func otherUser(t *testing.T, servers, form string, status int) {
 	before := strings.Count(j.read(), "A\n")
 	// Longer than a keeper that does not answer is given.
 	until(t, "it to go on", func() bool { return strings.Count(j.read(), "A\n") > before+300 })
-	if strings.Contains(j.read(), "B\n") {
-		t.Error("B leads while A's command goes on")
-	}
-	if err := os.WriteFile(stop.path, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if got := a.wait(); got != status {
-		t.Errorf("status %d, want the command's %d", got, status)
-	}
+	assert.False(t, strings.Contains(j.read(), "B\n"), "B leads while A's command goes on")
+	require.NoError(t, os.WriteFile(stop.path, nil, 0o600))
+	assert.Equal(t, status, a.wait(), "the command's status")
 	j.has(t, "B\n")
-	if who := overlap(j.read()); who != "" {
-		t.Errorf("%s went on while another led", who)
-	}
+	assert.Empty(t, overlap(j.read()), "who went on while another led")
 }
