@@ -7,6 +7,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // electionModel is one configuration of election.pml: how many candidates, and how often each thing may go wrong.
@@ -125,17 +128,14 @@ func TestElection(t *testing.T) {
 		t.Run("unlearned/"+u.macro, func(t *testing.T) {
 			t.Parallel()
 			out := verify(t, "election.pml", "SLACK=2 UNLEARN_"+u.macro+" "+u.defs, false, "-DSAFETY")
-			if got := violated(out); got != u.violates {
-				t.Errorf("violates %q, want %q:\n%s", got, u.violates, out)
-			}
+			assert.Equal(t, u.violates, violated(out), "violates:\n%s", out)
 		})
 	}
 	for number, defs := range electionReached {
 		t.Run("reached/"+number, func(t *testing.T) {
 			t.Parallel()
-			if out := verify(t, "election.pml", "REACH="+number+" "+defs, false, "-DSAFETY"); violated(out) != "met" {
-				t.Errorf("with %s it never happens:\n%s", defs, out)
-			}
+			out := verify(t, "election.pml", "REACH="+number+" "+defs, false, "-DSAFETY")
+			assert.Equal(t, "met", violated(out), "with %s it never happens:\n%s", defs, out)
 		})
 	}
 }
@@ -150,9 +150,8 @@ func (m electionModel) check(t *testing.T, compile string, flags ...string) {
 		file = "election.pml"
 	}
 	out := verify(t, file, m.defs, m.large, compile, flags...)
-	if !strings.Contains(out, "errors: 0") || strings.Contains(out, "Search not completed") || strings.Contains(out, "max search depth too small") {
-		t.Fatalf("not proved:\n%s", out)
-	}
+	require.True(t, strings.Contains(out, "errors: 0"), "not proved:\n%s", out)
+	require.False(t, strings.Contains(out, "Search not completed") || strings.Contains(out, "max search depth too small"), "not proved:\n%s", out)
 	t.Logf("%s states", regexp.MustCompile(`\d+ states, stored`).FindString(out))
 }
 
@@ -170,19 +169,15 @@ func violated(out string) string {
 func verify(t *testing.T, file, defs string, large bool, compile string, flags ...string) string {
 	dir := t.TempDir()
 	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, file), text, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, file), text, 0o600))
 	args := []string{"-a"}
 	for _, def := range strings.Fields(defs) {
 		args = append(args, "-D"+def)
 	}
-	if out, err := run(t, dir, "", "spin", append(args, file)...); err != nil || strings.Contains(out, "Error") {
-		t.Fatalf("spin: %v: %s", err, out)
-	}
+	out, err := run(t, dir, "", "spin", append(args, file)...)
+	require.NoError(t, err, "spin: %s", out)
+	require.NotContains(t, out, "Error", "spin")
 	// The memory of one verifier is bounded, and two run at a time.
 	build := []string{"-w", "-DCOLLAPSE", "-DMEMLIM=1800", "-DVECTORSZ=4096", compile, "-O0", "-o", "pan", "pan.c"}
 	if *prove == "long" {
@@ -191,12 +186,9 @@ func verify(t *testing.T, file, defs string, large bool, compile string, flags .
 	if large {
 		build[slices.Index(build, "-O0")] = "-O1"
 	}
-	if out, err := run(t, dir, "", "gcc", build...); err != nil {
-		t.Fatalf("gcc: %v: %s", err, out)
-	}
-	out, err := run(t, dir, "", filepath.Join(dir, "pan"), append([]string{"-m300000"}, flags...)...)
-	if err != nil {
-		t.Fatalf("the verifier: %v: %s", err, out)
-	}
+	out, err = run(t, dir, "", "gcc", build...)
+	require.NoError(t, err, "gcc: %s", out)
+	out, err = run(t, dir, "", filepath.Join(dir, "pan"), append([]string{"-m300000"}, flags...)...)
+	require.NoError(t, err, "the verifier: %s", out)
 	return out
 }

@@ -6,6 +6,9 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // params are parameters of lease.smt2 by name, as SMT-LIB terms.
@@ -87,18 +90,12 @@ var leaseRows = []leaseRow{
 func TestLease(t *testing.T) {
 	needTools(t, "z3")
 	text, err := os.ReadFile("lease.smt2")
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	solve := func(t *testing.T, with params) string {
 		question, err := setParams(string(text), with)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		answer, err := run(t, t.TempDir(), question, "z3", "-T:60", "-in")
-		if err != nil {
-			t.Fatalf("z3: %v: %s", err, answer)
-		}
+		require.NoError(t, err, "z3: %s", answer)
 		return strings.TrimSpace(answer)
 	}
 	for _, row := range leaseRows {
@@ -107,13 +104,9 @@ func TestLease(t *testing.T) {
 			for name, value := range row.with {
 				possible[name] = value
 			}
-			if got := solve(t, possible); got != "sat" {
-				t.Fatalf("the assumptions contradict each other: %s", got)
-			}
+			require.Equal(t, "sat", solve(t, possible), "the assumptions contradict each other")
 			want := map[bool]string{false: "unsat", true: "sat"}[row.can]
-			if got := solve(t, row.with); got != want {
-				t.Errorf("can the session be over within the lease? the solver says %q, want %q", got, want)
-			}
+			assert.Equal(t, want, solve(t, row.with), "can the session be over within the lease?")
 		})
 	}
 }
@@ -133,29 +126,19 @@ func setParams(text string, with params) (string, error) {
 // TestSameAllowances checks that the proof is about the allowances that the code has.
 func TestSameAllowances(t *testing.T) {
 	code, err := os.ReadFile("../internal/lease/rule.go")
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	proof, err := os.ReadFile("lease.smt2")
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	number := func(text []byte, pattern string) string {
 		m := regexp.MustCompile(pattern).FindSubmatch(text)
-		if m == nil {
-			t.Fatalf("nothing matches %s", pattern)
-		}
+		require.NotNil(t, m, "nothing matches %s", pattern)
 		return string(m[1])
 	}
 	rates, late := number(code, `driftParts = (\d+)`), number(code, `lateParts = (\d+)`)
 	for _, pattern := range []string{`rho \(\) Real \(/ 1\.0 (\d+)`, `span \(\) Real \(/ 11\.0 (\d+)`, `allowed-rate \(\) Real \(/ 13\.0 (\d+)`} {
-		if got := number(proof, pattern); got != rates {
-			t.Errorf("rates: a %sth in %s, a %sth in rule.go", got, pattern, rates)
-		}
+		assert.Equal(t, rates, number(proof, pattern), "parts of rates, in rule.go and in %s", pattern)
 	}
 	for _, pattern := range []string{`\(define-fun late \(\) Real \(/ 1\.0 (\d+)`, `allowed-late \(\) Real \(/ 1\.0 (\d+)`} {
-		if got := number(proof, pattern); got != late {
-			t.Errorf("lateness: a %sth in %s, a %sth in rule.go", got, pattern, late)
-		}
+		assert.Equal(t, late, number(proof, pattern), "parts of lateness, in rule.go and in %s", pattern)
 	}
 }

@@ -4,14 +4,15 @@ package proof
 import (
 	"bytes"
 	"flag"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // A proof takes minutes and tools that Go does not bring, so it is asked for.
@@ -27,9 +28,8 @@ func needTools(t *testing.T, tools ...string) {
 		t.Fatalf("-prove=%q: want short or long", *prove)
 	}
 	for _, tool := range tools {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Fatalf("%s is missing: scripts/install-test-deps installs it (%v)", tool, err)
-		}
+		_, err := exec.LookPath(tool)
+		require.NoError(t, err, "%s is missing: scripts/install-test-deps installs it", tool)
 	}
 }
 
@@ -47,22 +47,18 @@ func run(t *testing.T, dir, stdin, name string, args ...string) (string, error) 
 // TestUnlearnedExists checks, without any tool, that what the proofs un-learn is what mutations/ un-learns.
 func TestUnlearnedExists(t *testing.T) {
 	exists := func(mutation string) {
-		if _, err := os.Stat(filepath.Join("mutations", mutation+".txt")); err != nil {
-			t.Errorf("no such mutation: %v", err)
-		}
+		_, err := os.Stat(filepath.Join("mutations", mutation+".txt"))
+		assert.NoError(t, err)
 	}
 	for _, row := range leaseRows {
 		for _, mutation := range row.unlearns {
-			if exists(mutation); !row.can {
-				t.Errorf("%q un-learns %s and is proved all the same", row.name, mutation)
-			}
+			exists(mutation)
+			assert.True(t, row.can, "%q un-learns %s and is proved all the same", row.name, mutation)
 		}
 	}
 	for file, list := range map[string][]unlearned{"election.pml": electionUnlearned, "transfer.pml": transferUnlearned} {
 		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		known := make(map[string]bool)
 		for _, u := range list {
 			known[u.macro] = true
@@ -79,8 +75,6 @@ func TestUnlearnedExists(t *testing.T) {
 				used[m[1]] = true
 			}
 		}
-		if !maps.Equal(known, used) {
-			t.Errorf("%s un-learns %v, and the list has %v", file, slices.Sorted(maps.Keys(used)), slices.Sorted(maps.Keys(known)))
-		}
+		assert.Equal(t, used, known, "what %s un-learns, and what the list has", file)
 	}
 }

@@ -1,6 +1,10 @@
 package proof
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+)
 
 // The model of transfers and of moves to the end of the line, with as many rows as election.pml has.
 
@@ -79,17 +83,14 @@ func TestTransfer(t *testing.T) {
 		t.Run("unlearned/"+u.macro, func(t *testing.T) {
 			t.Parallel()
 			out := verify(t, "transfer.pml", "SLACK=2 UNLEARN_"+u.macro+" "+u.defs, false, "-DSAFETY")
-			if got := violated(out); got != u.violates {
-				t.Errorf("violates %q, want %q:\n%s", got, u.violates, out)
-			}
+			assert.Equal(t, u.violates, violated(out), "violates:\n%s", out)
 		})
 	}
 	for number, defs := range transferReached {
 		t.Run("reached/"+number, func(t *testing.T) {
 			t.Parallel()
-			if out := verify(t, "transfer.pml", "REACH="+number+" "+defs, false, "-DSAFETY"); violated(out) != "met" {
-				t.Errorf("with %s it never happens:\n%s", defs, out)
-			}
+			out := verify(t, "transfer.pml", "REACH="+number+" "+defs, false, "-DSAFETY")
+			assert.Equal(t, "met", violated(out), "with %s it never happens:\n%s", defs, out)
 		})
 	}
 }

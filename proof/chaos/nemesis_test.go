@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/stretchr/testify/assert"
+
 	"github.com/zkelection/election/proof/chaos/internal/history"
 )
 
@@ -124,9 +126,8 @@ func (w *world) transfer() (wait func()) {
 		asker = w.candidates[w.rng.IntN(len(w.candidates))].agent
 	}
 	before := asker.look().answers
-	if _, err := fmt.Fprintln(asker.stdin, "transfer", to.name); err != nil {
-		w.t.Errorf("tell %s: %v", asker.name, err)
-	}
+	_, err := fmt.Fprintln(asker.stdin, "transfer", to.name)
+	assert.NoError(w.t, err, "tell %s", asker.name)
 	return func() {
 		// Two session timeouts and what it takes to read what came of it.
 		await(w.t, time.Minute, "answer to a transfer", w.fleet.describe, func() bool {

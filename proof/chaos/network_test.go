@@ -11,6 +11,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // network gives ZooKeeper's nodes hosts of their own: network namespaces on a
@@ -107,21 +110,15 @@ func without(all []string, i int) []string {
 
 func (n *network) must(args ...string) {
 	n.tb.Helper()
-	if err := ip(args...); err != nil {
-		n.tb.Fatal(err)
-	}
+	require.NoError(n.tb, ip(args...))
 }
 
 // remove takes everything down; the devices go with their namespaces.
 func (n *network) remove() {
 	for _, namespace := range n.namespaces {
-		if err := ip("netns", "del", namespace); err != nil {
-			n.tb.Error(err)
-		}
+		assert.NoError(n.tb, ip("netns", "del", namespace))
 	}
-	if err := ip("link", "del", n.bridge()); err != nil {
-		n.tb.Error(err)
-	}
+	assert.NoError(n.tb, ip("link", "del", n.bridge()))
 }
 
 func ip(args ...string) error {
@@ -135,9 +132,7 @@ func ip(args ...string) error {
 // freeSubnet looks for three numbers that no device here has.
 func freeSubnet(tb testing.TB) string {
 	addresses, err := net.InterfaceAddrs()
-	if err != nil {
-		tb.Fatal(err)
-	}
+	require.NoError(tb, err)
 	for i := range 250 {
 		subnet := fmt.Sprintf("10.77.%d", (os.Getpid()+i)%250+1)
 		taken := false

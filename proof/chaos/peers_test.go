@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/zkelection/election/internal/debian"
 )
 
@@ -15,13 +17,9 @@ import (
 func peers(t *testing.T) []contestant {
 	t.Helper()
 	classes, version, err := debian.Curator()
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	kazoo, err := debian.Kazoo()
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return []contestant{
 		{"Curator " + version + ", LeaderLatch", func(f *fleet, who, servers, election string) *agent {
 			return f.startCommand(who, "java", "-Xshare:auto", "-XX:TieredStopAtLevel=1", "-cp", classes, "peers/CuratorPeer.java",

@@ -19,6 +19,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
 	"github.com/zkelection/election/internal/child"
 	"github.com/zkelection/election/internal/monotonic"
 	"github.com/zkelection/election/proof/chaos/internal/history"
@@ -109,9 +112,7 @@ type state struct {
 func (f *fleet) start(name string, args ...string) *agent {
 	f.tb.Helper()
 	binary, err := agentBinary()
-	if err != nil {
-		f.tb.Fatal(err)
-	}
+	require.NoError(f.tb, err)
 	return f.startCommand(name, binary, append([]string{"-name", name}, args...)...)
 }
 
@@ -123,9 +124,8 @@ func (f *fleet) startCommand(name, program string, args ...string) *agent {
 	a.guarded = slices.Contains(args, "-guard")
 	a.cmd.Stderr = a.log
 	var err error
-	if a.stdin, err = child.Start(a.cmd, a.read); err != nil {
-		f.tb.Fatal(err)
-	}
+	a.stdin, err = child.Start(a.cmd, a.read)
+	require.NoError(f.tb, err)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.agents = append(f.agents, a)
@@ -145,9 +145,7 @@ func (a *agent) read(stdout io.Reader) {
 	err := a.cmd.Wait()
 	a.fleet.mu.Lock()
 	defer a.fleet.mu.Unlock()
-	if !a.killing {
-		a.fleet.tb.Errorf("agent %s ended by itself: %v\n%s", a.name, err, a.log)
-	}
+	assert.True(a.fleet.tb, a.killing, "agent %s ended by itself: %v\n%s", a.name, err, a.log)
 }
 
 func (a *agent) take(e history.Event) {
@@ -200,8 +198,8 @@ func (a *agent) kill() {
 	a.killing = true
 	a.fleet.mu.Unlock()
 	before := monotonic.Now()
-	if err := a.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		a.fleet.tb.Errorf("kill %s: %v", a.name, err)
+	if err := a.cmd.Process.Kill(); !errors.Is(err, os.ErrProcessDone) {
+		assert.NoError(a.fleet.tb, err, "kill %s", a.name)
 	}
 	<-a.ended
 	if !already && a.guarded {
@@ -226,9 +224,7 @@ func (a *agent) stop() { a.signal(syscall.SIGSTOP) }
 func (a *agent) cont() { a.signal(syscall.SIGCONT) }
 
 func (a *agent) signal(s syscall.Signal) {
-	if err := a.cmd.Process.Signal(s); err != nil {
-		a.fleet.tb.Errorf("%v to %s: %v", s, a.name, err)
-	}
+	assert.NoError(a.fleet.tb, a.cmd.Process.Signal(s), "%v to %s", s, a.name)
 }
 
 // note adds an event of the harness.

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/go-zookeeper/zk"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election/proof/chaos/internal/history"
 	"github.com/zkelection/election/testutil/realzk"
@@ -33,9 +35,7 @@ func TestStoppedLeaderWithUnreadData(t *testing.T) {
 	servers := zookeeper.Servers()
 	followers := without(servers, zookeeper.Leader())
 	conn, events, err := zk.Connect(servers, 10*time.Second, zk.WithLogger(quiet{}))
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	defer func() {
 		conn.Close()
 		for range events {
@@ -126,9 +126,7 @@ func TestStoppedLeaderWithUnreadData(t *testing.T) {
 	for _, o := range r.overlaps {
 		t.Errorf("two leaders: %v", o)
 	}
-	if r.simpleOverlaps == 0 {
-		t.Errorf("the control, a lease that is wrong, passed %d stops: they prove nothing", r.simpleStops)
-	}
+	assert.NotZero(t, r.simpleOverlaps, "the control, a lease that is wrong, passed %d stops: they prove nothing", r.simpleStops)
 	t.Logf("%d stops of the library's leader: %d overlaps; %d stops of the simpler rule's: %d, at most %v",
 		r.stops, len(r.overlaps), r.simpleStops, r.simpleOverlaps, r.simpleLongest)
 	results.stops = &r
@@ -154,9 +152,8 @@ func poke(conn *zk.Conn, path string) {
 
 func mustCreate(t *testing.T, conn *zk.Conn, path string) {
 	t.Helper()
-	if _, err := conn.Create(path, nil, 0, zk.WorldACL(zk.PermAll)); err != nil {
-		t.Fatal(err)
-	}
+	_, err := conn.Create(path, nil, 0, zk.WorldACL(zk.PermAll))
+	require.NoError(t, err)
 }
 
 type quiet struct{}

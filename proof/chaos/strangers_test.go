@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/go-zookeeper/zk"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election"
 	"github.com/zkelection/election/testutil/realzk"
@@ -90,9 +92,7 @@ var attacks = []attack{
 func TestStrangersCanDoNothing(t *testing.T) {
 	zookeeper := realzk.StartZooKeeper(t, 1)
 	strangers := map[string]*zk.Conn{"nobody": connectRaw(t, zookeeper), "somebody else": connectRaw(t, zookeeper)}
-	if err := strangers["somebody else"].AddAuth("digest", []byte("stranger:guess")); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, strangers["somebody else"].AddAuth("digest", []byte("stranger:guess")))
 
 	for name, acl := range map[string][]zk.ACL{
 		"digest": zk.DigestACL(zk.PermAll, "service", "secret"),
@@ -104,36 +104,29 @@ func TestStrangersCanDoNothing(t *testing.T) {
 			term := campaign(t, c)
 			for who, conn := range strangers {
 				for _, a := range attacks {
-					if err := a.do(conn, c); !errors.Is(err, zk.ErrNoAuth) {
-						t.Errorf("%s tries to %s: %v, want %v", who, a.name, err, zk.ErrNoAuth)
-					}
+					assert.ErrorIs(t, a.do(conn, c), zk.ErrNoAuth, "%s tries to %s", who, a.name)
 				}
 			}
-			if id, err := resume(zookeeper.Servers()[0], session.ID()); err != nil || id != 0 {
-				t.Errorf("a stranger resumed the session as 0x%x, %v", id, err)
-			}
+			id, err := resume(zookeeper.Servers()[0], session.ID())
+			assert.NoError(t, err)
+			assert.Zero(t, id, "the session that a stranger resumed")
 
 			// Nothing of it has reached the election.
 			leader, err := c.LeaderSync(t.Context())
-			if err != nil || string(leader.Data) != "secret data" || leader.SessionID != session.ID() {
-				t.Errorf("the leader is %+v, %v", leader, err)
-			}
-			if now, leads := c.Term(); !leads || now != term {
-				t.Errorf("the term is %+v, %v, was %+v", now, leads, term)
-			}
-			if err := c.Resign(t.Context()); err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
+			assert.Equal(t, "secret data", string(leader.Data))
+			assert.Equal(t, session.ID(), leader.SessionID)
+			now, leads := c.Term()
+			assert.True(t, leads, "it does not lead any more")
+			assert.Equal(t, term, now)
+			require.NoError(t, c.Resign(t.Context()))
 			// With nobody leading, the acknowledgement is there to be forged.
 			for who, conn := range strangers {
-				if _, err := conn.Create(c.LeaderAckPath(), []byte("forged"), zk.FlagEphemeral, zk.WorldACL(zk.PermAll)); !errors.Is(err, zk.ErrNoAuth) {
-					t.Errorf("%s acknowledges: %v", who, err)
-				}
+				_, err := conn.Create(c.LeaderAckPath(), []byte("forged"), zk.FlagEphemeral, zk.WorldACL(zk.PermAll))
+				assert.ErrorIs(t, err, zk.ErrNoAuth, "%s acknowledges", who)
 			}
 			open := connect(t, zookeeper.Servers(), &election.SessionOptions{Logger: quietLogger})
-			if err := newCandidate(t, open, "guarded-"+name, nil).Vote(t.Context()); !errors.Is(err, zk.ErrNoAuth) {
-				t.Errorf("a candidate without credentials votes: %v", err)
-			}
+			assert.ErrorIs(t, newCandidate(t, open, "guarded-"+name, nil).Vote(t.Context()), zk.ErrNoAuth, "a candidate without credentials votes")
 		})
 	}
 
@@ -142,16 +135,12 @@ func TestStrangersCanDoNothing(t *testing.T) {
 		for _, a := range attacks {
 			c := newCandidate(t, session, "open "+a.name, nil)
 			campaign(t, c)
-			if err := a.do(strangers["nobody"], c); err != nil {
-				t.Errorf("on an open election a stranger cannot %s: %v", a.name, err)
-			}
+			assert.NoError(t, a.do(strangers["nobody"], c), "on an open election a stranger cannot %s", a.name)
 		}
 		// An election that was open before is not taken for a guarded one.
 		owner := connect(t, zookeeper.Servers(), &election.SessionOptions{Auth: []election.Auth{service}, Logger: quietLogger})
 		c := newCandidate(t, owner, "open cast a ballot", &election.CandidateOptions{ACL: zk.DigestACL(zk.PermAll, "service", "secret")})
-		if err := c.Vote(t.Context()); !errors.Is(err, election.ErrOpenElection) {
-			t.Errorf("a vote with an ACL in an open election: %v", err)
-		}
+		assert.ErrorIs(t, c.Vote(t.Context()), election.ErrOpenElection, "a vote with an ACL in an open election")
 	})
 }
 
@@ -170,9 +159,7 @@ func everyCall(t *testing.T, session func() *election.Session, acl []zk.ACL) {
 	ctx := t.Context()
 	must := func(err error) {
 		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 	}
 	s1 := session()
 	first := newCandidate(t, s1, "every/call", &election.CandidateOptions{Data: []byte("first"), ACL: acl})
@@ -194,46 +181,44 @@ func everyCall(t *testing.T, session func() *election.Session, acl []zk.ACL) {
 
 	must(observer.Observe(ctx))
 	want(t, death, "")
-	if _, err := first.Leader(ctx); !errors.Is(err, election.ErrNoLeader) {
-		t.Errorf("a leader of nothing: %v", err)
-	}
+	_, err = first.Leader(ctx)
+	assert.ErrorIs(t, err, election.ErrNoLeader, "a leader of nothing")
 	term := campaign(t, first)
 	want(t, newLeader, "first")
 	want(t, acked, "first")
 	must(second.Vote(ctx))
 	want(t, lost, "first")
-	if !first.IsLeader() || second.IsLeader() || !second.Voted() || time.Until(first.LeaseUntil()) <= 0 {
-		t.Error("the first does not lead, or the second does")
-	}
+	assert.True(t, first.IsLeader())
+	assert.False(t, second.IsLeader())
+	assert.True(t, second.Voted())
+	assert.Positive(t, time.Until(first.LeaseUntil()))
 	must(first.Healthy(time.Second))
-	if ok, err := second.LeaderAcked(ctx); err != nil || !ok {
-		t.Errorf("acknowledged: %v, %v", ok, err)
-	}
+	ok, err := second.LeaderAcked(ctx)
+	assert.NoError(t, err)
+	assert.True(t, ok, "it is not acknowledged")
 	ballots, err := observer.Ballots(ctx)
-	if err != nil || len(ballots) != 2 || string(ballots[0].Data) != "first" || ballots[0].Token != term.Token || ballots[1].Path != second.VotePath() {
-		t.Errorf("ballots %+v, %v", ballots, err)
-	}
+	require.NoError(t, err)
+	require.Len(t, ballots, 2)
+	assert.Equal(t, "first", string(ballots[0].Data))
+	assert.Equal(t, term.Token, ballots[0].Token)
+	assert.Equal(t, second.VotePath(), ballots[1].Path)
 	must(first.Proclaim(ctx, []byte("moved")))
 	want(t, data, "moved")
-	if got, err := second.LeaderData(ctx); err != nil || string(got) != "moved" {
-		t.Errorf("the leader's data: %q, %v", got, err)
-	}
-	if _, err := s1.Conn().Multi(term.Guard(), &zk.CreateRequest{Path: "/guarded-write", Acl: zk.WorldACL(zk.PermAll)}); err != nil {
-		t.Errorf("a guarded write: %v", err)
-	}
+	got, err := second.LeaderData(ctx)
+	assert.NoError(t, err)
+	assert.Equal(t, "moved", string(got), "the leader's data")
+	_, err = s1.Conn().Multi(term.Guard(), &zk.CreateRequest{Path: "/guarded-write", Acl: zk.WorldACL(zk.PermAll)})
+	assert.NoError(t, err, "a guarded write")
 
 	must(first.Resign(ctx))
-	if cause := receive(t, stepped); !errors.Is(cause, election.ErrResigned) {
-		t.Errorf("stepped down: %v", cause)
-	}
+	assert.ErrorIs(t, receive(t, stepped), election.ErrResigned, "stepped down")
 	want(t, death, "moved")
 	want(t, newLeader, "second")
-	if leader, err := first.LeaderSync(ctx); err != nil || string(leader.Data) != "second" {
-		t.Errorf("the leader is %+v, %v", leader, err)
-	}
-	if _, err := s1.Conn().Multi(term.Guard(), &zk.DeleteRequest{Path: "/guarded-write", Version: -1}); !errors.Is(err, zk.ErrNoNode) {
-		t.Errorf("a write of a leader of the past: %v", err)
-	}
+	leader, err := first.LeaderSync(ctx)
+	require.NoError(t, err)
+	assert.Equal(t, "second", string(leader.Data))
+	_, err = s1.Conn().Multi(term.Guard(), &zk.DeleteRequest{Path: "/guarded-write", Version: -1})
+	assert.ErrorIs(t, err, zk.ErrNoNode, "a write of a leader of the past")
 	running := make(chan struct{})
 	ended := make(chan error, 1)
 	go func() {
@@ -244,16 +229,14 @@ func everyCall(t *testing.T, session func() *election.Session, acl []zk.ACL) {
 	receive(t, running)
 	must(receive(t, ended))
 	must(first.Close())
-	if ballots, err := observer.Ballots(ctx); err != nil || len(ballots) != 0 {
-		t.Errorf("ballots left: %+v, %v", ballots, err)
-	}
+	ballots, err = observer.Ballots(ctx)
+	assert.NoError(t, err)
+	assert.Empty(t, ballots, "ballots left")
 }
 
 func want(t *testing.T, ch <-chan string, value string) {
 	t.Helper()
-	if got := receive(t, ch); got != value {
-		t.Fatalf("got %q, want %q", got, value)
-	}
+	require.Equal(t, value, receive(t, ch))
 }
 
 func receive[T any](t *testing.T, ch <-chan T) T {
@@ -270,28 +253,20 @@ func receive[T any](t *testing.T, ch <-chan T) T {
 func connect(t *testing.T, servers []string, opts *election.SessionOptions) *election.Session {
 	t.Helper()
 	s, err := election.Connect(servers, sessionTimeout, opts)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, s.Close())
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	if err := s.AwaitConnected(ctx); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, s.AwaitConnected(ctx))
 	return s
 }
 
 func newCandidate(t *testing.T, s *election.Session, name string, opts *election.CandidateOptions) *election.Candidate {
 	t.Helper()
 	c, err := election.NewCandidate(s, name, opts)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return c
 }
 
@@ -300,18 +275,14 @@ func campaign(t *testing.T, c *election.Candidate) election.Term {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	term, err := c.Campaign(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return term
 }
 
 func connectRaw(t *testing.T, zookeeper *realzk.Ensemble) *zk.Conn {
 	t.Helper()
 	conn, events, err := zk.Connect(zookeeper.Servers(), 10*time.Second, zk.WithLogger(quiet{}))
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	t.Cleanup(func() {
 		conn.Close()
 		for range events {

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/go-zookeeper/zk"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election"
 	"github.com/zkelection/election/testutil/realzk"
@@ -33,14 +35,10 @@ func TestElectionOverTLS(t *testing.T) {
 	write := func(name string, blocks ...*pem.Block) string {
 		var file bytes.Buffer
 		for _, b := range blocks {
-			if err := pem.Encode(&file, b); err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, pem.Encode(&file, b))
 		}
 		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, file.Bytes(), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, os.WriteFile(path, file.Bytes(), 0o600))
 		return path
 	}
 	server, client := ca.issue(t, "server"), ca.issue(t, "client")
@@ -68,22 +66,14 @@ func TestElectionOverTLS(t *testing.T) {
 	session := func() *election.Session {
 		s, err := election.Connect(zookeeper.SecureServers(), 20*time.Second,
 			&election.SessionOptions{Dialer: secure(ca, ours), Logger: quietLogger})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		t.Cleanup(func() {
-			if err := s.Close(); err != nil {
-				t.Error(err)
-			}
+			assert.NoError(t, s.Close())
 		})
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
-		if err := s.AwaitConnected(ctx); err != nil {
-			t.Fatal(err)
-		}
-		if s.Timeout() != granted {
-			t.Errorf("the session timeout is %v, granted were %v", s.Timeout(), granted)
-		}
+		require.NoError(t, s.AwaitConnected(ctx))
+		assert.Equal(t, granted, s.Timeout(), "the session timeout")
 		return s
 	}
 
@@ -97,13 +87,10 @@ func TestElectionOverTLS(t *testing.T) {
 		zookeeper.Kill(0)
 		zookeeper.Restart(0)
 		next := newCandidate(t, session(), "restart", nil)
-		if err := next.Vote(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, next.Vote(t.Context()))
 		await(t, 20*time.Second, "leader in the session from before the restart", func() string { return "" }, c.IsLeader)
-		if s.ID() != id || next.IsLeader() {
-			t.Errorf("the session is 0x%x, was 0x%x; the next one leads: %v", s.ID(), id, next.IsLeader())
-		}
+		assert.Equal(t, id, s.ID(), "the session")
+		assert.False(t, next.IsLeader(), "the next one leads")
 	})
 
 	// What must not connect does not.
@@ -114,15 +101,11 @@ func TestElectionOverTLS(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, err := election.Connect(zookeeper.SecureServers(), 2*time.Second, &election.SessionOptions{Dialer: dialer, Logger: quietLogger})
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			defer s.Close()
 			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 			defer cancel()
-			if err := s.AwaitConnected(ctx); err == nil {
-				t.Error("it connected")
-			}
+			assert.Error(t, s.AwaitConnected(ctx), "it connected")
 		})
 	}
 }
@@ -147,22 +130,16 @@ func newAuthority(t *testing.T) *authority {
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return &authority{certificate, key}
 }
 
 func (a *authority) issue(t *testing.T, name string) issued {
 	t.Helper()
 	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	key := newKey(t)
 	template := &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: name},
@@ -172,9 +149,7 @@ func (a *authority) issue(t *testing.T, name string) issued {
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.certificate, &key.PublicKey, a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return issued{der, key}
 }
 
@@ -182,17 +157,13 @@ func (a *authority) issue(t *testing.T, name string) issued {
 func (i issued) blocks(t *testing.T) []*pem.Block {
 	t.Helper()
 	key, err := x509.MarshalPKCS8PrivateKey(i.key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return []*pem.Block{{Type: "PRIVATE KEY", Bytes: key}, {Type: "CERTIFICATE", Bytes: i.der}}
 }
 
 func newKey(t *testing.T) *ecdsa.PrivateKey {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return key
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/go-zookeeper/zk"
+	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election/proof/chaos/internal/history"
 	"github.com/zkelection/election/testutil/realzk"
@@ -59,9 +60,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	}
 	w.zookeeper = realzk.StartZooKeeperWith(t, 3, opts)
 	conn, events, err := zk.Connect(w.zookeeper.Servers(), 10*time.Second, zk.WithLogger(quiet{}))
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	t.Cleanup(func() {
 		conn.Close()
 		for range events {
@@ -146,9 +145,7 @@ func (w *world) nodeOf(c *candidate) int {
 // serves, every candidate has voted, one leads, and both observers know it.
 func (w *world) settle() {
 	w.t.Helper()
-	if err := w.zookeeper.AwaitServing(time.Minute); err != nil {
-		w.t.Fatal(err)
-	}
+	require.NoError(w.t, w.zookeeper.AwaitServing(time.Minute))
 	await(w.t, 30*time.Second, "acknowledged leader, with every ballot cast", w.fleet.describe, func() bool {
 		for _, c := range w.candidates {
 			if !c.look().voted {

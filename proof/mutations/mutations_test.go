@@ -25,6 +25,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -131,9 +132,8 @@ func (m *mutation) apply() (map[string]string, error) {
 // TestMutationsApply keeps the mutations from rotting.
 func TestMutationsApply(t *testing.T) {
 	for _, m := range readMutations(t) {
-		if _, err := m.apply(); err != nil {
-			t.Errorf("%s: %v", m.name, err)
-		}
+		_, err := m.apply()
+		assert.NoError(t, err, m.name)
 	}
 }
 
@@ -165,9 +165,7 @@ func TestMutations(t *testing.T) {
 			picked = append(picked, m)
 		}
 	}
-	if len(picked) == 0 {
-		t.Fatalf("no mutation %q", *mutate)
-	}
+	require.NotEmpty(t, picked, "no mutation %q", *mutate)
 	start := time.Now()
 	rows := make([]map[string]string, len(picked))
 	var workers sync.WaitGroup

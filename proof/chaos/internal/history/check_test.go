@@ -3,9 +3,11 @@ package history
 import (
 	"bytes"
 	"encoding/json"
-	"slices"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election/internal/monotonic"
 )
@@ -108,15 +110,11 @@ func TestOverlaps(t *testing.T) {
 			of("a").leads(1, 0, 1000, 3000).leads(5, 1005, 2000, 3000)), nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			found := Overlaps(Leaderships(test.events))
-			if len(found) != len(test.want) {
-				t.Fatalf("found %v, want %v", found, test.want)
+			var lengths []time.Duration
+			for _, o := range Overlaps(Leaderships(test.events)) {
+				lengths = append(lengths, o.Length())
 			}
-			for i, o := range found {
-				if o.Length() != test.want[i] {
-					t.Errorf("found %v, want %v", o, test.want[i])
-				}
-			}
+			assert.Equal(t, test.want, lengths)
 		})
 	}
 }
@@ -135,9 +133,7 @@ func TestTokensOutOfOrder(t *testing.T) {
 		"below an earlier": {together(of("a").leads(9, 0, 10, 0).says(False, 15), of("b").leads(2, 20, 30, 0).says(False, 35), of("c").leads(3, 40, 50, 0)), 2},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if found := TokensOutOfOrder(Leaderships(test.events)); len(found) != test.want {
-				t.Errorf("found %v, want %d", found, test.want)
-			}
+			assert.Len(t, TokensOutOfOrder(Leaderships(test.events)), test.want)
 		})
 	}
 }
@@ -180,15 +176,11 @@ func TestTooLong(t *testing.T) {
 			of("a").acks(1, 1).leads(1, 0, 5000, 3000), of("b").leads(2, 13_000, 20_000, 3000).acks(2, 14_100)), []time.Duration{6100 * time.Millisecond}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			found := TooLong(Leaderships(test.events), test.events, run, bound)
-			if len(found) != len(test.want) {
-				t.Fatalf("found %v, want %v", found, test.want)
+			var lengths []time.Duration
+			for _, s := range TooLong(Leaderships(test.events), test.events, run, bound) {
+				lengths = append(lengths, s.Length())
 			}
-			for i, s := range found {
-				if s.Length() != test.want[i] {
-					t.Errorf("found %v, want %v", s, test.want[i])
-				}
-			}
+			assert.Equal(t, test.want, lengths)
 		})
 	}
 }
@@ -220,9 +212,7 @@ func TestTransfers(t *testing.T) {
 		{Span: Span{9500 * ms, 9700 * ms}, Who: "c", Target: "a", Token: 5, Calm: true},
 		{Span: Span{20_000 * ms, 1 << 62}, Who: "d", Target: "a", Token: 5},
 	}
-	if got := Transfers(events); !slices.Equal(got, want) {
-		t.Errorf("got  %v\nwant %v", got, want)
-	}
+	assert.Equal(t, want, Transfers(events))
 }
 
 func TestBrokenPromises(t *testing.T) {
@@ -256,9 +246,8 @@ func TestBrokenPromises(t *testing.T) {
 		"the asker was killed": {together(c().asks("b", 2, 1000).says(Killed, 1100), of("a").says(PassesOn, 1110), of("b").wins(2, 1120)), false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if found := BrokenPromises(test.events); (len(found) > 0) != test.broken {
-				t.Errorf("found %q", found)
-			}
+			found := BrokenPromises(test.events)
+			assert.Equal(t, test.broken, len(found) > 0, "found %q", found)
 		})
 	}
 }
@@ -276,35 +265,26 @@ func TestStepDowns(t *testing.T) {
 		"one that never came back":   {of("a").leads(1, 0, 5000, 0).events, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if found := StepDowns(Leaderships(test.events), test.events, run); len(found) != test.want {
-				t.Errorf("found %v, want %d", found, test.want)
-			}
+			assert.Len(t, StepDowns(Leaderships(test.events), test.events, run), test.want)
 		})
 	}
 }
 
 func TestOutages(t *testing.T) {
 	events := together(commits(500, 2000), commits(5000, 8000))
-	found := Outages(events, Span{0, 10_000 * ms})
-	want := []Span{{2000 * ms, 5000 * ms}, {8000 * ms, 10_000 * ms}}
-	if len(found) != len(want) || found[0] != want[0] || found[1] != want[1] {
-		t.Errorf("found %v, want %v", found, want)
-	}
-	if got := LongestPause(events, Span{0, 10_000 * ms}); got != 3*time.Second {
-		t.Errorf("the longest pause is %v, want 3s", got)
-	}
+	assert.Equal(t, []Span{{2000 * ms, 5000 * ms}, {8000 * ms, 10_000 * ms}}, Outages(events, Span{0, 10_000 * ms}))
+	assert.Equal(t, 3*time.Second, LongestPause(events, Span{0, 10_000 * ms}))
 }
 
 func TestAnAcknowledgementIsOfTheStretchItWasWrittenIn(t *testing.T) {
 	all := Leaderships(of("a").leads(1, 0, 1000, 0).acks(1, 500).says(False, 1005).leads(1, 2000, 3000, 0).events)
-	if len(all) != 2 || all[0].Acked != 500*ms || all[1].Acked != 0 {
-		t.Errorf("found %+v", all)
-	}
+	require.Len(t, all, 2)
+	assert.Equal(t, 500*ms, all[0].Acked)
+	assert.Zero(t, all[1].Acked)
 	// Written by the loop before the first sample saw it lead.
 	all = Leaderships(of("a").acks(1, 99).leads(1, 100, 1000, 0).events)
-	if len(all) != 1 || all[0].Acked != 99*ms {
-		t.Errorf("found %+v", all)
-	}
+	require.Len(t, all, 1)
+	assert.Equal(t, 99*ms, all[0].Acked)
 }
 
 func TestWriterWritesWholeLines(t *testing.T) {
@@ -314,20 +294,12 @@ func TestWriterWritesWholeLines(t *testing.T) {
 	w.Write(Event{Kind: Win, Token: 7})
 	w.Write(Event{Kind: Fault, At: 3, Text: "kill"})
 	lines := bytes.Split(bytes.TrimSpace(to.Bytes()), []byte("\n"))
-	if len(lines) != 2 {
-		t.Fatalf("wrote %q", to.String())
-	}
+	require.Len(t, lines, 2, "wrote %q", &to)
 	var first, second Event
-	if err := json.Unmarshal(lines[0], &first); err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(lines[1], &second); err != nil {
-		t.Fatal(err)
-	}
-	if first.Who != "c1" || first.Kind != Win || first.Token != 7 || first.At < before || first.At > monotonic.Now() {
-		t.Errorf("first %+v", first)
-	}
-	if second != (Event{At: 3, Who: "c1", Kind: Fault, Text: "kill"}) {
-		t.Errorf("second %+v", second)
-	}
+	require.NoError(t, json.Unmarshal(lines[0], &first))
+	require.NoError(t, json.Unmarshal(lines[1], &second))
+	assert.Equal(t, Event{At: first.At, Who: "c1", Kind: Win, Token: 7}, first)
+	assert.GreaterOrEqual(t, first.At, before)
+	assert.LessOrEqual(t, first.At, monotonic.Now())
+	assert.Equal(t, Event{At: 3, Who: "c1", Kind: Fault, Text: "kill"}, second)
 }

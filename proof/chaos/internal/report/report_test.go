@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
 	"github.com/zkelection/election/proof/chaos/internal/history"
 )
 
@@ -50,19 +53,22 @@ func phase() *Phase {
 
 func TestFaultsAndWhatTheyCost(t *testing.T) {
 	faults := phase().Faults()
-	if len(faults) != 3 {
-		t.Fatalf("%d faults, want 3", len(faults))
-	}
+	require.Len(t, faults, 3)
 	kill, stop, cut := faults[0], faults[1], faults[2]
-	if len(kill.Gaps) != 1 || kill.Gaps[0] != 5060*time.Millisecond || !kill.Another || kill.Quorum[0] != kill.Gaps[0] || kill.Length() != 2*time.Second {
-		t.Errorf("the kill: %+v", kill)
-	}
-	if len(stop.Gaps) != 0 || stop.Another {
-		t.Errorf("the stop: %+v", stop)
-	}
-	if len(cut.Gaps) != 1 || cut.Gaps[0] != 5*time.Second || cut.Another || cut.Quorum[0].Round(time.Second) != time.Second {
-		t.Errorf("the cut: %+v", cut)
-	}
+	require.Equal(t, []time.Duration{5060 * time.Millisecond}, kill.Gaps)
+	assert.True(t, kill.Another, "the kill: %+v", kill)
+	assert.Equal(t, kill.Gaps[0], kill.Quorum[0])
+	assert.Equal(t, 2*time.Second, kill.Length())
+	assert.Empty(t, stop.Gaps)
+	assert.False(t, stop.Another, "the stop: %+v", stop)
+	require.Equal(t, []time.Duration{5 * time.Second}, cut.Gaps)
+	assert.False(t, cut.Another, "the cut: %+v", cut)
+	assert.Equal(t, time.Second, cut.Quorum[0].Round(time.Second))
+}
+
+func contains(t *testing.T, table *bytes.Buffer, row string) {
+	t.Helper()
+	assert.True(t, strings.Contains(table.String(), row), "the table lacks %q:\n%s", row, table)
 }
 
 func TestTable(t *testing.T) {
@@ -74,14 +80,10 @@ func TestTable(t *testing.T) {
 		"| cut <the ZooKeeper leader> off | 1 | 1 | 0 | 5.00 s | 5.00 s | 5.00 s | 1.00 s |\n",
 		"| **all** | 3 | 2 | 1 | 5.00 s | 5.06 s | 5.06 s | 5.06 s |\n",
 	} {
-		if !strings.Contains(table.String(), want) {
-			t.Errorf("the table lacks %q:\n%s", want, table.String())
-		}
+		contains(t, &table, want)
 	}
 	// 10 s of 60 without a leader, of which some 4 s, as of all, without a quorum.
-	if led := phase().Led(); led < 0.88 || led > 0.90 {
-		t.Errorf("led %v of the time", led)
-	}
+	assert.InDelta(t, 0.89, phase().Led(), 0.01)
 }
 
 func TestTwoFaultsAtOnceHaveARowOfTheirOwn(t *testing.T) {
@@ -93,12 +95,8 @@ func TestTwoFaultsAtOnceHaveARowOfTheirOwn(t *testing.T) {
 	}
 	var table bytes.Buffer
 	p.Table(&table)
-	if want := "| (two of these at once, or a transfer) | 2 | 1 | 0 | 5.00 s |"; !strings.Contains(table.String(), want) {
-		t.Errorf("the table lacks %q:\n%s", want, table.String())
-	}
-	if want := "| kill the leader | 1 | 1 | 1 |"; !strings.Contains(table.String(), want) {
-		t.Errorf("the table lacks %q:\n%s", want, table.String())
-	}
+	contains(t, &table, "| (two of these at once, or a transfer) | 2 | 1 | 0 | 5.00 s |")
+	contains(t, &table, "| kill the leader | 1 | 1 | 1 |")
 }
 
 // withTransfers is phase with three transfers: one by the way, during which the leader is
@@ -123,12 +121,8 @@ func withTransfers() *Phase {
 func TestTransfersAreNoFaults(t *testing.T) {
 	p := withTransfers()
 	p.BrokenPromises = []string{"one"}
-	if n := len(p.Faults()); n != 3 {
-		t.Errorf("%d faults, want 3", n)
-	}
-	if n := len(p.Moves()); n != 4 {
-		t.Errorf("%d moves, want 4", n)
-	}
+	assert.Len(t, p.Faults(), 3)
+	assert.Len(t, p.Moves(), 4)
 	var table, rows bytes.Buffer
 	p.Table(&table)
 	for _, want := range []string{
@@ -136,20 +130,16 @@ func TestTransfersAreNoFaults(t *testing.T) {
 		"| (two of these at once, or a transfer) | 1 | 0 | 0 | – | – | – | – |\n",
 		"| **all** | 3 | 2 | 1 | 5.00 s | 5.06 s | 5.06 s | 5.06 s |\n",
 	} {
-		if !strings.Contains(table.String(), want) {
-			t.Errorf("the table lacks %q:\n%s", want, table.String())
-		}
+		contains(t, &table, want)
 	}
 	p.TransferRows(&rows)
-	if want := `| transfers asked for, between the faults and during them | 4: 2 done, 1 came to nothing, 0 may have happened, 1 whose asker was killed | |
+	assert.Equal(t, `| transfers asked for, between the faults and during them | 4: 2 done, 1 came to nothing, 0 may have happened, 1 whose asker was killed | |
 | time without an acknowledged leader at a transfer, beside no fault | median 20ms, longest 40ms | |
 | transfers that were said to be done, or to have come to nothing, and it was not so | 1 | 0 |
-`; rows.String() != want {
-		t.Errorf("got %s", rows.String())
-	}
-	if led, without := p.Led(), phase().Led(); led >= without || led < without-0.01 {
-		t.Errorf("led %v of the time, %v without transfers", led, without)
-	}
+`, rows.String())
+	led, without := p.Led(), phase().Led()
+	assert.Less(t, led, without, "the part of the time led, and without transfers")
+	assert.GreaterOrEqual(t, led, without-0.01, "the part of the time led, and without transfers")
 }
 
 func TestPercentile(t *testing.T) {
@@ -158,23 +148,15 @@ func TestPercentile(t *testing.T) {
 		values = append(values, time.Duration(200-i))
 	}
 	for percent, want := range map[int]time.Duration{0: 1, 50: 100, 99: 198, 100: 200} {
-		if got := Percentile(values, percent); got != want {
-			t.Errorf("percentile %d is %d, want %d", percent, got, want)
-		}
+		assert.Equal(t, want, Percentile(values, percent), "percentile %d", percent)
 	}
-	if got := Percentile(nil, 50); got != 0 {
-		t.Errorf("of nothing: %d", got)
-	}
-	if got := Percentile([]time.Duration{7}, 99); got != 7 {
-		t.Errorf("of one: %d", got)
-	}
+	assert.Zero(t, Percentile(nil, 50), "of nothing")
+	assert.Equal(t, time.Duration(7), Percentile([]time.Duration{7}, 99), "of one")
 }
 
 func TestPicture(t *testing.T) {
 	var picture bytes.Buffer
-	if err := phase().Picture(&picture, "A & B"); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, phase().Picture(&picture, "A & B"))
 	colours := make(map[string]int)
 	decoder := xml.NewDecoder(bytes.NewReader(picture.Bytes()))
 	for {
@@ -182,9 +164,7 @@ func TestPicture(t *testing.T) {
 		if errors.Is(err, io.EOF) {
 			break
 		}
-		if err != nil {
-			t.Fatalf("not XML: %v", err)
-		}
+		require.NoError(t, err, "not XML")
 		if element, ok := token.(xml.StartElement); ok && element.Name.Local == "rect" {
 			for _, a := range element.Attr {
 				if a.Name.Local == "fill" {
@@ -195,11 +175,8 @@ func TestPicture(t *testing.T) {
 	}
 	// One of each colour is in the legend.
 	for colour, want := range map[string]int{colourLeads: 4, colourKill: 2, colourStop: 2, colourCut: 2, colourOutage: 2, colourLane: 3} {
-		if colours[colour] != want {
-			t.Errorf("%d of colour %s, want %d", colours[colour], colour, want)
-		}
+		assert.Equal(t, want, colours[colour], "of colour %s", colour)
 	}
-	if !strings.Contains(picture.String(), "A &amp; B") || !strings.Contains(picture.String(), "cut &lt;the ZooKeeper leader&gt; off (zk1) for 4s") {
-		t.Error("a title is missing, or not escaped")
-	}
+	assert.Contains(t, picture.String(), "A &amp; B", "a title is missing, or not escaped")
+	assert.Contains(t, picture.String(), "cut &lt;the ZooKeeper leader&gt; off (zk1) for 4s", "a title is missing, or not escaped")
 }
