@@ -1,11 +1,12 @@
 package testutil
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
 	"github.com/go-zookeeper/zk"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestAllowed(t *testing.T) {
@@ -32,9 +33,7 @@ func TestAllowed(t *testing.T) {
 		{"unknown scheme", []acl{{permAll, identity{"sasl", "me"}}}, permWrite, false},
 		{"second line", []acl{{permRead, anyone}, {permWrite, me}}, permWrite, true},
 	} {
-		if got := allowed(test.list, test.perm, who); got != test.want {
-			t.Errorf("%s: %v", test.name, got)
-		}
+		assert.Equal(t, test.want, allowed(test.list, test.perm, who), test.name)
 	}
 }
 
@@ -70,9 +69,8 @@ func TestFixACL(t *testing.T) {
 		{"null id of an unknown scheme", rule("", nullText), who, nil, codeInvalidACL},
 	} {
 		got, err := fixACL(test.list, test.who)
-		if err != test.err || fmt.Sprint(got) != fmt.Sprint(test.want) {
-			t.Errorf("%s: %v, error %d; want %v, error %d", test.name, got, err, test.want, test.err)
-		}
+		assert.Equal(t, test.err, err, test.name)
+		assert.Equal(t, test.want, got, test.name)
 	}
 }
 
@@ -85,55 +83,51 @@ func TestStrangersAreKeptOut(t *testing.T) {
 func strangersAreKeptOut(t *testing.T, release Release) {
 	inMemory(t, ServerOptions{Release: release}, func(t *testing.T, srv *Server) {
 		owner, stranger := connect(t, srv, 10*time.Second), connect(t, srv, 10*time.Second)
-		if err := owner.AddAuth("digest", []byte("me:secret")); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, owner.AddAuth("digest", []byte("me:secret")))
 		mine := zk.DigestACL(zk.PermAll, "me", "secret")
 		must[string](t)(owner.Create("/mine", []byte("x"), 0, mine))
 		must[string](t)(owner.Create("/mine/open", nil, 0, everybody))
 		must[string](t)(owner.Create("/read", nil, 0, append(zk.WorldACL(zk.PermRead), mine...)))
 		_, _, err := stranger.Get("/mine")
-		wantErr(t, err, zk.ErrNoAuth)
+		require.ErrorIs(t, err, zk.ErrNoAuth)
 		_, _, err = stranger.Children("/mine")
-		wantErr(t, err, zk.ErrNoAuth)
+		require.ErrorIs(t, err, zk.ErrNoAuth)
 		_, err = stranger.Set("/mine", nil, -1)
-		wantErr(t, err, zk.ErrNoAuth)
+		require.ErrorIs(t, err, zk.ErrNoAuth)
 		_, err = stranger.Create("/mine/x", nil, 0, everybody)
-		wantErr(t, err, zk.ErrNoAuth)
+		require.ErrorIs(t, err, zk.ErrNoAuth)
 		// The parent decides who may delete.
-		wantErr(t, stranger.Delete("/mine/open", -1), zk.ErrNoAuth)
+		require.ErrorIs(t, stranger.Delete("/mine/open", -1), zk.ErrNoAuth)
 		_, _, err = stranger.GetACL("/mine")
-		wantErr(t, err, zk.ErrNoAuth)
+		require.ErrorIs(t, err, zk.ErrNoAuth)
 		_, err = stranger.SetACL("/mine", everybody, -1)
-		wantErr(t, err, zk.ErrNoAuth)
+		require.ErrorIs(t, err, zk.ErrNoAuth)
 		_, err = stranger.Multi(&zk.CheckVersionRequest{Path: "/mine", Version: -1})
-		wantErr(t, err, zk.ErrNoAuth)
+		require.ErrorIs(t, err, zk.ErrNoAuth)
 		exists, _, err := stranger.Exists("/mine")
 		if release == ZooKeeper38 {
-			if err != nil || !exists {
-				t.Errorf("exists %v, error %v", exists, err)
-			}
+			require.NoError(t, err)
+			assert.True(t, exists)
 		} else {
-			wantErr(t, err, zk.ErrNoAuth)
+			require.ErrorIs(t, err, zk.ErrNoAuth)
 		}
 		// Who may read and not administer does not see the password's hash.
 		list, _, err := stranger.GetACL("/read")
-		if err != nil || len(list) != 2 || list[1].ID != "me:x" {
-			t.Errorf("list %v, error %v", list, err)
-		}
+		require.NoError(t, err)
+		require.Len(t, list, 2)
+		assert.Equal(t, "me:x", list[1].ID)
 		list, stat, err := owner.GetACL("/read")
-		if err != nil || len(list) != 2 || list[1] != mine[0] || stat.Aversion != 0 {
-			t.Errorf("list %v, error %v", list, err)
-		}
-		if s, err := owner.SetACL("/mine", everybody, 0); err != nil || s.Aversion != 1 {
-			t.Errorf("stat %v, error %v", s, err)
-		}
-		if data, _, err := stranger.Get("/mine"); err != nil || string(data) != "x" {
-			t.Errorf("data %q, error %v", data, err)
-		}
-		if err := stranger.Delete("/mine/open", -1); err != nil {
-			t.Error(err)
-		}
+		require.NoError(t, err)
+		require.Len(t, list, 2)
+		assert.Equal(t, mine[0], list[1])
+		assert.Zero(t, stat.Aversion)
+		s, err := owner.SetACL("/mine", everybody, 0)
+		require.NoError(t, err)
+		assert.Equal(t, int32(1), s.Aversion)
+		data, _, err := stranger.Get("/mine")
+		assert.NoError(t, err)
+		assert.Equal(t, "x", string(data))
+		assert.NoError(t, stranger.Delete("/mine/open", -1))
 		owner.stop()
 		stranger.stop()
 	})
@@ -141,9 +135,7 @@ func strangersAreKeptOut(t *testing.T, release Release) {
 
 func TestAuthentication(t *testing.T) {
 	withRaw(t, func(t *testing.T, srv *Server, c *rawClient) {
-		if r := c.want(codeOK, OpAuth, authBody("digest", "me:secret")); r.zxid != 0 {
-			t.Errorf("zxid %d", r.zxid)
-		}
+		assert.Zero(t, c.want(codeOK, OpAuth, authBody("digest", "me:secret")).zxid, "zxid")
 		c.want(codeOK, OpAuth, authBody("digest", "me:secret"))
 		c.want(codeOK, OpAuth, authBody("ip", ""))
 		d := c.want(codeOK, OpWhoAmI, nil).body
@@ -152,15 +144,11 @@ func TestAuthentication(t *testing.T) {
 			who = append(who, identity{d.string(), d.string()})
 		}
 		// In the order of a Java set.
-		if want := "[{digest me} {ip 127.0.0.1}]"; fmt.Sprint(who) != want {
-			t.Errorf("who %v, want %s", who, want)
-		}
+		assert.Equal(t, []identity{{"digest", "me"}, {"ip", "127.0.0.1"}}, who)
 		c.want(codeAuthFailed, OpAuth, authBody("sasl", "x"))
 		c.wantClosed()
 		// The session outlives the connection; what was proved does not.
 		next := c.again(srv.Member(0))
-		if got := next.want(codeOK, OpWhoAmI, nil).body.int32(); got != 1 {
-			t.Errorf("%d identities", got)
-		}
+		assert.Equal(t, int32(1), next.want(codeOK, OpWhoAmI, nil).body.int32(), "identities")
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/go-zookeeper/zk"
+	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election/testutil"
 	"github.com/zkelection/election/testutil/realzk"
@@ -37,9 +38,7 @@ var benchBackends = []struct {
 func benchServer(b *testing.B, opts testutil.ServerOptions) (dialer zk.Dialer, addr string, stop func()) {
 	b.Helper()
 	srv, err := testutil.NewServer(&opts)
-	if err != nil {
-		b.Fatal(err)
-	}
+	require.NoError(b, err)
 	if opts.NoListen {
 		return srv.Dialer(), srv.Addr(), srv.Close
 	}
@@ -50,9 +49,7 @@ func benchClient(b *testing.B, dialer zk.Dialer, addr string) *zk.Conn {
 	b.Helper()
 	conn, events, err := zk.Connect([]string{addr}, 10*time.Second, zk.WithDialer(dialer), zk.WithLogger(silent{}), zk.WithLogInfo(false),
 		zk.WithMaxBufferSize(64<<10), zk.WithMaxConnBufferSize(64<<10))
-	if err != nil {
-		b.Fatal(err)
-	}
+	require.NoError(b, err)
 	go func() {
 		for range events {
 		}
@@ -67,9 +64,8 @@ func BenchmarkStart(b *testing.B) {
 			for b.Loop() {
 				dialer, addr, stop := backend.start(b)
 				conn := benchClient(b, dialer, addr)
-				if _, _, err := conn.Exists("/"); err != nil {
-					b.Fatal(err)
-				}
+				_, _, err := conn.Exists("/")
+				require.NoError(b, err)
 				b.StopTimer()
 				conn.Close()
 				stop()
@@ -100,13 +96,11 @@ func benchOperations(b *testing.B, dialer zk.Dialer, addr string, connections in
 		clients = append(clients, conn)
 	}
 	everybody := zk.WorldACL(zk.PermAll)
-	if _, err := clients[0].Create("/bench", []byte("data"), 0, everybody); err != nil {
-		b.Fatal(err)
-	}
+	_, err := clients[0].Create("/bench", []byte("data"), 0, everybody)
+	require.NoError(b, err)
 	for i := range 100 {
-		if _, err := clients[0].Create(fmt.Sprint("/bench/child-", i), nil, 0, everybody); err != nil {
-			b.Fatal(err)
-		}
+		_, err := clients[0].Create(fmt.Sprint("/bench/child-", i), nil, 0, everybody)
+		require.NoError(b, err)
 	}
 	var number atomic.Int64
 	for _, op := range []struct {

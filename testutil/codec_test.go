@@ -5,9 +5,11 @@ import (
 	"errors"
 	"io"
 	"net"
-	"reflect"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestCodecReadsWhatItWrote(t *testing.T) {
@@ -36,9 +38,9 @@ func TestCodecReadsWhatItWrote(t *testing.T) {
 		[]string{"a", ""},
 		openACL, s,
 	}
-	if !reflect.DeepEqual(got, want) || d.err != nil || len(d.b) != 0 {
-		t.Errorf("got %v, error %v, %d bytes left\nwant %v", got, d.err, len(d.b), want)
-	}
+	assert.Equal(t, want, got)
+	assert.NoError(t, d.err)
+	assert.Empty(t, d.b)
 }
 
 func TestDecoderRefuses(t *testing.T) {
@@ -60,12 +62,9 @@ func TestDecoderRefuses(t *testing.T) {
 	} {
 		d := &decoder{b: []byte(test.frame)}
 		test.read(d)
-		if !errors.Is(d.err, test.want) {
-			t.Errorf("%s: error %v, want %v", test.name, d.err, test.want)
-		}
-		if d.int32() != 0 || d.bytes() != nil {
-			t.Errorf("%s: read on after the error", test.name)
-		}
+		assert.ErrorIs(t, d.err, test.want, test.name)
+		assert.Zero(t, d.int32(), "%s: read on after the error", test.name)
+		assert.Nil(t, d.bytes(), "%s: read on after the error", test.name)
 	}
 }
 
@@ -82,9 +81,7 @@ func TestStringsAreThoseOfJava(t *testing.T) {
 		d := &decoder{b: in.b}
 		out := &encoder{}
 		out.string(d.string())
-		if got := string((&decoder{b: out.b}).bytes()); got != want {
-			t.Errorf("%q becomes %q, want %q", given, got, want)
-		}
+		assert.Equal(t, want, string((&decoder{b: out.b}).bytes()), given)
 	}
 }
 
@@ -112,9 +109,9 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, op int32, body []byte) {
 		r := describe(newestRelease, Op(op), 1, body)
 		// (What is no UTF-8 grows when it is read as U+FFFD.)
-		if len(r.Path) > 3*len(body) || len(r.Data) > len(body) || len(r.Ops) > len(body) {
-			t.Errorf("%v: more was read than there is", Op(op))
-		}
+		assert.LessOrEqual(t, len(r.Path), 3*len(body), "%v: more was read than there is", Op(op))
+		assert.LessOrEqual(t, len(r.Data), len(body), "%v: more was read than there is", Op(op))
+		assert.LessOrEqual(t, len(r.Ops), len(body), "%v: more was read than there is", Op(op))
 	})
 }
 
@@ -148,9 +145,7 @@ func FuzzConnection(f *testing.F) {
 		frame(OpDelete, versionBody("/a", 7)),
 	}, nil))
 	srv, err := NewServer(&ServerOptions{NoListen: true})
-	if err != nil {
-		f.Fatal(err)
-	}
+	require.NoError(f, err)
 	f.Cleanup(srv.Close)
 	f.Fuzz(func(t *testing.T, handshake bool, sent []byte) {
 		c := newRaw(t, srv.Member(0))
@@ -166,14 +161,12 @@ func FuzzConnection(f *testing.F) {
 		}
 		answer, err := io.ReadAll(c.nc)
 		var netErr net.Error
-		if errors.As(err, &netErr) && netErr.Timeout() {
-			t.Fatal("the server does not end the connection")
-		}
+		require.False(t, errors.As(err, &netErr) && netErr.Timeout(), "the server does not end the connection")
 		for handshake && len(answer) > 0 {
 			d := &decoder{b: answer}
-			if reply := d.bytes(); d.err != nil || len(reply) < 16 {
-				t.Fatalf("no frame: %x", answer)
-			}
+			reply := d.bytes()
+			require.NoError(t, d.err, "no frame: %x", answer)
+			require.GreaterOrEqual(t, len(reply), 16, "no frame: %x", answer)
 			answer = d.b
 		}
 		witness := newRaw(t, srv.Member(0))

@@ -5,6 +5,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
 	"github.com/zkelection/election/testutil"
 )
 
@@ -60,10 +63,8 @@ func TestShrinkFindsTheStepsThatMatter(t *testing.T) {
 		return created >= 0 && deleted > created
 	}
 	shrunk := shrink(script, differs, time.Now().Add(time.Minute))
-	if len(shrunk) != 2 || len(shrunk[1].Ops) != 1 || !deletes(shrunk[1].Ops[0]) {
-		t.Errorf("shrunk to %v", shrunk)
-	}
-	if again := shrink(script, differs, time.Now()); len(again) != len(script) {
-		t.Errorf("went on after its deadline: %d steps left", len(again))
-	}
+	require.Len(t, shrunk, 2)
+	require.Len(t, shrunk[1].Ops, 1)
+	assert.True(t, deletes(shrunk[1].Ops[0]), "shrunk to %v", shrunk)
+	assert.Len(t, shrink(script, differs, time.Now()), len(script), "went on after its deadline")
 }

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/go-zookeeper/zk"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election/testutil"
 )
@@ -52,9 +54,7 @@ func TestConformanceSeesPlantedDifferences(t *testing.T) {
 				script := slices.DeleteFunc(generate(testutil.ZooKeeper39, seed, stepsInScript), func(st step) bool { return st.Op == "expire" })
 				done += operations(script)
 				a, b, err := compare(script, sound, faulty)
-				if err != nil {
-					t.Fatal(err)
-				}
+				require.NoError(t, err)
 				if !slices.Equal(a, b) {
 					t.Logf("seen within %d operations", done)
 					return
@@ -72,9 +72,7 @@ func TestConformanceSeesNoDifferenceWhereNoneIs(t *testing.T) {
 	for seed := range uint64(20) {
 		script := generate(testutil.ZooKeeper39, seed, stepsInScript)
 		a, b, err := compare(script, one, other)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		if !slices.Equal(a, b) {
 			t.Fatal(explain(script, one, other, a, b))
 		}
@@ -100,12 +98,8 @@ func TestConformanceExplainsADifferenceBriefly(t *testing.T) {
 	}
 	script = append(script, step{Op: "setData", S: 1, Path: "/a", Version: 77})
 	a, b, err := compare(script, sound, faulty)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if slices.Equal(a, b) {
-		t.Fatal("no difference seen")
-	}
+	require.NoError(t, err)
+	require.NotEqual(t, a, b)
 	text := explain(script, sound, faulty, a, b)
 	steps := 0
 	for line := range strings.Lines(text) {
@@ -113,9 +107,9 @@ func TestConformanceExplainsADifferenceBriefly(t *testing.T) {
 			steps++
 		}
 	}
-	if steps == 0 || steps > 2 || !strings.Contains(text, "BadVersion") {
-		t.Errorf("wanted a script of at most two steps, and the answer BadVersion:\n%s", text)
-	}
+	assert.Positive(t, steps, text)
+	assert.LessOrEqual(t, steps, 2, text)
+	assert.Contains(t, text, "BadVersion")
 }
 
 // field changes an integer of the Stat at the end of an answer.

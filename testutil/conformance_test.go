@@ -12,6 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
 	"github.com/zkelection/election/testutil"
 	"github.com/zkelection/election/testutil/realzk"
 )
@@ -43,9 +46,7 @@ func realBackend(t *testing.T, release testutil.Release) *backend {
 	})
 	b := &backend{name: "ZooKeeper " + zookeeper.Version(), release: release, dial: tcp(zookeeper.Servers()[0]), restart: func() {
 		zookeeper.Restart(0)
-		if err := zookeeper.AwaitServing(wireTimeout); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, zookeeper.AwaitServing(wireTimeout))
 	}}
 	t.Cleanup(b.close)
 	return b
@@ -86,9 +87,7 @@ func newBackend(t *testing.T, release testutil.Release, dialer func(*testutil.Se
 			Release: release, SuperDigest: digestOf("super", "root"),
 			TickTime: conformanceTick, MinSessionTimeout: shortestTimeout, MaxSessionTimeout: longestTimeout,
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		if planted != nil && planted.server != nil {
 			planted.server(server)
 		}
@@ -96,9 +95,7 @@ func newBackend(t *testing.T, release testutil.Release, dialer func(*testutil.Se
 	}
 	b.restart = func() {
 		server.Stop()
-		if err := server.Start(); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, server.Start())
 	}
 	b.fresh()
 	t.Cleanup(func() {
@@ -115,9 +112,7 @@ func setting[T any](t *testing.T, name string, parse func(string) (T, error), fa
 		return fallback
 	}
 	value, err := parse(text)
-	if err != nil {
-		t.Fatalf("%s=%s: %v", name, text, err)
-	}
+	require.NoError(t, err, "%s=%s", name, text)
 	return value
 }
 
@@ -154,25 +149,18 @@ func conform(t *testing.T, release testutil.Release) {
 	// Scripts that were written by hand, or have shown a difference once, come first: on new servers, where also what
 	// is outside a run is the same.
 	files, err := filepath.Glob(filepath.Join("testdata", "conformance", "*.script"))
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no scripts in testdata/conformance: %v", err)
-	}
+	require.NoError(t, err)
+	require.NotEmpty(t, files, "no scripts in testdata/conformance")
 	if file := os.Getenv("ELECTION_CONFORMANCE_SCRIPT"); file != "" {
 		files = []string{file}
 	}
 	for _, file := range files {
 		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		script, err := parseScript(string(text))
-		if err != nil {
-			t.Fatalf("%s: %v", file, err)
-		}
+		require.NoError(t, err, file)
 		a, b, err := compare(script, theirs, ours)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		if !slices.Equal(a, b) {
 			t.Errorf("%s: %s", file, explain(script, theirs, ours, a, b))
 		}
@@ -185,9 +173,7 @@ func conform(t *testing.T, release testutil.Release) {
 	for differences := 0; done < wanted; scripts++ {
 		script := generate(release, seed+uint64(scripts), stepsInScript)
 		a, b, err := compare(script, theirs, ours)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		done += operations(script)
 		lines += len(a)
 		seen.add(a)
@@ -195,15 +181,12 @@ func conform(t *testing.T, release testutil.Release) {
 			continue
 		}
 		t.Error(explain(script, theirs, ours, a, b))
-		if differences++; differences == 3 {
-			t.Fatalf("stopped at the third difference, after %d operations", done)
-		}
+		differences++
+		require.Less(t, differences, 3, "stopped after %d operations", done)
 	}
 	t.Logf("%d scripts, %d operations, %d answers and events compared in %v", scripts, done, lines, time.Since(begin).Round(time.Millisecond))
 	if wanted >= 10_000 {
-		for _, missing := range seen.missing() {
-			t.Errorf("no script has shown %s: the generator is not what it was", missing)
-		}
+		assert.Empty(t, seen.missing(), "no script has shown this: the generator is not what it was")
 	}
 }
 

@@ -3,12 +3,13 @@ package testutil
 import (
 	"errors"
 	"fmt"
-	"reflect"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/go-zookeeper/zk"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestControlActions(t *testing.T) {
@@ -39,12 +40,9 @@ func TestControlActions(t *testing.T) {
 				c, witness := openRaw(t, srv.Member(0), 4*time.Second), openRaw(t, srv.Member(0), 4*time.Second)
 				before := witness.want(codeNoNode, OpExists, watchBody("/a", false)).zxid
 				srv.Control(OpCreate, Once(test.action))
-				c.request(OpCreate, createBody("/a", "", 0))
+				xid := c.request(OpCreate, createBody("/a", "", 0))
 				if test.reply {
-					r, err := c.next()
-					if err != nil || r.err != test.err {
-						t.Errorf("reply %+v, error %v, want error %d", r, err, test.err)
-					}
+					c.wantNext(xid, test.err)
 				}
 				if test.closed {
 					c.wantClosed()
@@ -52,15 +50,11 @@ func TestControlActions(t *testing.T) {
 					c.do(OpPing, nil)
 				}
 				r := witness.do(OpExists, watchBody("/a", false))
-				if applied := r.err == codeOK; applied != test.applied {
-					t.Errorf("applied: %v, want %v", applied, test.applied)
+				assert.Equal(t, test.applied, r.err == codeOK, "applied")
+				if test.err != codeOK {
+					assert.Equal(t, before+1, r.zxid, "a failed write takes a zxid")
 				}
-				if test.err != codeOK && r.zxid != before+1 {
-					t.Errorf("a failed write took the zxid from %d to %d", before, r.zxid)
-				}
-				if next := c.again(srv.Member(0)); (next.session == c.session) != test.alive {
-					t.Errorf("session 0x%x resumed as 0x%x", c.session, next.session)
-				}
+				assert.Equal(t, test.alive, c.again(srv.Member(0)).session == c.session, "the session is resumed")
 			})
 		})
 	}
@@ -74,13 +68,9 @@ func TestDelayedRequestArrivesLateAndInOrder(t *testing.T) {
 		first, second := c.request(OpCreate, createBody("/a", "", 0)), c.request(OpExists, watchBody("/a", false))
 		witness.want(codeNoNode, OpExists, watchBody("/a", false))
 		for _, xid := range []int32{first, second} {
-			if r, err := c.next(); err != nil || r.xid != xid || r.err != codeOK {
-				t.Errorf("reply %+v, error %v, want to %d", r, err, xid)
-			}
+			c.wantNext(xid, codeOK)
 		}
-		if d := time.Since(began); d != 3*time.Second {
-			t.Errorf("took %v", d)
-		}
+		assert.Equal(t, 3*time.Second, time.Since(began), "took")
 	})
 }
 
@@ -104,9 +94,7 @@ func TestHeldRequestWaitsForItsChannel(t *testing.T) {
 		xid := c.request(OpSync, pathBody("/"))
 		c.wantSilence(7 * time.Second)
 		close(release)
-		if r, err := c.next(); err != nil || r.xid != xid || r.err != codeOK {
-			t.Errorf("reply %+v, error %v", r, err)
-		}
+		c.wantNext(xid, codeOK)
 	})
 }
 
@@ -121,17 +109,13 @@ func TestDelayedReplyIsApplied(t *testing.T) {
 		c.wantSilence(time.Second)
 		witness.want(codeOK, OpExists, watchBody("/a", false))
 		for _, want := range []int32{xid, ping} {
-			if r, err := c.next(); err != nil || r.xid != want {
-				t.Errorf("reply %+v, error %v, want to %d", r, err, want)
-			}
+			c.wantNext(want, codeOK)
 		}
-		c.request(OpDelete, versionBody("/a", -1))
+		xid = c.request(OpDelete, versionBody("/a", -1))
 		c.wantSilence(time.Second)
 		witness.want(codeNoNode, OpExists, watchBody("/a", false))
 		close(release)
-		if r, err := c.next(); err != nil || r.err != codeOK {
-			t.Errorf("reply %+v, error %v", r, err)
-		}
+		c.wantNext(xid, codeOK)
 	})
 }
 
@@ -161,9 +145,7 @@ func TestControlIsToldOfTheRequest(t *testing.T) {
 			{Op: OpPing, SessionID: c.session, Xid: -2},
 			{Op: OpConnect, SessionID: c.session},
 		}
-		if !reflect.DeepEqual(seen, want) {
-			t.Errorf("seen %+v\nwant %+v", seen, want)
-		}
+		assert.Equal(t, want, seen)
 	})
 }
 
@@ -178,9 +160,7 @@ func TestFirstActionThatIsNotPassCounts(t *testing.T) {
 		cancel := srv.Control(OpExists, count(Fail(zk.ErrNoAuth)))
 		srv.Control(OpExists, count(Fail(zk.ErrBadVersion)))
 		c.want(codeNoAuth, OpExists, watchBody("/", false))
-		if calls != 3 {
-			t.Errorf("%d calls", calls)
-		}
+		assert.Equal(t, 3, calls, "calls")
 		cancel()
 		c.want(codeBadVersion, OpExists, watchBody("/", false))
 	})
@@ -207,9 +187,7 @@ func TestControlFunctionMayUseTheServer(t *testing.T) {
 		c.want(codeOK, OpCreate, createBody("/a", "", 0))
 		c.request(OpDelete, versionBody("/a", -1))
 		c.wantClosed()
-		if err := srv.Start(); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, srv.Start())
 		next := c.again(srv.Member(0))
 		next.want(codeOK, OpExists, watchBody("/a", false))
 	})
@@ -220,9 +198,7 @@ func TestFailedHandshakeSaysThatTheSessionIsGone(t *testing.T) {
 		c := openRaw(t, srv.Member(0), 4*time.Second)
 		srv.Control(OpConnect, Once(Fail(zk.ErrSessionExpired)))
 		next := c.again(srv.Member(0))
-		if next.session != 0 {
-			t.Errorf("session 0x%x", next.session)
-		}
+		assert.Zero(t, next.session)
 		next.wantClosed()
 	})
 }
@@ -236,22 +212,16 @@ func TestCounts(t *testing.T) {
 		c.do(OpCreate, createBody("/a", "", 0))
 		c.do(OpPing, nil)
 		want := map[Op]int64{OpConnect: 1, OpExists: 2, OpCreate: 1, OpPing: 1, OpNotification: 1}
-		if got := srv.Counts(); !reflect.DeepEqual(got, want) {
-			t.Errorf("counts %v, want %v", got, want)
-		}
+		assert.Equal(t, want, srv.Counts())
 		srv.ResetCounts()
 		c.do(OpPing, nil)
-		if got := srv.Counts(); !reflect.DeepEqual(got, map[Op]int64{OpPing: 1}) {
-			t.Errorf("counts %v after a reset", got)
-		}
+		assert.Equal(t, map[Op]int64{OpPing: 1}, srv.Counts(), "after a reset")
 	})
 }
 
 func TestNthCountsFromOne(t *testing.T) {
 	fn := Nth(3, LoseReply)
 	for i := 1; i < 6; i++ {
-		if got := fn(&Request{}); (got == LoseReply) != (i == 3) {
-			t.Errorf("call %d: %+v", i, got)
-		}
+		assert.Equal(t, i == 3, fn(&Request{}) == LoseReply, "call %d", i)
 	}
 }

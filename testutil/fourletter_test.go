@@ -9,39 +9,33 @@ import (
 	"time"
 
 	"github.com/go-zookeeper/zk"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // word sends a four-letter word over TCP.
 func word(t *testing.T, addr, word string) string {
 	t.Helper()
 	nc, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	defer nc.Close()
-	if _, err := io.WriteString(nc, word); err != nil {
-		t.Fatal(err)
-	}
+	_, err = io.WriteString(nc, word)
+	require.NoError(t, err)
 	answer, err := io.ReadAll(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return string(answer)
 }
 
 func TestFourLetterWords(t *testing.T) {
 	srv, err := NewServer(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	defer srv.Close()
 	c := newClient(t, nil, 5*time.Second, srv.Addr())
 	defer c.stop()
 	c.await(t)
 	must[string](t)(c.Create("/e", []byte("data"), zk.FlagEphemeral, everybody))
-	if _, _, _, err := c.GetW("/e"); err != nil {
-		t.Fatal(err)
-	}
+	_, _, _, err = c.GetW("/e")
+	require.NoError(t, err)
 	id := sessionName(c.SessionID())
 	for name, wants := range map[string][]string{
 		"srvr": {"Zookeeper version: 3.9.3-", "\nZxid: 0x2\n", "\nMode: standalone\n", "\nNode count: 6\n"},
@@ -55,43 +49,33 @@ func TestFourLetterWords(t *testing.T) {
 	} {
 		answer := word(t, srv.Addr(), name)
 		for _, want := range wants {
-			if !strings.Contains(answer, want) {
-				t.Errorf("%s: no %q in\n%s", name, want, answer)
-			}
+			assert.Contains(t, answer, want, name)
 		}
 	}
-	if answer := word(t, srv.Addr(), "ruok"); answer != "imok" {
-		t.Errorf("ruok: %q", answer)
-	}
-	if answer := word(t, srv.Addr(), "none"); answer != "" {
-		t.Errorf("an unknown word: %q", answer)
-	}
+	assert.Equal(t, "imok", word(t, srv.Addr(), "ruok"), "ruok")
+	assert.Empty(t, word(t, srv.Addr(), "none"), "an unknown word")
 }
 
 func TestGoClientReadsFourLetterWords(t *testing.T) {
 	srv, err := NewServer(&ServerOptions{Members: 3})
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	defer srv.Close()
 	c := newClient(t, nil, 5*time.Second, srv.Servers()[1])
 	defer c.stop()
 	c.await(t)
-	if ok := zk.FLWRuok(srv.Servers(), time.Second); !slices.Equal(ok, []bool{true, true, true}) {
-		t.Errorf("ruok: %v", ok)
-	}
+	assert.Equal(t, []bool{true, true, true}, zk.FLWRuok(srv.Servers(), time.Second), "ruok")
 	// It knows the version line of 3.4, and fails here as on every later release.
-	if stats, ok := zk.FLWSrvr(srv.Servers(), time.Second); ok || stats[0].Error == nil {
-		t.Errorf("srvr: %+v", stats[0])
-	}
+	stats, ok := zk.FLWSrvr(srv.Servers(), time.Second)
+	assert.False(t, ok)
+	require.Len(t, stats, 3)
+	assert.Error(t, stats[0].Error)
 	// (It cannot parse the line of the connection that asks, a real server's
 	// either, and says so; the other lines are there.)
 	clients, _ := zk.FLWCons(srv.Servers()[1:2], time.Second)
-	if len(clients) != 1 || !slices.ContainsFunc(clients[0].Clients, func(s *zk.ServerClient) bool {
+	require.Len(t, clients, 1)
+	assert.True(t, slices.ContainsFunc(clients[0].Clients, func(s *zk.ServerClient) bool {
 		return s.SessionID == c.SessionID() && s.Timeout == 5000
-	}) {
-		t.Errorf("cons: %v", clients)
-	}
+	}), "cons: %v", clients)
 }
 
 func TestWordsOfAnEnsembleWithoutALeader(t *testing.T) {
@@ -101,9 +85,8 @@ func TestWordsOfAnEnsembleWithoutALeader(t *testing.T) {
 		c := newRaw(t, srv.Member(0))
 		c.write([]byte("srvr"))
 		answer, err := io.ReadAll(c.nc)
-		if err != nil || !strings.Contains(string(answer), "Mode: leader") {
-			t.Errorf("answer %q, error %v", answer, err)
-		}
+		require.NoError(t, err)
+		assert.Contains(t, string(answer), "Mode: leader")
 	})
 }
 
@@ -129,9 +112,7 @@ func TestDumpNamesWhatThereIs(t *testing.T) {
 			"/e version 0", "(400 bytes), ephemeral of " + id, ", container\n",
 			"/zookeeper/config version -1", "world:anyone may r\n",
 		} {
-			if !strings.Contains(dump, want) {
-				t.Errorf("no %q in\n%s", want, dump)
-			}
+			assert.Contains(t, dump, want)
 		}
 	})
 }

@@ -68,7 +68,7 @@ func TestJavaSetIsOrderedAsJavaDoes(t *testing.T) {
 
 	require.Len(t, theirs, len(ours))
 	for i := range ours {
-		if ours[i] != theirs[i] {
+		if ours[i] != theirs[i] { // the lines are long
 			t.Errorf("line %d:\nours   %.200s\ntheirs %.200s", i, ours[i], theirs[i])
 		}
 	}

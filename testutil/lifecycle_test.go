@@ -4,12 +4,13 @@ import (
 	"bytes"
 	"log/slog"
 	"net"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/go-zookeeper/zk"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestOptionsAreChecked(t *testing.T) {
@@ -21,18 +22,15 @@ func TestOptionsAreChecked(t *testing.T) {
 		{MinSessionTimeout: time.Hour},
 		{MinSessionTimeout: 2 * time.Second, MaxSessionTimeout: time.Second},
 	} {
-		if srv, err := NewServer(&opts); err == nil {
+		if srv, err := NewServer(&opts); !assert.Error(t, err, "%+v", opts) {
 			srv.Close()
-			t.Errorf("%+v: no error", opts)
 		}
 	}
 }
 
 func TestRestartOverTCPKeepsThePort(t *testing.T) {
 	srv, err := NewServer(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	defer srv.Close()
 	c := newClient(t, nil, 10*time.Second, srv.Addr())
 	c.await(t)
@@ -40,46 +38,33 @@ func TestRestartOverTCPKeepsThePort(t *testing.T) {
 	must[string](t)(c.Create("/e", nil, zk.FlagEphemeral, everybody))
 	for range 3 {
 		srv.Stop()
-		if nc, err := net.Dial("tcp", srv.Addr()); err == nil {
+		if nc, err := net.Dial("tcp", srv.Addr()); !assert.Error(t, err, "a stopped server took a connection") {
 			_ = nc.Close()
-			t.Error("a stopped server took a connection")
 		}
-		if err := srv.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if err := srv.Start(); err != nil {
-			t.Errorf("starting a started server: %v", err)
-		}
+		require.NoError(t, srv.Start())
+		assert.NoError(t, srv.Start(), "starting a started server")
 		eventually(t, "the session goes on", func() bool {
 			exists, _, err := c.Exists("/e")
 			return err == nil && exists
 		})
 	}
-	if c.SessionID() != id {
-		t.Error("it is another session")
-	}
+	assert.Equal(t, id, c.SessionID(), "it is another session")
 	c.stop()
 }
 
 func TestStartFailsWhenThePortIsTaken(t *testing.T) {
 	for range 10 {
 		srv, err := NewServer(nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		defer srv.Close()
 		srv.Stop()
 		thief, err := net.Listen("tcp", srv.Addr())
 		if err != nil {
 			continue // another thief was quicker
 		}
-		if err := srv.Start(); err == nil {
-			t.Error("started on a port that is taken")
-		}
+		assert.Error(t, srv.Start(), "started on a port that is taken")
 		_ = thief.Close()
-		if err := srv.Start(); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, srv.Start())
 		return
 	}
 	t.Fatal("each port was taken at once by somebody else")
@@ -87,9 +72,7 @@ func TestStartFailsWhenThePortIsTaken(t *testing.T) {
 
 func TestCloseFromSeveralSides(t *testing.T) {
 	srv, err := NewServer(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	c := newClient(t, nil, 10*time.Second, srv.Addr())
 	c.await(t)
 	held := make(chan struct{})
@@ -101,9 +84,7 @@ func TestCloseFromSeveralSides(t *testing.T) {
 		wg.Go(srv.Close)
 	}
 	wg.Wait()
-	if srv.ExpireSession(c.SessionID()) {
-		t.Error("a closed server expires sessions")
-	}
+	assert.False(t, srv.ExpireSession(c.SessionID()), "a closed server expires sessions")
 	c.stop()
 }
 
@@ -117,16 +98,12 @@ func TestSilentUnlessGivenALogger(t *testing.T) {
 		openRaw(t, srv.Member(0), 4*time.Second).want(codeOK, OpClose, nil)
 	})
 	for _, want := range []string{"session begins", "a frame of -1 bytes", "session expired", "session closes"} {
-		if n := strings.Count(log.String(), want); n == 0 {
-			t.Errorf("no %q in\n%s", want, log.String())
-		}
+		assert.Contains(t, log.String(), want)
 	}
 }
 
 func TestOpsHaveNames(t *testing.T) {
 	for op, want := range map[Op]string{OpCreate: "create", OpMulti: "multi", OpConnect: "connect", AnyOp: "any", 4711: "op4711"} {
-		if got := op.String(); got != want {
-			t.Errorf("%d is %q, want %q", op, got, want)
-		}
+		assert.Equal(t, want, op.String())
 	}
 }

@@ -1,10 +1,12 @@
 package testutil
 
 import (
-	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 var three = ServerOptions{Members: 3}
@@ -34,15 +36,11 @@ func TestCutOffMemberServesReadsFromItsLastState(t *testing.T) {
 		began := time.Now()
 		for time.Since(began) < limit-time.Second {
 			c.want(codeNoNode, OpExists, watchBody("/a", false))
-			if events := c.takeEvents(); len(events) > 0 {
-				t.Fatalf("events %v", events)
-			}
+			require.Empty(t, c.takeEvents())
 			time.Sleep(time.Second)
 		}
 		c.wantClosedWithin(time.Minute)
-		if d := time.Since(began); d != limit {
-			t.Errorf("clients were dropped after %v, want %v", d, limit)
-		}
+		assert.Equal(t, limit, time.Since(began), "clients were dropped after")
 		wantNoSession(t, srv.Member(1))
 		srv.Member(1).Heal()
 		next := c.again(srv.Member(1))
@@ -66,16 +64,10 @@ func TestWriteOnACutOffMemberHangsWithWhatIsBehindIt(t *testing.T) {
 		other.wantSilence(time.Second)
 		srv.Member(1).Heal()
 		for _, xid := range []int32{write, read, ping} {
-			if r, err := c.next(); err != nil || r.xid != xid || r.err != codeOK {
-				t.Errorf("reply %+v, error %v, want to %d", r, err, xid)
-			}
+			c.wantNext(xid, codeOK)
 		}
-		if r, err := other.next(); err != nil || r.xid != sync {
-			t.Errorf("reply %+v, error %v", r, err)
-		}
-		if events := other.takeEvents(); len(events) != 1 || events[0] != (rawEvent{nodeCreated, "/b"}) {
-			t.Errorf("events %v", events)
-		}
+		other.wantNext(sync, codeOK)
+		assert.Equal(t, []rawEvent{{nodeCreated, "/b"}}, other.takeEvents())
 		leader.want(codeOK, OpExists, watchBody("/a", false))
 	})
 }
@@ -103,9 +95,8 @@ func TestCutOffMemberTakesNoSessions(t *testing.T) {
 		resumed.wantSilence(time.Second)
 		srv.Member(1).Heal()
 		for _, n := range []*rawClient{fresh, resumed} {
-			if _, err := n.frame(); err != nil {
-				t.Error(err)
-			}
+			_, err := n.frame()
+			assert.NoError(t, err)
 			n.do(OpPing, nil)
 		}
 		c.wantClosed()
@@ -126,9 +117,7 @@ func (c *rawClient) pingUntilClosed() time.Duration {
 			return time.Since(began)
 		}
 		time.Sleep(100 * time.Millisecond)
-		if time.Since(began) > time.Hour {
-			c.t.Fatal("the connection never ends")
-		}
+		require.LessOrEqual(c.t, time.Since(began), time.Hour, "the connection never ends")
 	}
 }
 
@@ -150,12 +139,10 @@ func TestWhatACutOffMemberHearsIsNotPassedOn(t *testing.T) {
 		// The cut-off member answers its client long after the session is gone.
 		// (Not at the tick itself: who comes first there is open.)
 		time.Sleep(50 * time.Millisecond)
-		if d := c.pingUntilClosed(); d != limit {
-			t.Errorf("the member answered for %v, want %v", d, limit)
-		}
-		if d := <-expired; d < 4*time.Second || d > 6*time.Second+100*time.Millisecond {
-			t.Errorf("expired after %v", d)
-		}
+		assert.Equal(t, limit, c.pingUntilClosed(), "the member answered for")
+		d := <-expired
+		assert.GreaterOrEqual(t, d, 4*time.Second, "expired after")
+		assert.LessOrEqual(t, d, 6*time.Second+100*time.Millisecond, "expired after")
 	})
 }
 
@@ -167,29 +154,19 @@ func TestFollowerPassesOnWhatItHeardEveryHalfTick(t *testing.T) {
 			synctest.Wait()
 			return time.Since(began) + srv.Sessions()[0].ExpiresIn
 		}
-		if got := expiresAt(); got != 6*time.Second {
-			t.Errorf("begun at 0, expires at %v", got)
-		}
+		assert.Equal(t, 6*time.Second, expiresAt(), "begun at 0, expires at")
 		// Heard of at 1.5 s and passed on at 2 s and a little, it lives until a tick after 6 s.
 		time.Sleep(1500 * time.Millisecond)
 		c.do(OpPing, nil)
-		if got := expiresAt(); got != 6*time.Second {
-			t.Errorf("before it is passed on: expires at %v", got)
-		}
+		assert.Equal(t, 6*time.Second, expiresAt(), "before it is passed on: expires at")
 		time.Sleep(510 * time.Millisecond)
-		if got := expiresAt(); got != 8*time.Second {
-			t.Errorf("after it is passed on: expires at %v", got)
-		}
+		assert.Equal(t, 8*time.Second, expiresAt(), "after it is passed on: expires at")
 		// A write that goes through the leader does not count there either.
 		time.Sleep(100 * time.Millisecond)
 		c.want(codeOK, OpCreate, createBody("/a", "", 0))
-		if got := expiresAt(); got != 8*time.Second {
-			t.Errorf("after a write: expires at %v", got)
-		}
+		assert.Equal(t, 8*time.Second, expiresAt(), "after a write: expires at")
 		time.Sleep(900 * time.Millisecond)
-		if got := expiresAt(); got != 8*time.Second {
-			t.Errorf("after the next ping of the leader: expires at %v", got)
-		}
+		assert.Equal(t, 8*time.Second, expiresAt(), "after the next ping of the leader: expires at")
 	})
 }
 
@@ -223,9 +200,7 @@ func TestPingsAreAsLateAsTheyAreToldToBe(t *testing.T) {
 		}
 		// Only a touch in another tick than the one before moves the end.
 		want := []time.Duration{2090 * time.Millisecond}
-		if !slices.Equal(passedOn, want) {
-			t.Errorf("the session's end moved at %v, want %v", passedOn, want)
-		}
+		assert.Equal(t, want, passedOn)
 	})
 }
 
@@ -236,13 +211,11 @@ func TestClientWhoseClockRunsAtAnotherRate(t *testing.T) {
 			c := openRaw(t, srv.Member(0), 10*time.Second)
 			// The next tick after 10 s, by the ensemble's clock.
 			want := time.Duration(12 * clock * float64(time.Second))
-			if got := srv.Sessions()[0].ExpiresIn; got != want {
-				t.Errorf("at rate %v the session expires in %v, want %v", clock, got, want)
-			}
+			assert.Equal(t, want, srv.Sessions()[0].ExpiresIn, "at rate %v the session expires in", clock)
 			c.wantClosedWithin(time.Minute)
-			if took := time.Since(began); took < want || took > want+time.Millisecond {
-				t.Errorf("at rate %v it has expired after %v, want %v", clock, took, want)
-			}
+			took := time.Since(began)
+			assert.GreaterOrEqual(t, took, want, "at rate %v it has expired after", clock)
+			assert.LessOrEqual(t, took, want+time.Millisecond, "at rate %v it has expired after", clock)
 		})
 	}
 }
@@ -257,13 +230,9 @@ func TestWhatWasHeardArrivesBeforeTheWritesThatHung(t *testing.T) {
 		xid := c.request(OpCreate, createBody("/a", "", 0))
 		time.Sleep(250 * time.Millisecond)
 		srv.Member(0).Heal()
-		if r, err := c.next(); err != nil || r.xid != xid {
-			t.Fatalf("reply %+v, error %v", r, err)
-		}
+		c.wantNext(xid, codeOK)
 		// Heard of by 3.75 s, it lives until a tick after 8 s.
-		if got := time.Since(began) + srv.Sessions()[0].ExpiresIn; got != 10*time.Second {
-			t.Errorf("expires at %v when the write is answered", got)
-		}
+		assert.Equal(t, 10*time.Second, time.Since(began)+srv.Sessions()[0].ExpiresIn, "expires, when the write is answered, at")
 	})
 }
 
@@ -277,9 +246,7 @@ func TestMemberThatGaveUpForgetsWhomItHeard(t *testing.T) {
 		c.wantClosedWithin(limit)
 		srv.Member(1).Heal()
 		time.Sleep(2 * tick)
-		if got := time.Since(began) + srv.Sessions()[0].ExpiresIn; got != 32*time.Second {
-			t.Errorf("expires at %v: what the member heard was passed on", got)
-		}
+		assert.Equal(t, 32*time.Second, time.Since(began)+srv.Sessions()[0].ExpiresIn, "what the member heard was passed on")
 	})
 }
 
@@ -289,9 +256,10 @@ func TestClientOfAFollowerStaysAliveByPings(t *testing.T) {
 		c.await(t)
 		id := c.SessionID()
 		time.Sleep(time.Hour)
-		if got := srv.Sessions(); len(got) != 1 || got[0].ID != id || got[0].Member != 2 {
-			t.Errorf("sessions %+v", got)
-		}
+		got := srv.Sessions()
+		require.Len(t, got, 1)
+		assert.Equal(t, id, got[0].ID)
+		assert.Equal(t, 2, got[0].Member)
 		c.stop()
 	})
 }
@@ -358,22 +326,16 @@ func TestLeaderThatIsCutOffIsReplacedAfterTheLimit(t *testing.T) {
 		onFollower.wantClosedWithin(limit)
 		onLeader.wantClosedWithin(time.Millisecond)
 		synctest.Wait()
-		if leader := srv.Leader(); leader != 1 {
-			t.Fatalf("member %d leads", leader)
-		}
+		require.Equal(t, 1, srv.Leader(), "leader")
 		wantNoSession(t, srv.Member(0))
 		next := onFollower.again(srv.Member(2))
 		next.want(codeOK, OpCreate, createBody("/b", "", 0))
-		if next.zxid>>32 != before>>32+1 {
-			t.Errorf("zxid 0x%x after 0x%x: want another epoch", next.zxid, before)
-		}
+		assert.Equal(t, before>>32+1, next.zxid>>32, "zxid 0x%x after 0x%x: want another epoch", next.zxid, before)
 		srv.Member(0).Heal()
 		last := onLeader.again(srv.Member(0))
 		last.want(codeOK, OpExists, watchBody("/b", false))
 		last.want(codeNoNode, OpExists, watchBody("/a", false))
-		if leader := srv.Leader(); leader != 1 {
-			t.Errorf("member %d leads after the other came back", leader)
-		}
+		assert.Equal(t, 1, srv.Leader(), "leader after the other came back")
 	})
 }
 
@@ -389,20 +351,14 @@ func TestWithoutAMajorityNothingIsServedAfterTheLimit(t *testing.T) {
 		c.wantSilence(2 * time.Second)
 		c.wantClosedWithin(limit)
 		time.Sleep(time.Minute)
-		if leader := srv.Leader(); leader != -1 {
-			t.Errorf("member %d leads", leader)
-		}
+		assert.Equal(t, -1, srv.Leader(), "leader")
 		wantNoSession(t, srv.Member(0))
 		srv.Member(2).Heal()
 		synctest.Wait()
-		if leader := srv.Leader(); leader != 0 {
-			t.Errorf("member %d leads", leader)
-		}
+		assert.Equal(t, 0, srv.Leader(), "leader")
 		// Nobody could commit the session's end meanwhile.
 		next := c.again(srv.Member(2))
-		if r := next.want(codeOK, OpGetData, watchBody("/e", false)); string(r.body.bytes()) != "x" {
-			t.Error("the hanging write was applied")
-		}
+		assert.Equal(t, "x", string(next.want(codeOK, OpGetData, watchBody("/e", false)).body.bytes()), "the hanging write was applied")
 	})
 }
 
@@ -414,12 +370,8 @@ func TestWritesGoOnWhenTheMajorityIsBackInTime(t *testing.T) {
 		xid := c.request(OpCreate, createBody("/a", "", 0))
 		c.wantSilence(limit - time.Second)
 		srv.Member(2).Heal()
-		if r, err := c.next(); err != nil || r.xid != xid || r.err != codeOK {
-			t.Errorf("reply %+v, error %v", r, err)
-		}
-		if leader := srv.Leader(); leader != 0 {
-			t.Errorf("member %d leads", leader)
-		}
+		c.wantNext(xid, codeOK)
+		assert.Equal(t, 0, srv.Leader(), "leader")
 	})
 }
 
@@ -441,16 +393,9 @@ func TestLaggingMemberReadsThePastAndAnswersWritesLate(t *testing.T) {
 		late.sendHandshake(leader.session, leader.password, 40*time.Second)
 		late.wantClosed()
 		srv.Member(1).CatchUp()
-		r, err := c.next()
-		if err != nil || r.xid != write || r.err != codeOK || r.zxid != leader.zxid-1 {
-			t.Errorf("reply %+v, error %v, want zxid %d", r, err, leader.zxid-1)
-		}
-		if len(c.events) != 1 || c.events[0] != (rawEvent{nodeCreated, "/a"}) {
-			t.Errorf("events %v before the answer", c.events)
-		}
-		if r, err := c.next(); err != nil || r.xid != sync || r.zxid != leader.zxid {
-			t.Errorf("reply %+v, error %v", r, err)
-		}
+		assert.Equal(t, leader.zxid-1, c.wantNext(write, codeOK).zxid)
+		assert.Equal(t, []rawEvent{{nodeCreated, "/a"}}, c.events, "before the answer")
+		assert.Equal(t, leader.zxid, c.wantNext(sync, codeOK).zxid)
 		c.want(codeOK, OpExists, watchBody("/c", false))
 	})
 }
@@ -462,9 +407,8 @@ func TestLaggingMemberStaysInTouch(t *testing.T) {
 		id := c.SessionID()
 		srv.Member(1).Lag()
 		time.Sleep(time.Minute)
-		if c.SessionID() != id || len(srv.Sessions()) != 1 {
-			t.Error("the session did not last")
-		}
+		assert.Equal(t, id, c.SessionID())
+		assert.Len(t, srv.Sessions(), 1)
 		srv.Member(1).CatchUp()
 		c.stop()
 	})
@@ -480,9 +424,7 @@ func TestSessionEndsOnALaggingMemberWhenItHearsOfIt(t *testing.T) {
 		c.want(codeOK, OpExists, watchBody("/e", false))
 		srv.Member(1).CatchUp()
 		c.wantClosed()
-		if len(c.events) != 1 || c.events[0] != (rawEvent{nodeDeleted, "/e"}) {
-			t.Errorf("events %v", c.events)
-		}
+		assert.Equal(t, []rawEvent{{nodeDeleted, "/e"}}, c.events)
 	})
 }
 
@@ -493,9 +435,7 @@ func TestEnsembleRestarts(t *testing.T) {
 		srv.Member(1).CutOff()
 		srv.Member(2).Lag()
 		srv.Stop()
-		if err := srv.Start(); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, srv.Start())
 		wantNoSession(t, srv.Member(1))
 		next := c.again(srv.Member(0))
 		next.want(codeOK, OpCreate, createBody("/a", "", 0))
@@ -509,9 +449,7 @@ func TestEnsembleRestarts(t *testing.T) {
 
 func TestEnsembleListensOnAnAddressForEachMember(t *testing.T) {
 	srv, err := NewServer(&three)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	defer srv.Close()
 	for i, addr := range srv.Servers() {
 		c := newClient(t, nil, 4*time.Second, addr)
@@ -520,9 +458,7 @@ func TestEnsembleListensOnAnAddressForEachMember(t *testing.T) {
 		for _, info := range srv.Sessions() {
 			found = found || info.ID == c.SessionID() && info.Member == i
 		}
-		if !found {
-			t.Errorf("member %d does not have the session: %+v", i, srv.Sessions())
-		}
+		assert.True(t, found, "member %d does not have the session: %+v", i, srv.Sessions())
 		c.stop()
 	}
 }

@@ -2,10 +2,12 @@ package testutil
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // withRaw runs a test with one client on a server of one member.
@@ -24,16 +26,12 @@ func TestCreateFillsInTheStat(t *testing.T) {
 	withRaw(t, func(t *testing.T, _ *Server, c *rawClient) {
 		now := time.Now().UnixMilli()
 		r := c.want(codeOK, OpCreate2, createBody("/a", "data", 1))
-		if path := r.body.string(); path != "/a" {
-			t.Errorf("path %q", path)
-		}
+		assert.Equal(t, "/a", r.body.string())
 		want := stat{
 			czxid: r.zxid, mzxid: r.zxid, pzxid: r.zxid, ctime: now, mtime: now,
 			ephemeralOwner: c.session, dataLength: 4,
 		}
-		if got := r.body.stat(); got != want {
-			t.Errorf("stat %+v\nwant %+v", got, want)
-		}
+		assert.Equal(t, want, r.body.stat())
 		c.want(codeOK, OpCreate, createBody("/p", "", 0))
 		time.Sleep(time.Second)
 		c.want(codeOK, OpCreate, createBody("/p/x", "", 0))
@@ -44,21 +42,15 @@ func TestCreateFillsInTheStat(t *testing.T) {
 			czxid: 3, mzxid: deleted + 1, pzxid: deleted, ctime: now, mtime: now + 1000,
 			version: 1, cversion: 3, dataLength: 5, numChildren: 1,
 		}
-		if set != want {
-			t.Errorf("stat %+v\nwant %+v", set, want)
-		}
+		assert.Equal(t, want, set)
 	})
 }
 
 func TestRootBegins(t *testing.T) {
 	withRaw(t, func(t *testing.T, _ *Server, c *rawClient) {
-		if s := c.stat("/"); s != (stat{cversion: -1, numChildren: 1}) {
-			t.Errorf("root %+v", s)
-		}
+		assert.Equal(t, stat{cversion: -1, numChildren: 1}, c.stat("/"))
 		r := c.want(codeOK, OpGetChildren, watchBody("/zookeeper", false))
-		if got := r.body.strings(); fmt.Sprint(got) != "[config quota]" {
-			t.Errorf("children %v", got)
-		}
+		assert.Equal(t, []string{"config", "quota"}, r.body.strings())
 	})
 }
 
@@ -136,16 +128,13 @@ func TestRefusedWrites(t *testing.T) {
 			}
 			zxid := c.zxid
 			r := c.do(test.op, test.body)
-			if r.err != test.want || r.zxid != zxid+1 || len(r.body.b) != 0 {
-				t.Errorf("%s: error %d, zxid +%d, %d bytes; want error %d, zxid +1, none",
-					test.name, r.err, r.zxid-zxid, len(r.body.b), test.want)
-			}
+			assert.Equal(t, test.want, r.err, test.name)
+			assert.Equal(t, zxid+1, r.zxid, test.name)
+			assert.Empty(t, r.body.b, test.name)
 		}
 		srv.mu.Lock()
 		defer srv.mu.Unlock()
-		if got, want := dumpTree(srv.tree), dumpTree(before); got != want {
-			t.Errorf("the tree has changed:\n%s\nwas\n%s", got, want)
-		}
+		assert.Equal(t, dumpTree(before), dumpTree(srv.tree), "the tree has changed")
 	})
 }
 
@@ -169,17 +158,13 @@ func TestClonedTreeIsEqualAndApart(t *testing.T) {
 		c.want(codeOK, OpCreate, createBody("/e", "", 1))
 		srv.mu.Lock()
 		clone := srv.tree.clone()
-		if dumpTree(clone) != dumpTree(srv.tree) {
-			t.Error("the clone differs")
-		}
+		assert.Equal(t, dumpTree(srv.tree), dumpTree(clone), "the clone differs")
 		before := dumpTree(clone)
 		srv.mu.Unlock()
 		c.want(codeOK, OpSetData, setBody("/a", "y", -1))
 		c.want(codeOK, OpCreate, createBody("/a/b", "", 0))
 		c.want(codeOK, OpDelete, versionBody("/e", -1))
-		if dumpTree(clone) != before {
-			t.Error("the clone changed with the tree")
-		}
+		assert.Equal(t, before, dumpTree(clone), "the clone changed with the tree")
 	})
 }
 
@@ -196,9 +181,7 @@ func TestSequenceNumbersCountCreationsOnly(t *testing.T) {
 		c.want(codeOK, OpCreate, createBody("/p/x", "", 0))
 		got = append(got, sequence("/p/a-"))
 		want := []string{"/p/a-0000000000", "/p/0000000001", "/p/b-0000000002", "/p/a-0000000004"}
-		if !slices.Equal(got, want) {
-			t.Errorf("got %v, want %v", got, want)
-		}
+		assert.Equal(t, want, got)
 	})
 }
 
@@ -206,28 +189,14 @@ func TestSequenceCounterSticksAtItsEnd(t *testing.T) {
 	withRaw(t, func(t *testing.T, srv *Server, c *rawClient) {
 		sequence := func() rawReply { return c.do(OpCreate, createBody("/p/n-", "", 2)) }
 		c.want(codeOK, OpCreate, createBody("/p", "", 0))
-		if err := srv.SetSequence("/p", 2147483646); err != nil {
-			t.Fatal(err)
-		}
-		if err := srv.SetSequence("/none", 1); err == nil {
-			t.Error("set the counter of a node that does not exist")
-		}
-		if got := sequence().body.string(); got != "/p/n-2147483646" {
-			t.Error(got)
-		}
+		require.NoError(t, srv.SetSequence("/p", 2147483646))
+		assert.Error(t, srv.SetSequence("/none", 1), "set the counter of a node that does not exist")
+		assert.Equal(t, "/p/n-2147483646", sequence().body.string())
 		before := c.stat("/p").pzxid
-		if got := sequence().body.string(); got != "/p/n-2147483647" {
-			t.Error(got)
-		}
-		if got := c.stat("/p").pzxid; got != before {
-			t.Errorf("pzxid %d, was %d", got, before)
-		}
-		if r := sequence(); r.err != codeNodeExists {
-			t.Errorf("error %d", r.err)
-		}
-		if got := c.want(codeOK, OpCreate, createBody("/p/m-", "", 2)).body.string(); got != "/p/m-2147483647" {
-			t.Error(got)
-		}
+		assert.Equal(t, "/p/n-2147483647", sequence().body.string())
+		assert.Equal(t, before, c.stat("/p").pzxid, "pzxid")
+		assert.Equal(t, codeNodeExists, sequence().err)
+		assert.Equal(t, "/p/m-2147483647", c.want(codeOK, OpCreate, createBody("/p/m-", "", 2)).body.string())
 		// Within a multi the second one sees the counter past its end.
 		r := c.want(codeOK, OpMulti, multiBody(
 			subOp{OpCreate, createBody("/p/o-", "", 2)}, subOp{OpCreate, createBody("/p/o-", "", 2)}))
@@ -236,9 +205,7 @@ func TestSequenceCounterSticksAtItsEnd(t *testing.T) {
 			r.body.take(9)
 			paths = append(paths, r.body.string())
 		}
-		if !slices.Equal(paths, []string{"/p/o-2147483647", "/p/o--2147483648"}) {
-			t.Errorf("paths %v", paths)
-		}
+		assert.Equal(t, []string{"/p/o-2147483647", "/p/o--2147483648"}, paths)
 	})
 }
 
@@ -251,10 +218,8 @@ func TestMultiIsAllOrNothing(t *testing.T) {
 			subOp{OpDelete, versionBody("/a", 7)},
 			subOp{OpSetData, setBody("/b", "x", -1)}))
 		for i, want := range []code{codeOK, codeOK, codeBadVersion, codeRuntimeInconsistency} {
-			op, done, err, again := Op(r.body.int32()), r.body.bool(), code(r.body.int32()), code(r.body.int32())
-			if op != opError || done || err != want || again != want {
-				t.Errorf("result %d: op %d, done %v, errors %d and %d, want %d", i, op, done, err, again, want)
-			}
+			got := []any{Op(r.body.int32()), r.body.bool(), code(r.body.int32()), code(r.body.int32())}
+			assert.Equal(t, []any{opError, false, want, want}, got, "result %d: operation, done, error, error again", i)
 		}
 		wantMultiEnd(t, r.body)
 		c.want(codeNoNode, OpExists, watchBody("/b", false))
@@ -267,47 +232,36 @@ func TestMultiIsAllOrNothing(t *testing.T) {
 			subOp{OpDelete, versionBody("/a", 0)},
 			subOp{OpCreateContainer, createBody("/k", "", 4)},
 			subOp{OpCreateTTL, func(e *encoder) { createBody("/t", "", 5)(e); e.int64(1000) }}))
-		if r.zxid != zxid+1 {
-			t.Errorf("zxid %d, want one more than %d", r.zxid, zxid)
-		}
+		assert.Equal(t, zxid+1, r.zxid)
 		d := r.body
 		header := func(want Op) {
 			t.Helper()
-			if op, done, err := Op(d.int32()), d.bool(), d.int32(); op != want || done || err != 0 {
-				t.Errorf("op %v, done %v, error %d, want op %v", op, done, err, want)
-			}
+			assert.Equal(t, []any{want, false, codeOK}, []any{Op(d.int32()), d.bool(), code(d.int32())}, "operation, done, error")
 		}
 		header(OpCreate)
-		if got := d.string(); got != "/b" {
-			t.Errorf("path %q", got)
-		}
+		assert.Equal(t, "/b", d.string())
 		second := OpCreate // before 3.9 a create2 within a multi is answered like a create
 		if c.release != ZooKeeper38 {
 			second = OpCreate2
 		}
 		header(second)
-		if got := d.string(); got != "/b/c-0000000000" {
-			t.Errorf("path %q", got)
-		}
+		assert.Equal(t, "/b/c-0000000000", d.string())
 		if second == OpCreate2 {
-			if got := d.stat(); got.czxid != r.zxid {
-				t.Errorf("stat %+v", got)
-			}
+			assert.Equal(t, r.zxid, d.stat().czxid)
 		}
 		header(OpCheck)
 		header(OpSetData)
-		if got := d.stat(); got.version != 1 || got.numChildren != 1 || got.mzxid != r.zxid {
-			t.Errorf("stat %+v", got)
-		}
+		got := d.stat()
+		assert.Equal(t, int32(1), got.version)
+		assert.Equal(t, int32(1), got.numChildren)
+		assert.Equal(t, r.zxid, got.mzxid)
 		header(OpDelete)
 		for _, path := range []string{"/k", "/t"} {
 			header(OpCreate2)
-			if got := d.string(); got != path {
-				t.Errorf("path %q, want %q", got, path)
-			}
-			if got := d.stat(); got.czxid != r.zxid || got.ephemeralOwner != 0 {
-				t.Errorf("stat %+v", got)
-			}
+			assert.Equal(t, path, d.string())
+			got := d.stat()
+			assert.Equal(t, r.zxid, got.czxid)
+			assert.Zero(t, got.ephemeralOwner)
 		}
 		wantMultiEnd(t, d)
 		wantMultiEnd(t, c.want(codeOK, OpMulti, multiBody()).body)
@@ -316,9 +270,9 @@ func TestMultiIsAllOrNothing(t *testing.T) {
 
 func wantMultiEnd(t *testing.T, d *decoder) {
 	t.Helper()
-	if op, done, err := d.int32(), d.bool(), d.int32(); op != -1 || !done || err != -1 || d.err != nil || len(d.b) != 0 {
-		t.Errorf("end: op %d, done %v, error %d, %d bytes left", op, done, err, len(d.b))
-	}
+	assert.Equal(t, []any{opError, true, int32(-1)}, []any{Op(d.int32()), d.bool(), d.int32()}, "the end's operation, done, error")
+	assert.NoError(t, d.err)
+	assert.Empty(t, d.b)
 }
 
 func TestMultiSeesItsOwnChanges(t *testing.T) {
@@ -354,9 +308,7 @@ func TestMultiSeesItsOwnChanges(t *testing.T) {
 				}
 			}
 			for i, err := range errs {
-				if want := map[bool]code{true: test.err}[i == test.fail]; err != want {
-					t.Errorf("%s: errors %v, want %d at %d", name, errs, test.err, test.fail)
-				}
+				assert.Equal(t, map[bool]code{true: test.err}[i == test.fail], err, "%s: operation %d", name, i)
 			}
 			wantMultiEnd(t, r.body)
 		}
@@ -372,25 +324,22 @@ func TestMultiRead(t *testing.T) {
 			subOp{OpGetChildren, watchBody("/", false)},
 			subOp{OpGetData, watchBody("/x", false)}))
 		d := r.body
-		if op, _, err := Op(d.int32()), d.bool(), d.int32(); op != OpGetData || err != 0 {
-			t.Errorf("op %v, error %d", op, err)
+		header := func(op Op, err code) {
+			t.Helper()
+			got, _, failed := Op(d.int32()), d.bool(), code(d.int32())
+			assert.Equal(t, []any{op, err}, []any{got, failed}, "operation, error")
 		}
-		if data, s := d.bytes(), d.stat(); string(data) != "data" || s.dataLength != 4 {
-			t.Errorf("data %q, stat %+v", data, s)
-		}
-		if op, _, err := Op(d.int32()), d.bool(), d.int32(); op != OpGetChildren || err != 0 {
-			t.Errorf("op %v, error %d", op, err)
-		}
-		if got := d.strings(); fmt.Sprint(got) != "[a zookeeper]" {
-			t.Errorf("children %v", got)
-		}
-		if op, _, err, again := Op(d.int32()), d.bool(), code(d.int32()), code(d.int32()); op != opError || err != codeNoNode || again != codeNoNode {
-			t.Errorf("op %v, errors %d and %d", op, err, again)
-		}
+		header(OpGetData, codeOK)
+		data, s := d.bytes(), d.stat()
+		assert.Equal(t, "data", string(data))
+		assert.Equal(t, int32(4), s.dataLength)
+		header(OpGetChildren, codeOK)
+		assert.Equal(t, []string{"a", "zookeeper"}, d.strings())
+		header(opError, codeNoNode)
+		assert.Equal(t, codeNoNode, code(d.int32()), "the error again")
 		wantMultiEnd(t, d)
-		if r.zxid != zxid || srv.Watches() != 0 {
-			t.Errorf("zxid %d after %d, %d watches", r.zxid, zxid, srv.Watches())
-		}
+		assert.Equal(t, zxid, r.zxid)
+		assert.Zero(t, srv.Watches())
 		c.want(codeMarshallingError, OpMultiRead, multiBody(subOp{OpDelete, versionBody("/a", -1)}))
 	})
 }
@@ -407,9 +356,7 @@ func TestReadsOfWhatIsNotThere(t *testing.T) {
 			c.want(codeMarshallingError, op, nil)
 		}
 		c.want(codeBadArguments, OpExists, watchBody("/x\x00", false))
-		if c.zxid != zxid {
-			t.Errorf("zxid %d, was %d", c.zxid, zxid)
-		}
+		assert.Equal(t, zxid, c.zxid)
 	})
 }
 
@@ -421,14 +368,10 @@ func TestCountsAndLists(t *testing.T) {
 		c.want(codeOK, OpCreate, createBody("/a/e", "", 1))
 		c.want(codeOK, OpCreate, createBody("/f", "", 1))
 		for path, want := range map[string]int32{"/": 9, "/a": 3, "/a/b": 1, "/ab": 0} {
-			if got := c.want(codeOK, OpGetAllChildrenNumber, pathBody(path)).body.int32(); got != want {
-				t.Errorf("%s has %d descendants, want %d", path, got, want)
-			}
+			assert.Equal(t, want, c.want(codeOK, OpGetAllChildrenNumber, pathBody(path)).body.int32(), "descendants of %s", path)
 		}
-		for prefix, want := range map[string]string{"": "[/a/e /f]", "/": "[/a/e /f]", "/a": "[/a/e]", "/x": "[]"} {
-			if got := c.want(codeOK, OpGetEphemerals, pathBody(prefix)).body.strings(); fmt.Sprint(got) != want {
-				t.Errorf("%q: ephemerals %v, want %s", prefix, got, want)
-			}
+		for prefix, want := range map[string][]string{"": {"/a/e", "/f"}, "/": {"/a/e", "/f"}, "/a": {"/a/e"}, "/x": {}} {
+			assert.Equal(t, want, c.want(codeOK, OpGetEphemerals, pathBody(prefix)).body.strings(), "ephemerals below %q", prefix)
 		}
 	})
 }
@@ -459,13 +402,9 @@ func TestContainersAndTTLNodesGoAway(t *testing.T) {
 			"/used": codeNoNode, "/fresh": codeOK, "/full": codeOK,
 			"/short": codeNoNode, "/seq-0000000004": codeNoNode, "/long": codeOK, "/parent": codeOK,
 		} {
-			if got := c.do(OpExists, watchBody(path, false)).err; got != want {
-				t.Errorf("%s: error %d, want %d", path, got, want)
-			}
+			assert.Equal(t, want, c.do(OpExists, watchBody(path, false)).err, path)
 		}
-		if events := c.takeEvents(); len(events) != 1 || events[0] != (rawEvent{nodeDeleted, "/used"}) {
-			t.Errorf("events %v", events)
-		}
+		assert.Equal(t, []rawEvent{{nodeDeleted, "/used"}}, c.takeEvents())
 		client.stop()
 	})
 }
@@ -480,9 +419,7 @@ func TestCheckOutsideAMulti(t *testing.T) {
 		// It is answered only when it is refused.
 		zxid := c.do(OpPing, nil).zxid
 		c.request(OpCheck, versionBody("/", 0))
-		if r := c.do(OpPing, nil); r.zxid != zxid+1 {
-			t.Errorf("zxid %d, was %d", r.zxid, zxid)
-		}
+		assert.Equal(t, zxid+1, c.do(OpPing, nil).zxid)
 		c.want(codeBadVersion, OpCheck, versionBody("/", 1))
 	})
 }
@@ -490,25 +427,21 @@ func TestCheckOutsideAMulti(t *testing.T) {
 func TestRareRequests(t *testing.T) {
 	withRaw(t, func(t *testing.T, _ *Server, c *rawClient) {
 		zxid := c.do(OpPing, nil).zxid
-		if r := c.want(codeMarshallingError, OpReconfig, nil); r.zxid != zxid {
-			t.Errorf("zxid %d, was %d", r.zxid, zxid)
-		}
+		assert.Equal(t, zxid, c.want(codeMarshallingError, OpReconfig, nil).zxid)
 		null := func(e *encoder) { e.bytes(nil) }
-		if r := c.want(codeOK, OpSync, null); r.body.int32() != -1 {
-			t.Error("the null path of a sync is not given back")
-		}
-		if r := c.want(codeOK, OpSASL, null); r.zxid != 0 || r.body.int32() != -1 {
-			t.Error("sasl is not answered with an empty token")
-		}
+		assert.Equal(t, int32(-1), c.want(codeOK, OpSync, null).body.int32(), "the null path of a sync is not given back")
+		r := c.want(codeOK, OpSASL, null)
+		assert.Zero(t, r.zxid)
+		assert.Equal(t, int32(-1), r.body.int32(), "sasl is answered with an empty token")
 	})
 }
 
 func TestUnknownOperationClosesTheConnection(t *testing.T) {
 	for _, op := range []Op{OpNotification, 10, 99, 4711, -1} {
 		withRaw(t, func(t *testing.T, _ *Server, c *rawClient) {
-			if r := c.do(op, nil); r.err != codeUnimplemented || r.zxid != -1 {
-				t.Errorf("%v: error %d, zxid %d", op, r.err, r.zxid)
-			}
+			r := c.do(op, nil)
+			assert.Equal(t, codeUnimplemented, r.err, op)
+			assert.Equal(t, int64(-1), r.zxid, op)
 			c.wantClosed()
 		})
 	}
@@ -518,9 +451,7 @@ func TestSizeLimits(t *testing.T) {
 	withRaw(t, func(t *testing.T, _ *Server, c *rawClient) {
 		overhead := 8 + 4 + len("/a") + 4 + 4 + 4 + 4 + len("world") + 4 + len("anyone") + 4
 		c.want(codeOK, OpCreate, createBody("/a", strings.Repeat("x", maxFrame-overhead), 0))
-		if n := c.stat("/a").dataLength; int(n) != maxFrame-overhead {
-			t.Errorf("%d bytes", n)
-		}
+		assert.Equal(t, maxFrame-overhead, int(c.stat("/a").dataLength), "bytes")
 		body := &encoder{}
 		body.int32(maxFrame + 1)
 		c.write(body.b)

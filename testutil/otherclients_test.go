@@ -12,6 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
 	"github.com/zkelection/election/testutil"
 )
 
@@ -30,9 +33,7 @@ func missing(t *testing.T, err error) {
 func clientsServer(t *testing.T) *testutil.Server {
 	t.Helper()
 	server, err := testutil.NewServer(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	t.Cleanup(server.Close)
 	return server
 }
@@ -51,9 +52,7 @@ func runClient(t *testing.T, input, name string, args ...string) (stdout, stderr
 	cmd.Stdin = strings.NewReader(input)
 	var out, faults bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &faults
-	if err := cmd.Run(); err != nil {
-		t.Fatalf("%s: %v\n%s\n%s", name, err, out.String(), faults.String())
-	}
+	require.NoError(t, cmd.Run(), "%s\n%s\n%s", name, out.String(), faults.String())
 	return out.String(), faults.String()
 }
 
@@ -84,9 +83,7 @@ func curatorClasses(t *testing.T) string {
 func testdata(t *testing.T, name string) string {
 	t.Helper()
 	path, err := filepath.Abs(filepath.Join("testdata", "otherclients", name))
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return path
 }
 
@@ -96,9 +93,7 @@ func inOrder(t *testing.T, said string, lines ...string) {
 	rest := "\n" + said
 	for _, line := range lines {
 		_, after, found := strings.Cut(rest, "\n"+line+"\n")
-		if !found {
-			t.Fatalf("it did not say %q where it should have; all it said:\n%s", line, said)
-		}
+		require.True(t, found, "it did not say %q where it should have; all it said:\n%s", line, said)
 		rest = "\n" + after
 	}
 }
@@ -152,9 +147,7 @@ func TestJavaShell(t *testing.T) {
 		"Node not empty: /shell",
 		"Node does not exist: /shell",
 	)
-	if dump := server.Dump(); strings.Contains(dump, "shell") {
-		t.Errorf("the tree was not deleted:\n%s", dump)
-	}
+	assert.NotContains(t, server.Dump(), "shell")
 }
 
 func TestCurator(t *testing.T) {
@@ -175,12 +168,8 @@ leader first true false
 leader true second
 left []
 `
-	if said != want {
-		t.Errorf("said:\n%s\nwant:\n%s", said, want)
-	}
-	if sessions := server.Sessions(); len(sessions) != 0 {
-		t.Errorf("sessions left: %v", sessions)
-	}
+	assert.Equal(t, want, said)
+	assert.Empty(t, server.Sessions())
 }
 
 func TestKazoo(t *testing.T) {
@@ -207,15 +196,10 @@ leads second
 children []
 `
 	head, left, _ := strings.Cut(said, "left ")
-	if head != want {
-		t.Errorf("said:\n%s\nwant:\n%s", head, want)
-	}
-	if strings.Contains(left, "n-0000000000") || !strings.Contains(left, "secret") {
-		t.Errorf("left: %s", left)
-	}
-	if sessions := server.Sessions(); len(sessions) != 0 {
-		t.Errorf("sessions left: %v", sessions)
-	}
+	assert.Equal(t, want, head)
+	assert.NotContains(t, left, "n-0000000000")
+	assert.Contains(t, left, "secret")
+	assert.Empty(t, server.Sessions())
 }
 
 // TestCClient runs ZooKeeper's C client, which does one command in a session and ends.
@@ -242,12 +226,10 @@ func TestCClient(t *testing.T) {
 	for _, c := range commands {
 		said, faults := runClient(t, "", shell, "-h", server.Addr(), "-c", c.command)
 		for _, want := range c.want {
-			if !strings.Contains(said+faults, want) {
-				t.Errorf("%s: did not say %q:\n%s%s", c.command, want, said, faults)
-			}
+			assert.Contains(t, said+faults, want, c.command)
 		}
 	}
-	if dump := server.Dump(); !strings.Contains(dump, "hello") || strings.Contains(dump, "gone") {
-		t.Errorf("left behind:\n%s", dump)
-	}
+	dump := server.Dump()
+	assert.Contains(t, dump, "hello")
+	assert.NotContains(t, dump, "gone")
 }

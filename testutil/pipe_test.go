@@ -11,6 +11,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func testPipe() (a, b net.Conn) { return newPipe(pipeAddr("a"), pipeAddr("b")) }
@@ -26,37 +29,30 @@ func TestPipeCarriesBothWays(t *testing.T) {
 			errs <- err
 		}()
 		got := make([]byte, len(sent))
-		if _, err := io.ReadFull(way.to, got); err != nil || !bytes.Equal(got, sent) {
-			t.Errorf("what arrived is not what was sent (error %v)", err)
-		}
-		if err := <-errs; err != nil {
-			t.Error(err)
-		}
+		_, err := io.ReadFull(way.to, got)
+		assert.NoError(t, err)
+		assert.True(t, bytes.Equal(got, sent), "what arrived is not what was sent")
+		assert.NoError(t, <-errs)
 	}
-	if a.LocalAddr().String() != "a" || a.RemoteAddr().String() != "b" || b.LocalAddr().Network() != "mem" {
-		t.Error("wrong addresses")
-	}
+	assert.Equal(t, "a", a.LocalAddr().String())
+	assert.Equal(t, "b", a.RemoteAddr().String())
+	assert.Equal(t, "mem", b.LocalAddr().Network())
 }
 
 func TestPipeEndsWhenClosed(t *testing.T) {
 	a, b := testPipe()
-	if _, err := a.Write([]byte("last")); err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(a.Close(), a.Close()); err != nil {
-		t.Error(err)
-	}
+	_, err := a.Write([]byte("last"))
+	require.NoError(t, err)
+	assert.NoError(t, errors.Join(a.Close(), a.Close()))
 	got, err := io.ReadAll(b)
-	if err != nil || string(got) != "last" {
-		t.Errorf("read %q, error %v", got, err)
-	}
-	if _, err := b.Write([]byte("x")); err == nil {
-		t.Error("wrote to a closed pipe")
-	}
+	assert.NoError(t, err)
+	assert.Equal(t, "last", string(got))
+	_, err = b.Write([]byte("x"))
+	assert.Error(t, err, "wrote to a closed pipe")
 	_, err = a.Write([]byte("x"))
-	wantErr(t, err, net.ErrClosed)
+	require.ErrorIs(t, err, net.ErrClosed)
 	_, err = a.Read(make([]byte, 1))
-	wantErr(t, err, net.ErrClosed)
+	require.ErrorIs(t, err, net.ErrClosed)
 }
 
 func TestPipeUnblocksWhenClosed(t *testing.T) {
@@ -78,9 +74,7 @@ func TestPipeUnblocksWhenClosed(t *testing.T) {
 			synctest.Wait()
 			_ = end(a, b).Close()
 			for range 2 {
-				if err := <-failed; err == nil {
-					t.Error("want an error")
-				}
+				assert.Error(t, <-failed)
 			}
 		}
 	})
@@ -92,23 +86,18 @@ func TestPipeDeadlines(t *testing.T) {
 		began := time.Now()
 		_ = a.SetDeadline(began.Add(time.Second))
 		_, err := a.Read(make([]byte, 1))
-		wantErr(t, err, os.ErrDeadlineExceeded)
-		if d := time.Since(began); d != time.Second {
-			t.Errorf("read gave up after %v", d)
-		}
-		if _, err := a.Write([]byte("x")); !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("wrote behind the deadline: %v", err)
-		}
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		assert.Equal(t, time.Second, time.Since(began), "read gave up after")
+		_, err = a.Write([]byte("x"))
+		assert.ErrorIs(t, err, os.ErrDeadlineExceeded, "a write behind the deadline")
 		_ = a.SetWriteDeadline(time.Now().Add(time.Second))
 		n, err := a.Write(make([]byte, 2*pipeBuffer))
-		wantErr(t, err, os.ErrDeadlineExceeded)
-		if d := time.Since(began); d != 2*time.Second || n != pipeBuffer {
-			t.Errorf("write of %d bytes gave up after %v", n, d)
-		}
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		assert.Equal(t, 2*time.Second, time.Since(began), "write gave up after")
+		assert.Equal(t, pipeBuffer, n)
 		var netErr net.Error
-		if !errors.As(err, &netErr) || !netErr.Timeout() {
-			t.Errorf("%v is no timeout", err)
-		}
+		require.ErrorAs(t, err, &netErr)
+		assert.True(t, netErr.Timeout(), "%v is no timeout", err)
 		// A deadline that is moved counts for a read under way.
 		_ = a.SetReadDeadline(time.Now().Add(time.Hour))
 		go func() {
@@ -116,10 +105,8 @@ func TestPipeDeadlines(t *testing.T) {
 			_ = a.SetReadDeadline(time.Now())
 		}()
 		_, err = a.Read(make([]byte, 1))
-		wantErr(t, err, os.ErrDeadlineExceeded)
-		if d := time.Since(began); d != 3*time.Second {
-			t.Errorf("read gave up after %v", d)
-		}
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		assert.Equal(t, 3*time.Second, time.Since(began), "read gave up after")
 	})
 }
 
@@ -127,12 +114,10 @@ func TestDialerRefusesWhenNobodyServes(t *testing.T) {
 	inMemory(t, ServerOptions{}, func(t *testing.T, srv *Server) {
 		srv.Stop()
 		_, err := srv.Dialer()("tcp", srv.Addr(), time.Second)
-		wantErr(t, err, syscall.ECONNREFUSED)
+		require.ErrorIs(t, err, syscall.ECONNREFUSED)
 		srv.Close()
 		_, err = srv.Dialer()("tcp", srv.Addr(), time.Second)
-		wantErr(t, err, syscall.ECONNREFUSED)
-		if err := srv.Start(); err == nil {
-			t.Error("started a closed server")
-		}
+		require.ErrorIs(t, err, syscall.ECONNREFUSED)
+		assert.Error(t, srv.Start(), "started a closed server")
 	})
 }

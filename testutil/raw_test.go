@@ -2,11 +2,13 @@ package testutil
 
 import (
 	"encoding/binary"
-	"errors"
 	"io"
 	"net"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // A rawClient speaks the wire protocol one frame at a time.
@@ -38,9 +40,7 @@ type rawReply struct {
 func newRaw(t *testing.T, m Member) *rawClient {
 	t.Helper()
 	nc, err := m.Dialer()("tcp", m.Addr(), time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return &rawClient{t: t, release: m.m.srv.release, nc: nc}
 }
 
@@ -49,9 +49,7 @@ func openRaw(t *testing.T, m Member, timeout time.Duration) *rawClient {
 	t.Helper()
 	c := newRaw(t, m)
 	c.handshake(0, nil, timeout)
-	if c.session == 0 {
-		t.Fatal("no session")
-	}
+	require.NotZero(t, c.session, "no session")
 	return c
 }
 
@@ -68,9 +66,8 @@ func (c *rawClient) close() { _ = c.nc.Close() }
 
 func (c *rawClient) write(frame []byte) {
 	c.t.Helper()
-	if _, err := c.nc.Write(frame); err != nil {
-		c.t.Fatal(err)
-	}
+	_, err := c.nc.Write(frame)
+	require.NoError(c.t, err)
 }
 
 func (c *rawClient) sendHandshake(id int64, password []byte, timeout time.Duration) {
@@ -92,15 +89,14 @@ func (c *rawClient) handshake(id int64, password []byte, timeout time.Duration) 
 	c.t.Helper()
 	c.sendHandshake(id, password, timeout)
 	frame, err := c.frame()
-	if err != nil {
-		c.t.Fatalf("handshake: %v", err)
-	}
+	require.NoError(c.t, err, "handshake")
 	d := &decoder{b: frame}
 	d.int32()
 	c.timeout, c.session, c.password = d.int32(), d.int64(), d.bytes()
-	if readOnly := d.bool(); d.err != nil || readOnly || len(d.b) != 0 {
-		c.t.Fatalf("handshake: read-only %v, error %v, %d bytes left", readOnly, d.err, len(d.b))
-	}
+	readOnly := d.bool()
+	require.NoError(c.t, d.err, "handshake")
+	require.False(c.t, readOnly, "handshake: read-only")
+	require.Empty(c.t, d.b, "handshake")
 }
 
 func (c *rawClient) frame() ([]byte, error) {
@@ -146,11 +142,20 @@ func (c *rawClient) next() (rawReply, error) {
 		}
 		typ, state := eventType(d.int32()), d.int32()
 		// An event that setWatches brings has none in any release.
-		if r.zxid != -1 && (!c.release.eventsHaveZxids() || r.zxid <= 0) || state != 3 {
-			c.t.Errorf("event with zxid %d, state %d", r.zxid, state)
-		}
+		assert.True(c.t, r.zxid == -1 || c.release.eventsHaveZxids() && r.zxid > 0, "event with zxid %d", r.zxid)
+		assert.Equal(c.t, int32(3), state, "event's state")
 		c.events = append(c.events, rawEvent{typ, d.string()})
 	}
+}
+
+// wantNext wants the next reply to be to this request, with this error.
+func (c *rawClient) wantNext(xid int32, err code) rawReply {
+	c.t.Helper()
+	r, failed := c.next()
+	require.NoError(c.t, failed)
+	require.Equal(c.t, xid, r.xid, "reply to")
+	require.Equal(c.t, err, r.err)
+	return r
 }
 
 // do sends a request and reads its reply.
@@ -158,12 +163,8 @@ func (c *rawClient) do(op Op, body func(*encoder)) rawReply {
 	c.t.Helper()
 	xid := c.request(op, body)
 	r, err := c.next()
-	if err != nil {
-		c.t.Fatalf("%v: %v", op, err)
-	}
-	if r.xid != xid {
-		c.t.Fatalf("%v: reply to %d, want %d", op, r.xid, xid)
-	}
+	require.NoError(c.t, err, op)
+	require.Equal(c.t, xid, r.xid, "%v: reply to", op)
 	return r
 }
 
@@ -171,9 +172,7 @@ func (c *rawClient) do(op Op, body func(*encoder)) rawReply {
 func (c *rawClient) want(err code, op Op, body func(*encoder)) rawReply {
 	c.t.Helper()
 	r := c.do(op, body)
-	if r.err != err {
-		c.t.Fatalf("%v: error %d, want %d", op, r.err, err)
-	}
+	require.Equal(c.t, err, r.err, op)
 	return r
 }
 
@@ -190,9 +189,8 @@ func (c *rawClient) takeEvents() []rawEvent {
 func (c *rawClient) wantClosed() {
 	c.t.Helper()
 	_ = c.nc.SetReadDeadline(time.Now().Add(5 * time.Second))
-	if r, err := c.next(); !errors.Is(err, io.EOF) {
-		c.t.Fatalf("reply %+v, error %v, want the connection closed", r, err)
-	}
+	r, err := c.next()
+	require.ErrorIs(c.t, err, io.EOF, "reply %+v, want the connection closed", r)
 }
 
 // wantSilence waits for d and expects that nothing comes.
@@ -201,9 +199,8 @@ func (c *rawClient) wantSilence(d time.Duration) {
 	_ = c.nc.SetReadDeadline(time.Now().Add(d))
 	r, err := c.next()
 	var timeout net.Error
-	if !errors.As(err, &timeout) || !timeout.Timeout() {
-		c.t.Fatalf("reply %+v, error %v, want silence", r, err)
-	}
+	require.ErrorAs(c.t, err, &timeout, "reply %+v, want silence", r)
+	require.True(c.t, timeout.Timeout(), "%v, want silence", err)
 	_ = c.nc.SetReadDeadline(time.Time{})
 }
 

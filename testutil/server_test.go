@@ -1,13 +1,14 @@
 package testutil
 
 import (
-	"errors"
-	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/go-zookeeper/zk"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election/internal/zxid"
 )
@@ -21,6 +22,7 @@ type testClient struct {
 	*zk.Conn
 	events <-chan zk.Event
 	ended  chan struct{}
+	once   sync.Once
 }
 
 // await blocks until the client has a session.
@@ -41,9 +43,9 @@ func (c *testClient) await(t *testing.T) {
 	}
 }
 
-// stop closes the client and waits for its end.
+// stop closes the client, if that has not been done, and waits for its end.
 func (c *testClient) stop() {
-	c.Close()
+	c.once.Do(c.Close)
 	<-c.ended
 }
 
@@ -53,15 +55,14 @@ func newClient(t *testing.T, dialer zk.Dialer, timeout time.Duration, servers ..
 	// The client races with itself when it sets watches again: see package zxid.
 	conn, events, err := zk.Connect(servers, timeout, zk.WithLogger(quiet{}), zk.WithLogInfo(false),
 		zk.WithMaxBufferSize(64<<10), zk.WithMaxConnBufferSize(64<<10), zk.WithDialer(zxid.Dialer(dialer)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	c := &testClient{Conn: conn, events: events, ended: make(chan struct{})}
 	go func() {
 		defer close(c.ended)
 		for range events {
 		}
 	}()
+	t.Cleanup(c.stop) // for a test that fails: a bubble in which a client goes on is a deadlock, which ends all tests
 	return c
 }
 
@@ -71,9 +72,7 @@ func inMemory(t *testing.T, opts ServerOptions, f func(t *testing.T, srv *Server
 	synctest.Test(t, func(t *testing.T) {
 		opts.NoListen = true
 		srv, err := NewServer(&opts)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		defer srv.Close()
 		f(t, srv)
 	})
@@ -92,17 +91,8 @@ var everybody = zk.WorldACL(zk.PermAll)
 func must[T any](t *testing.T) func(v T, err error) T {
 	return func(v T, err error) T {
 		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		return v
-	}
-}
-
-func wantErr(t *testing.T, got, want error) {
-	t.Helper()
-	if !errors.Is(got, want) {
-		t.Fatalf("got error %v, want %v", got, want)
 	}
 }
 
@@ -113,32 +103,28 @@ func elect(t *testing.T, first, second *testClient) {
 	str(first.Create("/election", nil, 0, everybody))
 	a := str(first.Create("/election/n-", []byte("a"), zk.FlagEphemeral|zk.FlagSequence, everybody))
 	b := str(second.Create("/election/n-", []byte("b"), zk.FlagEphemeral|zk.FlagSequence, everybody))
-	if a != "/election/n-0000000000" || b != "/election/n-0000000001" {
-		t.Fatalf("ballots %s and %s", a, b)
-	}
+	require.Equal(t, "/election/n-0000000000", a)
+	require.Equal(t, "/election/n-0000000001", b)
 	exists, _, gone, err := second.ExistsW(a)
-	if err != nil || !exists {
-		t.Fatalf("predecessor: exists %v, error %v", exists, err)
-	}
+	require.NoError(t, err)
+	require.True(t, exists, "predecessor")
 	first.stop()
 	select {
 	case e := <-gone:
-		if e.Type != zk.EventNodeDeleted || e.Path != a {
-			t.Fatalf("event %v of %s", e.Type, e.Path)
-		}
+		require.Equal(t, zk.EventNodeDeleted, e.Type)
+		require.Equal(t, a, e.Path)
 	case <-time.After(10 * time.Second):
 		t.Fatal("the predecessor's end was not told")
 	}
 	children, _, err := second.Children("/election")
-	if err != nil || fmt.Sprint(children) != "[n-0000000001]" {
-		t.Fatalf("children %v, error %v", children, err)
-	}
+	require.NoError(t, err)
+	require.Equal(t, []string{"n-0000000001"}, children)
 	res, err := second.Multi(
 		&zk.CheckVersionRequest{Path: b, Version: -1},
 		&zk.CreateRequest{Path: "/election/leader", Data: []byte("b"), Acl: everybody, Flags: zk.FlagEphemeral})
-	if err != nil || len(res) != 2 || res[1].String != "/election/leader" {
-		t.Fatalf("multi: %+v, %v", res, err)
-	}
+	require.NoError(t, err)
+	require.Len(t, res, 2)
+	require.Equal(t, "/election/leader", res[1].String)
 }
 
 func TestClientElectsInMemory(t *testing.T) {
@@ -151,9 +137,7 @@ func TestClientElectsInMemory(t *testing.T) {
 
 func TestClientElectsOverTCP(t *testing.T) {
 	srv, err := NewServer(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	defer srv.Close()
 	first := newClient(t, nil, 4*time.Second, srv.Addr())
 	second := newClient(t, nil, 4*time.Second, srv.Addr())
@@ -181,14 +165,12 @@ func TestSilentSessionExpiresAndTheClientLearnsOfIt(t *testing.T) {
 		id := c.SessionID()
 		heal := srv.Isolate(id)
 		_, _, gone, err := other.ExistsW("/mine")
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		began := time.Now()
 		<-gone
-		if d := time.Since(began); d < 2*time.Second || d > 6*time.Second {
-			t.Errorf("expired after %v", d)
-		}
+		d := time.Since(began)
+		assert.GreaterOrEqual(t, d, 2*time.Second, "expired after")
+		assert.LessOrEqual(t, d, 6*time.Second, "expired after")
 		heal()
 		for c.SessionID() == id {
 			time.Sleep(10 * time.Millisecond)
@@ -207,12 +189,8 @@ func TestHourOfPingsIsCheap(t *testing.T) {
 			clients = append(clients, connect(t, srv, 10*time.Second))
 		}
 		time.Sleep(time.Hour)
-		if n := srv.Counts()[OpPing]; n < 4*1000 {
-			t.Errorf("%d pings", n)
-		}
-		if n := len(srv.Sessions()); n != 4 {
-			t.Errorf("%d sessions", n)
-		}
+		assert.GreaterOrEqual(t, srv.Counts()[OpPing], int64(4*1000), "pings")
+		assert.Len(t, srv.Sessions(), 4)
 		for _, c := range clients {
 			c.stop()
 		}

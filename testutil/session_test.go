@@ -5,6 +5,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestTimeoutIsNegotiated(t *testing.T) {
@@ -12,9 +15,7 @@ func TestTimeoutIsNegotiated(t *testing.T) {
 		for asked, want := range map[time.Duration]int32{
 			0: 2000, -time.Second: 2000, time.Second: 2000, 7 * time.Second: 7000, time.Minute: 15000,
 		} {
-			if c := openRaw(t, srv.Member(0), asked); c.timeout != want {
-				t.Errorf("asked for %v, got %d ms, want %d", asked, c.timeout, want)
-			}
+			assert.Equal(t, want, openRaw(t, srv.Member(0), asked).timeout, "asked for %v", asked)
 		}
 	})
 }
@@ -37,9 +38,7 @@ func TestExpiryIsRoundedUpToTheNextTick(t *testing.T) {
 			time.Sleep(test.lastHeard)
 			c.do(OpPing, nil)
 			c.wantClosedWithin(time.Minute)
-			if got := time.Since(began); got != test.want {
-				t.Errorf("last heard at %v, timeout %v: expired at %v, want %v", test.lastHeard, test.timeout, got, test.want)
-			}
+			assert.Equal(t, test.want, time.Since(began), "last heard at %v, timeout %v: expired at", test.lastHeard, test.timeout)
 		})
 	}
 }
@@ -52,9 +51,7 @@ func TestResumedWithAShorterTimeout(t *testing.T) {
 		c.timeout = 5000
 		next := c.again(srv.Member(0))
 		next.wantClosedWithin(time.Minute)
-		if d := time.Since(began); d != 8*time.Second {
-			t.Errorf("expired after %v", d)
-		}
+		assert.Equal(t, 8*time.Second, time.Since(began), "expired after")
 	})
 }
 
@@ -64,9 +61,8 @@ func (c *rawClient) wantClosedWithin(d time.Duration) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if r, err := c.next(); err == nil {
-			c.t.Errorf("reply %+v, want the connection closed", r)
-		}
+		r, err := c.next()
+		assert.Error(c.t, err, "reply %+v, want the connection closed", r)
 	}()
 	select {
 	case <-done:
@@ -82,21 +78,16 @@ func TestExpiryDeletesEphemeralsInOneTransaction(t *testing.T) {
 		c.want(codeOK, OpCreate, createBody("/e2", "", 1))
 		c.want(codeOK, OpCreate, createBody("/p", "", 0))
 		before := witness.want(codeOK, OpGetChildren, watchBody("/", true)).zxid
-		if !srv.ExpireSession(c.session) || srv.ExpireSession(c.session) {
-			t.Error("want it to expire once")
-		}
+		assert.True(t, srv.ExpireSession(c.session), "once")
+		assert.False(t, srv.ExpireSession(c.session), "twice")
 		c.wantClosed()
 		s := witness.stat("/")
-		if s.pzxid != before+1 || witness.zxid != before+1 {
-			t.Errorf("zxid %d, pzxid %d, want both %d", witness.zxid, s.pzxid, before+1)
-		}
-		if events := witness.takeEvents(); len(events) != 1 {
-			t.Errorf("events %v", events)
-		}
+		assert.Equal(t, before+1, s.pzxid)
+		assert.Equal(t, before+1, witness.zxid)
+		assert.Len(t, witness.takeEvents(), 1)
 		next := c.again(srv.Member(0))
-		if next.session != 0 || next.timeout != 0 {
-			t.Errorf("session 0x%x, timeout %d", next.session, next.timeout)
-		}
+		assert.Zero(t, next.session)
+		assert.Zero(t, next.timeout)
 		next.wantClosed()
 	})
 }
@@ -107,16 +98,10 @@ func TestClosedSessionIsGoneAndAnswered(t *testing.T) {
 		c.want(codeOK, OpCreate, createBody("/e", "", 1))
 		c.want(codeOK, OpExists, watchBody("/e", true))
 		c.want(codeOK, OpClose, nil)
-		if len(c.events) != 1 || c.events[0] != (rawEvent{nodeDeleted, "/e"}) {
-			t.Errorf("events %v", c.events)
-		}
+		assert.Equal(t, []rawEvent{{nodeDeleted, "/e"}}, c.events)
 		c.wantClosed()
-		if n := len(srv.Sessions()); n != 0 {
-			t.Errorf("%d sessions", n)
-		}
-		if n := srv.Watches(); n != 0 {
-			t.Errorf("%d watches", n)
-		}
+		assert.Empty(t, srv.Sessions())
+		assert.Zero(t, srv.Watches(), "watches")
 	})
 }
 
@@ -125,14 +110,10 @@ func TestResumedSessionReplacesItsConnection(t *testing.T) {
 		c := openRaw(t, srv.Member(0), 4*time.Second)
 		c.want(codeNoNode, OpExists, watchBody("/w", true))
 		next := c.again(srv.Member(0))
-		if next.session != c.session {
-			t.Fatalf("session 0x%x, want 0x%x", next.session, c.session)
-		}
+		require.Equal(t, c.session, next.session)
 		c.wantClosed()
 		next.want(codeOK, OpCreate, createBody("/w", "", 0))
-		if events := next.takeEvents(); len(events) != 0 {
-			t.Errorf("the old connection's watch fired on the new one: %v", events)
-		}
+		assert.Empty(t, next.takeEvents(), "the old connection's watch fired on the new one")
 	})
 }
 
@@ -141,13 +122,9 @@ func TestWrongPasswordIsRefused(t *testing.T) {
 		c := openRaw(t, srv.Member(0), 4*time.Second)
 		c.password = make([]byte, 16)
 		next := c.again(srv.Member(0))
-		if next.session != 0 {
-			t.Error("resumed with a wrong password")
-		}
+		assert.Zero(t, next.session, "resumed with a wrong password")
 		next.wantClosed()
-		if n := len(srv.Sessions()); n != 1 {
-			t.Errorf("%d sessions", n)
-		}
+		assert.Len(t, srv.Sessions(), 1)
 	})
 }
 
@@ -165,9 +142,7 @@ func TestHandshakeMustComeInTime(t *testing.T) {
 		began := time.Now()
 		c := newRaw(t, srv.Member(0))
 		c.wantClosedWithin(time.Minute)
-		if d := time.Since(began); d != handshakeLimit {
-			t.Errorf("closed after %v", d)
-		}
+		assert.Equal(t, handshakeLimit, time.Since(began), "closed after")
 	})
 }
 
@@ -179,21 +154,14 @@ func TestStoppedServerKeepsTreeSessionsAndAddress(t *testing.T) {
 		srv.Stop()
 		srv.Stop()
 		c.wantClosed()
-		if _, err := srv.Dialer()("tcp", addr, time.Second); err == nil {
-			t.Error("a stopped server took a connection")
-		}
+		_, err := srv.Dialer()("tcp", addr, time.Second)
+		assert.Error(t, err, "a stopped server took a connection")
 		time.Sleep(time.Hour)
-		if err := srv.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if srv.Addr() != addr {
-			t.Errorf("address %s, was %s", srv.Addr(), addr)
-		}
+		require.NoError(t, srv.Start())
+		assert.Equal(t, addr, srv.Addr())
 		time.Sleep(3 * time.Second)
 		next := c.again(srv.Member(0))
-		if s := next.stat("/e"); s.ephemeralOwner != c.session {
-			t.Errorf("owner 0x%x", s.ephemeralOwner)
-		}
+		assert.Equal(t, c.session, next.stat("/e").ephemeralOwner)
 	})
 }
 
@@ -201,18 +169,12 @@ func TestSessionThatDoesNotComeBackExpiresAfterARestart(t *testing.T) {
 	inMemory(t, ServerOptions{}, func(t *testing.T, srv *Server) {
 		openRaw(t, srv.Member(0), 4*time.Second)
 		srv.Stop()
-		if err := srv.Start(); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, srv.Start())
 		time.Sleep(5 * time.Second)
-		if n := len(srv.Sessions()); n != 1 {
-			t.Errorf("%d sessions before the timeout", n)
-		}
+		assert.Len(t, srv.Sessions(), 1, "before the timeout")
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if n := len(srv.Sessions()); n != 0 {
-			t.Errorf("%d sessions after the timeout", n)
-		}
+		assert.Empty(t, srv.Sessions(), "after the timeout")
 	})
 }
 
@@ -230,13 +192,8 @@ func TestIsolationHidesEverythingUntilHealed(t *testing.T) {
 		heal()
 		c.wantSilence(time.Second)
 		again()
-		r, err := c.next()
-		if err != nil || r.xid != xid || r.err != codeOK {
-			t.Errorf("reply %+v, error %v", r, err)
-		}
-		if len(c.events) != 1 || c.events[0] != (rawEvent{nodeCreated, "/w"}) {
-			t.Errorf("events %v", c.events)
-		}
+		c.wantNext(xid, codeOK)
+		assert.Equal(t, []rawEvent{{nodeCreated, "/w"}}, c.events)
 	})
 }
 
@@ -275,9 +232,8 @@ func TestIsolatedSessionCannotResume(t *testing.T) {
 		synctest.Wait()
 		heal()
 		frame, err := next.frame()
-		if err != nil || len(frame) != 37 {
-			t.Fatalf("answer of %d bytes, error %v", len(frame), err)
-		}
+		require.NoError(t, err)
+		require.Len(t, frame, 37)
 		next.do(OpPing, nil)
 	})
 }
@@ -299,10 +255,8 @@ func TestIsolationOfAll(t *testing.T) {
 		one := srv.Isolate(c.session)
 		began := time.Now()
 		_, err := srv.Dialer()("tcp", srv.Addr(), 3*time.Second)
-		wantErr(t, err, os.ErrDeadlineExceeded)
-		if d := time.Since(began); d != 3*time.Second {
-			t.Errorf("gave up after %v", d)
-		}
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		assert.Equal(t, 3*time.Second, time.Since(began), "gave up after")
 		dialed := make(chan *rawClient, 1)
 		go func() { dialed <- openRaw(t, srv.Member(0), 40*time.Second) }()
 		xid := c.request(OpCreate, createBody("/a", "", 0))
@@ -313,18 +267,15 @@ func TestIsolationOfAll(t *testing.T) {
 		other.want(codeNoNode, OpExists, watchBody("/a", false))
 		c.wantSilence(time.Second)
 		one()
-		if r, err := c.next(); err != nil || r.xid != xid {
-			t.Errorf("reply %+v, error %v", r, err)
-		}
+		c.wantNext(xid, codeOK)
 		other.want(codeOK, OpExists, watchBody("/a", false))
 		srv.IsolateAll()
 		go func() {
 			time.Sleep(time.Second)
 			srv.Close()
 		}()
-		if _, err := srv.Dialer()("tcp", srv.Addr(), 0); err == nil {
-			t.Error("a closed server took a connection")
-		}
+		_, err = srv.Dialer()("tcp", srv.Addr(), 0)
+		assert.Error(t, err, "a closed server took a connection")
 		c.wantClosed()
 	})
 }

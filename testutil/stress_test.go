@@ -9,6 +9,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // abuse opens a connection and drops it at a random moment of its life.
@@ -79,9 +82,7 @@ func TestDroppedConnectionsLeaveNothingBehind(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			srv, err := NewServer(&test.opts)
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			defer srv.Close()
 			dial := func() (net.Conn, error) { return net.Dial("tcp", srv.Addr()) }
 			if test.opts.NoListen {
@@ -109,12 +110,8 @@ func TestDroppedConnectionsLeaveNothingBehind(t *testing.T) {
 				return runtime.NumGoroutine() <= goroutines && conns == 0 && left == 0 &&
 					len(srv.Sessions()) == 0 && srv.Watches() == 0
 			})
-			if got := srv.Counts()[OpConnect]; got < int64(test.connections)/2 {
-				t.Errorf("only %d handshakes of %d connections", got, test.connections)
-			}
-			if grown := heapInUse() - heap; grown > 8<<20 {
-				t.Errorf("the heap has grown by %d bytes", grown)
-			}
+			assert.GreaterOrEqual(t, srv.Counts()[OpConnect], int64(test.connections)/2, "handshakes of %d connections", test.connections)
+			assert.LessOrEqual(t, heapInUse()-heap, int64(8<<20), "bytes that the heap has grown by")
 		})
 	}
 }
@@ -127,7 +124,8 @@ func heapInUse() int64 {
 	return int64(stats.HeapAlloc)
 }
 
-// eventually waits for what happens on its own, in real time.
+// eventually waits for what happens on its own, in real time. It asks on the
+// test's goroutine: require.Eventually has one more, and goroutines are counted.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !ok(); {
@@ -221,9 +219,7 @@ func TestEverythingAtOnce(t *testing.T) {
 				case 3:
 					srv.Stop()
 					undo = append(undo, func() {
-						if err := srv.Start(); err != nil {
-							t.Error(err)
-						}
+						assert.NoError(t, srv.Start())
 					})
 				case 4:
 					srv.DropConnections()
@@ -234,9 +230,7 @@ func TestEverythingAtOnce(t *testing.T) {
 				case 6:
 					m.Stop()
 					undo = append(undo, func() {
-						if err := m.Start(); err != nil {
-							t.Error(err)
-						}
+						assert.NoError(t, m.Start())
 					})
 				}
 				_ = srv.Dump()
@@ -261,14 +255,16 @@ func TestEverythingAtOnce(t *testing.T) {
 			synctest.Wait()
 			srv.mu.Lock()
 			defer srv.mu.Unlock()
-			if len(srv.sessions) > 0 || len(srv.conns) > 0 || len(srv.tree.ephemerals) > 0 || srv.hanging != 0 {
-				t.Errorf("left: %d sessions, %d connections, %d ephemeral nodes, %d writes",
-					len(srv.sessions), len(srv.conns), len(srv.tree.ephemerals), srv.hanging)
-			}
+			assert.Empty(t, srv.sessions, "sessions")
+			assert.Empty(t, srv.conns, "connections")
+			assert.Empty(t, srv.tree.ephemerals, "ephemeral nodes")
+			assert.Zero(t, srv.hanging, "writes that hang")
 			for _, m := range srv.members {
-				if m.tree != srv.tree || len(m.backlog) > 0 || m.watches.size() > 0 || len(m.clients) > 0 || len(m.bySession) > 0 {
-					t.Errorf("member %d is not as in the beginning", m.index)
-				}
+				assert.True(t, m.tree == srv.tree, "member %d has a tree of its own", m.index)
+				assert.Empty(t, m.backlog, "member %d", m.index)
+				assert.Zero(t, m.watches.size(), "member %d", m.index)
+				assert.Empty(t, m.clients, "member %d", m.index)
+				assert.Empty(t, m.bySession, "member %d", m.index)
 			}
 		})
 	}

@@ -1,9 +1,11 @@
 package testutil
 
 import (
-	"slices"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestWatchesFire(t *testing.T) {
@@ -154,9 +156,7 @@ func TestWatchesFire(t *testing.T) {
 				for _, change := range test.changes {
 					other.want(codeOK, change.op, change.body)
 				}
-				if got := c.takeEvents(); !slices.Equal(got, test.want) {
-					t.Errorf("events %v, want %v", got, test.want)
-				}
+				assert.Equal(t, test.want, c.takeEvents())
 			})
 		})
 	}
@@ -169,9 +169,7 @@ func TestEventComesBeforeWhatFollowsTheChange(t *testing.T) {
 			c.want(codeOK, OpGetData, watchBody("/a", true))
 			// The own write's event is before its answer.
 			c.want(codeOK, OpSetData, setBody("/a", "1", -1))
-			if len(c.events) != 1 {
-				t.Fatalf("events %v before the answer", c.events)
-			}
+			require.Len(t, c.events, 1, "events before the answer")
 			c.events = nil
 		}
 	})
@@ -181,14 +179,10 @@ func TestFailedReadSetsNoWatch(t *testing.T) {
 	withRaw(t, func(t *testing.T, srv *Server, c *rawClient) {
 		c.want(codeNoNode, OpGetData, watchBody("/x", true))
 		c.want(codeNoNode, OpGetChildren, watchBody("/x", true))
-		if n := srv.Watches(); n != 0 {
-			t.Errorf("%d watches", n)
-		}
+		assert.Zero(t, srv.Watches(), "watches")
 		c.want(codeNoNode, OpExists, watchBody("/x", true))
 		c.want(codeNoNode, OpExists, watchBody("/x", true))
-		if n := srv.Watches(); n != 1 {
-			t.Errorf("%d watches", n)
-		}
+		assert.Equal(t, 1, srv.Watches(), "watches")
 		c.close()
 		openRaw(t, srv.Member(0), time.Second)
 		for srv.Watches() != 0 {
@@ -226,26 +220,20 @@ func TestSetWatchesTellsWhatWasMissed(t *testing.T) {
 			{nodeChildrenChanged, "/kids"},
 			{nodeDeleted, "/gone"},
 		}
-		if !slices.Equal(c.events, want) {
-			t.Errorf("events %v, want %v", c.events, want)
-		}
+		assert.Equal(t, want, c.events)
 		c.events = nil
 		other.want(codeOK, OpSetData, setBody("/same", "", -1))
 		other.want(codeOK, OpCreate, createBody("/unborn", "", 0))
 		other.want(codeOK, OpCreate, createBody("/quiet/x", "", 0))
 		other.want(codeOK, OpSetData, setBody("/changed", "", -1))
 		want = []rawEvent{{nodeDataChanged, "/same"}, {nodeCreated, "/unborn"}, {nodeChildrenChanged, "/quiet"}}
-		if got := c.takeEvents(); !slices.Equal(got, want) {
-			t.Errorf("events %v, want %v", got, want)
-		}
+		assert.Equal(t, want, c.takeEvents())
 		c.want(codeOK, OpSetWatches2, setWatchesBody(since, nil, nil, nil, []string{"/p"}, []string{"/r"}))
 		for _, path := range []string{"/p", "/r", "/r/x"} {
 			other.want(codeOK, OpCreate, createBody(path, "", 0))
 		}
 		want = []rawEvent{{nodeCreated, "/p"}, {nodeCreated, "/r"}, {nodeCreated, "/r/x"}}
-		if got := c.takeEvents(); !slices.Equal(got, want) {
-			t.Errorf("events %v, want %v", got, want)
-		}
+		assert.Equal(t, want, c.takeEvents())
 		c.want(codeMarshallingError, OpSetWatches2, setWatchesBody(since, nil, nil, nil))
 	})
 }
@@ -265,12 +253,10 @@ func TestCheckAndRemoveWatches(t *testing.T) {
 		c.want(codeNoWatcher, OpRemoveWatches, versionBody("/", watcherData))
 		c.want(codeOK, OpRemoveWatches, versionBody("/", watcherAny))
 		c.want(codeNoWatcher, OpRemoveWatches, versionBody("/", watcherAny))
-		if r := c.want(codeOK, OpAddWatch, versionBody("/", 0)); r.body.int32() != 0 || len(r.body.b) != 0 {
-			t.Error("addWatch is not answered with a zero")
-		}
-		if n := srv.Watches(); n != 2 {
-			t.Errorf("%d watches", n)
-		}
+		r := c.want(codeOK, OpAddWatch, versionBody("/", 0))
+		assert.Zero(t, r.body.int32(), "addWatch is answered with a zero")
+		assert.Empty(t, r.body.b)
+		assert.Equal(t, 2, srv.Watches(), "watches")
 	})
 }
 
@@ -287,11 +273,7 @@ func TestEventsAreForThoseWhoMayRead(t *testing.T) {
 			e.int32(0)
 		})
 		c.want(codeOK, OpCreate, createBody("/all", "", 0))
-		if got := stranger.takeEvents(); !slices.Equal(got, []rawEvent{{nodeCreated, "/all"}}) {
-			t.Errorf("stranger: events %v", got)
-		}
-		if got := c.takeEvents(); !slices.Equal(got, []rawEvent{{nodeCreated, "/mine"}, {nodeCreated, "/all"}}) {
-			t.Errorf("owner: events %v", got)
-		}
+		assert.Equal(t, []rawEvent{{nodeCreated, "/all"}}, stranger.takeEvents(), "stranger")
+		assert.Equal(t, []rawEvent{{nodeCreated, "/mine"}, {nodeCreated, "/all"}}, c.takeEvents(), "owner")
 	})
 }

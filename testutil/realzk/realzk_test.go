@@ -1,16 +1,18 @@
 package realzk
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/go-zookeeper/zk"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election/internal/zxid"
 )
@@ -23,9 +25,7 @@ func (silent) Printf(string, ...any) {}
 func connectReal(t *testing.T, servers ...string) *zk.Conn {
 	t.Helper()
 	conn, events, err := zk.Connect(servers, 4*time.Second, zk.WithLogger(silent{}), zk.WithDialer(zxid.Dialer(nil)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	t.Cleanup(func() {
 		conn.Close()
 		for range events {
@@ -39,60 +39,43 @@ func connectReal(t *testing.T, servers ...string) *zk.Conn {
 // awaitReal polls: a real server's doings cannot be waited for in any other way.
 func awaitReal(t *testing.T, patience time.Duration, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("no %s after %v", what, patience)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	require.Eventually(t, ok, patience, 10*time.Millisecond, "no %s after %v", what, patience)
 }
 
 func TestStandaloneZooKeeperKeepsItsDataThroughAKill(t *testing.T) {
 	t.Parallel()
 	zookeeper := StartZooKeeper(t, 1)
-	if mode, leader := zookeeper.Mode(0), zookeeper.Leader(); mode != "standalone" || leader != 0 {
-		t.Fatalf("mode %q, leader %d", mode, leader)
-	}
+	require.Equal(t, "standalone", zookeeper.Mode(0))
+	require.Equal(t, 0, zookeeper.Leader())
 	conn := connectReal(t, zookeeper.Servers()...)
-	if _, err := conn.Create("/kept", []byte("before"), 0, zk.WorldACL(zk.PermAll)); err != nil {
-		t.Fatal(err)
-	}
+	_, err := conn.Create("/kept", []byte("before"), 0, zk.WorldACL(zk.PermAll))
+	require.NoError(t, err)
 
 	address := zookeeper.Servers()[0]
 	zookeeper.Kill(0)
-	if conn, err := net.Dial("tcp", address); err == nil {
-		conn.Close()
-		t.Fatal("a killed node accepts connections")
-	}
-	if zookeeper.Mode(0) != "" || zookeeper.Leader() != -1 {
-		t.Fatal("a killed node answers")
-	}
+	_, err = net.Dial("tcp", address)
+	require.Error(t, err, "a killed node accepts connections")
+	require.Empty(t, zookeeper.Mode(0), "a killed node answers")
+	require.Equal(t, -1, zookeeper.Leader())
 	zookeeper.Kill(0) // harmless
 	zookeeper.Restart(0)
-	if err := zookeeper.AwaitServing(time.Minute); err != nil {
-		t.Fatal(err)
-	}
-	if zookeeper.Servers()[0] != address {
-		t.Fatalf("restarted at %s, was at %s", zookeeper.Servers()[0], address)
-	}
+	require.NoError(t, zookeeper.AwaitServing(time.Minute))
+	require.Equal(t, address, zookeeper.Servers()[0])
 	data, _, err := connectReal(t, address).Get("/kept")
-	if err != nil || string(data) != "before" {
-		t.Fatalf("after the restart: %q, %v", data, err)
-	}
+	require.NoError(t, err)
+	require.Equal(t, "before", string(data))
 }
 
 func TestPausedZooKeeperAnswersAgainOnceResumed(t *testing.T) {
 	t.Parallel()
 	zookeeper := StartZooKeeper(t, 1)
 	zookeeper.Pause(0)
-	if answer, err := zookeeper.FourLetter(0, "ruok"); err == nil {
-		t.Fatalf("a paused node answered %q", answer)
-	}
+	answer, err := zookeeper.FourLetter(0, "ruok")
+	require.Error(t, err, "a paused node answered %q", answer)
 	zookeeper.Resume(0)
-	if answer, err := zookeeper.FourLetter(0, "ruok"); err != nil || answer != "imok" {
-		t.Fatalf("a resumed node answered %q, %v", answer, err)
-	}
+	answer, err = zookeeper.FourLetter(0, "ruok")
+	require.NoError(t, err)
+	require.Equal(t, "imok", answer)
 }
 
 func TestEnsembleElectsAnotherLeaderAndTakesTheOldOneBack(t *testing.T) {
@@ -104,38 +87,26 @@ func TestEnsembleElectsAnotherLeaderAndTakesTheOldOneBack(t *testing.T) {
 		if i == first {
 			want = "leader"
 		}
-		if mode := zookeeper.Mode(i); mode != want {
-			t.Fatalf("node %d is %q, want %q", i, mode, want)
-		}
+		require.Equal(t, want, zookeeper.Mode(i), "node %d", i)
 	}
 
 	zookeeper.Kill(first)
 	var second int
 	awaitReal(t, time.Minute, "second leader", func() bool { second = zookeeper.Leader(); return second >= 0 })
-	if second == first {
-		t.Fatalf("node %d leads though it was killed", first)
-	}
-	if err := zookeeper.AwaitServing(time.Minute); err != nil {
-		t.Fatalf("without node %d: %v", first, err)
-	}
-	if _, err := connectReal(t, zookeeper.Servers()...).Create("/by-two", nil, 0, zk.WorldACL(zk.PermAll)); err != nil {
-		t.Fatal(err)
-	}
+	require.NotEqual(t, first, second, "who was killed leads")
+	require.NoError(t, zookeeper.AwaitServing(time.Minute), "without node %d", first)
+	_, err := connectReal(t, zookeeper.Servers()...).Create("/by-two", nil, 0, zk.WorldACL(zk.PermAll))
+	require.NoError(t, err)
 
 	zookeeper.Restart(first)
-	if err := zookeeper.AwaitServing(time.Minute); err != nil {
-		t.Fatal(err)
-	}
-	if mode := zookeeper.Mode(first); mode != "follower" {
-		t.Fatalf("the restarted node is %q", mode)
-	}
+	require.NoError(t, zookeeper.AwaitServing(time.Minute))
+	require.Equal(t, "follower", zookeeper.Mode(first), "the restarted node")
 	conn := connectReal(t, zookeeper.Servers()[first])
-	if _, err := conn.Sync("/by-two"); err != nil {
-		t.Fatal(err)
-	}
-	if found, _, err := conn.Exists("/by-two"); err != nil || !found {
-		t.Fatalf("the restarted node lacks what the others wrote: %v, %v", found, err)
-	}
+	_, err = conn.Sync("/by-two")
+	require.NoError(t, err)
+	found, _, err := conn.Exists("/by-two")
+	require.NoError(t, err)
+	require.True(t, found, "the restarted node lacks what the others wrote")
 
 	// Two of three lost: the last one answers, and serves nobody.
 	zookeeper.Kill(first)
@@ -143,16 +114,10 @@ func TestEnsembleElectsAnotherLeaderAndTakesTheOldOneBack(t *testing.T) {
 	last := 3 - first - second
 	awaitReal(t, time.Minute, "end of service", func() bool { return zookeeper.Mode(last) == "" })
 	zookeeper.Restart(last)
-	if mode := zookeeper.Mode(last); mode != "" {
-		t.Fatalf("alone, node %d is %q", last, mode)
-	}
-	if err := zookeeper.AwaitServing(200 * time.Millisecond); err == nil {
-		t.Fatal("AwaitServing saw a leader without a quorum")
-	}
+	require.Empty(t, zookeeper.Mode(last), "alone, node %d", last)
+	require.Error(t, zookeeper.AwaitServing(200*time.Millisecond), "AwaitServing saw a leader without a quorum")
 	zookeeper.Resume(second)
-	if err := zookeeper.AwaitServing(time.Minute); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, zookeeper.AwaitServing(time.Minute))
 }
 
 func TestEnsembleOptionsReachTheServer(t *testing.T) {
@@ -168,70 +133,58 @@ func TestEnsembleOptionsReachTheServer(t *testing.T) {
 		JavaOptions:       []string{"-XX:+PrintCommandLineFlags"},
 		Env:               []string{"ELECTION_TEST_ENV=there"},
 	})
-	if host, _, _ := net.SplitHostPort(zookeeper.Servers()[0]); host != "127.0.0.7" {
-		t.Fatalf("serves at %s", zookeeper.Servers()[0])
-	}
+	host, _, _ := net.SplitHostPort(zookeeper.Servers()[0])
+	require.Equal(t, "127.0.0.7", host)
 	conf, err := zookeeper.FourLetter(0, "conf")
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	for _, line := range []string{"tickTime=300\n", "minSessionTimeout=1200\n", "maxSessionTimeout=9000\n", "maxClientCnxns=90\n"} {
-		if !strings.Contains(conf, line) {
-			t.Errorf("conf lacks %q:\n%s", line, conf)
-		}
+		assert.Contains(t, conf, line)
 	}
 	var log strings.Builder
 	zookeeper.WriteLogs(&log, 0)
-	if !strings.Contains(log.String(), "-XX:MaxHeapSize") {
-		t.Errorf("the JVM did not get its option: %s", log.String())
-	}
+	assert.Contains(t, log.String(), "-XX:MaxHeapSize", "the JVM did not get its option")
 	pid := zookeeper.nodes[0].process.cmd.Process.Pid
-	if env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)); err == nil && !strings.Contains(string(env), "ELECTION_TEST_ENV=there") {
-		t.Error("the process lacks the environment given")
+	if runtime.GOOS != "linux" {
+		return
 	}
-	if args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil && !strings.Contains(string(args), "-Delection.test=here") {
-		t.Error("the process lacks the property given")
-	}
+	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+	require.NoError(t, err)
+	assert.Contains(t, string(env), "ELECTION_TEST_ENV=there")
+	args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	require.NoError(t, err)
+	assert.Contains(t, string(args), "-Delection.test=here")
 }
 
 func TestLaunchRefusesWhatCannotBeAnEnsemble(t *testing.T) {
 	for _, nodes := range []int{-1, 0, 2} {
-		if _, err := LaunchZooKeeper(t.TempDir(), nodes, EnsembleOptions{}); err == nil {
-			t.Errorf("%d nodes: no error", nodes)
-		}
+		_, err := LaunchZooKeeper(t.TempDir(), nodes, EnsembleOptions{})
+		assert.Error(t, err, "%d nodes", nodes)
 	}
-	if _, err := LaunchZooKeeper(t.TempDir(), 3, EnsembleOptions{Hosts: []string{"127.0.0.1"}}); err == nil {
-		t.Error("three nodes on one of three hosts: no error")
-	}
+	_, err := LaunchZooKeeper(t.TempDir(), 3, EnsembleOptions{Hosts: []string{"127.0.0.1"}})
+	assert.Error(t, err, "three nodes on one of three hosts: no error")
 }
 
 func TestWithoutZooKeeperTheErrorSaysWhatIsMissing(t *testing.T) {
 	t.Setenv("ZOOKEEPER_HOME", t.TempDir())
-	if _, err := LaunchZooKeeper(t.TempDir(), 1, EnsembleOptions{}); !errors.Is(err, ErrNoZooKeeper) || !strings.Contains(err.Error(), "ZOOKEEPER_HOME") {
-		t.Errorf("an empty ZOOKEEPER_HOME: %v", err)
-	}
+	_, err := LaunchZooKeeper(t.TempDir(), 1, EnsembleOptions{})
+	assert.ErrorIs(t, err, ErrNoZooKeeper)
+	assert.ErrorContains(t, err, "ZOOKEEPER_HOME")
 	t.Setenv("JAVA_HOME", t.TempDir())
-	if _, err := LaunchZooKeeper(t.TempDir(), 1, EnsembleOptions{}); !errors.Is(err, ErrNoZooKeeper) || !strings.Contains(err.Error(), "java") {
-		t.Errorf("an empty JAVA_HOME: %v", err)
-	}
+	_, err = LaunchZooKeeper(t.TempDir(), 1, EnsembleOptions{})
+	assert.ErrorIs(t, err, ErrNoZooKeeper)
+	assert.ErrorContains(t, err, "java")
 }
 
 // TestAPortIsClaimedUntilReleased is what keeps two test processes apart.
 func TestAPortIsClaimedUntilReleased(t *testing.T) {
 	first, err := newPort("127.0.0.1", 2181)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	defer first.release()
-	if claim, err := net.ListenPacket("udp", first.address); err == nil {
-		claim.Close()
-		t.Fatal("claimed twice")
-	}
+	_, err = net.ListenPacket("udp", first.address)
+	require.Error(t, err, "claimed twice")
 	first.release()
 	claim, err := net.ListenPacket("udp", first.address)
-	if err != nil {
-		t.Fatalf("not released: %v", err)
-	}
+	require.NoError(t, err, "not released")
 	claim.Close()
 }
 
@@ -241,18 +194,12 @@ func TestATakenPortIsNoticed(t *testing.T) {
 	zookeeper := StartZooKeeper(t, 1)
 	zookeeper.Kill(0)
 	squatter, err := net.Listen("tcp", zookeeper.Servers()[0])
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	defer squatter.Close()
 	n := zookeeper.nodes[0]
-	if err := n.start(); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, n.start())
 	err = n.await(time.Minute, func(answer string) bool { return answer != "" })
-	if !errors.Is(err, errPortTaken) {
-		t.Fatalf("got %v", err)
-	}
+	require.ErrorIs(t, err, errPortTaken)
 }
 
 // TestNoZooKeeperOutlivesItsTest runs this test binary again, as a test that is killed, and looks for its server.
@@ -283,9 +230,7 @@ func TestNoZooKeeperOutlivesItsTest(t *testing.T) {
 			break
 		}
 	}
-	if pid == 0 {
-		t.Fatalf("the child started no server:\n%s", output)
-	}
+	require.NotZero(t, pid, "the child started no server:\n%s", output)
 	awaitReal(t, 10*time.Second, "end of the server", func() bool {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		return err != nil || strings.Contains(string(stat), ") Z ")
