@@ -23,9 +23,7 @@ func TestSlept(t *testing.T) {
 	} {
 		before := reading{at, time.Hour}
 		after := reading{at.Add(c.wall), time.Hour + c.monotonic}
-		if got := after.slept(before, 500*time.Millisecond); got != c.want {
-			t.Errorf("wall %v, monotonic %v: %v", c.wall, c.monotonic, got)
-		}
+		assert.Equal(t, c.want, after.slept(before, 500*time.Millisecond), "wall %v, monotonic %v", c.wall, c.monotonic)
 	}
 }
 

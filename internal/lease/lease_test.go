@@ -2,7 +2,6 @@ package lease
 
 import (
 	"context"
-	"errors"
 	"io"
 	"sync"
 	"testing"
@@ -16,28 +15,24 @@ import (
 func TestLeaseStaysLapsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := New(NewClock(), NewRule(time.Hour, 0), time.Second)
-		if !l.Valid() || !l.Extend(2*time.Second) || l.Remaining() != 2*time.Second {
-			t.Fatal("a fresh lease is not valid")
-		}
-		if !l.Extend(time.Second) || l.Remaining() != 2*time.Second {
-			t.Fatal("a lease was shortened")
-		}
+		require.True(t, l.Valid())
+		require.True(t, l.Extend(2*time.Second))
+		require.Equal(t, 2*time.Second, l.Remaining())
+		require.True(t, l.Extend(time.Second))
+		require.Equal(t, 2*time.Second, l.Remaining(), "a lease was shortened")
 		time.Sleep(2*time.Second - time.Nanosecond)
-		if !l.Valid() || l.Context().Err() != nil {
-			t.Fatal("lapsed too early")
-		}
+		require.True(t, l.Valid())
+		require.NoError(t, l.Context().Err())
 		time.Sleep(time.Nanosecond)
-		if l.Valid() || l.Extend(time.Hour) || l.Valid() {
-			t.Fatal("a lapsed lease came back")
-		}
-		if !errors.Is(context.Cause(l.Context()), ErrLapsed) {
-			t.Fatal(context.Cause(l.Context()))
-		}
+		require.False(t, l.Valid())
+		require.False(t, l.Extend(time.Hour))
+		require.False(t, l.Valid(), "a lapsed lease came back")
+		require.ErrorIs(t, context.Cause(l.Context()), ErrLapsed)
 		l = New(NewClock(), NewRule(time.Hour, 0), time.Hour)
 		l.Revoke(io.EOF)
-		if l.Valid() || l.Extend(2*time.Hour) || !errors.Is(context.Cause(l.Context()), io.EOF) {
-			t.Fatal("a revoked lease is valid")
-		}
+		require.False(t, l.Valid())
+		require.False(t, l.Extend(2*time.Hour))
+		require.ErrorIs(t, context.Cause(l.Context()), io.EOF)
 	})
 }
 

@@ -67,9 +67,7 @@ func TestLeaseRuleAfterStop(t *testing.T) {
 				}
 				previous = sent
 				// Whatever comes now, the lease ends before the session can.
-				if until > s.expires() {
-					t.Fatalf("stop %v, phase %v: lease until %v, session until %v", stop, phase, until, s.expires())
-				}
+				require.LessOrEqual(t, until, s.expires(), "stop %v, phase %v: the lease ends after the session", stop, phase)
 				if simple := sent + T/2; simple > s.expires() {
 					broken++
 				}
@@ -87,9 +85,7 @@ func TestLeaseRuleAfterStop(t *testing.T) {
 			}
 		}
 	}
-	if broken == 0 {
-		t.Fatal("the simpler rule was not caught: the model is too kind")
-	}
+	require.NotZero(t, broken, "the simpler rule was not caught: the model is too kind")
 	t.Logf("the simpler rule outlives the session in %d cases", broken)
 }
 
@@ -124,8 +120,9 @@ func TestLeaseRuleEnd(t *testing.T) {
 			heard.add(x.sent, x.answered)
 		}
 		got, ok := rule.end(heard, c.previous)
-		if ok != (c.want != 0) || ok && got != c.want {
-			t.Errorf("%s: %v, %v; want %v", c.name, got, ok, c.want)
+		assert.Equal(t, c.want != 0, ok, c.name)
+		if ok {
+			assert.Equal(t, c.want, got, c.name)
 		}
 	}
 }
@@ -194,8 +191,6 @@ func TestLeaseRulePace(t *testing.T) {
 func TestFeasible(t *testing.T) {
 	const T = 12 * time.Second
 	for tick, want := range map[time.Duration]bool{0: true, time.Second: true, T / 2: true, T: true, T + time.Second: false, 2 * T: false} {
-		if got := NewRule(T, tick).Feasible(); got != want {
-			t.Errorf("tick %v: %v", tick, got)
-		}
+		assert.Equal(t, want, NewRule(T, tick).Feasible(), "tick %v", tick)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -53,24 +54,16 @@ func TestRewatch(t *testing.T) {
 			}()
 			first, second, other := frame(9, 7, opSetWatches), frame(5, 8, opSetWatches), frame(9, 9, opExists)
 			for _, request := range [][]byte{first, second, other} {
-				if _, err := w.Write(request); err != nil {
-					t.Fatal(err)
-				}
-				if got := <-server; !bytes.Equal(got, request) {
-					t.Fatalf("the server got %v for %v", got, request)
-				}
+				_, err := w.Write(request)
+				require.NoError(t, err)
+				require.Equal(t, request, <-server)
 			}
 			for _, xid := range []int32{7, 8} {
-				if got, want := read(frame(0, xid, 0, 1, refusal)), frame(0, xid, 0, 1, 0); !bytes.Equal(got, want) {
-					t.Errorf("the client reads %v, want %v", got, want)
-				}
+				assert.Equal(t, frame(0, xid, 0, 1, 0), read(frame(0, xid, 0, 1, refusal)), "what the client reads")
 			}
-			if answer := frame(0, 9, 0, 1, refusal); !bytes.Equal(read(answer), answer) {
-				t.Error("the refusal of another request is hidden")
-			}
-			if len(w.told.refused) != 1 || w.told.refused[0] != refusal {
-				t.Errorf("told of %v", w.told.refused)
-			}
+			answer := frame(0, 9, 0, 1, refusal)
+			assert.Equal(t, answer, read(answer), "the refusal of another request")
+			assert.Equal(t, []int32{refusal}, w.told.refused)
 			// Refused again, until it is less of an effort to take them.
 			again := func(request []byte) []byte {
 				request = bytes.Clone(request)
@@ -82,18 +75,15 @@ func TestRewatch(t *testing.T) {
 			var longest time.Duration
 			for range 8 {
 				for _, request := range [][]byte{first, second} {
-					if got, want := <-server, again(request); !bytes.Equal(got, want) {
-						t.Fatalf("the server got %v, want %v", got, want)
-					}
+					require.Equal(t, again(request), <-server)
 				}
 				longest = max(longest, time.Since(last))
 				last = time.Now()
 				read(frame(0, xidRewatch, 0, 1, refusal))
 				read(frame(0, xidRewatch, 0, 1, refusal))
 			}
-			if longest < T/16 || longest > T/8*5/4 {
-				t.Errorf("asked every %v in the end, want about %v", longest, T/8)
-			}
+			assert.GreaterOrEqual(t, longest, T/16, "asked in the end every")
+			assert.LessOrEqual(t, longest, T/8*5/4, "asked in the end every")
 			for range 2 {
 				<-server
 			}
@@ -106,9 +96,8 @@ func TestRewatch(t *testing.T) {
 				t.Errorf("after a success the server got %v", got)
 			default:
 			}
-			if _, err := w.Write(first); err != nil {
-				t.Fatal(err)
-			}
+			_, err := w.Write(first)
+			require.NoError(t, err)
 			<-server
 			read(frame(0, 7, 0, 1, refusal))
 			_ = w.Close()

@@ -153,16 +153,12 @@ func TestHandshakeDeadline(t *testing.T) {
 		w.note(hello)
 		require.NoError(t, w.feed(answer))
 		time.Sleep(time.Minute)
-		if err := w.SetDeadline(time.Time{}); err != nil {
-			t.Fatal("an answered handshake was ended")
-		}
+		require.NoError(t, w.SetDeadline(time.Time{}), "an answered handshake was ended")
 		w = newWired(t)
 		w.note(hello)
 		time.Sleep(8*time.Second + 1)
 		synctest.Wait()
-		if err := w.SetDeadline(time.Time{}); err == nil {
-			t.Fatal("a handshake without an answer goes on")
-		}
+		require.Error(t, w.SetDeadline(time.Time{}), "a handshake without an answer goes on")
 	})
 }
 
@@ -320,8 +316,6 @@ func FuzzConn(f *testing.F) {
 			}
 			rest = rest[n:]
 		}
-		if !bytes.Equal(before, data) {
-			t.Fatal("the Conn changed what it read")
-		}
+		require.Equal(t, before, data, "the Conn changed what it read")
 	})
 }
