@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,32 +23,23 @@ func pair(t *testing.T, test func(t *testing.T, srv *testutil.Server, leader, fo
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		srv, err := testutil.NewServer(&testutil.ServerOptions{NoListen: true})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		defer srv.Close()
 		var candidates []*election.Candidate
 		for range 2 {
 			s, err := election.Connect(srv.Servers(), 10*time.Second, &election.SessionOptions{
 				Dialer: srv.Dialer(), Logger: slog.New(slog.DiscardHandler),
 			})
-			if err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
 			defer func() { _ = s.Close() }()
 			c, err := election.NewCandidate(s, "probed", nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := c.Vote(t.Context()); err != nil {
-				t.Fatal(err)
-			}
+			require.NoError(t, err)
+			require.NoError(t, c.Vote(t.Context()))
 			candidates = append(candidates, c)
 		}
 		synctest.Wait()
-		if !candidates[0].IsLeader() || candidates[1].IsLeader() {
-			t.Fatal("the first to vote does not lead alone")
-		}
+		require.True(t, candidates[0].IsLeader(), "the first to vote leads")
+		require.False(t, candidates[1].IsLeader(), "and leads alone")
 		test(t, srv, candidates[0], candidates[1])
 	})
 }
@@ -61,12 +51,8 @@ func probe(t *testing.T, c *election.Candidate, method, target string) (int, Sta
 	Handler(c).ServeHTTP(w, httptest.NewRequest(method, target, nil))
 	var s Status
 	if w.Code == http.StatusOK || w.Code == http.StatusServiceUnavailable {
-		if err := json.Unmarshal(w.Body.Bytes(), &s); err != nil {
-			t.Errorf("%s %s: %v: %s", method, target, err, w.Body)
-		}
-		if got := w.Header().Get("Cache-Control"); got != "no-store" {
-			t.Errorf("%s %s: Cache-Control %q", method, target, got)
-		}
+		assert.NoError(t, json.Unmarshal(w.Body.Bytes(), &s), "%s %s: %s", method, target, w.Body)
+		assert.Equal(t, "no-store", w.Header().Get("Cache-Control"), "%s %s: Cache-Control", method, target)
 	}
 	return w.Code, s
 }
@@ -76,9 +62,8 @@ func expect(t *testing.T, what string, c *election.Candidate, leader, follower, 
 	t.Helper()
 	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodOptions} {
 		for target, want := range map[string]int{"/leader": leader, "/follower": follower, "/health": health, "/": 200} {
-			if got, _ := probe(t, c, method, target); got != want {
-				t.Errorf("%s: %s %s answers %d, want %d", what, method, target, got, want)
-			}
+			got, _ := probe(t, c, method, target)
+			assert.Equal(t, want, got, "%s: %s %s", what, method, target)
 		}
 	}
 }
@@ -90,15 +75,17 @@ func TestHandler(t *testing.T) {
 
 		term, _ := leader.Term()
 		_, got := probe(t, leader, "GET", "/")
-		if !got.Leader || !got.Voted || !got.Healthy || got.Election != "probed" || got.Ballot != term.Ballot || got.Token != term.Token {
-			t.Errorf("the leader's status: %+v", got)
-		}
-		if !got.Standing || got.Absence != "" {
-			t.Errorf("the leader does not stand: %+v", got)
-		}
-		if left := time.Until(got.LeaseUntil); left <= 0 || left > 10*time.Second {
-			t.Errorf("the lease ends in %v", left)
-		}
+		assert.True(t, got.Leader)
+		assert.True(t, got.Voted)
+		assert.True(t, got.Healthy)
+		assert.Equal(t, "probed", got.Election)
+		assert.Equal(t, term.Ballot, got.Ballot)
+		assert.Equal(t, term.Token, got.Token)
+		assert.True(t, got.Standing)
+		assert.Empty(t, got.Absence)
+		left := time.Until(got.LeaseUntil)
+		assert.Positive(t, left, "until the lease ends")
+		assert.LessOrEqual(t, left, 10*time.Second, "until the lease ends")
 		_, got = probe(t, follower, "GET", "/leader")
 		inFront := 1
 		require.Equal(t, Status{
@@ -106,9 +93,7 @@ func TestHandler(t *testing.T) {
 			Connected: true, Server: srv.Addr(), ConnectionSince: got.ConnectionSince, Healthy: true,
 		}, got)
 
-		if err := leader.Close(); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, leader.Close())
 		synctest.Wait()
 		expect(t, "the old leader", leader, 503, 200, 200)
 		expect(t, "the new leader", follower, 200, 503, 200)
@@ -124,13 +109,11 @@ func TestRefused(t *testing.T) {
 		for target, want := range map[string]int{
 			"/nothing": 404, "/leader/x": 404, "/elected": 501, "/elected/": 501, "/health?tolerance=soon": 400, "/health?tolerance=-1s": 400, "/leader?tolerance=0": 400,
 		} {
-			if got, _ := probe(t, c, "GET", target); got != want {
-				t.Errorf("%s answers %d, want %d", target, got, want)
-			}
+			got, _ := probe(t, c, "GET", target)
+			assert.Equal(t, want, got, target)
 		}
-		if got, _ := probe(t, c, "POST", "/leader"); got != 405 {
-			t.Errorf("POST answers %d", got)
-		}
+		got, _ := probe(t, c, "POST", "/leader")
+		assert.Equal(t, 405, got, "POST")
 	})
 }
 
@@ -322,9 +305,9 @@ func TestLeaseNotRenewed(t *testing.T) {
 		time.Sleep(5 * time.Second) // of virtual time
 		srv.Stop()
 		time.Sleep(4 * time.Second)
-		if got, s := probe(t, leader, "GET", "/health?tolerance=3s"); got != 503 || !strings.Contains(s.Problem, "renewed") {
-			t.Errorf("after 4 s without renewal: %d, %q", got, s.Problem)
-		}
+		got, s := probe(t, leader, "GET", "/health?tolerance=3s")
+		assert.Equal(t, 503, got, "after 4 s without renewal")
+		assert.Contains(t, s.Problem, "renewed")
 		expect(t, "with the default tolerance", leader, 200, 503, 200)
 		time.Sleep(6 * time.Second)
 		expect(t, "without a lease", leader, 503, 200, 200)
@@ -334,31 +317,14 @@ func TestLeaseNotRenewed(t *testing.T) {
 
 // TestStuck: work that goes on after leadership is lost is bad health.
 func TestStuck(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		srv, err := testutil.NewServer(&testutil.ServerOptions{NoListen: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer srv.Close()
-		s, err := election.Connect(srv.Servers(), 10*time.Second, &election.SessionOptions{
-			Dialer: srv.Dialer(), Logger: slog.New(slog.DiscardHandler),
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = s.Close() }()
+	alone(t, func(t *testing.T, _ *testutil.Server, s *election.Session) {
 		c, err := election.NewCandidate(s, "probed", &election.CandidateOptions{StepDownTimeout: time.Second})
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		release := make(chan struct{})
 		c.OnStepDown(func(context.Context, election.Term, error) { <-release })
-		if _, err := c.Campaign(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if err := c.Resign(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		_, err = c.Campaign(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, c.Resign(t.Context()))
 		expect(t, "with a step-down that hangs", c, 503, 200, 503)
 		close(release)
 		synctest.Wait()
