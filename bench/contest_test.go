@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/zkelection/election/bench/internal/packets"
 	"github.com/zkelection/election/bench/internal/report"
 	"github.com/zkelection/election/internal/monotonic"
@@ -99,14 +101,10 @@ func (c *contest) row(what string, n int, unit report.Unit, goals ...report.Goal
 
 func loadAverage(t *testing.T) float64 {
 	text, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	first, _, _ := strings.Cut(string(text), " ")
 	average, err := strconv.ParseFloat(first, 64)
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	return average
 }
 

@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/zkelection/election/bench/internal/report"
 	"github.com/zkelection/election/internal/child"
 	"github.com/zkelection/election/internal/debian"
@@ -38,9 +40,8 @@ type contestants struct {
 func prepare(t *testing.T) *contestants {
 	dir := t.TempDir()
 	c := &contestants{binary: filepath.Join(dir, "contestant")}
-	if output, err := exec.Command("go", "build", "-o", c.binary, "./contestant").CombinedOutput(); err != nil {
-		t.Fatalf("build the contestant: %v: %s", err, output)
-	}
+	output, err := exec.Command("go", "build", "-o", c.binary, "./contestant").CombinedOutput()
+	require.NoError(t, err, "build the contestant: %s", output)
 	jars, curator, err := debian.Curator()
 	kazoo, errKazoo := debian.Kazoo()
 	_, errJavac := exec.LookPath("javac")
@@ -50,14 +51,11 @@ func prepare(t *testing.T) *contestants {
 		}
 		t.Fatal(err)
 	}
-	if output, err := exec.Command("javac", "-cp", jars, "-d", dir, "peers/CuratorContestant.java").CombinedOutput(); err != nil {
-		t.Fatalf("compile Curator's contestant: %v: %s", err, output)
-	}
+	output, err = exec.Command("javac", "-cp", jars, "-d", dir, "peers/CuratorContestant.java").CombinedOutput()
+	require.NoError(t, err, "compile Curator's contestant: %s", output)
 	c.classes = jars + string(os.PathListSeparator) + dir
 	java, err := exec.Command("java", "--version").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	release, _, _ := strings.Cut(string(java), "\n")
 	c.versions = []string{"Curator " + curator, "kazoo " + kazoo, runtime.Version(), strings.TrimSpace(release)}
 	return c
