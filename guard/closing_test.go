@@ -208,15 +208,10 @@ func TestRefusedForReal(t *testing.T) {
 	var refused refusal
 	require.ErrorAs(t, err, &refused)
 	require.Equal(t, int32(codeNeedsAuth), refused.code)
-	lasts := func() bool {
+	require.Eventually(t, func() bool {
 		dump, err := zookeeper.FourLetter(0, "dump")
-		return err != nil || strings.Contains(dump, sessionName(r.ID))
-	}
-	began := time.Now()
-	for lasts() {
-		require.Less(t, time.Since(began), 25*time.Second, "it was prolonged")
-		time.Sleep(50 * time.Millisecond)
-	}
+		return err == nil && !strings.Contains(dump, sessionName(r.ID))
+	}, 25*time.Second, 50*time.Millisecond, "it was prolonged")
 }
 
 // TestGivesUp: never later than the session lasts.
