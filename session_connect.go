@@ -93,7 +93,7 @@ func (s *Session) open() error {
 	if dial == nil {
 		dial = newRounds().dial
 	}
-	dial = zxid.Dialer(s.noteEncryption(dial))
+	dial = zxid.Dialer(wire.Buffered(s.noteEncryption(dial))) // how far the session has seen is what the client has read
 	provider := s.opts.HostProvider
 	if provider == nil {
 		provider = new(hosts)
