@@ -31,11 +31,12 @@ type candidacy struct {
 	priority  priority
 	transfers transfers
 
-	seen    seenSession
-	helper  helper
-	absence absence
-	failure failure
-	retreat retreat
+	seen       seenSession
+	keepsLease bool // the Session has been told that it needs the lease
+	helper     helper
+	absence    absence
+	failure    failure
+	retreat    retreat
 }
 
 // seenSession is what the loop has seen of the Session.
@@ -213,7 +214,12 @@ func (c *candidacy) advance() {
 		c.settleProclaims()
 		c.settlePriority()
 		c.publish()
-		if !c.session.keepLease(c.Candidate, c.needsLease()) {
+		need := c.needsLease()
+		if need == c.keepsLease {
+			return
+		}
+		c.keepsLease = need
+		if !c.session.keepLease(c.Candidate, need) {
 			return
 		}
 		// From here on the Session wakes this candidate when a lease begins. It did

@@ -106,7 +106,7 @@ func TestLeaseBeginsUnseen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSession(time.Minute)
 		inc := &incarnation{id: 1, ctx: t.Context()}
-		s.roster.view = sessionView{inc: inc, connected: true}
+		s.roster.publish(sessionView{inc: inc, connected: true})
 		base, err := newBase(s, "e", "", slog.New(slog.DiscardHandler))
 		require.NoError(t, err)
 		reply := make(chan error) // without room, so that the loop waits between the two

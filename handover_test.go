@@ -36,7 +36,7 @@ func TestRequestGoneWhilePassingIsWritten(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newSession(time.Minute)
 			inc := &incarnation{id: 1, ctx: t.Context()}
-			s.roster.view = sessionView{inc: inc, connected: true}
+			s.roster.publish(sessionView{inc: inc, connected: true})
 			base, err := newBase(s, "e", "", slog.New(slog.DiscardHandler))
 			require.NoError(t, err)
 			c := bareCandidacy(base)

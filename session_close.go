@@ -39,7 +39,7 @@ func (s *Session) Shutdown(ctx context.Context) error {
 	s.roster.mu.Lock()
 	if !s.roster.closing {
 		s.roster.closing = true
-		s.roster.publish(s.roster.view) // wakes those who wait for a connection
+		s.roster.publish(s.roster.current()) // wakes those who wait for a connection
 		go s.closeAll()
 	}
 	s.roster.mu.Unlock()

@@ -10,15 +10,15 @@ const maxInFlight = 64
 // block for several session timeouts, so no loop makes one itself.
 type helpers struct {
 	running sync.WaitGroup
-	mu      sync.Mutex // guards closed, and running against a beginning during the end
-	closed  bool       // none begins any more
+	mu      sync.RWMutex // guards closed, and running against a beginning during the end: those that begin share it
+	closed  bool         // none begins any more
 }
 
 // goHelper runs fn, which calls the client, on a goroutine of its own. It reports
 // false when the Session is at its end, and fn is not called.
 func (s *Session) goHelper(fn func()) bool {
-	s.helpers.mu.Lock()
-	defer s.helpers.mu.Unlock()
+	s.helpers.mu.RLock()
+	defer s.helpers.mu.RUnlock()
 	if s.helpers.closed {
 		return false
 	}

@@ -47,12 +47,13 @@ type incarnation struct {
 }
 
 // roster is who uses a Session, and what the loop has published for them. mu guards
-// all of it.
+// all of it, but anybody reads the view without: each candidate does at each turn of its loop, and
+// when a session ends they all turn at once.
 type roster struct {
 	mu           sync.Mutex
-	view         sessionView
-	changed      chan struct{} // closed, and replaced, when view changes
-	closing      bool          // nobody joins any more
+	view         atomic.Pointer[sessionView] // nil before the first
+	changed      chan struct{}               // closed, and replaced, when view changes
+	closing      bool                        // nobody joins any more
 	members      map[member]struct{}
 	observers    int                 // so many of the members
 	leaseKeepers map[member]struct{} // members that need the lease
@@ -72,7 +73,7 @@ func newRoster() roster {
 // publish replaces the view, and wakes those who wait for a connection; the caller
 // holds mu.
 func (r *roster) publish(v sessionView) {
-	r.view = v
+	r.view.Store(&v)
 	close(r.changed)
 	r.changed = make(chan struct{})
 }
@@ -128,11 +129,15 @@ func (s *Session) needed() bool {
 	return len(s.roster.leaseKeepers) > 0
 }
 
-// currentView returns what the loop has published last.
-func (s *Session) currentView() sessionView {
-	s.roster.mu.Lock()
-	defer s.roster.mu.Unlock()
-	return s.roster.view
+// currentView returns what the loop has published last. Members are woken after that, and one that joins
+// meanwhile is woken as well or sees it: so each gets to see every change, or a later one.
+func (s *Session) currentView() sessionView { return s.roster.current() }
+
+func (r *roster) current() sessionView {
+	if v := r.view.Load(); v != nil {
+		return *v
+	}
+	return sessionView{}
 }
 
 // recheckInterval returns how long a member waits until it looks again for changes
@@ -153,7 +158,7 @@ func (s *Session) recheckInterval() time.Duration {
 func (s *Session) await(ctx context.Context, cleaning bool) (*incarnation, error) {
 	for {
 		s.roster.mu.Lock()
-		view, changed, closing := s.roster.view, s.roster.changed, s.roster.closing
+		view, changed, closing := s.roster.current(), s.roster.changed, s.roster.closing
 		s.roster.mu.Unlock()
 		switch {
 		case ctx.Err() != nil:
@@ -196,7 +201,7 @@ func (s *Session) OnConnected(fn func()) (cancel func()) {
 	defer s.roster.mu.Unlock()
 	if !s.roster.closing {
 		s.roster.hooks = append(slices.DeleteFunc(s.roster.hooks, (*connectedHook).over), h)
-		if s.roster.view.inc != nil {
+		if s.roster.current().inc != nil {
 			h.fire(s.logger)
 		}
 	}

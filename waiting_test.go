@@ -55,7 +55,7 @@ type shrinkingLine struct {
 func newShrinkingLine(t *testing.T, seed uint64, met map[string]int) *shrinkingLine {
 	s := newSession(time.Minute)
 	s.roster.closing, s.helpers.closed = true, true
-	s.roster.view = sessionView{inc: &incarnation{id: 1, ctx: t.Context()}, connected: true}
+	s.roster.publish(sessionView{inc: &incarnation{id: 1, ctx: t.Context()}, connected: true})
 	w := &shrinkingLine{
 		t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 7)), met: met,
 		c: onSession(t, s, waiting), watched: make(map[<-chan zk.Event]string),
