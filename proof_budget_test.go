@@ -546,6 +546,76 @@ func TestBudgetLeading(t *testing.T) {
 	}
 }
 
+// Many elections over one session cost each what it costs alone, and as many round trips as fit into the requests that a
+// session may have under way: nothing grows with their number.
+func TestBudgetElectionsOfOneSession(t *testing.T) {
+	const n, window, latency = 640, 64, 5 * time.Millisecond
+	virtually(t, func(t *testing.T, w *world) {
+		node := w.session()
+		w.inElection(node, "first", nil) // the root is there, and a lease
+		w.offBeat()
+		candidates := make([]*election.Candidate, n)
+		var led atomic.Int64
+		for i := range candidates {
+			c, err := election.NewCandidate(node.Session, fmt.Sprintf("e%d", i), &election.CandidateOptions{
+				Metrics: &election.Metrics{TakenOver: func(string, time.Duration) { led.Add(1) }},
+			})
+			require.NoError(t, err)
+			candidates[i] = c
+		}
+		vote := func() {
+			for _, c := range candidates {
+				go func() { assert.NoError(t, c.Vote(w.context())) }()
+			}
+		}
+		again := costs{testutil.OpCreate: 1, testutil.OpGetChildren2: 2, testutil.OpMulti: 1}
+		for _, test := range []struct {
+			name      string
+			begin     func()
+			elections int64
+			each      costs
+			beats     int64 // heartbeats, at most
+			more      int   // round trips besides: those of the last, and of a new session
+		}{
+			// The creation and the list, both for want of a node; that; and as if it had been there.
+			{"new", vote, n, costs{testutil.OpCreate: 3, testutil.OpGetChildren2: 3, testutil.OpMulti: 1}, 2, 6},
+			{"again", vote, n, again, 2, 4},
+			// Who hears of the end of its ballot before the connection ends asks why: none of them, or all.
+			{"after the end of the session", func() { require.True(t, w.srv.ExpireSession(node.ID())) }, n + 1, again, n + 1 + 2, 12 + n/window + 1},
+		} {
+			led.Store(0)
+			release := w.srv.Control(testutil.AnyOp, func(r *testutil.Request) testutil.Action {
+				if r.Op == testutil.OpPing {
+					return testutil.Pass
+				}
+				return testutil.DelayReply(latency)
+			})
+			var took time.Duration
+			got := w.spend(func() {
+				began := time.Now()
+				test.begin()
+				for led.Load() < n {
+					time.Sleep(latency / 5)
+				}
+				took = time.Since(began)
+			})
+			release()
+			for _, op := range []testutil.Op{testutil.OpCreate, testutil.OpGetChildren2} {
+				assert.Equal(t, test.each[op]*test.elections, got[op], "%s: %v", test.name, op)
+			}
+			beats := got[testutil.OpMulti] - test.each[testutil.OpMulti]*test.elections
+			assert.True(t, beats >= 0 && beats <= test.beats, "%s: %d heartbeats", test.name, beats)
+			assert.LessOrEqual(t, took, time.Duration(int(test.each.requests()*test.elections)/window+test.more)*latency, test.name)
+			if test.name == "new" {
+				for _, c := range candidates {
+					require.NoError(t, c.Resign(w.context()))
+				}
+			}
+			w.offBeat()
+		}
+	})
+}
+
 // A thousand observers of an election on one session: one watch, and one read
 // for each change.
 func TestBudgetObservers(t *testing.T) {
