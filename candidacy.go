@@ -249,7 +249,8 @@ func (c *candidacy) situation(view sessionView) situation {
 		ready: view.inc != nil && view.connected, authFailed: view.err != nil, hopeless: c.hopeless(view),
 		busy: c.helper.busy, backingOff: c.now.Before(c.helper.notBefore), votePaused: c.now.Before(c.absence.until),
 		draining: c.term.drains(), overdue: c.stuck.Load(), causePending: c.term != nil && c.term.causePending,
-		ballot: c.own() != nil, stray: c.stray.possible, proclaim: len(c.proclaims) > 0,
+		exclusive: c.stepping.Load() != nil,
+		ballot:    c.own() != nil, stray: c.stray.possible, proclaim: len(c.proclaims) > 0,
 	}
 	if b := c.ballot; b != nil {
 		s.withdraw, s.verify = b.withdraw, b.verify

@@ -76,6 +76,8 @@ func TestDecide(t *testing.T) {
 		{"why is the ballot gone", situation{phase: leaving, ready: true, causePending: true, draining: true}, stepAskCause},
 		{"why is the ballot gone, not connected", situation{phase: leaving, causePending: true, draining: true, overdue: true, withdraw: true}, rest},
 		{"OnStepDown runs", situation{phase: leaving, ready: true, ballot: true, draining: true, withdraw: true}, rest},
+		{"OnStepDown runs, and nobody else leads", situation{phase: leaving, ready: true, ballot: true, draining: true, withdraw: true, exclusive: true, check: true}, stepRecheck},
+		{"that is being asked", situation{phase: leaving, ready: true, ballot: true, draining: true, withdraw: true, exclusive: true, check: true, busy: true}, rest},
 		{"OnStepDown hangs", situation{phase: leaving, ready: true, ballot: true, draining: true, overdue: true}, stepWithdraw},
 		{"resigned", situation{phase: leaving, ready: true, ballot: true, withdraw: true}, stepWithdraw},
 		{"the session is lost", situation{phase: leaving}, stepIdle},

@@ -377,16 +377,20 @@ func (c *Candidate) LeaseUntil() time.Time {
 	return l.lease.Deadline() // zero again if it has just ended
 }
 
-// ExclusiveUntil returns until when certainly nobody else leads: LeaseUntil
-// while this candidate leads, and after that, while it gives leadership up
-// (ErrResigned, ErrTransferred, ErrClosed) and OnStepDown functions or the
-// function given to Run have not returned, until when its ballot and its session
-// stand at least. That is renewed like the lease, but never goes beyond
-// StepDownTimeout. It is for work that takes longer to end than a lease lasts, and
-// that others watch over, such as a database server that shuts down. The zero Time
-// means: no longer, or never; so it does when leadership was lost.
+// ExclusiveUntil returns until when certainly nobody else leads: while this
+// candidate leads, and after that, while it gives leadership up (ErrResigned,
+// ErrTransferred, ErrClosed) and OnStepDown functions or the function given to Run
+// have not returned. It is LeaseUntil, which is renewed all that time, but never
+// later than StepDownTimeout from now or, then, from the loss. It is for work that
+// takes longer to end than a lease lasts, and that others watch over, such as a
+// database server that shuts down. The zero Time means: no longer, or never; so it
+// does when leadership was lost. A Session.Shutdown whose context ends takes back
+// what was told before; give it the time that OnStepDown takes.
 func (c *Candidate) ExclusiveUntil() time.Time {
 	if until := c.LeaseUntil(); !until.IsZero() {
+		if limit := time.Now().Add(c.callbackTimeout()); limit.Before(until) {
+			return limit
+		}
 		return until
 	}
 	if s := c.stepping.Load(); s != nil && s.lead.lease.Valid() {

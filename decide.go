@@ -41,6 +41,7 @@ type situation struct {
 	draining     bool // its callbacks, or Run's function, go on
 	overdue      bool // and have gone on for too long
 	causePending bool // why it ended is not known yet
+	exclusive    bool // readers are told meanwhile that nobody else leads
 }
 
 // mayAsk reports whether a request can be made that needs a connection.
@@ -179,6 +180,9 @@ func decideLeaving(s situation) step {
 		}
 		return rest
 	case s.draining && !s.overdue:
+		if s.exclusive && s.check && s.mayAsk() {
+			return stepRecheck
+		}
 		return rest
 	case s.draining || s.withdraw:
 		return stepWithdraw

@@ -216,6 +216,42 @@ func ExampleCandidate_Campaign() {
 	// in good health: true
 }
 
+// A database that takes its time to shut down: who watches over that is told until
+// when nobody else leads.
+func ExampleCandidate_ExclusiveUntil() {
+	ctx := context.Background()
+	srv, err := testutil.NewServer(nil) // in the place of your ensemble
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer srv.Close()
+	session, err := election.Connect(srv.Servers(), 10*time.Second, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer session.Close()
+	c, err := election.NewCandidate(session, "database_election", &election.CandidateOptions{StepDownTimeout: time.Minute})
+	if err != nil {
+		log.Fatal(err)
+	}
+	c.OnStepDown(func(context.Context, election.Term, error) {
+		fmt.Println("shutting down, and leads no more:", c.LeaseUntil().IsZero())
+		fmt.Println("nobody else leads:", time.Until(c.ExclusiveUntil()) > time.Second)
+	})
+
+	if _, err := c.Campaign(ctx); err != nil {
+		log.Fatal(err)
+	}
+	if err := c.Resign(ctx); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("others may lead:", c.ExclusiveUntil().IsZero())
+	// Output:
+	// shutting down, and leads no more: true
+	// nobody else leads: true
+	// others may lead: true
+}
+
 // A job that only one process runs at a time.
 func ExampleCandidate_Run() {
 	ctx := context.Background()

@@ -22,7 +22,8 @@ func (c *candidacy) leave(cause error) {
 // quit ends leadership: IsLeader is false and the leader's context has ended
 // before anything else is done.
 func (c *candidacy) quit(cause error) {
-	c.term.draining, c.term.overdueAt = true, c.now.Add(c.callbackTimeout())
+	// Not from the beginning of this turn: up to this moment readers have been told of as much (ExclusiveUntil).
+	c.term.draining, c.term.overdueAt = true, time.Now().Add(c.callbackTimeout())
 	if isVoluntary(cause) {
 		c.stepping.Store(&stepDown{c.term.lead, c.term.overdueAt})
 	}
@@ -210,6 +211,7 @@ func (c *candidacy) hurry() {
 	if c.phase != idle {
 		c.closeErr = errorf("close %s: the time to shut down was over: the ballot ends with the session", c.path)
 	}
+	c.stepping.Store(nil) // before the ballot goes
 	c.abandonBallot()
 	c.setPhase(ended)
 }

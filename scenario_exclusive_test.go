@@ -2,14 +2,17 @@ package election_test
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/go-zookeeper/zk"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election"
+	"github.com/zkelection/election/testutil"
 )
 
 // Who gives leadership up has certainty beyond its lease, until its work has ended.
@@ -113,4 +116,90 @@ func TestNotExclusiveAfterALoss(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What a leader has said before it gives leadership up holds afterwards, too.
+func TestExclusiveIsKept(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a := w.member("a", j, func(o *election.CandidateOptions) { o.StepDownTimeout = w.timeout() / 16 })
+		defer a.hangs()()
+		a.lead()
+		b := w.member("b", j).vote()
+		time.Sleep(w.timeout())
+		promised := a.ExclusiveUntil()
+		assert.Equal(t, w.timeout()/16, time.Until(promised))
+		go func() { _ = a.Resign(w.context()) }()
+		for !b.IsLeader() {
+			time.Sleep(time.Millisecond)
+		}
+		assert.False(t, time.Now().Before(promised))
+	})
+}
+
+// A watch that is lost, and a ballot that is deleted by hand: the periodic recheck tells.
+func TestExclusiveWithoutAWatch(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a := w.member("a", j, func(o *election.CandidateOptions) { o.StepDownTimeout = time.Hour })
+		defer a.hangs()()
+		a.lead()
+		b := w.member("b", j).vote()
+		path, id := a.VotePath(), a.node.ID()
+		time.Sleep(3 * w.timeout())
+		defer w.srv.Control(testutil.OpSetWatches, func(r *testutil.Request) testutil.Action {
+			if r.SessionID == id {
+				return testutil.Fail(zk.ErrNoAuth)
+			}
+			return testutil.Pass
+		})()
+		go func() { _ = a.Resign(w.context()) }()
+		w.until("the step-down", func() bool { return !a.IsLeader() })
+		w.srv.DropConnections()
+		time.Sleep(2 * w.timeout())
+		assert.NotZero(t, a.ExclusiveUntil())
+		require.NoError(t, w.client().Delete(path, -1))
+		w.until("b to lead", b.IsLeader)
+		time.Sleep(2 * w.timeout())
+		assert.Zero(t, a.ExclusiveUntil())
+	})
+}
+
+// slowEnd is a log that takes its time for the end of a candidate.
+type slowEnd struct{ slog.Handler }
+
+func (slowEnd) Enabled(context.Context, slog.Level) bool { return true }
+
+func (h slowEnd) WithAttrs(a []slog.Attr) slog.Handler { return slowEnd{h.Handler.WithAttrs(a)} }
+
+func (slowEnd) Handle(_ context.Context, r slog.Record) error {
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == "to" && a.Value.String() == "ended" {
+			time.Sleep(time.Second)
+		}
+		return true
+	})
+	return nil
+}
+
+// A Shutdown whose time is over takes back what was said, before others can lead.
+func TestNotExclusiveBesideAHurriedShutdown(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a := w.memberOn(w.unchecked(), "a", j, func(o *election.CandidateOptions) {
+			o.StepDownTimeout, o.Logger = time.Hour, slog.New(slowEnd{slog.DiscardHandler})
+		})
+		defer a.hangs()()
+		a.lead()
+		b := w.member("b", j).vote()
+		ctx, cancel := context.WithTimeout(context.Background(), w.timeout()/8)
+		defer cancel()
+		go func() { _ = a.node.Shutdown(ctx) }()
+		w.until("the step-down", func() bool { return !a.IsLeader() })
+		assert.NotZero(t, a.ExclusiveUntil())
+		for !b.IsLeader() {
+			time.Sleep(time.Millisecond)
+		}
+		assert.Zero(t, a.ExclusiveUntil())
+	})
 }

@@ -247,7 +247,16 @@ func (c *candidacy) beginRecheck() {
 
 func (c *candidacy) recheckDone(r recheckResult) {
 	c.errandDone()
-	if r.ballot != c.own() || c.phase == leaving || c.phase == withdrawing {
+	if r.ballot != c.own() || c.phase == withdrawing {
+		return
+	}
+	if c.phase == leaving {
+		switch {
+		case r.err != nil: // and nothing is held back for it: the withdrawal must not wait
+			c.ballot.recheck.at = c.now.Add(c.session.Timeout() / 8)
+		case r.ownGone && !c.term.causePending:
+			c.ballotLost(c.goneCause())
+		}
 		return
 	}
 	l := &c.ballot.line

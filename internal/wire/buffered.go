@@ -3,6 +3,7 @@ package wire
 import (
 	"bufio"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-zookeeper/zk"
@@ -19,13 +20,25 @@ func Buffered(dial zk.Dialer) zk.Dialer {
 		if err != nil {
 			return nil, err
 		}
-		return &buffered{c, bufio.NewReader(c)}, nil
+		return &buffered{Conn: c, answers: bufio.NewReader(c)}, nil
 	}
 }
 
 type buffered struct {
 	net.Conn
 	answers *bufio.Reader // the receiving goroutine's
+	closed  atomic.Bool
 }
 
-func (c *buffered) Read(p []byte) (int, error) { return c.answers.Read(p) }
+// Read reads nothing more once the connection has been closed, whatever lies in the buffer.
+func (c *buffered) Read(p []byte) (int, error) {
+	if c.closed.Load() {
+		return 0, net.ErrClosed
+	}
+	return c.answers.Read(p)
+}
+
+func (c *buffered) Close() error {
+	c.closed.Store(true)
+	return c.Conn.Close()
+}
