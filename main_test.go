@@ -1,6 +1,7 @@
 package election_test
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"testing"
@@ -13,6 +14,14 @@ func TestMain(m *testing.M) {
 	if run := os.Getenv(stoppedCandidateEnv); run != "" {
 		stoppedCandidate(run)
 		return
+	}
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given { // what runs beside others are scenarios on real servers, which wait more than they work
+		if err := flag.Set("test.parallel", "6"); err != nil {
+			panic(err)
+		}
 	}
 	goleak.VerifyTestMain(withZooKeepers{m})
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -180,14 +181,15 @@ func isWatchOn(ballot func(path string) bool) func(*testutil.Request) bool {
 // closed when it is there.
 func (w *world) holding(match func(*testutil.Request) bool) (held <-chan struct{}, release func()) {
 	arrived, released := make(chan struct{}), make(chan struct{})
-	first := true
-	cancel := w.srv.Control(testutil.AnyOp, func(r *testutil.Request) testutil.Action {
-		if !first || !match(r) {
-			return testutil.Pass
+	var first sync.Once
+	cancel := w.srv.Control(testutil.AnyOp, func(r *testutil.Request) (action testutil.Action) { // on the goroutine of each connection
+		if match(r) {
+			first.Do(func() {
+				close(arrived)
+				action = testutil.Hold(released)
+			})
 		}
-		first = false
-		close(arrived)
-		return testutil.Hold(released)
+		return action
 	})
 	return arrived, func() {
 		cancel()

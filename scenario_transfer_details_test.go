@@ -144,7 +144,7 @@ func TestAskerWhoseSessionEndsWhileItReads(t *testing.T) {
 		by := w.member("operator", j)
 		w.heard()
 		to := b.ballotOf()
-		heldPass, pass := w.holdUp(func(q *testutil.Request) bool { return writes(q, "passing") })
+		heldPass, pass := w.holding(func(q *testutil.Request) bool { return writes(q, "passing") })
 		id := by.node.ID()
 		hold, held := make(chan struct{}), make(chan struct{})
 		var (

@@ -89,22 +89,6 @@ func writes(r *testutil.Request, state string) bool {
 	})
 }
 
-// holdUp holds the first request that matches until release is called; held is closed
-// when it has come.
-func (w *world) holdUp(match func(*testutil.Request) bool) (held chan struct{}, release func()) {
-	held, hold := make(chan struct{}), make(chan struct{})
-	first := true
-	w.srv.Control(testutil.OpMulti, func(r *testutil.Request) testutil.Action {
-		if !first || !match(r) {
-			return testutil.Pass
-		}
-		first = false
-		close(held)
-		return testutil.Hold(hold)
-	})
-	return held, func() { close(hold) }
-}
-
 // heard lets everybody hear of requests for transfers: their watches are armed.
 func (w *world) heard() { time.Sleep(3 * w.timeout()) }
 
@@ -116,7 +100,7 @@ func TestTransferTakenBackIsNotExecuted(t *testing.T) {
 		line := w.settledLine(j, 3)
 		a, c := line[0], line[2]
 		w.heard()
-		held, release := w.holdUp(isHandover)
+		held, release := w.holding(isHandover)
 		r := w.request(c).ask()
 		<-held
 		assert.Equal(t, "passing", r.state())
@@ -141,7 +125,7 @@ func TestTransferInAnothersPlaceIsNotExecuted(t *testing.T) {
 		a, b, c := line[0], line[1], line[2]
 		w.heard()
 		// c is next, and is about to say so of the first request.
-		held, release := w.holdUp(func(r *testutil.Request) bool { return writes(r, "ready") })
+		held, release := w.holding(func(r *testutil.Request) bool { return writes(r, "ready") })
 		first := w.request(c).ask()
 		<-held
 		first.takeBack()
@@ -164,7 +148,7 @@ func TestNobodyMovesForARequestTakenBack(t *testing.T) {
 		line := w.settledLine(j, 3)
 		b, c := line[1], line[2]
 		w.heard()
-		held, release := w.holdUp(isMove)
+		held, release := w.holding(isMove)
 		r := w.request(c).ask()
 		<-held
 		before := b.VotePath()
@@ -183,7 +167,7 @@ func TestWhoIsFirstStays(t *testing.T) {
 		line := w.settledLine(j, 3)
 		a, b, c := line[0], line[1], line[2]
 		w.heard()
-		held, release := w.holdUp(isMove)
+		held, release := w.holding(isMove)
 		w.request(c).ask()
 		<-held
 		// The leader's ballot goes, its acknowledgement stays, as after somebody's hand.
@@ -239,7 +223,7 @@ func TestPassedOnlyToWhoIsReady(t *testing.T) {
 		w.until("a to wait", func() bool { return a.Status().Phase == "waiting" })
 		r.takeBack()
 		w.heard()
-		held, release := w.holdUp(func(q *testutil.Request) bool { return writes(q, "passing") })
+		held, release := w.holding(func(q *testutil.Request) bool { return writes(q, "passing") })
 		r2 := w.request(a).ask()
 		<-held
 		assert.Equal(t, "ready", r2.state())
@@ -259,7 +243,7 @@ func TestTargetGoesWhilePassing(t *testing.T) {
 		line := w.settledLine(j, 3)
 		a, b, c := line[0], line[1], line[2]
 		w.heard()
-		held, release := w.holdUp(isHandover)
+		held, release := w.holding(isHandover)
 		r := w.request(c).ask()
 		<-held
 		c.link().setDown(true)

@@ -128,15 +128,21 @@ func inProcess(t *testing.T, opts *testutil.ServerOptions) *world {
 // virtual reports whether time costs nothing.
 func (w *world) virtual() bool { return w.srv != nil }
 
-// timeout is the session timeout that scenarios ask for.
-func (w *world) timeout() time.Duration { return 4 * time.Second }
+// timeout is the session timeout that scenarios ask for: on a real server one that a
+// slow machine does not let lapse beside it.
+func (w *world) timeout() time.Duration {
+	if w.virtual() {
+		return 4 * time.Second
+	}
+	return 8 * time.Second
+}
 
 // patience is how long something may take that is to happen.
 func (w *world) patience() time.Duration {
 	if w.virtual() {
 		return time.Hour
 	}
-	return 30 * time.Second
+	return time.Minute
 }
 
 func (w *world) context() context.Context {
