@@ -50,7 +50,10 @@ func (c *Candidate) callWin(l *leadership) {
 	if !l.lease.Valid() || l.ctx.Err() != nil {
 		return // lost already: there is nothing to take over
 	}
-	l.begun.Store(true) // from here on OnStepDown follows, so the first is called
+	if !l.win.CompareAndSwap(winAwaited, winCalled) {
+		return // given up in this moment
+	}
+	// From here on OnStepDown follows, so the first is called.
 	c.inbox.push(winBegun{l, time.Now()})
 	for i, fn := range c.onWin.snapshot() {
 		if i > 0 && l.ctx.Err() != nil {
@@ -147,6 +150,9 @@ func (c *candidacy) retryPause() time.Duration {
 // Others may do better meanwhile; this candidate votes again when it is free, if
 // Vote or Run has asked for that.
 func (c *candidacy) stalled() {
+	if !c.term.lead.win.CompareAndSwap(winAwaited, winGivenUp) {
+		return // it is called in this moment
+	}
 	err := errorf("%w: %w in %v, so OnWin could not be called", ErrTakeoverFailed, ErrCallbackRunning, c.callbackTimeout())
 	c.logger.Error("election: takeover failed", "ballot", c.own().name, "error", err, "callback", c.hanging())
 	c.stuck.Store(true)
@@ -173,7 +179,7 @@ func (c *candidacy) takeoverTooLong() {
 
 // callDue is when OnWin has waited for too long to be called.
 func (c *candidacy) callDue() time.Time {
-	if c.phase == winning && !c.term.lead.begun.Load() {
+	if c.phase == winning && c.term.lead.win.Load() == winAwaited {
 		return c.term.claimedAt.Add(c.callbackTimeout())
 	}
 	return time.Time{}

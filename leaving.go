@@ -101,7 +101,7 @@ func (c *Candidate) callStepDown(l *leadership, limit time.Time, cause error) {
 		}
 	}
 	turns = append(turns, func() {
-		if !l.begun.Load() {
+		if l.win.Load() != winCalled {
 			return // OnWin was never called
 		}
 		var turns []func()

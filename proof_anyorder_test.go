@@ -511,10 +511,9 @@ func (l *anyOrderLoop) callback(well bool) {
 	case !cb.win:
 		l.note("OnStepDown has returned")
 		l.inbox.push(stepDownDone{cb.lead})
-	case !cb.begun && cb.lead.lease.Valid() && cb.lead.ctx.Err() == nil:
+	case !cb.begun && cb.lead.lease.Valid() && cb.lead.ctx.Err() == nil && cb.lead.win.CompareAndSwap(winAwaited, winCalled):
 		l.note("OnWin is called")
 		cb.begun = true
-		cb.lead.begun.Store(true)
 		l.inbox.push(winBegun{cb.lead, l.now})
 		return
 	default:

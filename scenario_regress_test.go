@@ -88,8 +88,33 @@ func TestNoStepDownWithoutAWin(t *testing.T) {
 		c.onWin.add(func(context.Context, Term) error { won = true; return nil })
 		l := &leadership{ctx: &endsAfter{t.Context(), looks}, lease: lease.New(lease.NewClock(), lease.NewRule(time.Hour, 0), time.Hour)}
 		c.callWin(l)
-		assert.Equal(t, won, l.begun.Load(), "ended after %d looks: OnStepDown is called if OnWin was", looks)
+		assert.Equal(t, won, l.win.Load() == winCalled, "ended after %d looks: OnStepDown is called if OnWin was", looks)
 	}
+}
+
+// OnWin was called in the moment in which the loop gave it up: it ran, and the ballot
+// did not wait for it. Whoever comes first decides.
+func TestOnWinIsCalledOrGivenUp(t *testing.T) {
+	c := inPhase(t, winning)
+	c.stuck.Store(false)
+	won := false
+	c.onWin.add(func(context.Context, Term) error { won = true; return nil })
+	l := c.term.lead
+	l.lease = lease.New(lease.NewClock(), lease.NewRule(time.Hour, 0), time.Hour)
+	c.callWin(l)
+	require.True(t, won)
+	c.stalled()
+	assert.Equal(t, winning, c.phase, "it has been called")
+	assert.False(t, c.stuck.Load())
+
+	c = inPhase(t, winning)
+	c.onWin.add(func(context.Context, Term) error { t.Error("it has been given up"); return nil })
+	l = c.term.lead
+	l.lease = lease.New(lease.NewClock(), lease.NewRule(time.Hour, 0), time.Hour)
+	l.ctx = t.Context() // as the callbacks' goroutine has seen it a moment before
+	c.stalled()
+	assert.Equal(t, leaving, c.phase)
+	c.callWin(l)
 }
 
 // endsAfter is a context that ends when it has been looked at a few times.

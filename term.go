@@ -9,15 +9,22 @@ import (
 )
 
 // leadership is what readers and callbacks know of a term: one stretch of leading
-// under one lease. It does not change, but for begun.
+// under one lease. It does not change, but for win.
 type leadership struct {
 	term   Term
 	lease  *lease.Lease
 	ballot *ballot
 	ctx    context.Context // ends with the lease, or when the candidate steps down
 	cancel context.CancelCauseFunc
-	begun  atomic.Bool // OnWin has been called, so OnStepDown will be
+	win    atomic.Int32 // whether OnWin is called: what comes first of the callback goroutine's winCalled and the loop's winGivenUp
 }
+
+// Whether OnWin is called in a term, and OnStepDown therefore after it.
+const (
+	winAwaited int32 = iota
+	winCalled
+	winGivenUp
+)
 
 // stepDown is what readers know of a leader that gives leadership up, while its
 // ballot waits for its work to end.

@@ -19,7 +19,7 @@ func TestTimers(t *testing.T) {
 	}{
 		"the takeover takes too long": {winning, func(c *candidacy, at time.Time) {
 			c.takeoverTimeout, c.term.begunAt = after, at.Add(-after)
-			c.term.lead.begun.Store(true)
+			c.term.lead.win.Store(winCalled)
 		}, func(c *candidacy) bool { return c.phase == leaving && c.ballot.withdraw && !c.stuck.Load() }},
 		"OnWin cannot be called": {winning, func(c *candidacy, at time.Time) {
 			c.term.claimedAt = at.Add(-c.callbackTimeout())
@@ -31,7 +31,7 @@ func TestTimers(t *testing.T) {
 			c.term.draining, c.term.overdueAt = true, at
 		}, func(c *candidacy) bool { return c.stuck.Load() }},
 		"a callback hangs": {winning, func(c *candidacy, at time.Time) {
-			c.term.lead.begun.Store(true)
+			c.term.lead.win.Store(winCalled)
 			c.term.begunAt, c.term.hangAt = c.now, at
 		}, func(c *candidacy) bool { return c.hung.Load() }},
 		"Close gives up": {withdrawing, func(c *candidacy, at time.Time) {
