@@ -219,6 +219,10 @@ func theCounterTells(t *testing.T, w *world, binary string) {
 	j := &journal{}
 	old := w.oldMember(binary, "old", j, counter)
 	w.await(j, "old won")
+	w.until("old to count", func() bool { // what is written before its first read it takes for a former leader's
+		_, stat, err := conn.Get(counter)
+		return err == nil && stat.Version > 0
+	})
 	assert.False(t, told(j, "old"))
 	_, err = conn.Set(counter, []byte("1"), -1)
 	require.NoError(t, err)

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/go-zookeeper/zk"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -111,6 +112,11 @@ func TestResignThenVoteDuringCast(t *testing.T) {
 	withSession(t, func(t *testing.T, w *trial, s *Session) {
 		c, err := NewCandidate(s, electionName, nil)
 		require.NoError(t, err)
+		// The first try casts: a list that finds no node would hold up the answers behind it.
+		for _, path := range []string{DefaultRoot, c.RootVotePath()} {
+			_, err := s.Conn().Create(path, nil, 0, zk.WorldACL(zk.PermAll))
+			require.NoError(t, err)
+		}
 		release, asked := make(chan struct{}), make(chan struct{}, 2)
 		cancel := w.srv.Control(testutil.OpGetChildren2, func(*testutil.Request) testutil.Action {
 			asked <- struct{}{}
