@@ -85,6 +85,7 @@ type ackWatcher struct {
 type ackKnown struct {
 	view    ackView
 	read    int             // which read the view is from; 0: not known
+	on      *connection     // that brought it; nil: not known
 	watch   <-chan zk.Event // armed, or nil
 	expect  bool            // a leader is expected to be there: read its data at once
 	newest  int64           // czxid of the last acknowledgement seen
@@ -112,6 +113,7 @@ type ackRequest struct {
 type ackRead struct {
 	ackRequest
 	node  *node
+	on    *connection     // that the answer came on; nil: it may be one of two
 	watch <-chan zk.Event // newly armed, or nil; it may be there beside an error
 	err   error
 }
@@ -355,6 +357,11 @@ func (f *ackWatcher) step(ctx context.Context) bool {
 // inform tells the subscribers that do not know the view yet, and returns who
 // is left to be told of changes.
 func (f *ackWatcher) inform() (lasting, waiting, gone bool) {
+	// The client restores its watches on a new connection beside the requests that wait for one. So a watch says nothing
+	// for as long of what has changed meanwhile.
+	on := f.session.client.connection.Load()
+	guarded := f.known.read > 0 && f.known.watch != nil && f.known.on != nil && f.known.on == on
+	stale := false
 	f.mu.Lock()
 	var due, warn []*subscription
 	for sub := range f.subs {
@@ -362,11 +369,14 @@ func (f *ackWatcher) inform() (lasting, waiting, gone bool) {
 			warn = append(warn, sub)
 			sub.warned = true
 		}
-		fresh := f.known.read > sub.after || f.known.read > 0 && f.known.watch != nil
-		if fresh && !sub.told && !sub.settled {
+		switch {
+		case sub.told || sub.settled:
+		case f.known.read > sub.after || guarded:
 			due = append(due, sub)
 			sub.told = true
 			sub.settled = !sub.lasting && f.known.view.leader != nil
+		default:
+			stale = stale || f.known.read > 0
 		}
 		lasting = lasting || sub.lasting
 		waiting = waiting || !sub.lasting && !sub.settled
@@ -376,6 +386,7 @@ func (f *ackWatcher) inform() (lasting, waiting, gone bool) {
 	if gone {
 		return false, false, true
 	}
+	f.reading.again = f.reading.again || stale
 	for _, sub := range warn {
 		sub.refused(f.known.refusal)
 	}
@@ -391,6 +402,12 @@ func (f *ackWatcher) inform() (lasting, waiting, gone bool) {
 // Those who wait for one leader only need a watch while there is none.
 func (r ackRequest) ask(ctx context.Context, s *Session, path string) (result ackRead) {
 	result.ackRequest = r
+	on := s.client.connection.Load()
+	defer func() {
+		if s.client.connection.Load() == on {
+			result.on = on
+		}
+	}()
 	result.err = s.do(ctx, func(conn *zk.Conn) (err error) {
 		arm := r.arm
 		if arm {
@@ -515,7 +532,7 @@ func (f *ackWatcher) take(m ackRead) {
 			f.known.watch, f.known.expect = nil, m.node != nil
 		}
 	}
-	f.known.view, f.known.read = ackView{m.node}, m.count
+	f.known.view, f.known.read, f.known.on = ackView{m.node}, m.count, m.on
 	if m.node != nil {
 		f.known.newest = m.node.stat.Czxid
 	}
