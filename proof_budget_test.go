@@ -232,8 +232,8 @@ func TestBudgetWaitingMany(t *testing.T) {
 		leaders, waiting := w.session(), w.session()
 		for i := range many {
 			name := fmt.Sprintf("e%d", i)
-			w.inElection(leaders, name, nil)
-			w.inElection(waiting, name, nil)
+			w.inElection(leaders, name)
+			w.inElection(waiting, name)
 		}
 		time.Sleep(w.timeout())
 		m := w.meter(waiting.ID(), 0)
@@ -244,9 +244,9 @@ func TestBudgetWaitingMany(t *testing.T) {
 }
 
 // inElection votes in an election of that name.
-func (w *world) inElection(n *node, name string, opts *election.CandidateOptions) *election.Candidate {
+func (w *world) inElection(n *node, name string) *election.Candidate {
 	w.t.Helper()
-	c, err := election.NewCandidate(n.Session, name, opts)
+	c, err := election.NewCandidate(n.Session, name, nil)
 	require.NoError(w.t, err)
 	require.NoError(w.t, c.Vote(w.context()))
 	return c
@@ -552,7 +552,7 @@ func TestBudgetElectionsOfOneSession(t *testing.T) {
 	const n, window, latency = 640, 64, 5 * time.Millisecond
 	virtually(t, func(t *testing.T, w *world) {
 		node := w.session()
-		w.inElection(node, "first", nil) // the root is there, and a lease
+		w.inElection(node, "first") // the root is there, and a lease
 		w.offBeat()
 		candidates := make([]*election.Candidate, n)
 		var led atomic.Int64

@@ -84,7 +84,7 @@ func TestJoinNewElection(t *testing.T) {
 		t.Run(fmt.Sprintf("root %v", root), func(t *testing.T) {
 			virtually(t, func(t *testing.T, w *world) {
 				if root {
-					w.inElection(w.session(), "another", nil)
+					w.inElection(w.session(), "another")
 				}
 				a := w.member("a", &journal{})
 				synctest.Wait()
