@@ -105,7 +105,7 @@ func (l *line) predecessorGone() {
 		place.ahead, place.predecessor, place.second = 1, place.second, ""
 		*l = line{known: true, place: place, watch: l.second}
 	default:
-		l.lookAgain()
+		l.forgetPlace()
 	}
 }
 
@@ -117,13 +117,13 @@ func (l *line) secondGone() {
 		l.second = nil
 		return
 	}
-	l.lookAgain()
+	l.forgetPlace()
 	l.nextSoon = true
 }
 
-// lookAgain makes the place unknown. How many were in front stays as it was, for
+// forgetPlace makes the place unknown. How many were in front stays as it was, for
 // Status, and who the first was, which a move is conditional on.
-func (l *line) lookAgain() {
+func (l *line) forgetPlace() {
 	*l = line{place: standing{ahead: l.place.ahead, front: l.place.front}}
 }
 

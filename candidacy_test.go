@@ -41,7 +41,7 @@ func TestDecide(t *testing.T) {
 		{"the second in front is not watched", situation{phase: waiting, ready: true, ballot: true, placed: true, second: true, check: true}, stepWatchSecond},
 		{"the second in front is not watched, not connected", situation{phase: waiting, ballot: true, placed: true, second: true}, rest},
 		{"first, whatever was to be watched", situation{phase: waiting, ready: true, ballot: true, placed: true, first: true, second: true}, stepReachFront},
-		{"a look is due", situation{phase: waiting, ready: true, ballot: true, placed: true, check: true}, stepRecheck},
+		{"a recheck is due", situation{phase: waiting, ready: true, ballot: true, placed: true, check: true}, stepRecheck},
 		{"makes way", situation{phase: waiting, ready: true, ballot: true, placed: true, makeWay: true, check: true}, stepMove},
 		{"makes way, place unknown", situation{phase: waiting, ready: true, ballot: true, makeWay: true}, stepMove},
 		{"is first, and was to make way", situation{phase: waiting, ready: true, ballot: true, placed: true, first: true, makeWay: true}, stepReachFront},
@@ -141,7 +141,7 @@ func TestRecheckInterval(t *testing.T) {
 		t.Helper()
 		for range 100 {
 			if d := s.recheckInterval(); d < least || d > most {
-				t.Fatalf("%s: a look every %v, want %v to %v", what, d, least, most)
+				t.Fatalf("%s: a recheck every %v, want %v to %v", what, d, least, most)
 			}
 		}
 	}

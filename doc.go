@@ -88,7 +88,7 @@
 // session, which ZooKeeper rounds up to its ticks: T after its death, and a
 // little. Candidates lead in the order of their ballots, which Priority changes
 // among those that wait, as far as it can; a leader stays, but for Transfer. An
-// Observer may skip leaders that come and go between two looks, but never the
+// Observer may skip leaders that come and go between two reads, but never the
 // present one.
 //
 // Beyond the guarantee are a ballot deleted by hand (its owner is told and steps

@@ -53,9 +53,9 @@ func (t *transfers) end() {
 	*t = transfers{}
 }
 
-func (t *transfers) lookAgain() {
+func (t *transfers) readAgain() {
 	if t.sub != nil {
-		t.sub.lookAgain()
+		t.sub.readAgain()
 	}
 }
 
@@ -99,7 +99,7 @@ func (c *candidacy) lineSeen(place standing) {
 	}
 	c.ballot.rank.seen(place.givesWay, c.now, c.session.Timeout())
 	if place.transfer != c.transfers.underWay() && !c.followTransfers() {
-		c.transfers.lookAgain() // the watch tells of it, unless it was lost
+		c.transfers.readAgain() // the watch tells of it, unless it was lost
 	}
 }
 
@@ -166,7 +166,7 @@ func (c *candidacy) requestDone(r requestDone) {
 	case t.seen == nil || t.seen.czxid != r.request.czxid:
 		// It was written, and is gone by now. Who steps down for it steps down for nothing. Should
 		// this be an old view, then it is found in that state a moment later, and removed.
-		t.lookAgain()
+		t.readAgain()
 	default:
 		if current {
 			t.seen, t.since = r.written, c.now
@@ -193,7 +193,7 @@ func (c *candidacy) transferFailed(what string, err error) {
 		}
 	}
 	c.transfers.notBefore = c.now.Add(pause)
-	c.transfers.lookAgain()
+	c.transfers.readAgain()
 }
 
 // requestOrder asks for another state of a request, on the condition that both the

@@ -195,7 +195,7 @@ func (c *candidacy) notMadeWay(r moveResult) {
 		c.setPhase(claiming)
 		return
 	}
-	c.ballot.line.lookAgain()
+	c.ballot.line.forgetPlace()
 	c.ballot.rank.givesWay = false
 	c.setPhase(waiting)
 }

@@ -19,7 +19,7 @@ type ObserverOptions struct {
 }
 
 // Observer is told of each new leader and of each leader's death, without
-// standing in the election. Leaders that come and go between two looks may be
+// standing in the election. Leaders that come and go between two reads may be
 // skipped; the present one never is. Its methods may be called from any
 // goroutine, and from inside its callbacks.
 //
@@ -154,7 +154,7 @@ func (o *Observer) refuse(err error) {
 }
 
 // see compares what is with what was last told. Leaders are told apart by
-// their acknowledgement's czxid: one may go and another come between two looks.
+// their acknowledgement's czxid: one may go and another come between two reads.
 func (o *Observer) see(view ackView) {
 	former := o.current
 	o.current = nil

@@ -116,7 +116,7 @@ func (p *priority) countLease(now time.Time, view sessionView, needed bool, time
 type rank struct {
 	since     time.Time // a better one has stood behind it; zero if none has
 	notBefore time.Time // no move before
-	givesWay  bool      // in two looks, far enough apart
+	givesWay  bool      // in two lists, far enough apart
 }
 
 // seen takes what a list shows.

@@ -77,7 +77,7 @@ func TestLookWithoutRequest(t *testing.T) {
 		require.NoError(t, r.err)
 		assert.Equal(t, watch, r.watch)
 		assert.Equal(t, standing{predecessor: "a", ahead: 1}, r.place)
-		assert.False(t, s.hasHeard(), "a look that asked nothing counts as a sign of life")
+		assert.False(t, s.hasHeard(), "a read that asked nothing counts as a sign of life")
 
 		require.NoError(t, e.recheck(t.Context(), recheckOrder{ballot: b}).err)
 		assert.False(t, s.hasHeard(), "a check of nothing counts as a sign of life")

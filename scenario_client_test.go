@@ -300,7 +300,7 @@ func (w *world) clientOn() (*zk.Conn, <-chan zk.Event, *link) {
 	return conn, events, l
 }
 
-// Nobody reads the events of a connection that was lent, of which the client
+// Nobody reads the events of a caller's connection, of which the client
 // drops all but the first few.
 func TestEventsUnread(t *testing.T) {
 	virtually(t, func(t *testing.T, w *world) {
@@ -324,9 +324,9 @@ func TestEventsUnread(t *testing.T) {
 	})
 }
 
-// A connection that was lent and gets no session for long is reported, once
+// A caller's connection that gets no session for long is reported, once
 // each time: it is not ours to replace.
-func TestLentConnectionReported(t *testing.T) {
+func TestCallersConnectionReported(t *testing.T) {
 	virtually(t, func(t *testing.T, w *world) {
 		conn, events, l := w.clientOn()
 		defer func() {
@@ -389,7 +389,7 @@ func TestNoStormAfterOutage(t *testing.T) {
 		require.GreaterOrEqual(t, len(looks), 2*many, "%d looks of %d candidates at two nodes each", len(looks), many)
 		slices.SortFunc(looks, time.Time.Compare)
 		if first := looks[0].Sub(back[0]); first < w.timeout()/80 {
-			t.Errorf("the first look comes %v after the connection", first)
+			t.Errorf("the first recheck comes %v after the connection", first)
 		}
 		busiest := 0
 		for i, from := range looks {

@@ -453,7 +453,7 @@ func TestLookupsDuringClose(t *testing.T) {
 }
 
 // The scheme auth on a connection whose credentials only its owner knows.
-func TestAuthACLOnLentConnection(t *testing.T) {
+func TestAuthACLOnCallersConnection(t *testing.T) {
 	virtually(t, func(t *testing.T, w *world) {
 		conn := w.client()
 		require.NoError(t, conn.AddAuth("digest", []byte("user:password")))

@@ -360,7 +360,7 @@ func TestCandidateOnCallersConnection(t *testing.T) {
 		w.await(j, "a lost to b")
 		require.Equal(t, 1, j.count("a stepped down: session lost")+j.count("a stepped down: lease lapsed"), "journal %q", j.all())
 		require.NoError(t, s.Close())
-		require.Equal(t, zk.StateHasSession, conn.State(), "a connection that was lent was closed")
+		require.Equal(t, zk.StateHasSession, conn.State(), "a caller's connection was closed")
 		require.Len(t, ballotNames(w.children(conn, a.RootVotePath())), 1, "ballots")
 	})
 }

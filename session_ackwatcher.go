@@ -23,7 +23,7 @@ type subscription struct {
 	// after that.
 	lasting bool
 	// quiet subscriptions are told what there is once, and then what the watch tells
-	// of, or lookAgain: those of requests for transfers, which lists show. All for one path
+	// of, or readAgain: those of requests for transfers, which lists show. All for one path
 	// are, or none.
 	quiet bool
 	// notify is called on the ackWatcher's goroutine, after subscribing and then
@@ -61,7 +61,7 @@ func (sub *subscription) end() {
 type ackWatcher struct {
 	session *Session
 	path    string
-	quiet   bool // no look without a reason: unless the last one was refused
+	quiet   bool // no read without a reason: unless the last one was refused
 	inbox   *inbox
 	last    *lastError    // of its reads
 	done    chan struct{} // closed when it has left its watch behind
@@ -162,11 +162,11 @@ func (f *ackWatcher) unsubscribe(sub *subscription) {
 	f.wake()
 }
 
-// lookAgain asks for a read, though no watch has told of a change.
-func (sub *subscription) lookAgain() { sub.watcher.inbox.push(lookAgain{}) }
+// readAgain asks for a read, though no watch has told of a change.
+func (sub *subscription) readAgain() { sub.watcher.inbox.push(readAgain{}) }
 
-// lookAgain is that as a message.
-type lookAgain struct{}
+// readAgain is that as a message.
+type readAgain struct{}
 
 // wake and Close make the ackWatcher a member of its Session.
 func (f *ackWatcher) wake() { f.inbox.push(nil) }

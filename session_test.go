@@ -28,8 +28,8 @@ import (
 	"github.com/zkelection/election/testutil"
 )
 
-// lent is a session on a caller's connection, and its network.
-func (w *world) lent(opts ...func(*election.SessionOptions)) *node {
+// onCallersConnection is a session on a caller's connection, and its network.
+func (w *world) onCallersConnection(opts ...func(*election.SessionOptions)) *node {
 	w.t.Helper()
 	conn, events, l := w.clientOn()
 	o := &election.SessionOptions{Logger: w.logger()}
@@ -59,7 +59,7 @@ func TestConnectionLogged(t *testing.T) {
 				if ours {
 					n = w.session()
 				} else {
-					n = w.lent()
+					n = w.onCallersConnection()
 				}
 				said := func(message string) int { return strings.Count(w.log.String(), message) }
 				w.until("the first connection to be logged", func() bool { return said(`msg="election: connected" server=`) == 1 })
@@ -237,7 +237,7 @@ func TestNewSessionArguments(t *testing.T) {
 		require.NoError(t, err, "what guard.Start returns beside its error is no guard")
 		require.NoError(t, unguarded.Close())
 		m := &metrics{journal: &journal{}}
-		n := w.lent(func(o *election.SessionOptions) { o.Metrics, o.TickTime = m.hooks(), time.Second })
+		n := w.onCallersConnection(func(o *election.SessionOptions) { o.Metrics, o.TickTime = m.hooks(), time.Second })
 		w.memberOn(n, "a", &journal{}).lead()
 		w.until("the session's metrics to be told", func() bool { return m.renewals.Load() > 0 })
 		assert.Contains(t, w.log.String(), "session ready", "the logger that was given")

@@ -441,7 +441,7 @@ func (a *asker) lookOnce(ctx context.Context) (v transferView, err error) {
 	return v, err
 }
 
-// read is retry for what one look puts together. It notes what was answered on another
+// read is retry for what is put together of several reads. It notes what was answered on another
 // session than a.inc.
 func (a *asker) read(ctx context.Context, call func(*zk.Conn) error) error {
 	return a.session.retry(ctx, func(conn *zk.Conn) error {

@@ -45,7 +45,7 @@ func (c *candidacy) placeFound(r placeResult) {
 	if r.again {
 		c.ballot.line = line{place: r.place}
 		c.lineSeen(r.place)
-		c.ballot.line.lookAgain()
+		c.ballot.line.forgetPlace()
 		return
 	}
 	c.ballot.line.placeAt(r.place, r.watch, c.now)
@@ -69,14 +69,14 @@ func (c *candidacy) predecessorChanged(event zk.Event) {
 		c.predecessorGone()
 		return
 	}
-	c.ballot.line.lookAgain()
+	c.ballot.line.forgetPlace()
 }
 
 // predecessorGone is called when the ballot in front has gone.
 func (c *candidacy) predecessorGone() {
 	l := &c.ballot.line
 	if c.phase != waiting {
-		l.lookAgain()
+		l.forgetPlace()
 		return
 	}
 	l.predecessorGone()
@@ -230,7 +230,7 @@ func (c *candidacy) beginRecheck() {
 			what.own, what.list = false, true
 		case what.ack && b.ack.watch != nil && turn%3 == 2:
 			b.recheck.at = c.now.Add(c.session.recheckInterval())
-			c.transfers.lookAgain()
+			c.transfers.readAgain()
 			return
 		case what.ack && (b.ack.watch == nil || turn%3 == 0), what.predecessor != "" && turn%2 == 1:
 			what.own = false

@@ -358,7 +358,7 @@ end:
   :: atomic { toldOwn[i] && phase[i] >= WINNING && phase[i] <= LEADING -> toldOwn[i] = false; robbed[i] = false }
 #endif
 #ifndef UNLEARN_WATCH_TRUSTED
-  /* the periodic look at it: an event was lost (finding nothing changes nothing, and is left out) */
+  /* the periodic recheck of it: an event was lost (finding nothing changes nothing, and is left out) */
   :: atomic { ready(i) && !watchOwn[i] && !toldOwn[i] && bal[i] && ballots[bal[i]] == 0 && (phase[i] == WAITING || phase[i] == CLAIMING
 #ifndef UNLEARN_BLIND_TO_OWN_BALLOT
        || phase[i] == LEADING
