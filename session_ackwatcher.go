@@ -358,7 +358,8 @@ func (f *ackWatcher) step(ctx context.Context) bool {
 // is left to be told of changes.
 func (f *ackWatcher) inform() (lasting, waiting, gone bool) {
 	// The client restores its watches on a new connection beside the requests that wait for one. So a watch says nothing
-	// for as long of what has changed meanwhile.
+	// for as long of what has changed meanwhile. (That a caller's connection is a new one is known a moment later, by the
+	// client's event.)
 	on := f.session.client.connection.Load()
 	guarded := f.known.read > 0 && f.known.watch != nil && f.known.on != nil && f.known.on == on
 	stale := false

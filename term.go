@@ -16,7 +16,7 @@ type leadership struct {
 	ballot *ballot
 	ctx    context.Context // ends with the lease, or when the candidate steps down
 	cancel context.CancelCauseFunc
-	win    atomic.Int32 // whether OnWin is called: what comes first of the callback goroutine's winCalled and the loop's winGivenUp
+	win    atomic.Int32 // whether OnWin is called: decided once, by the callback goroutine or by the loop, which gives it up
 }
 
 // Whether OnWin is called in a term, and OnStepDown therefore after it.
