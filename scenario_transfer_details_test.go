@@ -69,11 +69,8 @@ func TestLongTakeoverThatFailsIsDemoted(t *testing.T) {
 
 // A priority that is the candidate's already costs it no place.
 func TestSamePriorityMovesNobody(t *testing.T) {
-	virtually(t, func(t *testing.T, w *world) {
-		j := &journal{}
-		line := w.settledLine(j, 3)
+	settled(t, 3, func(t *testing.T, w *world, line []*member) {
 		b := line[1]
-		w.heard()
 		before := b.VotePath()
 		require.NoError(t, b.SetPriority(w.context(), 0))
 		assert.Equal(t, before, b.VotePath())
@@ -82,11 +79,8 @@ func TestSamePriorityMovesNobody(t *testing.T) {
 
 // A removal whose request is lost is made again.
 func TestRequestIsRemovedThoughTheRemovalIsLost(t *testing.T) {
-	virtually(t, func(t *testing.T, w *world) {
-		j := &journal{}
-		line := w.settledLine(j, 2)
+	settled(t, 2, func(t *testing.T, w *world, line []*member) {
 		a, b := line[0], line[1]
-		w.heard()
 		defer w.starve(b.node)()
 		r := w.request(b).ask()
 		var lost atomic.Bool
@@ -108,11 +102,9 @@ func TestRequestIsRemovedThoughTheRemovalIsLost(t *testing.T) {
 
 // A request that its target has left is removed, though it was ready once.
 func TestReadyRequestWithoutTargetIsRemoved(t *testing.T) {
-	virtually(t, func(t *testing.T, w *world) {
-		j := &journal{}
-		line := w.settledLine(j, 3)
+	settled(t, 3, func(t *testing.T, w *world, line []*member) {
+		j := line[0].journal
 		a, c := line[0], line[2]
-		w.heard()
 		r := w.request(c)
 		c.resign()
 		w.heard()
@@ -187,11 +179,8 @@ func TestAskerWhoseSessionEndsWhileItReads(t *testing.T) {
 
 // A request that nobody may read does not keep anybody from hearing of the next one.
 func TestUnreadableRequestDoesNotDeafen(t *testing.T) {
-	virtually(t, func(t *testing.T, w *world) {
-		j := &journal{}
-		line := w.settledLine(j, 2)
+	settled(t, 2, func(t *testing.T, w *world, line []*member) {
 		a, b := line[0], line[1]
-		w.heard()
 		conn := w.client()
 		path := a.RootVotePath() + "/transfer"
 		_, err := conn.Create(path, []byte("x"), zk.FlagEphemeral, zk.DigestACL(zk.PermAll, "who", "knows"))
@@ -207,11 +196,8 @@ func TestUnreadableRequestDoesNotDeafen(t *testing.T) {
 // A request that somebody removes is no deadline; and while leadership is being passed it may
 // still happen, when what the leader waits for takes too long.
 func TestRemovedRequestSaysWhatItCameTo(t *testing.T) {
-	virtually(t, func(t *testing.T, w *world) {
-		j := &journal{}
-		line := w.settledLine(j, 2)
+	settled(t, 2, func(t *testing.T, w *world, line []*member) {
 		a, b := line[0], line[1]
-		w.heard()
 		hold := make(chan struct{})
 		for _, passing := range []bool{false, true} {
 			stop := func() {}
@@ -316,11 +302,9 @@ func TestOneNodeOfARequestIsDeletedByHand(t *testing.T) {
 		{"transfer-", "", true},
 	} {
 		t.Run(fmt.Sprint(test), func(t *testing.T) {
-			virtually(t, func(t *testing.T, w *world) {
-				j := &journal{}
-				line := w.settledLine(j, 2)
+			settled(t, 2, func(t *testing.T, w *world, line []*member) {
+				j := line[0].journal
 				a, b := line[0], line[1]
-				w.heard()
 				defer w.starve(b.node)() // or it would be done
 				conn := w.client()
 				done := make(chan error, 1)
@@ -361,11 +345,8 @@ func TestOneNodeOfARequestIsDeletedByHand(t *testing.T) {
 // A request that is there no more is not acted on, though what is there in its place may
 // not be read; and one that may be read again is.
 func TestUnreadableRequestIsNotTheFormer(t *testing.T) {
-	virtually(t, func(t *testing.T, w *world) {
-		j := &journal{}
-		line := w.settledLine(j, 3)
+	settled(t, 3, func(t *testing.T, w *world, line []*member) {
 		a, b, c := line[0], line[1], line[2]
-		w.heard()
 		starve := w.starve(c.node)
 		r := w.request(c).ask()
 		w.until("b to make way", func() bool { return b.Status().InFront == 2 })
@@ -464,11 +445,8 @@ func TestTransferNamesNoDeadlineThatNobodyGave(t *testing.T) {
 
 // The target's SetPriority waits for the transfer.
 func TestTargetKeepsItsPlaceForItsPriority(t *testing.T) {
-	virtually(t, func(t *testing.T, w *world) {
-		j := &journal{}
-		line := w.settledLine(j, 3)
+	settled(t, 3, func(t *testing.T, w *world, line []*member) {
 		b, c := line[1], line[2]
-		w.heard()
 		starve := w.starve(c.node)
 		to := c.ballotOf()
 		done, changed := make(chan error, 1), make(chan error, 1)

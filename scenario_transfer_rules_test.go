@@ -89,17 +89,25 @@ func writes(r *testutil.Request, state string) bool {
 	})
 }
 
+// settled runs a scenario in a line of n that has heard of everything: the first leads.
+func settled(t *testing.T, n int, scenario func(t *testing.T, w *world, line []*member)) {
+	t.Helper()
+	virtually(t, func(t *testing.T, w *world) {
+		line := w.settledLine(&journal{}, n)
+		w.heard()
+		scenario(t, w, line)
+	})
+}
+
 // heard lets everybody hear of requests for transfers: their watches are armed.
 func (w *world) heard() { time.Sleep(3 * w.timeout()) }
 
 // A request that goes while leadership is being passed is not executed: the leader,
 // which has stepped down, wins again.
 func TestTransferTakenBackIsNotExecuted(t *testing.T) {
-	virtually(t, func(t *testing.T, w *world) {
-		j := &journal{}
-		line := w.settledLine(j, 3)
+	settled(t, 3, func(t *testing.T, w *world, line []*member) {
+		j := line[0].journal
 		a, c := line[0], line[2]
-		w.heard()
 		held, release := w.holding(isHandover)
 		r := w.request(c).ask()
 		<-held
@@ -119,11 +127,9 @@ func TestTransferTakenBackIsNotExecuted(t *testing.T) {
 
 // Nor is another one in its place: a version says nothing of which node it is of.
 func TestTransferInAnothersPlaceIsNotExecuted(t *testing.T) {
-	virtually(t, func(t *testing.T, w *world) {
-		j := &journal{}
-		line := w.settledLine(j, 3)
+	settled(t, 3, func(t *testing.T, w *world, line []*member) {
+		j := line[0].journal
 		a, b, c := line[0], line[1], line[2]
-		w.heard()
 		// c is next, and is about to say so of the first request.
 		held, release := w.holding(func(r *testutil.Request) bool { return writes(r, "ready") })
 		first := w.request(c).ask()
@@ -143,11 +149,8 @@ func TestTransferInAnothersPlaceIsNotExecuted(t *testing.T) {
 
 // Who stands between moves only for a request that is there.
 func TestNobodyMovesForARequestTakenBack(t *testing.T) {
-	virtually(t, func(t *testing.T, w *world) {
-		j := &journal{}
-		line := w.settledLine(j, 3)
+	settled(t, 3, func(t *testing.T, w *world, line []*member) {
 		b, c := line[1], line[2]
-		w.heard()
 		held, release := w.holding(isMove)
 		r := w.request(c).ask()
 		<-held
@@ -162,11 +165,9 @@ func TestNobodyMovesForARequestTakenBack(t *testing.T) {
 
 // Nobody who has become the first moves away, whatever was asked of it before.
 func TestWhoIsFirstStays(t *testing.T) {
-	virtually(t, func(t *testing.T, w *world) {
-		j := &journal{}
-		line := w.settledLine(j, 3)
+	settled(t, 3, func(t *testing.T, w *world, line []*member) {
+		j := line[0].journal
 		a, b, c := line[0], line[1], line[2]
-		w.heard()
 		held, release := w.holding(isMove)
 		w.request(c).ask()
 		<-held
@@ -205,11 +206,9 @@ func TestNobodyMovesBeforeTheAcknowledgement(t *testing.T) {
 // Leadership is passed to nobody who has not said that it is ready, and to nobody
 // who is gone.
 func TestPassedOnlyToWhoIsReady(t *testing.T) {
-	virtually(t, func(t *testing.T, w *world) {
-		j := &journal{}
-		line := w.settledLine(j, 2)
+	settled(t, 2, func(t *testing.T, w *world, line []*member) {
+		j := line[0].journal
 		a, b := line[0], line[1]
-		w.heard()
 		starve := w.starve(b.node) // no lease
 		r := w.request(b).ask()
 		w.heard()
@@ -238,11 +237,9 @@ func TestPassedOnlyToWhoIsReady(t *testing.T) {
 // A target that goes while leadership is being passed: the leader wins again, and
 // removes the request, which it would else step down for again.
 func TestTargetGoesWhilePassing(t *testing.T) {
-	virtually(t, func(t *testing.T, w *world) {
-		j := &journal{}
-		line := w.settledLine(j, 3)
+	settled(t, 3, func(t *testing.T, w *world, line []*member) {
+		j := line[0].journal
 		a, b, c := line[0], line[1], line[2]
-		w.heard()
 		held, release := w.holding(isHandover)
 		r := w.request(c).ask()
 		<-held
@@ -263,11 +260,8 @@ func (m *member) link() *link { return m.node.link }
 
 // Work that goes on after the loss is waited for.
 func TestPassedAfterTheWork(t *testing.T) {
-	virtually(t, func(t *testing.T, w *world) {
-		j := &journal{}
-		line := w.settledLine(j, 2)
+	settled(t, 2, func(t *testing.T, w *world, line []*member) {
 		a, b := line[0], line[1]
-		w.heard()
 		works := make(chan struct{})
 		a.OnStepDown(func(context.Context, election.Term, error) { <-works })
 		r := w.request(b).ask()
