@@ -137,32 +137,52 @@ func TestExclusiveIsKept(t *testing.T) {
 	})
 }
 
-// A watch that is lost, and a ballot that is deleted by hand: the periodic recheck tells.
+// A watch that is lost, and a ballot that is deleted by hand: the periodic recheck tells, also
+// one that comes to nothing at first.
 func TestExclusiveWithoutAWatch(t *testing.T) {
-	virtually(t, func(t *testing.T, w *world) {
-		j := &journal{}
-		a := w.member("a", j, func(o *election.CandidateOptions) { o.StepDownTimeout = time.Hour })
-		defer a.hangs()()
-		a.lead()
-		b := w.member("b", j).vote()
-		path, id := a.VotePath(), a.node.ID()
-		time.Sleep(3 * w.timeout())
-		defer w.srv.Control(testutil.OpSetWatches, func(r *testutil.Request) testutil.Action {
-			if r.SessionID == id {
-				return testutil.Fail(zk.ErrNoAuth)
-			}
-			return testutil.Pass
-		})()
-		go func() { _ = a.Resign(w.context()) }()
-		w.until("the step-down", func() bool { return !a.IsLeader() })
-		w.srv.DropConnections()
-		time.Sleep(2 * w.timeout())
-		assert.NotZero(t, a.ExclusiveUntil())
-		require.NoError(t, w.client().Delete(path, -1))
-		w.until("b to lead", b.IsLeader)
-		time.Sleep(2 * w.timeout())
-		assert.Zero(t, a.ExclusiveUntil())
-	})
+	for name, fault := range map[string]testutil.Action{
+		"a read": testutil.Pass, "its request lost": testutil.LoseRequest, "its reply lost": testutil.LoseReply,
+		"refused at first": testutil.Fail(testutil.ErrorCode(-127)), // throttled
+	} {
+		t.Run(name, func(t *testing.T) {
+			virtually(t, func(t *testing.T, w *world) {
+				j := &journal{}
+				a := w.member("a", j, func(o *election.CandidateOptions) { o.StepDownTimeout = time.Hour })
+				defer a.hangs()()
+				a.lead()
+				b := w.member("b", j).vote()
+				path, id := a.VotePath(), a.node.ID()
+				time.Sleep(3 * w.timeout())
+				defer w.srv.Control(testutil.OpSetWatches, func(r *testutil.Request) testutil.Action {
+					if r.SessionID == id {
+						return testutil.Fail(zk.ErrNoAuth)
+					}
+					return testutil.Pass
+				})()
+				go func() { _ = a.Resign(w.context()) }()
+				w.until("the step-down", func() bool { return !a.IsLeader() })
+				w.srv.DropConnections()
+				time.Sleep(2 * w.timeout())
+				assert.NotZero(t, a.ExclusiveUntil())
+				require.NoError(t, w.client().Delete(path, -1))
+				w.until("b to lead", b.IsLeader)
+				var first sync.Once
+				met := make(chan struct{})
+				defer w.srv.Control(testutil.AnyOp, func(r *testutil.Request) (action testutil.Action) {
+					if r.SessionID == id && r.Path == path {
+						first.Do(func() {
+							close(met)
+							action = fault
+						})
+					}
+					return action
+				})()
+				time.Sleep(3 * w.timeout())
+				<-met
+				assert.Zero(t, a.ExclusiveUntil())
+			})
+		})
+	}
 }
 
 // slowEnd is a log that takes its time for the end of a candidate.
