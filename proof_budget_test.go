@@ -546,6 +546,22 @@ func TestBudgetLeading(t *testing.T) {
 	}
 }
 
+// While the work of a leader ends its ballot is rechecked as before, and its lease is kept.
+func TestBudgetStepDown(t *testing.T) {
+	const periods = 16
+	virtually(t, func(t *testing.T, w *world) {
+		a := w.member("a", &journal{}, func(o *election.CandidateOptions) { o.StepDownTimeout = time.Hour })
+		defer a.hangs()()
+		a.lead()
+		go func() { _ = a.Resign(w.context()) }()
+		w.offBeat()
+		require.False(t, a.IsLeader())
+		got := w.spend(func() { time.Sleep(periods * w.timeout()) })
+		assert.InDelta(t, periods/(13./24*(1./4+1./100)), got[testutil.OpMulti], 1, "heartbeats")
+		assert.Equal(t, "", pace(int(got.requests()-got[testutil.OpMulti]), 1, periods*w.timeout(), w.timeout()))
+	})
+}
+
 // Many elections over one session cost each what it costs alone, and as many round trips as fit into the requests that a
 // session may have under way: nothing grows with their number.
 func TestBudgetElectionsOfOneSession(t *testing.T) {
