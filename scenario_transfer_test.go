@@ -601,14 +601,15 @@ func TestStandWhileEnds(t *testing.T) {
 		a.resign()
 		require.ErrorIs(t, <-done, election.ErrResigned)
 		hang := make(chan struct{})
-		var calls atomic.Int64
+		var hangs atomic.Bool // once it leads: a slow server takes longer than the first calls
 		done = stand(func(context.Context) error {
-			if calls.Add(1) > 1 {
+			if hangs.Load() {
 				<-hang
 			}
 			return nil
 		})
 		w.until("a to lead", a.IsLeader)
+		hangs.Store(true)
 		w.until("a to stand aside", func() bool { return a.VotePath() == "" })
 		assert.ErrorContains(t, a.Status().Absence, "has not returned")
 		close(hang)
