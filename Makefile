@@ -140,7 +140,7 @@ chaos: deps
 
 .PHONY: chaos-short
 chaos-short: deps
-	$(CHAOS) -run TestChaos -chaos.duration=$(CHAOS_DURATION)
+	$(CHAOS) -run 'TestChaos|TestKilledWhileCutOff' -chaos.duration=$(CHAOS_DURATION) -chaos.cuts=2
 	$(CHAOS) -run 'TestChaos|TestKilledLeader' -chaos.duration=$(CHAOS_DURATION) -chaos.guard -chaos.rolls=0
 
 # The same faults on candidates that have a guard each.

@@ -250,7 +250,7 @@ func TestObserveRacesWithClose(t *testing.T) {
 	o.ctx = closingContext{o.ctx, func() {
 		once.Do(func() {
 			go func() { closed <- o.Close() }()
-			time.Sleep(20 * time.Millisecond)
+			time.Sleep(20 * time.Millisecond) // for Close to come; nothing tells that it waits
 		})
 	}}
 	if err := o.Observe(t.Context()); err != nil && !errors.Is(err, ErrClosed) {

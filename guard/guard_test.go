@@ -437,7 +437,7 @@ func TestSocketThatIsLate(t *testing.T) {
 		assert.NoError(t, err)
 		started <- g
 	}()
-	time.Sleep(200 * time.Millisecond)
+	time.Sleep(200 * time.Millisecond) // nothing tells that it waits; what comes too soon may come later than this
 	require.Empty(t, started)
 	ctx, quit := context.WithCancel(t.Context())
 	done := make(chan error, 1)

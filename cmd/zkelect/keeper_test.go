@@ -130,7 +130,7 @@ func TestKeeperStoodStill(t *testing.T) {
 		status  int
 		reports []string
 	}{
-		"renewed in time":             {"lease NOW 60000000000\n", 7, []string{"ended"}},
+		"renewed in time":             {fmt.Sprintf("lease NOW 60000000000\nsignal %d\n", syscall.SIGUSR1), 7, []string{"ended"}},
 		"renewed too late for itself": {"lease NOW 1\n", 137, []string{"lapsed", "ended"}},
 		"nothing":                     {"", 137, []string{"lapsed", "ended"}},
 	} {
@@ -148,8 +148,13 @@ func TestKeeperStoodStill(t *testing.T) {
 			k.order(t, strings.Repeat("lease NOW 1\n", 20)+test.order)
 			time.Sleep(time.Until(ends.Add(100 * time.Millisecond)))
 			require.NoError(t, k.cmd.Process.Signal(syscall.SIGCONT))
-			time.Sleep(200 * time.Millisecond) // in which it could kill
-			require.NoError(t, os.WriteFile(end.path, nil, 0o600))
+			release := func() { _ = os.WriteFile(end.path, nil, 0o600) }
+			if test.status == 137 {
+				defer time.AfterFunc(time.Minute, release).Stop() // one that is not killed ends, too
+			} else {
+				j.has(t, "heard\nheard\n") // so the keeper has been over the end of the short lease, and has not killed
+				release()
+			}
 			assert.Equal(t, test.status, k.wait())
 			assert.Equal(t, test.reports, k.reports(t)[1:])
 		})

@@ -299,20 +299,18 @@ func TestRunInterruptedEarly(t *testing.T) {
 		a.signal(syscall.SIGINT)
 		a.wait()
 
+		id := newJournal(t)
 		c := start(t, servers, "run", "--election", electionOf(t), "--grace", "10m", "--", "sh", "-c",
-			fmt.Sprintf("trap '' TERM; while :; do echo C >>%q; sleep 0.01; done", j.path))
+			fmt.Sprintf("trap '' TERM; echo $$ >%q; while :; do echo C >>%q; sleep 0.01; done", id.path, j.path))
 		j.has(t, "C\n")
 		c.signal(syscall.SIGTERM)
 		c.says(&c.stderr, "stopping sh")
 		c.signal(syscall.SIGTERM)
 		assert.Equal(t, 143, c.wait())
-		size := len(j.read())
-		until(t, "the command to be dead", func() bool {
-			before := size
-			time.Sleep(100 * time.Millisecond) // ten of its beats
-			size = len(j.read())
-			return size == before
-		})
+		var command group
+		_, err := fmt.Sscan(id.read(), &command)
+		require.NoError(t, err)
+		until(t, "the command to be dead", func() bool { return !command.alive() })
 	})
 }
 
