@@ -109,7 +109,7 @@ prove-long: deps
 
 .PHONY: mutations
 mutations:
-	$(GO) test -count=1 -v -timeout 6h -run '^TestMutations$$' ./proof/mutations -mutations=all -mutations.table=$(CURDIR)/docs/mutations.md
+	$(GO) test -count=1 -v -timeout 6h -run '^TestMutations$$' ./proof/mutations -mutations=all -mutations.table=$(CURDIR)/docs/mutations.md $(MUTATIONSFLAGS)
 
 .PHONY: mutations-short
 mutations-short:

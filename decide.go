@@ -95,7 +95,11 @@ func decide(s situation) step {
 		return decideLeaving(s)
 	case withdrawing:
 		return decideWithdrawing(s)
-	case casting, moving, winning, ended:
+	case winning:
+		if s.check && s.mayAsk() {
+			return stepRecheck // OnWin may run for long
+		}
+	case casting, moving, ended:
 	}
 	return rest
 }

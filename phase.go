@@ -217,7 +217,7 @@ func (c *candidacy) enter(p phase) {
 	case waiting:
 		c.ballot.recheck.at = c.now.Add(c.session.recheckInterval())
 		c.goOnLosing()
-	case claiming:
+	case claiming, winning:
 		c.ballot.recheck.at = c.now.Add(c.session.recheckInterval())
 	case leading:
 		c.ballot.recheck.at = c.now.Add(c.session.recheckInterval())
@@ -226,6 +226,6 @@ func (c *candidacy) enter(p phase) {
 		c.succeed()
 	case withdrawing:
 		c.retreat.since = c.now
-	case idle, casting, moving, winning, acking, leaving, ended:
+	case idle, casting, moving, acking, leaving, ended:
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -42,6 +43,55 @@ func TestOperatorDeletesLeadersBallot(t *testing.T) {
 		require.False(t, a.IsLeader(), "the wrong one leads")
 		require.True(t, b.IsLeader(), "the wrong one leads")
 	})
+}
+
+// So it is while OnWin runs, when the watch has been lost: the periodic recheck tells, also one
+// that comes to nothing at first.
+func TestOperatorDeletesBallotDuringOnWin(t *testing.T) {
+	for name, fault := range map[string]testutil.Action{
+		"a read": testutil.Pass, "its request lost": testutil.LoseRequest, "its reply lost": testutil.LoseReply,
+		"refused at first": testutil.Fail(testutil.ErrorCode(-127)), // throttled
+	} {
+		t.Run(name, func(t *testing.T) {
+			virtually(t, func(t *testing.T, w *world) {
+				j := &journal{}
+				a := w.member("a", j)
+				a.OnWin(func(ctx context.Context, _ election.Term) error {
+					<-ctx.Done()
+					return context.Cause(ctx)
+				})
+				a.vote()
+				w.until("a to take over", a.IsLeader)
+				w.member("b", j).vote()
+				path, id := a.VotePath(), a.node.ID()
+				defer w.srv.Control(testutil.OpSetWatches, func(r *testutil.Request) testutil.Action {
+					if r.SessionID == id {
+						return testutil.Fail(zk.ErrNoAuth)
+					}
+					return testutil.Pass
+				})()
+				w.srv.DropConnections()
+				time.Sleep(2 * w.timeout())
+				require.True(t, a.IsLeader())
+				require.NoError(t, w.client().Delete(path, -1))
+				var first sync.Once
+				met := make(chan struct{})
+				defer w.srv.Control(testutil.AnyOp, func(r *testutil.Request) (action testutil.Action) {
+					if r.SessionID == id && r.Path == path {
+						first.Do(func() {
+							close(met)
+							action = fault
+						})
+					}
+					return action
+				})()
+				w.await(j, "a stepped down: ballot deleted")
+				<-met
+				w.await(j, "b won")
+				w.await(j, "a lost to b") // which votes again
+			})
+		})
+	}
 }
 
 func TestOperatorDeletesWaitingBallot(t *testing.T) {

@@ -34,6 +34,7 @@ const root = "../.."
 
 var (
 	mutate         = flag.String("mutations", "", "run these mutations in TestMutations: all, ci, or some by their names, with commas")
+	allProofs      = flag.Bool("mutations.proofs", false, "try the sweep and the simulation on each, also on those that a test of their own catches")
 	mutationsTable = flag.String("mutations.table", "", "with -mutations=all: write the table of who catches what to this file")
 )
 
@@ -137,7 +138,7 @@ func TestMutationsApply(t *testing.T) {
 	}
 }
 
-// catchers are the proofs that are tried on every mutation.
+// catchers are the proofs that may catch any mutation of the root.
 var catchers = []string{"sweep", "simulation"}
 
 // arguments are what the mutated test binary is run with.
@@ -174,17 +175,7 @@ func TestMutations(t *testing.T) {
 		workers.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			tried := []string{m.by}
-			if *mutate != "ci" || m.by == "nobody" {
-				tried = slices.Clone(catchers)
-				if m.dir != "." {
-					tried = nil // those are of the root
-				}
-				if m.by != "nobody" && !slices.Contains(tried, m.by) {
-					tried = append(tried, m.by)
-				}
-			}
-			rows[i] = m.tryOn(t, tried)
+			rows[i] = m.tryOn(t, m.tried(*allProofs))
 		})
 	}
 	workers.Wait()
@@ -192,6 +183,24 @@ func TestMutations(t *testing.T) {
 	if *mutationsTable != "" {
 		require.NoError(t, os.WriteFile(*mutationsTable, mutationTable(picked, rows), 0o644)) //nolint:gosec // a document
 	}
+}
+
+// tried are those who are to catch it: who is said to, and if asked for, the proofs besides.
+// One that nobody is to catch is tried on those in any case.
+func (m *mutation) tried(proofs bool) []string {
+	var tried []string
+	if m.by != "nobody" {
+		tried = append(tried, m.by)
+	}
+	if m.dir != "." || m.by != "nobody" && !proofs { // the proofs are of the root
+		return tried
+	}
+	for _, proof := range catchers {
+		if proof != m.by {
+			tried = append(tried, proof)
+		}
+	}
+	return tried
 }
 
 // tryOn builds the mutated tests, runs catchers on them, and returns what each
@@ -287,20 +296,25 @@ func mutationTable(all []*mutation, rows []map[string]string) []byte {
 	var b bytes.Buffer
 	b.WriteString(`# Mutations: who catches what
 
-For reviewers: whether the tests would notice. Made by ` + "`make mutations`" + `. Each line is a change to the library that un-learns one thing (proof/mutations/NAME.txt), and what the
-fault sweep (TestSweep), the simulation (TestSimulate) and a test of its own said to it. The numbers of the lessons are
-those of the tests that teach them; sections are those of docs/protocol.md. ` + "`-`" + `: not caught there.
+For reviewers: whether the tests would notice. Made by ` + "`make mutations`" + `. Each line is a change to the library that un-learns one thing (proof/mutations/NAME.txt), and
+what catches it: a test of its own, the fault sweep (TestSweep) or the simulation (TestSimulate), and what that said. The numbers of the lessons are
+those of the tests that teach them; sections are those of docs/protocol.md. ` + "`-`" + `: changes nothing, and is caught by nothing.
 
-| mutation | it un-learns | sweep | simulation | test |
-|---|---|---|---|---|
+| mutation | it un-learns | caught by |
+|---|---|---|
 `)
 	for i, m := range all {
-		named := ""
-		if m.by != "nobody" && !slices.Contains(catchers, m.by) {
-			named = m.by + ": " + orDash(rows[i][m.by])
+		var said []string
+		for _, catcher := range m.tried(true) {
+			switch complaint := rows[i][catcher]; complaint {
+			case "":
+			case catcher:
+				said = append(said, catcher)
+			default:
+				said = append(said, catcher+": "+complaint)
+			}
 		}
-		fmt.Fprintf(&b, "| %s: %s | %s | %s | %s | %s |\n", m.name, m.title, m.unlearns,
-			orDash(rows[i]["sweep"]), orDash(rows[i]["simulation"]), orDash(named))
+		fmt.Fprintf(&b, "| %s: %s | %s | %s |\n", m.name, m.title, m.unlearns, orDash(strings.Join(said, "; ")))
 	}
 	return b.Bytes()
 }
