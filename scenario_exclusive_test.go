@@ -178,7 +178,11 @@ func TestExclusiveWithoutAWatch(t *testing.T) {
 					return action
 				})()
 				time.Sleep(3 * w.timeout())
-				<-met
+				select {
+				case <-met:
+				default:
+					t.Error("nobody has looked")
+				}
 				assert.Zero(t, a.ExclusiveUntil())
 			})
 		})

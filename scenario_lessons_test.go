@@ -86,7 +86,7 @@ func TestOperatorDeletesBallotDuringOnWin(t *testing.T) {
 					return action
 				})()
 				w.await(j, "a stepped down: ballot deleted")
-				<-met
+				<-met // or what has told was not the recheck
 				w.await(j, "b won")
 				w.await(j, "a lost to b") // which votes again
 			})

@@ -206,7 +206,7 @@ func (m *mutation) tried(proofs bool) []string {
 // tryOn builds the mutated tests, runs catchers on them, and returns what each
 // has found.
 func (m *mutation) tryOn(t *testing.T, tried []string) map[string]string {
-	found := make(map[string]string)
+	found, start := make(map[string]string), time.Now()
 	binary, err := m.build(t)
 	if err != nil {
 		t.Errorf("%s: %v", m.name, err)
@@ -229,7 +229,7 @@ func (m *mutation) tryOn(t *testing.T, tried []string) map[string]string {
 	case m.by != "nobody" && found[m.by] == "":
 		t.Errorf("%s is not caught by %s (but by %v): %s", m.name, m.by, found, m.title)
 	default:
-		t.Logf("%s: %s: %v", m.name, m.title, found)
+		t.Logf("%s: %s: %v (%v)", m.name, m.title, found, time.Since(start).Round(time.Second))
 	}
 	return found
 }
