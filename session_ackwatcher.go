@@ -484,34 +484,7 @@ func (f *ackWatcher) take(m ackRead) {
 		return // of a session that is no more
 	}
 	if m.err != nil {
-		if f.quiet && isPermanent(m.err) {
-			// An event about a node that may not be read is kept back, and uses its watch up:
-			// none that is there now can be relied on.
-			f.known.watch = nil
-		} else {
-			f.leaveWatch(m.inc, m.watch) // the next read finds it there
-		}
-		f.reading.backingOff = true
-		if isPermanent(m.err) {
-			if f.last.first(fmt.Errorf("read: %w", m.err)) {
-				if f.quiet {
-					f.session.logger.Error("election: cannot read requests for transfers", "path", f.path, "error", m.err)
-				} else {
-					f.session.logger.Error("election: cannot read the acknowledgement", "path", f.path, "error", m.err)
-				}
-			}
-			f.known.refusal = m.err
-			f.mu.Lock()
-			for sub := range f.subs {
-				sub.warned = false
-			}
-			f.mu.Unlock()
-			if f.quiet { // has no recheck of its own, and the next request may be another's
-				f.timer.Reset(f.session.recheckInterval())
-			}
-			return // until the next recheck
-		}
-		f.timer.Reset(jitter(f.session.Timeout() / 16))
+		f.readFailed(m)
 		return
 	}
 	f.last.over()
@@ -544,6 +517,38 @@ func (f *ackWatcher) take(m ackRead) {
 	defer f.mu.Unlock()
 	for sub := range f.subs {
 		sub.told = false
+	}
+}
+
+// readFailed takes that a read came to nothing: it is tried again soon, or, where the node may
+// not be read, with the next recheck.
+func (f *ackWatcher) readFailed(m ackRead) {
+	f.reading.backingOff = true
+	if !isPermanent(m.err) {
+		f.leaveWatch(m.inc, m.watch) // the next read finds it there
+		f.timer.Reset(jitter(f.session.Timeout() / 16))
+		return
+	}
+	first := f.last.first(fmt.Errorf("read: %w", m.err))
+	if f.quiet {
+		// An event about a node that may not be read is kept back, and uses its watch up:
+		// none that is there now can be relied on.
+		f.known.watch = nil
+		f.timer.Reset(f.session.recheckInterval()) // it has no recheck of its own, and the next request may be another's
+		if first {
+			f.session.logger.Error("election: cannot read requests for transfers", "path", f.path, "error", m.err)
+		}
+	} else {
+		f.leaveWatch(m.inc, m.watch)
+		if first {
+			f.session.logger.Error("election: cannot read the acknowledgement", "path", f.path, "error", m.err)
+		}
+	}
+	f.known.refusal = m.err
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for sub := range f.subs {
+		sub.warned = false
 	}
 }
 
