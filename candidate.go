@@ -356,6 +356,9 @@ func (c *Candidate) Term() (Term, bool) {
 	return l.term, true
 }
 
+// Follow is whom this candidate follows while it loses, CandidateOptions.Follow.
+func (c *Candidate) Follow() Follow { return c.follow }
+
 // Voted reports whether this candidate has a live ballot, as far as it knows.
 func (c *Candidate) Voted() bool { return c.live.Load() != nil }
 

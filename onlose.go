@@ -11,8 +11,9 @@ import "context"
 type losing struct {
 	sub  *subscription // nil once it has reported all that it ever will
 	to   string        // the predecessor that it began with
-	told int64         // czxid of the leader that OnLose was last queued for
+	told int64         // czxid of the leader that OnLose was last queued for; 0: nobody has acknowledged
 	held *leaderSeen   // what came before the ballot was confirmed; nil: nothing
+	seen bool          // told is what there is, and with FollowLeader stays so
 
 	cancel context.CancelFunc // ends the context of the last OnLose; nil when that has ended
 }
@@ -64,6 +65,15 @@ func (l *losing) endLoss() {
 	}
 }
 
+// alive reports whether a leader has acknowledged; known is false where this does not follow each of them. Who follows
+// the next node only is told once, and does not hear when that leader is replaced far ahead.
+func (l *losing) alive() (alive, known bool) {
+	if l == nil || !l.seen || l.sub == nil || !l.sub.lasting {
+		return false, false
+	}
+	return l.told != 0, true
+}
+
 // leaderSeen is what a subscription has told.
 type leaderSeen struct {
 	sub  *subscription
@@ -79,6 +89,7 @@ func (c *candidacy) leaderSeen(m leaderSeen) {
 		l.held = &m
 		return
 	}
+	l.seen = true
 	if m.view.leader == nil {
 		l.endLoss()
 		l.told = 0

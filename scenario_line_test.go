@@ -616,10 +616,16 @@ func TestStatus(t *testing.T) {
 		assert.False(t, inside.TakingOverSince.Before(began))
 		assert.True(t, inside.AcknowledgedAt.IsZero())
 
+		assert.True(t, inside.LeaderKnown)
+		assert.False(t, inside.LeaderAlive, "before it has acknowledged")
+
 		s = a.Status()
 		term, _ := a.Term()
 		assert.Equal(t, term, s.Term)
 		assert.True(t, s.Leads)
+		assert.True(t, s.LeaderKnown && s.LeaderAlive)
+		assert.Equal(t, election.FollowNextNode, b.Follow())
+		assert.False(t, b.Status().LeaderKnown, "it follows the next node")
 		assert.Equal(t, 0, s.InFront)
 		assert.NoError(t, s.Absence)
 		assert.True(t, s.TakingOverSince.IsZero())

@@ -44,6 +44,13 @@ type Status struct {
 	// AcknowledgedAt when the leader had acknowledged. At most one is set.
 	TakingOverSince time.Time
 	AcknowledgedAt  time.Time
+	// LeaderAlive is whether a leader has acknowledged, this candidate or another
+	// one, as far as it has been told: without a connection the last state known
+	// stays. LeaderKnown is false while it cannot tell: it neither leads nor waits,
+	// or it waits and does not follow the leader, but the next node
+	// (CandidateOptions.Follow). An Observer can always tell.
+	LeaderAlive bool
+	LeaderKnown bool
 	// Connected is whether the Session has a connection to a server, Server the
 	// address of that one, or of the one that was tried last, and ConnectionSince
 	// since when that is so: as Session.Connection has it.
@@ -76,6 +83,7 @@ func (c *Candidate) Status() Status {
 		} else {
 			// The loop is about to notice.
 			s.Phase, s.TakingOverSince, s.AcknowledgedAt = leaving.words(), time.Time{}, time.Time{}
+			s.LeaderAlive, s.LeaderKnown = false, false
 		}
 	}
 	link := c.session.Connection()
@@ -125,8 +133,12 @@ func (c *candidacy) publish() {
 	switch c.phase {
 	case winning, acking:
 		p.lead, p.TakingOverSince = c.term.lead, c.term.claimedAt
+		p.LeaderKnown = true
 	case leading:
 		p.lead, p.AcknowledgedAt = c.term.lead, c.term.ackedAt
+		p.LeaderAlive, p.LeaderKnown = true, true
+	case waiting, moving:
+		p.LeaderAlive, p.LeaderKnown = c.ballot.losing.alive()
 	default:
 	}
 	c.picture.Store(p)

@@ -21,11 +21,13 @@ const DefaultTolerance = 10 * time.Second
 // Options say whom a handler answers about: a candidate, an observer, or both
 // of one election.
 type Options struct {
-	// Candidate is asked for everything but Elected. Without one the process
-	// never leads.
+	// Candidate is asked for everything, and for Elected only without an Observer.
+	// Without a Candidate the process never leads.
 	Candidate *election.Candidate
 	// Observer is asked whether a leader is known. It must observe already, or
-	// nothing is known.
+	// nothing is known. Beside a Candidate it is needed where that one has
+	// FollowNextNode, or is to be asked while it does not stand; on the same
+	// Session as one with FollowLeader it costs ZooKeeper nothing.
 	Observer *election.Observer
 }
 
@@ -48,9 +50,10 @@ type Status struct {
 	LeaseUntil time.Time `json:"leaseUntil,omitzero"`
 	// Token is the fencing token of a candidate that leads or takes over.
 	Token int64 `json:"token,omitempty"`
-	// Elected is whether a leader is known, and absent when that is not known: no
-	// Observer was given, it has seen nothing yet, or it has had no connection for
-	// longer than the tolerance.
+	// Elected is whether a leader has acknowledged, and absent when that is not
+	// known: the Observer has seen nothing yet, or there has been no connection for
+	// longer than the tolerance. Without an Observer it is the Candidate's
+	// election.Status.LeaderAlive, and absent without LeaderKnown.
 	Elected *bool `json:"elected,omitempty"`
 	// Voted is whether the candidate has a ballot, and Ballot the ballot's path.
 	Voted  bool   `json:"voted"`
@@ -78,8 +81,11 @@ type Status struct {
 	Problem string `json:"problem,omitempty"`
 }
 
-// Handler is HandlerFor a candidate alone, which does not know whether somebody
-// else leads: /elected answers 501.
+// Handler is HandlerFor a candidate alone. It answers /elected if the candidate
+// follows the leader (CandidateOptions.Follow: election.FollowLeader), as long
+// as that stands in the election. One that follows the next node does not hear
+// who leads: /elected answers 501, in whatever role it is. Give HandlerFor an
+// Observer then.
 func Handler(c *election.Candidate) http.Handler {
 	return HandlerFor(Options{Candidate: c})
 }
@@ -88,7 +94,8 @@ func Handler(c *election.Candidate) http.Handler {
 //
 //	/leader    200 while the candidate leads and has acknowledged
 //	/follower  200 while it neither leads nor takes over
-//	/elected   200 while the Observer knows of a leader, 501 without an Observer
+//	/elected   200 while the Observer knows of a leader; without an Observer,
+//	           while the candidate does, and 501 if it has FollowNextNode
 //	/health    200 while Candidate.Healthy has no objection
 //	/          200
 //
@@ -141,8 +148,9 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "only GET, HEAD and OPTIONS are answered", http.StatusMethodNotAllowed)
 		return
 	}
-	if asked == "/elected" && h.Observer == nil {
-		http.Error(w, "nobody observes the election: give health.Options an Observer", http.StatusNotImplemented)
+	if asked == "/elected" && h.Observer == nil && h.Candidate.Follow() != election.FollowLeader {
+		http.Error(w, "this candidate follows the next node and does not hear who leads: give health.Options an Observer, "+
+			"or CandidateOptions FollowLeader", http.StatusNotImplemented)
 		return
 	}
 	tolerance := DefaultTolerance
@@ -170,7 +178,7 @@ func (h handler) status(tolerance time.Duration) Status {
 		link := h.Observer.Session().Connection()
 		s.Connected, s.Server, s.ConnectionSince = link.Connected, link.Server, link.Since.UTC()
 		alive, known := h.Observer.LeaderAlive()
-		if known && (link.Connected || time.Since(link.Since) <= tolerance) {
+		if known && recent(link.Connected, link.Since, tolerance) {
 			s.Elected = &alive
 		}
 	}
@@ -190,6 +198,9 @@ func (h handler) status(tolerance time.Duration) Status {
 	s.Standing, s.RetryAt = now.Standing, now.RetryAt.UTC()
 	s.Connected, s.Server, s.ConnectionSince = now.Connected, now.Server, now.ConnectionSince.UTC()
 	s.LastErrorAt = now.LastErrorAt.UTC()
+	if h.Observer == nil && now.LeaderKnown && (now.Leads || recent(now.Connected, now.ConnectionSince, tolerance)) {
+		s.Elected = &now.LeaderAlive
+	}
 	if now.Absence != nil {
 		s.Absence = now.Absence.Error()
 	}
@@ -200,4 +211,9 @@ func (h handler) status(tolerance time.Duration) Status {
 		s.Healthy, s.Problem = false, err.Error()
 	}
 	return s
+}
+
+// recent reports whether what was last heard counts: there is a connection, or there was one not long ago.
+func recent(connected bool, since time.Time, tolerance time.Duration) bool {
+	return connected || time.Since(since) <= tolerance
 }

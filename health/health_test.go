@@ -298,6 +298,96 @@ func TestElected(t *testing.T) {
 	})
 }
 
+// TestElectedByCandidate: a candidate that follows the leader answers by itself
+// whether there is one, in whatever role it is, and without a request. One that
+// follows the next node cannot, and says what to write instead.
+func TestElectedByCandidate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, err := testutil.NewServer(&testutil.ServerOptions{NoListen: true})
+		require.NoError(t, err)
+		defer srv.Close()
+		stand := func(follow election.Follow) (*election.Candidate, *election.Session) {
+			s, err := election.Connect(srv.Servers(), 10*time.Second, &election.SessionOptions{
+				Dialer: srv.Dialer(), Logger: slog.New(slog.DiscardHandler),
+			})
+			require.NoError(t, err)
+			c, err := election.NewCandidate(s, "probed", &election.CandidateOptions{Follow: follow})
+			require.NoError(t, err)
+			return c, s
+		}
+		elected := func(what string, c *election.Candidate, code int, want any) {
+			t.Helper()
+			got, _ := probe(t, c, "GET", "/elected")
+			assert.Equal(t, code, got, what)
+			_, all := probe(t, c, "GET", "/")
+			if want == nil {
+				assert.Nil(t, all.Elected, what)
+			} else if assert.NotNil(t, all.Elected, what) {
+				assert.Equal(t, want, *all.Elected, what)
+			}
+		}
+		first, s1 := stand(election.FollowLeader)
+		defer s1.Close()
+		second, s2 := stand(election.FollowLeader)
+		defer s2.Close()
+		third, s3 := stand(election.FollowLeader)
+		defer s3.Close()
+		next, s4 := stand(election.FollowNextNode)
+		defer s4.Close()
+
+		elected("before the vote", first, 503, nil)
+		release := make(chan struct{})
+		first.OnWin(func(context.Context, election.Term) error { <-release; return nil })
+		for _, c := range []*election.Candidate{first, second, third, next} {
+			require.NoError(t, c.Vote(t.Context()))
+		}
+		synctest.Wait()
+		elected("while it takes over", first, 503, false)
+		elected("while another takes over", third, 503, false)
+		close(release)
+		synctest.Wait()
+		elected("as the leader", first, 200, true)
+		elected("behind the leader", second, 200, true)
+		elected("far behind the leader", third, 200, true)
+		elected("by the next node", next, 501, nil)
+
+		// The last in line hears of a takeover that hangs far ahead.
+		hangs := make(chan struct{})
+		second.OnWin(func(context.Context, election.Term) error { <-hangs; return nil })
+		require.NoError(t, first.Resign(t.Context()))
+		synctest.Wait()
+		require.True(t, second.IsLeader())
+		elected("after its resignation", first, 503, nil)
+		elected("while another one takes over", third, 503, false)
+		close(hangs)
+		synctest.Wait()
+		elected("with another leader", third, 200, true)
+
+		// Nobody knows who leads while ZooKeeper is away, but who leads under a lease.
+		time.Sleep(30 * time.Second)
+		srv.Stop()
+		time.Sleep(2 * time.Second)
+		elected("soon after the loss of the connection", third, 200, true)
+		code, _ := probe(t, third, "GET", "/elected?tolerance=1s")
+		assert.Equal(t, 503, code)
+		code, _ = probe(t, second, "GET", "/elected?tolerance=1s")
+		assert.Equal(t, 200, code, "the leader under its lease")
+		time.Sleep(DefaultTolerance)
+		elected("without a connection for long", third, 503, nil)
+		elected("without a lease", second, 503, nil)
+		require.NoError(t, srv.Start())
+		time.Sleep(30 * time.Second)
+		elected("connected again", third, 200, true)
+
+		require.NoError(t, second.Close())
+		require.NoError(t, third.Close())
+		synctest.Wait()
+		require.True(t, next.IsLeader())
+		elected("as the leader, by the next node", next, 501, true)
+		elected("closed", third, 503, nil)
+	})
+}
+
 // TestLeaseNotRenewed: a leader that is cut off is in bad health before it
 // stops to lead, and the tolerance says how soon.
 func TestLeaseNotRenewed(t *testing.T) {
