@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,7 +21,7 @@ the names of elections. To load it in each new shell:
     bash  zkelect completion bash >/etc/bash_completion.d/zkelect
     zsh   zkelect completion zsh >"${fpath[1]}/_zkelect"
     fish  zkelect completion fish >~/.config/fish/completions/zkelect.fish`,
-		Args:                  usageArgs(cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs)),
+		Args:                  oneShell(shells),
 		ValidArgs:             shells,
 		DisableFlagsInUseLine: true,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -36,11 +39,11 @@ the names of elections. To load it in each new shell:
 	}
 }
 
-// usageArgs makes what the check of the arguments finds the user's mistake.
-func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(c *cobra.Command, args []string) error {
-		if err := check(c, args); err != nil {
-			return usageError{err}
+// oneShell says which shells there are where none, or another, is given.
+func oneShell(shells []string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) != 1 || !slices.Contains(shells, args[0]) {
+			return usageError{fmt.Errorf("for which shell? want one of %s, got %q", strings.Join(shells, ", "), args)}
 		}
 		return nil
 	}

@@ -71,6 +71,9 @@ func (o *connection) flags(c *cobra.Command, wait time.Duration) {
 
 // check finds what cannot be right, and fills in what the environment says.
 func (o *connection) check() error {
+	if o.servers == "" && o.explicit { // of a variable that is not set, for one
+		return usageError{errors.New("--servers is empty: want HOST:PORT,HOST:PORT")}
+	}
 	if o.servers == "" {
 		o.servers = o.env.getenv("ZK_SERVERS")
 	}
@@ -141,7 +144,7 @@ func (o *connection) connect(ctx context.Context) (s *election.Session, closeAll
 	s, err = election.Connect(servers, o.timeout, opts)
 	if err != nil { // Connect asks nobody: it is what was given that is wrong
 		closeServer()
-		return nil, nil, usageError{err}
+		return nil, nil, usageError{errors.New(inFlags.Replace(err.Error()))}
 	}
 	closeAll = func() {
 		if err := s.Close(); err != nil {
@@ -155,6 +158,14 @@ func (o *connection) connect(ctx context.Context) (s *election.Session, closeAll
 	}
 	return s, closeAll, nil
 }
+
+// inFlags puts zkelect's flags in the place of the library's options in what Connect says to do.
+var inFlags = strings.NewReplacer(
+	"TickTime", "--tick",
+	"set SessionOptions.Dialer", "give --tls",
+	"set Root in CandidateOptions and ObserverOptions", "give --root",
+	"give credentials in SessionOptions.Auth", "give credentials by --auth",
+)
 
 // await waits for the connection, and says so when it takes long.
 func (o *connection) await(ctx context.Context, s *election.Session, servers []string) error {

@@ -42,7 +42,7 @@ Exit status:
 		RunE: func(c *cobra.Command, _ []string) error {
 			permissions, err := strconv.ParseUint(mode, 8, 9)
 			if err != nil || permissions == 0 {
-				return usageError{fmt.Errorf("--mode wants octal permissions, not %q", mode)}
+				return usageError{fmt.Errorf("--mode %s: want octal permissions, such as 0660", mode)}
 			}
 			if socket == "" {
 				return usageError{errors.New("no --listen: only the library starts a guard without it")}
@@ -82,7 +82,10 @@ func startSessionGuard(o *connection, which string) (*guard.Guard, error) {
 		}
 		return nil, nil
 	}
-	return g, err
+	if err != nil {
+		return nil, fmt.Errorf("--guard %s: want own, off, or the socket of a zkelect guard: %w", which, err)
+	}
+	return g, nil
 }
 
 // ownExecutable is this program, on the one system that has guards.

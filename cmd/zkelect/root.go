@@ -1,11 +1,14 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"runtime/debug"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // The tree of commands, from which the help, the completions and the manual pages come.
@@ -64,7 +67,7 @@ func rootCommand(e *env) *cobra.Command {
 	root.SetHelpTemplate(helpTemplate)
 	root.SetUsageTemplate(usageTemplate)
 	root.SetVersionTemplate("{{.Version}}\n")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{plainly(err)} })
 	root.SetHelpCommand(helpCommand())
 	root.CompletionOptions.DisableDefaultCmd = true // completionCommand is in its place
 	root.AddCommand(
@@ -72,6 +75,20 @@ func rootCommand(e *env) *cobra.Command {
 		versionCommand(), completionCommand(), manCommand(),
 	)
 	return root
+}
+
+// plainly says what a flag's value is to be, where strconv says what it could not parse.
+func plainly(err error) error {
+	var invalid *pflag.InvalidValueError
+	var parse *strconv.NumError
+	if !errors.As(err, &invalid) || !errors.As(err, &parse) {
+		return err
+	}
+	want := "a whole number"
+	if parse.Func == "ParseBool" {
+		want = "true or false"
+	}
+	return fmt.Errorf("invalid argument %q for \"--%s\" flag: want %s", invalid.GetValue(), invalid.GetFlag().Name, want)
 }
 
 // helpCommand fails for what is no command, where the library's own would not.

@@ -119,14 +119,19 @@ func (o *runOptions) check(argv []string) (forward []syscall.Signal, acl []zk.AC
 	if len(argv) == 0 {
 		return nil, nil, usageError{errors.New("no command given: use -- COMMAND")}
 	}
-	if o.grace < 0 || o.pause < 0 || o.overlap < 0 {
-		return nil, nil, usageError{errors.New("a negative time")}
+	for _, d := range []struct {
+		flag  string
+		value time.Duration
+	}{{"grace", o.grace}, {"pause", o.pause}, {"overlap", o.overlap}} {
+		if d.value < 0 {
+			return nil, nil, usageError{fmt.Errorf("--%s %v is negative", d.flag, d.value)}
+		}
 	}
 	switch {
 	case o.priority < -9 || o.priority > 9:
 		return nil, nil, usageError{fmt.Errorf("--priority %d: want -9 to 9", o.priority)}
 	case o.every <= 0:
-		return nil, nil, usageError{fmt.Errorf("--ready-every %v: want more than that", o.every)}
+		return nil, nil, usageError{fmt.Errorf("--ready-every %v: want a duration above zero, such as 5s", o.every)}
 	case o.try && o.ready != "":
 		return nil, nil, usageError{errors.New("--try and --ready exclude each other")}
 	}
@@ -173,6 +178,9 @@ func run(c *cobra.Command, o *runOptions, argv []string) error {
 	forward, acl, err := o.check(argv)
 	if err != nil {
 		return err
+	}
+	if o.ready == "" && c.Flags().Changed("ready") { // of a variable that is not set, for one
+		return usageError{errors.New("--ready is empty: want a shell command")}
 	}
 	if o.try && !c.Flags().Changed("wait") {
 		o.wait = defaultWait

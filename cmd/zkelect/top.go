@@ -90,6 +90,9 @@ func (t *top) once(ctx context.Context) error {
 	if err != nil {
 		return misuse(&exit{exitFailed, err})
 	}
+	if len(rows) == 0 {
+		t.env.say("no elections below %s", t.root)
+	}
 	if err := t.table(rows, time.Now()).print(t.env.stdout); err != nil {
 		return &exit{exitFailed, err}
 	}

@@ -33,6 +33,9 @@ func leaderOfRoot(t *testing.T, servers, root, name, data string) *election.Sess
 func TestTopOnce(t *testing.T) {
 	onBoth(t, func(t *testing.T, servers string) {
 		root := fmt.Sprintf("/top-%d", time.Now().UnixNano())
+		status, _, stderr := zkelect(t, servers, "top", "--once", "--root", root)
+		assert.Equal(t, exitOK, status, "nothing there")
+		assert.Contains(t, stderr, "no elections below "+root, "nothing there")
 		leaderOfRoot(t, servers, root, "a", "host a")
 		gone := leaderOfRoot(t, servers, root, "b", "host b")
 		leaderOfRoot(t, servers, root, "c", "host-c")

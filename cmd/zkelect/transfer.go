@@ -70,9 +70,13 @@ func transfer(ctx context.Context, o *connection, name, to string, within time.D
 	if err != nil {
 		return misuse(&exit{exitFailed, err})
 	}
-	target, err := resolve(ctx, o, asker, to)
+	target, leads, err := resolve(ctx, o, asker, to)
 	if err != nil {
 		return err
+	}
+	if leads {
+		o.env.say("%s leads %s already", printable(target.Data), name)
+		return nil
 	}
 	limit := ctx
 	if within > 0 {
@@ -84,7 +88,7 @@ func transfer(ctx context.Context, o *connection, name, to string, within time.D
 	err = passOn(ctx, limit, o, s, asker, target)
 	if errors.Is(err, election.ErrTransferTargetGone) && !isBallotOf(target, to) {
 		// It may have gone to the end of the line just then; what it is called is the same.
-		if target, err = resolve(ctx, o, asker, to); err != nil {
+		if target, _, err = resolve(ctx, o, asker, to); err != nil {
 			return err
 		}
 		err = passOn(ctx, limit, o, s, asker, target)
@@ -154,16 +158,17 @@ func isOurs(ctx context.Context, s *election.Session, path string) (bool, error)
 	})
 }
 
-// resolve finds the candidate that is meant.
-func resolve(ctx context.Context, o *connection, asker *election.Candidate, to string) (election.Ballot, error) {
+// resolve finds the candidate that is meant, and whether that leads already: it is the first, and has acknowledged.
+func resolve(ctx context.Context, o *connection, asker *election.Candidate, to string) (target election.Ballot, leads bool, err error) {
 	limit, cancel := o.limit(ctx)
 	defer cancel()
-	if _, err := asker.LeaderSync(limit); err != nil && !errors.Is(err, election.ErrNoLeader) {
-		return election.Ballot{}, misuse(&exit{exitFailed, err})
+	leader, err := asker.LeaderSync(limit)
+	if err != nil && !errors.Is(err, election.ErrNoLeader) {
+		return election.Ballot{}, false, misuse(&exit{exitFailed, err})
 	}
 	ballots, err := asker.Ballots(limit)
 	if err != nil {
-		return election.Ballot{}, misuse(&exit{exitFailed, err})
+		return election.Ballot{}, false, misuse(&exit{exitFailed, err})
 	}
 	var found, others []election.Ballot
 	for _, b := range ballots {
@@ -175,14 +180,14 @@ func resolve(ctx context.Context, o *connection, asker *election.Candidate, to s
 	}
 	switch {
 	case len(found) == 1:
-		return found[0], nil
+		return found[0], leader.SessionID == found[0].SessionID && found[0].Path == ballots[0].Path, nil
 	case len(found) > 1:
-		return election.Ballot{}, &exit{exitNobody, fmt.Errorf("%d candidates of %s are called %q: give a ballot or a session (%s)",
+		return election.Ballot{}, false, &exit{exitNobody, fmt.Errorf("%d candidates of %s are called %q: give a ballot or a session (%s)",
 			len(found), asker.Name(), to, names(found))}
 	case len(others) == 0:
-		return election.Ballot{}, &exit{exitNobody, fmt.Errorf("nobody stands in %s", asker.Name())}
+		return election.Ballot{}, false, &exit{exitNobody, fmt.Errorf("nobody stands in %s", asker.Name())}
 	}
-	return election.Ballot{}, &exit{exitNobody, fmt.Errorf("no candidate of %s is called %q; there are %s", asker.Name(), to, names(others))}
+	return election.Ballot{}, false, &exit{exitNobody, fmt.Errorf("no candidate of %s is called %q; there are %s", asker.Name(), to, names(others))}
 }
 
 func isBallotOf(b election.Ballot, to string) bool { return b.Path == to || path.Base(b.Path) == to }

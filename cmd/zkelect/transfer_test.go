@@ -44,7 +44,8 @@ func TestTransfer(t *testing.T) {
 		assert.Contains(t, a.stderr.String(), "is given up (election: leadership is passed on): stopping sh")
 
 		status, _, stderr = zkelect(t, servers, "transfer", "--election", electionOf(t), "--to", "C")
-		assert.Zero(t, status, "it leads already: %s", stderr)
+		assert.Zero(t, status, stderr)
+		assert.Contains(t, stderr, "C leads "+electionOf(t)+" already\n")
 		status, _, stderr = zkelect(t, servers, "transfer", "--election", electionOf(t), "--to", "D")
 		assert.Equal(t, exitNobody, status)
 		assert.Contains(t, stderr, `no candidate of `+electionOf(t)+` is called "D"; there are `)
