@@ -134,13 +134,18 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 		o.Release = newestRelease
 	}
 	if o.Release != ZooKeeper38 && o.Release != ZooKeeper39 {
-		return nil, fmt.Errorf("testutil: no release %q", o.Release)
+		return nil, fmt.Errorf("testutil: no release %q: want %q or %q", o.Release, ZooKeeper38, ZooKeeper39)
 	}
 	if o.TickTime == 0 {
 		o.TickTime = defaultTick
 	}
-	if o.TickTime < time.Millisecond || o.Members < 0 || o.MinSessionTimeout < 0 || o.MaxSessionTimeout < 0 {
-		return nil, errors.New("testutil: a tick below a millisecond, or a negative option")
+	switch {
+	case o.TickTime < time.Millisecond:
+		return nil, fmt.Errorf("testutil: TickTime %v is less than a millisecond", o.TickTime)
+	case o.Members < 0:
+		return nil, fmt.Errorf("testutil: Members %d is negative", o.Members)
+	case o.MinSessionTimeout < 0 || o.MaxSessionTimeout < 0:
+		return nil, fmt.Errorf("testutil: MinSessionTimeout %v or MaxSessionTimeout %v is negative", o.MinSessionTimeout, o.MaxSessionTimeout)
 	}
 	if o.Members == 0 {
 		o.Members = 1

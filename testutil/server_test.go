@@ -127,6 +127,26 @@ func elect(t *testing.T, first, second *testClient) {
 	require.Equal(t, "/election/leader", res[1].String)
 }
 
+// TestOptionsRefused: each error names the option that is wrong.
+func TestOptionsRefused(t *testing.T) {
+	for says, opts := range map[string]ServerOptions{
+		`no release "4.0": want "3.8" or "3.9"`:        {Release: "4.0"},
+		"TickTime -1ns":                                {TickTime: -1},
+		"Members -1":                                   {Members: -1},
+		"MinSessionTimeout -1s":                        {MinSessionTimeout: -time.Second},
+		"MaxSessionTimeout -1s":                        {MaxSessionTimeout: -time.Second},
+		"MinSessionTimeout above MaxSessionTimeout":    {MinSessionTimeout: time.Minute, MaxSessionTimeout: time.Second},
+		"the super user is not of the form user:hash:": {SuperDigest: "root"},
+	} {
+		opts.NoListen = true
+		srv, err := NewServer(&opts)
+		assert.ErrorContains(t, err, says)
+		if err == nil {
+			srv.Close()
+		}
+	}
+}
+
 func TestClientElectsInMemory(t *testing.T) {
 	inMemory(t, ServerOptions{}, func(t *testing.T, srv *Server) {
 		first, second := connect(t, srv, 4*time.Second), connect(t, srv, 4*time.Second)

@@ -20,7 +20,8 @@ func statusCommand(e *env) *cobra.Command {
 		Long: `Shows an election: the leader that has acknowledged, with its fencing token and
 since when, and all candidates in the order in which they would lead, with their
 sessions and data. It asks the ensemble's leader first, so it is no older than
-the call.
+the call. A leader that has died, or lost its lease, is shown as leading until
+its session has ended: its own /health knows better.
 
 --wide and --json have each candidate's priority, too: 0 for a member of v0.1 or
 of the Ruby gem. Whoever stands aside (zkelect run --ready, StandWhile) has no
