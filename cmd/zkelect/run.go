@@ -82,7 +82,8 @@ Exit status:
     2      the command line is wrong
     75     with --try: somebody else stands in front, and COMMAND was not run
     124    leadership was lost, and COMMAND has been stopped
-    125    ZooKeeper does not answer in --wait, or refuses
+    125    ZooKeeper does not answer in --wait, or refuses; or nobody
+           listens on the SOCKET of --guard
     126    COMMAND cannot be executed
     127    COMMAND was not found
     128+N  signal N came before COMMAND was run`,
