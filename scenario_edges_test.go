@@ -597,3 +597,59 @@ func TestResignAmidLag(t *testing.T) {
 		assert.Empty(t, w.children(w.client(), a.RootVotePath()), "after the resignation")
 	})
 }
+
+// A hot standby hears that its predecessor has gone and that only the leader is in front, and its connection
+// moves to a server that lags before anything else has been answered. The list of a periodic recheck is from
+// before then: it shows the predecessor that is known to be gone, and the leader as well, which is not.
+func TestOldListAmidLag(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := inProcess(t, &testutil.ServerOptions{Members: 3})
+		w.servers = w.srv.Servers()
+		leader := w.srv.Leader()
+		first, lagging := (leader+1)%3, (leader+2)%3
+		var moves, throttles atomic.Bool
+		var lists atomic.Int64
+		hot := w.session(func(o *election.SessionOptions) {
+			o.Dialer = func(network, address string, timeout time.Duration) (net.Conn, error) {
+				if moves.Load() != (address == w.servers[lagging]) || !moves.Load() && address != w.servers[first] {
+					return nil, errors.New("first the one member can be reached, then the one that lags")
+				}
+				return w.dial(network, address, timeout)
+			}
+		})
+		id := hot.ID()
+		defer w.srv.Control(testutil.AnyOp, func(r *testutil.Request) testutil.Action {
+			switch {
+			case r.SessionID != id || !moves.Load():
+			case r.Member == first:
+				return testutil.LoseRequest
+			case r.Op == testutil.OpMulti && throttles.Load():
+				return testutil.Fail(testutil.ErrorCode(-127)) // a heartbeat, which what follows would wait for
+			case r.Op == testutil.OpGetChildren2 && throttles.Load():
+				lists.Add(1)
+			}
+			return testutil.Pass
+		})()
+		j := &journal{}
+		a := w.member("a", j).lead()
+		b := w.member("b", j).vote()
+		c := w.memberOn(hot, "c", j, func(o *election.CandidateOptions) { o.HotStandby = true }).vote()
+		w.await(j, "c lost to a")
+		time.Sleep(100 * time.Millisecond) // both in front are watched
+
+		w.srv.Member(lagging).Lag()
+		moves.Store(true)
+		throttles.Store(true)
+		b.resign()
+		w.until("a list from the server that lags", func() bool { return lists.Load() > 0 })
+		time.Sleep(w.timeout() / 8)
+		throttles.Store(false)
+		w.srv.Member(lagging).CatchUp()
+		time.Sleep(2 * w.timeout())
+		require.True(t, a.IsLeader())
+		require.False(t, c.IsLeader(), "two leaders")
+		require.False(t, j.has("c won"))
+		a.resign()
+		w.await(j, "c won")
+	})
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -275,7 +276,8 @@ func (c *candidacy) recheckDone(r recheckResult) {
 		// A watch should have told.
 		c.session.watches.remove(c.path + "/" + r.predecessor)
 		c.predecessorGone()
-	case r.list && l.known && l.place.predecessor == r.predecessor:
+	case r.list && l.known && l.place.predecessor == r.predecessor && r.place.predecessor == r.predecessor:
+		// Another one between the two is known to be gone: the server lags.
 		l.listed(r.place, c.now)
 		c.lineSeen(r.place)
 	}
@@ -499,10 +501,16 @@ func (e errands) recheckList(conn *zk.Conn, r *recheckResult) error {
 	if err != nil && !errors.Is(err, zk.ErrNoNode) {
 		return err
 	}
+	r.takeList(children)
+	return nil
+}
+
+// takeList takes what a list of all children shows. One that another predecessor stands in says nothing of the
+// former: a server that lags may show one in between that is known to be gone.
+func (r *recheckResult) takeList(children []string) {
 	place, stands := placeIn(children, r.ballot.name)
 	r.ownGone = r.ownGone || !stands
-	r.predecessorGone, r.place = place.predecessor != r.predecessor, place
-	return nil
+	r.predecessorGone, r.place = !slices.Contains(children, r.predecessor), place
 }
 
 func (e errands) recheckPredecessor(conn *zk.Conn, r *recheckResult) error {
