@@ -2,6 +2,7 @@ package election
 
 import (
 	"log/slog"
+	"math"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -161,4 +162,14 @@ func TestRecheckInterval(t *testing.T) {
 		require.NoError(t, o.Close())
 	}
 	between("without observers", 11*45*time.Second, 11*75*time.Second)
+}
+
+// The pause after a failed takeover is jittered and doubled. However long it is, it is none that has passed.
+func TestRetryPauseDoesNotOverflow(t *testing.T) {
+	c := inPhase(t, winning)
+	for _, c.retry = range []time.Duration{math.MaxInt64, math.MaxInt64 / 2, math.MaxInt64 >> (retryDoublings + 1)} {
+		for range 100 {
+			require.Greater(t, c.retryPause(), 365*24*time.Hour)
+		}
+	}
 }

@@ -139,9 +139,7 @@ func (c *candidacy) retryPause() time.Duration {
 	if pause == 0 {
 		pause = c.session.Timeout()
 	}
-	if pause < math.MaxInt64>>(retryDoublings+1) {
-		pause <<= min(c.absence.failures, retryDoublings)
-	}
+	pause = min(pause, math.MaxInt64>>(retryDoublings+1)) << min(c.absence.failures, retryDoublings) // to be jittered
 	c.absence.failures++
 	return jitter(pause)
 }
