@@ -124,7 +124,7 @@ func (c *candidacy) abandon(m *campaignCommand) {
 	}
 	c.campaigns = slices.Delete(c.campaigns, i, i+1)
 	switch {
-	case !m.voted || c.asked || c.runner != nil:
+	case !m.voted || c.asked || c.runner != nil || c.stander.handle != nil:
 	case len(c.campaigns) > 0:
 		c.campaigns[0].voted = true // the vote is for that one now
 	default:

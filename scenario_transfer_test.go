@@ -576,6 +576,27 @@ func TestStandWhileBesideRun(t *testing.T) {
 	})
 }
 
+// A Campaign that gives up before the candidate was ever ready ends what it has asked for, and
+// not the StandWhile beside it, which nobody has resigned.
+func TestStandWhileBesideCampaign(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		a := w.member("a", &journal{})
+		r := &readiness{}
+		r.set(errLag)
+		done := make(chan error, 1)
+		go func() { done <- a.StandWhile(w.context(), r.ready, 20*time.Millisecond) }()
+		w.until("a to stand aside", func() bool { return errors.Is(a.Status().Absence, errLag) })
+		ctx, cancel := context.WithTimeout(w.context(), time.Second)
+		defer cancel()
+		require.ErrorIs(t, second(a.Campaign(ctx)), context.DeadlineExceeded)
+		r.set(nil)
+		w.until("a to lead", a.IsLeader)
+		require.Empty(t, done, "StandWhile has ended")
+		a.resign()
+		require.ErrorIs(t, <-done, election.ErrResigned)
+	})
+}
+
 func TestStandWhileEnds(t *testing.T) {
 	everywhere(t, func(t *testing.T, w *world) {
 		j := &journal{}
