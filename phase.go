@@ -226,6 +226,7 @@ func (c *candidacy) enter(p phase) {
 		c.succeed()
 	case withdrawing:
 		c.retreat.since = c.now
+		c.helper.notBefore = time.Time{} // what was refused before was another request
 	case idle, casting, moving, acking, leaving, ended:
 	}
 }

@@ -484,3 +484,32 @@ func TestWhoMayNotReadIsTold(t *testing.T) {
 		require.NoError(t, o.Observe(w.context()))
 	})
 }
+
+// A request that is refused is repeated as rarely as the periodic recheck. The withdrawal is another one, and
+// does not wait for that: others would wait with it.
+func TestWithdrawalAfterARefusal(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a := w.member("a", j).lead()
+		b := w.member("b", j).vote()
+		for _, m := range []*member{b, a} {
+			refused := make(chan struct{}, 1)
+			stop := w.srv.Control(testutil.AnyOp, func(r *testutil.Request) testutil.Action {
+				if r.SessionID != m.node.ID() || r.Path != m.VotePath() && r.Path != m.RootVotePath() {
+					return testutil.Pass
+				}
+				select {
+				case refused <- struct{}{}:
+				default:
+				}
+				return testutil.Fail(zk.ErrNoAuth)
+			})
+			<-refused
+			synctest.Wait()
+			stop()
+			began := time.Now()
+			m.resign()
+			assert.Less(t, time.Since(began), w.timeout()/8, "%s has resigned", m.id)
+		}
+	})
+}
