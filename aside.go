@@ -204,7 +204,7 @@ func (c *candidacy) readiness(m readinessCommand) {
 	case m.failures < failuresToStandAside && (c.ballot != nil || c.phase == leaving):
 		return // it stands
 	}
-	cause := fmt.Errorf("%w, since it is not ready: %w", ErrResigned, m.err)
+	cause := errorf("%w, since it is not ready: %w", ErrResigned, m.err)
 	if !s.aside() {
 		c.logger.Warn("election: stands aside", "reason", m.err)
 	}
@@ -219,5 +219,5 @@ func (c *candidacy) readiness(m readinessCommand) {
 // failVotersAside answers those who would wait until the candidate is ready.
 func (c *candidacy) failVotersAside() {
 	c.publish()
-	replyAll(&c.voters, fmt.Errorf("%w: %w; the vote will be cast when it is", errAside, c.stander.reason))
+	replyAll(&c.voters, errorf("%w: %w; the vote will be cast when it is", errAside, c.stander.reason))
 }

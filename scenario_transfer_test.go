@@ -219,6 +219,7 @@ func TestTransferOneAtATime(t *testing.T) {
 func blockedBy(t *testing.T, err error, words ...string) {
 	t.Helper()
 	require.ErrorIs(t, err, election.ErrTransferBlocked)
+	assert.Equal(t, 1, strings.Count(err.Error(), "election: "), "%v", err)
 	for _, word := range words {
 		assert.ErrorContains(t, err, word)
 	}
@@ -586,6 +587,9 @@ func TestStandWhileBesideCampaign(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- a.StandWhile(w.context(), r.ready, 20*time.Millisecond) }()
 		w.until("a to stand aside", func() bool { return errors.Is(a.Status().Absence, errLag) })
+		err := a.Vote(w.context())
+		require.ErrorIs(t, err, errLag)
+		assert.Equal(t, 1, strings.Count(err.Error(), "election: "), "%v", err)
 		ctx, cancel := context.WithTimeout(w.context(), time.Second)
 		defer cancel()
 		require.ErrorIs(t, second(a.Campaign(ctx)), context.DeadlineExceeded)
@@ -632,7 +636,9 @@ func TestStandWhileEnds(t *testing.T) {
 		w.until("a to lead", a.IsLeader)
 		hangs.Store(true)
 		w.until("a to stand aside", func() bool { return a.VotePath() == "" })
-		assert.ErrorContains(t, a.Status().Absence, "has not returned")
+		absence := a.Status().Absence
+		assert.ErrorContains(t, absence, "has not returned")
+		assert.Equal(t, 1, strings.Count(absence.Error(), "election: "), "%v", absence)
 		close(hang)
 		w.until("a to lead again", a.IsLeader)
 		require.NoError(t, a.Close())

@@ -169,7 +169,7 @@ func (c *Candidate) Transfer(ctx context.Context, to Ballot) error {
 		if !a.byCaller {
 			err = errNoAnswer // it is no deadline of the caller's
 		}
-		err = fmt.Errorf("%w: no server has answered in time, so it may still happen: %w", ErrTransferBlocked, c.session.because(err, &c.last))
+		err = errorf("%w: no server has answered in time, so it may still happen: %w", ErrTransferBlocked, c.session.because(err, &c.last))
 	} else {
 		err = c.fail(bounded, err, "transfer leadership in", c.path)
 	}
