@@ -95,6 +95,9 @@ func (s *simulation) cutOff() {
 			if r.Member != i || r.Op == testutil.OpConnect || r.Op == testutil.OpPing || r.Op == testutil.OpClose {
 				return testutil.Pass
 			}
+			if r.Op == testutil.OpSetWatches {
+				s.refusesWatches(r)
+			}
 			return throttled
 		})
 	}
@@ -239,7 +242,7 @@ func (s *simulation) flaky() {
 			}
 			what, action = "throttled", throttled
 			if r.Op == testutil.OpSetWatches {
-				s.meets("watches refused")
+				s.refusesWatches(r)
 			}
 		}
 		s.note("%s: %v %s of %s", what, r.Op, r.Path, sessionName(r.SessionID))
@@ -284,12 +287,24 @@ func (s *simulation) loseReplies() {
 func (s *simulation) refuseWatches() {
 	d := s.between(0, s.timeout)
 	s.note("FAULT: the servers set no watches again for %v", d)
-	cancel := s.srv.Control(testutil.OpSetWatches, func(*testutil.Request) testutil.Action {
-		s.meets("watches refused")
+	cancel := s.srv.Control(testutil.OpSetWatches, func(r *testutil.Request) testutil.Action {
+		s.refusesWatches(r)
 		return throttled
 	})
 	s.srv.DropConnections()
 	s.lasts(d, cancel)
+}
+
+// refusesWatches notes that watches are about to be refused. A caller's client does not ask for them again, as a Session's
+// own connection does, and they are silent as long as the connection lasts: what they were to tell a periodic recheck
+// finds.
+func (s *simulation) refusesWatches(r *testutil.Request) {
+	s.meets("watches refused")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if slices.ContainsFunc(s.processes, func(p *process) bool { return p.caller != nil && p.caller.SessionID() == r.SessionID }) {
+		s.deaf = true
+	}
 }
 
 // simAmbush is what is to happen when the next candidate begins to lead.
