@@ -49,7 +49,8 @@ type seenSession struct {
 type helper struct {
 	busy      bool
 	cancel    context.CancelCauseFunc
-	notBefore time.Time // no errand before, since one failed
+	over      chan struct{} // closed when it has returned
+	notBefore time.Time     // no errand before, since one failed
 }
 
 // absence is why a candidate does not stand for election, and for how long.
@@ -392,9 +393,11 @@ func (c *candidacy) noticeSession(view sessionView) {
 // begin sends the helper on an errand. What that came to arrives as a message.
 func (c *candidacy) begin(o order) {
 	ctx, cancel := context.WithCancelCause(withLastError(context.Background(), &c.last))
-	c.helper.busy, c.helper.cancel = true, cancel
+	over := make(chan struct{})
+	c.helper.busy, c.helper.cancel, c.helper.over = true, cancel, over
 	errands, inbox := c.errands, c.inbox
 	c.session.goHelper(func() {
+		defer close(over)
 		defer cancel(nil)
 		inbox.push(o.run(ctx, errands))
 	})

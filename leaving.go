@@ -212,22 +212,36 @@ func (c *candidacy) hurry() {
 		c.closeErr = errorf("close %s: the time to shut down was over: the ballot ends with the session", c.path)
 	}
 	c.stepping.Store(nil) // before the ballot goes
-	c.abandonBallot()
+	until := c.giveUpAt
+	if c.phase == leaving {
+		until = c.now.Add(c.closeTimeout()) // which had not begun to count
+	}
+	if over := c.abandonBallot(); over != nil {
+		c.session.closing.leave(withdrawalLeft{over, until})
+	}
 	c.setPhase(ended)
 }
 
 // abandonBallot is for a Close that gives up: should a server answer while the
 // Session lives, the ballot is withdrawn then, or it would block the others
-// until the Session ends.
-func (c *candidacy) abandonBallot() {
+// until the Session ends. What is returned is closed when that is over; nil: there is nothing to withdraw.
+func (c *candidacy) abandonBallot() (over <-chan struct{}) {
 	if c.phase == withdrawing && c.helper.busy {
-		return // that errand goes on
+		return c.helper.over // that errand goes on
 	}
 	c.interrupt(ErrClosed)
-	if w := c.withdrawal(); w.ballot != nil || w.tag != "" {
-		errands := c.errands
-		c.session.goHelper(func() { _ = errands.withdraw(context.Background(), w) })
+	w := c.withdrawal()
+	if w.ballot == nil && w.tag == "" {
+		return nil
 	}
+	errands, withdrawn := c.errands, make(chan struct{})
+	if !c.session.goHelper(func() {
+		defer close(withdrawn)
+		_ = errands.withdraw(context.Background(), w)
+	}) {
+		return nil
+	}
+	return withdrawn
 }
 
 // withdrawal is what to take back.

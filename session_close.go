@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 )
 
 // sessionClosing is how far Close has come.
@@ -12,6 +13,36 @@ type sessionClosing struct {
 	loops  sync.WaitGroup // ackWatchers
 	closed chan struct{}  // closed when Close is through
 	err    error          // its result, written before
+
+	mu   sync.Mutex
+	left []withdrawalLeft
+}
+
+// withdrawalLeft is what a Shutdown whose time is over has left under way.
+type withdrawalLeft struct {
+	over  <-chan struct{} // closed when it has come to its end
+	until time.Time       // Close would not wait for longer
+}
+
+func (c *sessionClosing) leave(w withdrawalLeft) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.left = append(c.left, w)
+}
+
+// awaitLeft waits for those withdrawals.
+func (c *sessionClosing) awaitLeft() {
+	c.mu.Lock()
+	left := c.left
+	c.mu.Unlock()
+	for _, w := range left {
+		timer := time.NewTimer(time.Until(w.until))
+		select {
+		case <-w.over:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
 }
 
 // Close steps down and closes the Session's candidates and observers, then
@@ -93,6 +124,9 @@ func (s *Session) closeAll() {
 		errs = append(errs, <-results)
 	}
 	s.closing.loops.Wait()
+	if !s.owned {
+		s.closing.awaitLeft() // the session goes on, and the ballots with it, which would keep others from leading
+	}
 	s.inbox.push(sessionQuit{})
 	<-s.done
 	limit := s.Timeout()

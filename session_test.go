@@ -729,3 +729,33 @@ func TestShutdownBesideClose(t *testing.T) {
 		assert.NoError(t, n.Close())
 	})
 }
+
+// A Shutdown whose time is over leaves no ballot on a caller's connection, whose session goes on: it would
+// keep the others from leading for as long as that lives.
+func TestHurriedShutdownOnCallersConnection(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		for _, delay := range []time.Duration{0, w.timeout() / 16} {
+			conn, _, l := w.clientOn()
+			s, err := election.NewSession(conn, w.timeout(), &election.SessionOptions{Logger: w.logger()})
+			require.NoError(t, err)
+			j := &journal{}
+			a := w.memberOn(&node{Session: s, link: l}, "a", j).lead()
+			b := w.member("b", j).vote()
+			stop := w.srv.Control(testutil.OpMulti, func(r *testutil.Request) testutil.Action {
+				if r.SessionID == conn.SessionID() && len(r.Ops) > 1 {
+					return testutil.Delay(delay)
+				}
+				return testutil.Pass
+			})
+			ended, cancel := context.WithCancel(w.context())
+			cancel()
+			require.ErrorIs(t, s.Shutdown(ended), context.Canceled)
+			w.until("b to lead", b.IsLeader)
+			require.Equal(t, zk.StateHasSession, conn.State())
+			require.Len(t, ballotNames(w.children(w.client(), a.RootVotePath())), 1, "ballots")
+			stop()
+			b.resign()
+			conn.Close()
+		}
+	})
+}
