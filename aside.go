@@ -65,7 +65,8 @@ type (
 // why it stands aside, Vote returns that, and Campaign and Run wait, as they do for the first answer.
 //
 // StandWhile returns when ctx ends, with its error, when Resign or Close is called
-// (ErrResigned, ErrClosed), or when the ballot is refused, as Vote does. It resigns then, as Run
+// (ErrResigned, ErrClosed), when the ballot is refused, as Vote does, or when a takeover has failed
+// (ErrTakeoverFailed) and CandidateOptions.Retry is negative. It resigns then, as Run
 // does, and waits for ready to return. One StandWhile at a time. From inside a callback it returns
 // ErrCallbackRunning.
 func (c *Candidate) StandWhile(ctx context.Context, ready func(ctx context.Context) error, every time.Duration) error {

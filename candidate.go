@@ -58,7 +58,7 @@ type CandidateOptions struct {
 	// pause, up to 32 times the first; it is jittered by a quarter. Zero means the
 	// session timeout, a negative value that the candidate stays out until Vote.
 	// Campaign and Run return ErrTakeoverFailed, and what they alone have asked for
-	// ends with that. Vote ends the pause, Resign and Close end the candidacy.
+	// ends with that; StandWhile does where this is negative. Vote ends the pause, Resign and Close end the candidacy.
 	Retry time.Duration
 	// StepDownTimeout is how long callbacks may go on after leadership is lost
 	// before the ballot is withdrawn regardless, so that a candidate that hangs

@@ -124,6 +124,9 @@ func (c *candidacy) takeoverFailed(err error) {
 		c.absence.until = c.now.Add(c.retryPause())
 	}
 	c.asked = c.want
+	if c.stander.voted && !c.want {
+		c.stander.end(err) // it would stand by and never vote
+	}
 	c.priority.demote()
 	c.leave(err)
 	c.fail(err)

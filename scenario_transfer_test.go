@@ -601,6 +601,42 @@ func TestStandWhileBesideCampaign(t *testing.T) {
 	})
 }
 
+// With a Retry below zero nobody but a caller of Vote brings a candidate back: StandWhile, which
+// would stand by without a ballot, says so. Otherwise it goes on.
+func TestStandWhileWithFailedTakeover(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		for _, retry := range []time.Duration{-1, time.Second} {
+			a := w.member("a", &journal{}, func(o *election.CandidateOptions) { o.Retry = retry })
+			failed := errors.New("no disk")
+			fails := make(chan error, 1)
+			fails <- failed
+			a.OnWin(func(context.Context, election.Term) error {
+				select {
+				case err := <-fails:
+					return err
+				default:
+					return nil
+				}
+			})
+			done := make(chan error, 1)
+			go func() { done <- a.StandWhile(w.context(), (&readiness{}).ready, time.Second) }()
+			if retry > 0 {
+				w.until("a to lead", func() bool { return !a.Status().AcknowledgedAt.IsZero() })
+				require.Empty(t, fails)
+				require.Empty(t, done)
+				a.resign()
+				require.ErrorIs(t, <-done, election.ErrResigned)
+				continue
+			}
+			err := <-done
+			require.ErrorIs(t, err, election.ErrTakeoverFailed)
+			require.ErrorIs(t, err, failed)
+			a.lead() // and Vote brings it back
+			a.resign()
+		}
+	})
+}
+
 func TestStandWhileEnds(t *testing.T) {
 	everywhere(t, func(t *testing.T, w *world) {
 		j := &journal{}
