@@ -121,6 +121,36 @@ func TestLoggerMayCallTheGuard(t *testing.T) {
 	require.NoError(t, g.Close())
 }
 
+// TestAwaitMany: a guard that replaces another one hears of all that are to be waited for, and no more are taken.
+func TestAwaitMany(t *testing.T) {
+	t.Parallel()
+	g, err := Start(&Options{Executable: os.Args[0], Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	var releases []func()
+	for range maxAwaits {
+		release, err := g.Await(os.Getppid())
+		require.NoError(t, err)
+		releases = append(releases, release)
+	}
+	_, err = g.Await(os.Getppid())
+	require.ErrorIs(t, err, errManyAwaited)
+	linked := func() *link {
+		g.linking.Lock()
+		defer g.linking.Unlock()
+		return g.link
+	}
+	first := linked()
+	first.drop()
+	require.Eventually(t, func() bool { now := linked(); return now != nil && now != first }, time.Minute, time.Millisecond)
+	releases[0]()
+	release, err := g.Await(os.Getppid())
+	require.NoError(t, err)
+	for _, release := range append(releases, release) {
+		release()
+	}
+	require.NoError(t, g.Close())
+}
+
 type calling struct {
 	slog.Handler
 	call func()

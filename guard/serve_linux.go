@@ -160,6 +160,15 @@ func Listen(ctx context.Context, path string, opts *ListenOptions) error {
 
 // listen makes the socket. One that nobody listens on is left of a guard that was killed.
 func listen(path string, mode os.FileMode) (*net.UnixListener, error) {
+	// One at a time: a second one would put its socket in the place of the first one's.
+	place, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = place.Close() }()
+	if err := syscall.Flock(int(place.Fd()), syscall.LOCK_EX); err != nil {
+		return nil, fmt.Errorf("lock %s: %w", filepath.Dir(path), err)
+	}
 	if conn, err := net.Dial("unixpacket", path); err == nil {
 		_ = conn.Close()
 		return nil, fmt.Errorf("listen %s: there is a guard already", path)

@@ -6,13 +6,16 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -253,4 +256,38 @@ func TestIdentityHasTheDevice(t *testing.T) {
 	require.NoError(t, syscall.Stat(os.DevNull, &stat))
 	require.Equal(t, identity{uint64(stat.Dev), stat.Ino}, is) //nolint:unconvert // it has another type elsewhere
 	require.NotEqual(t, identity{1, 2}, identity{2, 2})
+}
+
+// TestListenAtTheSameMoment: of guards that find one and the same socket left behind, one listens.
+func TestListenAtTheSameMoment(t *testing.T) {
+	t.Parallel()
+	for _, left := range []bool{false, true} {
+		for range 20 {
+			path := filepath.Join(t.TempDir(), "guard")
+			if left {
+				former, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
+				require.NoError(t, err)
+				former.SetUnlinkOnClose(false)
+				require.NoError(t, former.Close())
+			}
+			listeners := make(chan *net.UnixListener, 8)
+			var all sync.WaitGroup
+			for range cap(listeners) {
+				all.Go(func() {
+					listener, err := listen(path, 0o600)
+					if err == nil {
+						listeners <- listener
+						return
+					}
+					assert.ErrorContains(t, err, "a guard already")
+				})
+			}
+			all.Wait()
+			require.Len(t, listeners, 1, "left behind: %v", left)
+			conn, err := net.Dial("unixpacket", path)
+			require.NoError(t, err, "nobody listens there")
+			_ = conn.Close()
+			_ = (<-listeners).Close()
+		}
+	}
 }

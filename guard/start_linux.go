@@ -658,16 +658,29 @@ func (g *Guard) await(pid int, group bool) (release func(), err error) {
 		_ = pidfd.Close()
 		return nil, fmt.Errorf("guard: process group %d: %w", pid, ErrUnsupported)
 	}
+	if errors.Is(failure, errManyAwaited) {
+		_ = pidfd.Close()
+		return nil, fmt.Errorf("guard: process %d: %w", pid, failure)
+	}
 	if failure != nil {
 		g.logger.Warn("guard: the guard has not heard of a process to wait for; replacing it", "error", failure)
 	}
 	return sync.OnceFunc(func() { g.endAwait(pidfd, number) }), nil
 }
 
+// maxAwaits is how many processes are waited for at a time: a guard that replaces another one hears of all in one
+// message, in which the kernel carries 253 descriptors.
+const maxAwaits = 200
+
+var errManyAwaited = fmt.Errorf("%d processes are waited for already", maxAwaits)
+
 // addAwait tells the guard that there is of a process to wait for. With a failure there is none any more.
 func (g *Guard) addAwait(pidfd *os.File, group bool) (a await, failure error) {
 	g.linking.Lock()
 	defer g.linking.Unlock()
+	if len(g.awaits) >= maxAwaits {
+		return a, errManyAwaited
+	}
 	g.awaited++
 	a = await{g.awaited, group}
 	g.awaits[pidfd] = a
