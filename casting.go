@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
-	"sync"
 
 	"github.com/go-zookeeper/zk"
 )
@@ -40,7 +38,7 @@ func (c *candidacy) castPlaced(m castPlaced) {
 	c.ballot.line = line{known: m.place.ahead == 0, place: m.place}
 	c.forgetEarlierTry()
 	if m.place.ahead > 0 {
-		c.startLosing()
+		c.startLosing(m.place.acked)
 	}
 }
 
@@ -150,7 +148,7 @@ func (e errands) cast(ctx context.Context, o castOrder) (r castResult) {
 	tag := o.tag
 	created := o.name // that the answer to the last creation told, or ""
 	var name string
-	var children []string // as they were behind the creation; nil if that is not known
+	var seen behindCreation
 	r.uncertain = o.possible
 	for wait := e.session.newBackoff(); ; wait.pause(ctx) {
 		inc, err := e.session.await(ctx, true)
@@ -158,7 +156,7 @@ func (e errands) cast(ctx context.Context, o castOrder) (r castResult) {
 			r.err = err
 			return r
 		}
-		name, children, r.placed = "", nil, false
+		name, seen, r.placed = "", behindCreation{}, false
 		if r.uncertain {
 			if inc, name, err = e.find(ctx, tag); err != nil {
 				r.err = err
@@ -168,7 +166,7 @@ func (e errands) cast(ctx context.Context, o castOrder) (r castResult) {
 			r.uncertain = name != ""
 		}
 		if name == "" {
-			name, children, err = e.create(ctx, o)
+			name, seen, err = e.create(ctx, o, inc)
 			created = name
 			if err != nil && ctx.Err() != nil {
 				r.err, r.uncertain = contextError(ctx), true
@@ -188,11 +186,11 @@ func (e errands) cast(ctx context.Context, o castOrder) (r castResult) {
 				continue
 			}
 		}
-		if place, ok := placeIn(children, name); ok && o.placed != nil {
-			o.placed(place)
+		if seen.stands && o.placed != nil {
+			o.placed(seen.place)
 			r.placed = true
 		}
-		c, err := e.confirm(ctx, inc, tag, name, children)
+		c, err := e.confirm(ctx, inc, tag, name, seen)
 		switch {
 		case err == nil:
 			r.confirmed, r.uncertain = c, false
@@ -220,36 +218,78 @@ func (e errands) takeBack(ctx context.Context, r *castResult, name string) {
 	}
 }
 
+// behindCreation is what was asked behind a ballot's creation before all of its answer, and the
+// list's, had come. The zero value is nothing.
+type behindCreation struct {
+	own *ownWatch // under way; nil: not asked for
+	// children are as they were behind the creation, and hold the ballot, if stands; place is its place then,
+	// but for other ballots of its tag.
+	children []string
+	place    standing
+	stands   bool
+}
+
+// ownWatch is the watch on a ballot of ours, which is on its way. What it has brought is to be read
+// when done is closed.
+type ownWatch struct {
+	done  chan struct{}
+	stat  *zk.Stat
+	watch <-chan zk.Event
+	err   error
+}
+
+// watchOwn begins to watch a ballot. Whoever begins that waits for its end.
+func (e errands) watchOwn(ctx context.Context, inc *incarnation, path string) *ownWatch {
+	own := &ownWatch{done: make(chan struct{})}
+	go func() {
+		defer close(own.done)
+		own.err = e.session.do(ctx, func(conn *zk.Conn) (err error) {
+			own.stat, own.watch, err = watchDeletion(conn, path)
+			if err == nil && conn.SessionID() != inc.id {
+				return errUncertain
+			}
+			return err
+		})
+	}()
+	return own
+}
+
 // create creates the ballot, and the nodes above it if they are missing. It brings the
-// children as they are behind that, if they can be had without another round trip.
-func (e errands) create(ctx context.Context, o castOrder) (name string, children []string, err error) {
+// children as they are behind that, if they can be had without another round trip. The watch on
+// the ballot is asked for as soon as its name is known, while the list is still on its way.
+func (e errands) create(ctx context.Context, o castOrder, inc *incarnation) (name string, seen behindCreation, err error) {
 	stem := ballotStem(e.path, o.tag, o.priority)
 	for tries := 0; ; tries++ {
 		if len(e.acl) > 0 {
 			if err := e.checkOpen(ctx); err != nil && !errors.Is(err, zk.ErrNoNode) {
-				return "", nil, err
+				return "", seen, err
 			}
 		}
 		var path string
+		var children []string
 		err, listed, listErr := e.session.createThen(ctx, stem, func(conn *zk.Conn) (err error) {
-			path, err = conn.Create(stem, o.data, zk.FlagEphemeral|zk.FlagSequence, e.nodeACL())
+			if path, err = conn.Create(stem, o.data, zk.FlagEphemeral|zk.FlagSequence, e.nodeACL()); err == nil {
+				seen.own = e.watchOwn(ctx, inc, path)
+			}
 			return err
 		}, func(conn *zk.Conn) (err error) {
 			children, _, err = conn.Children(e.path)
 			return err
 		})
-		if !listed || listErr != nil {
-			children = nil // it is listed behind the answer
+		if err == nil {
+			name = strings.TrimPrefix(path, e.path+"/")
+			if listed && listErr == nil { // otherwise it is listed behind the answer
+				seen.children = children
+				seen.place, seen.stands = placeWithout(children, o.tag, name)
+			}
+			return name, seen, nil
 		}
 		// Parents may go as fast as they are made, so not forever.
 		if !errors.Is(err, zk.ErrNoNode) || tries == 3 {
-			if err != nil {
-				return "", nil, err
-			}
-			return strings.TrimPrefix(path, e.path+"/"), children, nil
+			return "", seen, err
 		}
 		if err := e.makeParents(ctx); err != nil {
-			return "", nil, err
+			return "", seen, err
 		}
 	}
 }
@@ -317,7 +357,7 @@ func (e errands) find(ctx context.Context, tag string) (*incarnation, string, er
 			if errors.Is(err, zk.ErrNoNode) {
 				return nil
 			}
-			for _, b := range tagged(ballotsOf(children), tag) {
+			for _, b := range tagged(children, tag) {
 				exists, stat, err := conn.Exists(e.path + "/" + b.name)
 				switch {
 				case err != nil:
@@ -356,50 +396,39 @@ type confirmed struct {
 
 // confirm makes sure of a ballot: it belongs to the present session, it can be
 // ordered, it is the only one with our tag. It also arms the watch on it and
-// finds its place. children is a list of which it is known only that it is of a moment
+// finds its place. Of the list that it is given it is known only that it is of a moment
 // when the ballot's creation had been asked for: one that holds the ballot shows, too, all that
 // was created before it, and the predecessor is then watched in the same round trip. With
 // any other list, or none, the children are listed again. An error that is not a
 // refusal means: begin again.
-func (e errands) confirm(ctx context.Context, inc *incarnation, tag, name string, children []string) (c confirmed, err error) {
+func (e errands) confirm(ctx context.Context, inc *incarnation, tag, name string, seen behindCreation) (c confirmed, err error) {
 	path := e.path + "/" + name
-	var (
-		stat             *zk.Stat
-		watchErr, allErr error
-		ahead            placeResult
-		both             sync.WaitGroup
-	)
-	// Neither needs the other, so they travel together.
-	if place, ok := placeWithout(children, tag, name); ok {
-		ahead = placeResult{ballot: &ballot{inc: inc}, place: place}
-		if place.ahead > 0 && !e.reuseWatch(&ahead) {
-			both.Go(func() {
-				ahead.err = e.session.do(ctx, func(conn *zk.Conn) error { return e.watchPredecessor(conn, &ahead) })
-			})
-		}
-	} else {
-		both.Go(func() {
-			allErr = e.session.do(ctx, func(conn *zk.Conn) (err error) {
-				children, _, err = conn.Children(e.path)
-				return err
-			})
-		})
+	own := seen.own
+	if own == nil {
+		own = e.watchOwn(ctx, inc, path)
 	}
-	watchErr = e.session.do(ctx, func(conn *zk.Conn) (err error) {
-		stat, c.watch, err = watchDeletion(conn, path)
-		if err == nil && conn.SessionID() != inc.id {
-			return errUncertain
-		}
-		return err
-	})
-	both.Wait()
-	if err := errors.Join(watchErr, allErr); err != nil {
+	// Neither needs the other, so they travel together.
+	ahead := placeResult{ballot: &ballot{inc: inc}, place: seen.place}
+	var listErr error
+	switch {
+	case !seen.stands:
+		listErr = e.session.do(ctx, func(conn *zk.Conn) (err error) {
+			seen.children, _, err = conn.Children(e.path)
+			return err
+		})
+		seen.place, seen.stands = placeWithout(seen.children, tag, name)
+	case seen.place.ahead > 0 && !e.reuseWatch(&ahead):
+		ahead.err = e.session.do(ctx, func(conn *zk.Conn) error { return e.watchPredecessor(conn, &ahead) })
+	}
+	<-own.done
+	if err := errors.Join(own.err, listErr); err != nil {
 		return confirmed{}, err
 	}
-	if stat == nil || stat.EphemeralOwner != inc.id {
+	c.watch = own.watch
+	if own.stat == nil || own.stat.EphemeralOwner != inc.id {
 		return confirmed{}, errUncertain
 	}
-	for _, extra := range tagged(ballotsOf(children), tag) {
+	for _, extra := range tagged(seen.children, tag) {
 		if extra.name == name {
 			continue
 		}
@@ -415,12 +444,13 @@ func (e errands) confirm(ctx context.Context, inc *incarnation, tag, name string
 		}
 		return confirmed{}, fmt.Errorf("%w: %s", ErrSequenceExhausted, path)
 	}
-	c.ballot = &ballot{path: path, name: name, sequence: parsed.sequence, token: stat.Czxid, inc: inc}
-	if c.place, ok = placeWithout(children, tag, name); !ok {
+	c.ballot = &ballot{path: path, name: name, sequence: parsed.sequence, token: own.stat.Czxid, inc: inc}
+	if !seen.stands {
 		return confirmed{}, errUncertain
 	}
+	c.place = seen.place
 	switch c.ahead = ahead.watch; {
-	case ahead.ballot == nil || ahead.err != nil || ahead.watch != nil || c.place.ahead == 0:
+	case ahead.place.predecessor == "" || ahead.err != nil || ahead.watch != nil:
 	case c.place.ahead == 1:
 		// The predecessor has gone, and was the only one in front. Numbers only grow, so nobody is.
 		c.place = standing{transfer: c.place.transfer}
@@ -428,12 +458,4 @@ func (e errands) confirm(ctx context.Context, inc *incarnation, tag, name string
 		c.place.predecessor = "" // it has gone: who is the next one has to be looked up
 	}
 	return c, nil
-}
-
-// placeWithout is placeIn, but for other ballots of the same tag: they are about to go.
-func placeWithout(children []string, tag, name string) (place standing, ok bool) {
-	prefix := ballotPrefix + "-" + tag + "-"
-	return placeIn(slices.DeleteFunc(slices.Clone(children), func(child string) bool {
-		return child != name && strings.HasPrefix(child, prefix)
-	}), name)
 }

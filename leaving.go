@@ -297,7 +297,7 @@ func (e errands) deleteTagged(conn *zk.Conn, tag string, inc *incarnation) error
 	if err != nil && !errors.Is(err, zk.ErrNoNode) {
 		return err
 	}
-	for _, b := range tagged(ballotsOf(children), tag) {
+	for _, b := range tagged(children, tag) {
 		path := e.path + "/" + b.name
 		exists, stat, err := conn.Exists(path)
 		if err == nil && exists && stat.EphemeralOwner == inc.id {

@@ -53,7 +53,11 @@ type fault int
 const (
 	loseRequest fault = iota // it is not sent, and the connection breaks
 	loseReply                // it is applied, and the connection breaks before the answer
+	lateReply                // the answer, and all behind it, comes so much later
 )
+
+// lateBy is how much later.
+const lateBy = 100 * time.Millisecond
 
 type rule struct {
 	match func(request) bool
@@ -269,8 +273,14 @@ func (c *linkConn) Read(p []byte) (int, error) {
 			xid := int32(binary.BigEndian.Uint32(body))
 			c.mu.Lock()
 			hit := c.lose[xid]
+			delete(c.lose, xid)
 			c.mu.Unlock()
-			if hit != nil {
+			switch {
+			case hit == nil:
+			case hit.fault == lateReply:
+				time.Sleep(lateBy)
+				close(hit.fired)
+			default:
 				_ = c.Conn.Close()
 				close(hit.fired)
 				return 0, errLink

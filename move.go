@@ -265,7 +265,7 @@ func (e errands) move(ctx context.Context, o moveOrder) (r moveResult) {
 		}
 		var err error
 		var c confirmed
-		if c, err = e.confirm(ctx, o.ballot.inc, o.tag, name, nil); err == nil {
+		if c, err = e.confirm(ctx, o.ballot.inc, o.tag, name, behindCreation{}); err == nil {
 			r.ballot, r.watch, r.place = c.ballot, c.watch, c.place
 			return r
 		}
@@ -392,10 +392,9 @@ func (e errands) whichStands(ctx context.Context, w withdrawal) (name string, er
 	}
 	err = e.session.retry(ctx, func(conn *zk.Conn) error {
 		children, _, err := conn.Children(e.path)
-		ballots := ballotsOf(children)
-		if ours := tagged(ballots, w.tag); len(ours) > 0 {
+		if ours := tagged(children, w.tag); len(ours) > 0 {
 			name = ours[0].name
-		} else if slices.ContainsFunc(ballots, func(b child) bool { return b.name == w.ballot.name }) {
+		} else if slices.Contains(children, w.ballot.name) {
 			name = w.ballot.name
 		}
 		return err

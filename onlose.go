@@ -18,9 +18,10 @@ type losing struct {
 	cancel context.CancelFunc // ends the context of the last OnLose; nil when that has ended
 }
 
-// startLosing waits for the leader's acknowledgement, to tell OnLose of it.
-func (c *candidacy) startLosing() {
-	sub := &subscription{lasting: c.follow == FollowLeader}
+// startLosing waits for the leader's acknowledgement, to tell OnLose of it. expected is whether
+// there is one, as far as is known.
+func (c *candidacy) startLosing(expected bool) {
+	sub := &subscription{lasting: c.follow == FollowLeader, unexpected: !expected}
 	inbox := c.inbox
 	sub.notify = func(view ackView) { inbox.push(leaderSeen{sub, view}) }
 	c.ballot.losing = &losing{sub: sub, to: c.ballot.line.place.predecessor}
@@ -41,7 +42,7 @@ func (c *candidacy) goOnLosing() {
 		}
 		c.stopLosing()
 	}
-	c.startLosing()
+	c.startLosing(true)
 }
 
 func (c *candidacy) stopLosing() {

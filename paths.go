@@ -156,8 +156,7 @@ func parseBallot(name string) (child, bool) {
 	return child{name, sequence}, true
 }
 
-// ballotsOf picks the ballots among children, in the order in which they lead:
-// by number, not by name, so what stands before the number does not matter.
+// ballotsOf picks the ballots among children, in the order in which they lead.
 func ballotsOf(children []string) []child {
 	ballots := make([]child, 0, len(children))
 	for _, name := range children {
@@ -165,25 +164,32 @@ func ballotsOf(children []string) []child {
 			ballots = append(ballots, b)
 		}
 	}
-	slices.SortFunc(ballots, func(a, b child) int {
-		if order := cmp.Compare(a.sequence, b.sequence); order != 0 {
-			return order
-		}
-		return strings.Compare(a.name, b.name)
-	})
+	slices.SortFunc(ballots, byNumber)
 	return ballots
 }
 
-// tagged returns the ballots that carry our tag.
-func tagged(ballots []child, tag string) []child {
-	var ours []child
-	prefix := ballotPrefix + "-" + tag + "-"
-	for _, b := range ballots {
-		if strings.HasPrefix(b.name, prefix) {
-			ours = append(ours, b)
+// byNumber is the order in which ballots lead: by number, not by name, so what stands
+// before the number does not matter.
+func byNumber(a, b child) int {
+	if order := cmp.Compare(a.sequence, b.sequence); order != 0 {
+		return order
+	}
+	return strings.Compare(a.name, b.name)
+}
+
+// tagPrefix is what the names of the ballots that carry a tag begin with.
+func tagPrefix(tag string) string { return ballotPrefix + "-" + tag + "-" }
+
+// tagged picks the ballots among children that carry our tag, in order.
+func tagged(children []string, tag string) []child {
+	var ours []string
+	prefix := tagPrefix(tag)
+	for _, name := range children {
+		if strings.HasPrefix(name, prefix) {
+			ours = append(ours, name)
 		}
 	}
-	return ours
+	return ballotsOf(ours)
 }
 
 // isGemStyle reports whether a member of the Ruby gem has cast a ballot: its
@@ -198,13 +204,67 @@ type standing struct {
 	front       string // the name of the first; "" when that is ours
 	givesWay    bool   // for one with a higher priority behind it
 	transfer    bool   // the list shows a request for a transfer
+	acked       bool   // the list shows an acknowledgement
 }
 
-// placeIn is standingOf for a list of all children.
+// placeIn is standingOf for a list of all children. Each of N that join reads a list of
+// up to N names, so it goes through them once, and puts them in order only if it has to.
 func placeIn(children []string, name string) (place standing, ok bool) {
-	place, ok = standingOf(ballotsOf(children), name)
-	place.transfer = slices.Contains(children, transferName)
-	return place, ok
+	return placeWithout(children, "", name)
+}
+
+// placeWithout is placeIn, but for other ballots of the same tag: they are about to go. With
+// no tag all count.
+func placeWithout(children []string, tag, name string) (place standing, ok bool) {
+	own, isBallot := parseBallot(name)
+	stands, outranked, others := false, false, tagPrefix(tag)
+	var first, second, predecessor child
+	for _, other := range children {
+		switch {
+		case other == name:
+			stands = isBallot
+			continue
+		case other == transferName:
+			place.transfer = true
+			continue
+		case other == leaderAckName:
+			place.acked = true
+			continue
+		case tag != "" && strings.HasPrefix(other, others):
+			continue
+		}
+		b, ok := parseBallot(other)
+		if !ok {
+			continue
+		}
+		if byNumber(b, own) > 0 {
+			outranked = outranked || mayOutrank(b.name, name)
+			continue
+		}
+		if place.ahead == 0 || byNumber(b, first) < 0 {
+			first = b
+		}
+		switch {
+		case place.ahead == 0 || byNumber(b, predecessor) > 0:
+			second, predecessor = predecessor, b
+		case place.ahead == 1 || byNumber(b, second) > 0:
+			second = b
+		}
+		place.ahead++
+	}
+	if !stands {
+		return standing{transfer: place.transfer, acked: place.acked}, false
+	}
+	place.predecessor, place.second, place.front = predecessor.name, second.name, first.name
+	if outranked && place.ahead > 0 {
+		if tag != "" {
+			children = slices.DeleteFunc(slices.Clone(children), func(other string) bool {
+				return other != name && strings.HasPrefix(other, others)
+			})
+		}
+		place.givesWay = givesWay(ballotsOf(children), name)
+	}
+	return place, true
 }
 
 // standingOf finds our ballot's place; ok is false when it is not there.

@@ -3,6 +3,8 @@ package election
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -78,6 +80,60 @@ func TestOrderIsByNumber(t *testing.T) {
 	assert.False(t, ok, "a ballot that is not there has a place")
 }
 
+// A list that is gone through once shows the same place as one that is put in order first, whatever order it comes in:
+// with members of the gem, ballots of the same tag and of one number, and priorities.
+func TestPlaceInAnyList(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	const ours = "00000000000000aa"
+	moves, transfers := 0, 0
+	for range 20_000 {
+		var children []string
+		for range 1 + random.IntN(7) {
+			number := random.IntN(9)
+			tag := fmt.Sprintf("%016x", random.IntN(5))
+			switch random.IntN(6) {
+			case 0:
+				children = append(children, fmt.Sprintf("ballot%010d", number))
+			case 1:
+				tag = ours
+				fallthrough
+			default:
+				children = append(children, fmt.Sprintf("%s%s-%010d", tagPrefix(tag), priorityLetter(random.IntN(3)), number))
+			}
+		}
+		name := children[random.IntN(len(children))]
+		if random.IntN(10) == 0 {
+			name = "ballot-none"
+		}
+		for _, more := range []string{leaderAckName, transferName, "ballot", "x"} {
+			if random.IntN(2) == 0 {
+				children = append(children, more)
+			}
+		}
+		slices.Sort(children)
+		children = slices.Compact(children)
+		random.Shuffle(len(children), func(i, k int) { children[i], children[k] = children[k], children[i] })
+		for _, tag := range []string{"", ours} {
+			counted := slices.DeleteFunc(slices.Clone(children), func(other string) bool {
+				return tag != "" && other != name && strings.HasPrefix(other, tagPrefix(tag))
+			})
+			want, stands := standingOf(ballotsOf(counted), name)
+			want.transfer, want.acked = slices.Contains(children, transferName), slices.Contains(children, leaderAckName)
+			got, ok := placeWithout(children, tag, name)
+			require.Equal(t, stands, ok, "%q without %q: %q", name, tag, children)
+			require.Equal(t, want, got, "%q without %q: %q", name, tag, children)
+			if got.givesWay {
+				moves++
+			}
+			if got.transfer {
+				transfers++
+			}
+		}
+	}
+	assert.Greater(t, moves, 100)
+	assert.Greater(t, transfers, 100)
+}
+
 // A name that is accepted makes one valid path component, and none that
 // ZooKeeper's rules refuse.
 func FuzzElectionPath(f *testing.F) {
@@ -120,7 +176,7 @@ func FuzzParseBallot(f *testing.F) {
 		got, ok := parseBallot(name)
 		require.True(t, ok, "%q: %d, %v", name, got.sequence, ok)
 		require.Equal(t, int64(sequence), got.sequence, "%q: %d, %v", name, got.sequence, ok)
-		require.Len(t, tagged([]child{got}, tag), 1, "%q does not carry the tag %q", name, tag)
+		require.Len(t, tagged([]string{name}, tag), 1, "%q does not carry the tag %q", name, tag)
 		other, ok := parseBallot(prefix) // must not panic, nor give an impossible number
 		if ok && other.sequence > sequenceEnd {
 			t.Fatalf("%q: %d", prefix, other.sequence)

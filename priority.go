@@ -44,6 +44,13 @@ func priorityOf(name string) (priority int, ok bool) {
 	return priority, strings.Trim(number, "0123456789") == "" && len(number) >= sequenceDigits-1 && len(number) <= sequenceDigits
 }
 
+// mayOutrank reports whether a ballot's name may show a higher priority than another one's. It
+// looks at nothing but the letters, which is enough to pass over nearly all of a long list.
+func mayOutrank(name, other string) bool {
+	const letter = len(ballotPrefix+"-") + tagDigits + len("-")
+	return len(name) > letter && len(other) > letter && name[letter] > other[letter]
+}
+
 // givesWay reports whether the ballot of that name is to go to the end of a line for one
 // with a higher priority behind it. The first, which leads, and ballots that show no
 // priority are not counted. It goes only while those that are better than itself

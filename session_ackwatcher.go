@@ -26,6 +26,9 @@ type subscription struct {
 	// of, or readAgain: those of requests for transfers, which lists show. All for one path
 	// are, or none.
 	quiet bool
+	// unexpected: nobody had acknowledged a moment ago. It is asked for the node's existence then, with a watch, and
+	// not for data that are not there. That it has come meanwhile costs a read.
+	unexpected bool
 	// notify is called on the ackWatcher's goroutine, after subscribing and then
 	// for each change; it must not block. A state that lies between two others
 	// may be left out.
@@ -62,9 +65,11 @@ type ackWatcher struct {
 	session *Session
 	path    string
 	quiet   bool // no read without a reason: unless the last one was refused
-	inbox   *inbox
-	last    *lastError    // of its reads
-	done    chan struct{} // closed when it has left its watch behind
+	// unexpected is what it was begun with. Owned by its goroutine.
+	unexpected bool
+	inbox      *inbox
+	last       *lastError    // of its reads
+	done       chan struct{} // closed when it has left its watch behind
 
 	// Owned by its goroutine.
 	former     *ackWatcher // the one before, while it has not left its watch behind; or nil. It does not change when this one is over
@@ -125,7 +130,7 @@ func (s *Session) subscribe(path string, sub *subscription) {
 	f := s.roster.ackWatchers[path]
 	if f == nil || f.gone {
 		f = &ackWatcher{
-			session: s, path: path, quiet: sub.quiet, inbox: newInbox(), last: &lastError{logger: s.logger},
+			session: s, path: path, quiet: sub.quiet, unexpected: sub.unexpected, inbox: newInbox(), last: &lastError{logger: s.logger},
 			former: f, done: make(chan struct{}), subs: make(map[*subscription]struct{}),
 		}
 		if !s.roster.closing {
@@ -322,7 +327,8 @@ func (f *ackWatcher) step(ctx context.Context) bool {
 	view := f.session.currentView()
 	if view.inc != f.inc {
 		// A watch of another session never fires for this one.
-		f.inc, f.known.watch, f.known.read, f.known.expect, f.reading.backingOff = view.inc, nil, 0, !f.quiet, false
+		f.inc, f.known.watch, f.known.read, f.known.expect, f.reading.backingOff = view.inc, nil, 0, !f.quiet && !f.unexpected, false
+		f.unexpected = false // that was of the first session
 		f.known.refusal = nil
 	}
 	if view.reconnects != f.reconnects {

@@ -59,7 +59,7 @@ func (c *candidacy) followPredecessor() {
 	place := c.ballot.line.place
 	if c.follow == FollowNextNode && place.ahead > 0 && place.predecessor != c.ballot.losing.to {
 		c.stopLosing()
-		c.startLosing()
+		c.startLosing(true)
 	}
 }
 
