@@ -73,13 +73,15 @@ const (
 	joinOne  = "one joins behind N - 1, on a new session"
 	perJoin  = "packets of that, and of the session's beginning"
 	joinAll  = "all join at once, on new sessions"
+	placeAll = "the same, until each has its place, and knows no leader yet"
+	perAll   = "packets of that for each, until all know the leader"
 	atIdle   = "packets a second while nothing happens, T = 30 s"
 	stopped  = "server stopped for 2.5 T and continued, the session over: leads again after"
 	killed   = "kill -9 of the leader: until the next leads"
 )
 
 // shown is the order of the rows in the table.
-var shown = []string{failover, toAck, perFail, joinOne, perJoin, joinAll, atIdle, stopped, killed}
+var shown = []string{failover, toAck, perFail, joinOne, perJoin, joinAll, placeAll, perAll, atIdle, stopped, killed}
 
 // row finds or makes the row of that name, and looks at the machine's load.
 func (c *contest) row(what string, n int, unit report.Unit, goals ...report.Goal) *report.Row {
@@ -165,12 +167,15 @@ func (c *contest) times(zookeeper *realzk.Ensemble, n int) error {
 				return err
 			}
 			time.Sleep(settle)
-			took, err := p.join()
+			took, placed, err := p.join()
 			if err != nil {
 				return err
 			}
 			if round >= warm {
 				c.row(joinAll, n, report.Seconds, goal(report.Hot), goal(report.Cold)).Add(p.name, took)
+				if placed > 0 {
+					c.row(placeAll, n, report.Seconds, goal(report.Hot), goal(report.Cold)).Add(p.name, placed)
+				}
 			}
 			return p.leave()
 		})
@@ -179,7 +184,7 @@ func (c *contest) times(zookeeper *realzk.Ensemble, n int) error {
 		}
 	}
 
-	if err := turns(all, 0, func(p *process) error { _, err := p.join(); return err }); err != nil {
+	if err := turns(all, 0, func(p *process) error { _, _, err := p.join(); return err }); err != nil {
 		return err
 	}
 	one := func(p *process) (led, acked, joined float64, err error) {
@@ -191,7 +196,7 @@ func (c *contest) times(zookeeper *realzk.Ensemble, n int) error {
 			return 0, 0, 0, err
 		}
 		time.Sleep(rest)
-		if joined, err = p.join(); err != nil {
+		if joined, _, err = p.join(); err != nil {
 			return 0, 0, 0, err
 		}
 		time.Sleep(c.scale.apart - time.Since(began))
@@ -267,10 +272,23 @@ func (c *contest) countOf(zookeeper *realzk.Ensemble, name string, n int) error 
 		after, err := proxy.Counts()
 		return after.Since(before), err
 	}
-	join := func() error { _, err := p.join(); return err }
-	if _, err := between(join); err != nil {
+	join := func() error { _, _, err := p.join(); return err }
+	// The first time the election's node is not there.
+	if err := join(); err != nil {
 		return err
 	}
+	if err := p.leave(); err != nil {
+		return err
+	}
+	if err := afresh(p); err != nil {
+		return err
+	}
+	time.Sleep(settle)
+	together, err := between(join)
+	if err != nil {
+		return err
+	}
+	c.row(perAll, n, report.Packets).Add(name, float64(together.Total())/float64(n))
 	time.Sleep(settle)
 	atRest, err := between(func() error { time.Sleep(c.scale.idle); return nil })
 	if err != nil {
@@ -353,13 +371,13 @@ func (c *contest) killOne(name, server string, rest *process) (seconds float64, 
 		return 0, err
 	}
 	defer leader.kill()
-	if _, err := leader.join(); err != nil {
+	if _, _, err := leader.join(); err != nil {
 		return 0, err
 	}
 	if _, err := leader.leadAfter(0, 10*c.scale.timeout); err != nil {
 		return 0, err
 	}
-	if _, err := rest.join(); err != nil {
+	if _, _, err := rest.join(); err != nil {
 		return 0, err
 	}
 	// For the hot ones to have a lease, and at any moment between two pings.
@@ -408,7 +426,7 @@ func (c *contest) stop(zookeeper *realzk.Ensemble, path string, names ...string)
 			return err
 		}
 		all[p] = lead{}
-		if _, err := p.join(); err != nil {
+		if _, _, err := p.join(); err != nil {
 			return err
 		}
 		if all[p], err = p.leadAfter(0, 10*t); err != nil {

@@ -156,13 +156,17 @@ func (p *process) ask(command, word string) ([]int64, error) {
 	return p.answer(word, 2*time.Minute)
 }
 
-// join returns how long it took until all that had not joined before have.
-func (p *process) join() (seconds float64, err error) {
+// join returns how long it took until all that had not joined before have, and until all had their places, 0 if that is
+// not told apart.
+func (p *process) join() (seconds, placed float64, err error) {
 	numbers, err := p.ask("join", "joined")
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return float64(numbers[0]) / 1e9, nil
+	if len(numbers) > 1 {
+		placed = float64(numbers[1]) / 1e9
+	}
+	return float64(numbers[0]) / 1e9, placed, nil
 }
 
 // resign returns how long it took until the next one led, and until it had acknowledged, 0 if there is no such thing.

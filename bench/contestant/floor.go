@@ -60,6 +60,7 @@ func (b *barest) join() error {
 	if err != nil {
 		return err
 	}
+	b.contest.hasPlace()
 	waits, leading := !c.Leads(), make(chan error, 1)
 	b.c, b.leading = c, leading
 	go func() {

@@ -49,6 +49,7 @@ func (l *library) join() error {
 	if err := c.Vote(context.Background()); err != nil {
 		return err
 	}
+	l.contest.hasPlace()
 	<-stands
 	return nil
 }

@@ -3,7 +3,8 @@
 // output, and when the former ends it closes its sessions, if that is quick, and ends, too. The programs in ../peers do the same with other libraries:
 //
 //	            -> ready             each candidate has its session
-//	join        -> joined NS         those that do not stand join at once; until the last of them waits or leads
+//	join        -> joined NS NS      those that do not stand join at once; until the last of them waits or leads, and until
+//	                                 it had its place, which of this library is before it knows the leader (left out: the same)
 //	resign      -> led NS NS         the leader resigns; until the next one leads, and until that is acknowledged (0: never is)
 //	leave       -> left              all withdraw, the leader last
 //	renew       -> renewed           those that do not stand get new sessions, and have them
@@ -44,6 +45,7 @@ type contest struct {
 	leader  int // -1: none has led yet
 	won     int64
 	acked   int64
+	placed  int64 // when the last that joined had its place
 }
 
 func main() {
@@ -134,6 +136,14 @@ func (c *contest) acknowledged() {
 	c.changed.Broadcast()
 }
 
+// hasPlace is called by the implementations when a candidate that joins has its ballot, and its watch on the one in front.
+func (c *contest) hasPlace() {
+	at := monotonic.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.placed = max(c.placed, at)
+}
+
 func (c *contest) join() error {
 	began := monotonic.Now()
 	err := each(len(c.candidates), len(c.candidates), func(i int) error {
@@ -144,7 +154,10 @@ func (c *contest) join() error {
 		return c.candidates[i].join()
 	})
 	if err == nil {
-		say("joined %d", monotonic.Now()-began)
+		ended := monotonic.Now()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		say("joined %d %d", ended-began, c.placed-began)
 	}
 	return err
 }
