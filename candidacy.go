@@ -25,6 +25,7 @@ type candidacy struct {
 
 	data   []byte // what the next ballot, and the next acknowledgement, carry
 	stray  stray
+	stood  bool         // it has had a ballot
 	ballot *ballotState // from casting until it is gone, or lost
 	term   *termState   // from winning until its last callback has returned
 

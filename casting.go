@@ -20,7 +20,7 @@ func (c *candidacy) beginCast() {
 	c.setPhase(casting)
 	inbox := c.inbox
 	c.begin(castOrder{
-		stray: c.stray, data: c.data, priority: c.priority.now(),
+		stray: c.stray, data: c.data, priority: c.priority.now(), again: c.stood,
 		placed: func(place standing) { inbox.push(castPlaced{place}) },
 	})
 }
@@ -55,6 +55,7 @@ func (c *candidacy) castDone(r castResult) {
 	c.stray.possible, c.stray.name = r.uncertain, r.name
 	if r.ballot != nil {
 		c.stray = stray{} // the next vote is another
+		c.stood = true
 		b := c.ballot
 		if !r.placed {
 			c.forgetEarlierTry()
@@ -126,6 +127,7 @@ type castOrder struct {
 	stray
 	data     []byte
 	priority int
+	again    bool           // it has stood before, so the election's node is there
 	placed   func(standing) // called when the place is known, and before it is confirmed
 }
 
@@ -259,10 +261,22 @@ func (e errands) watchOwn(ctx context.Context, inc *incarnation, path string) *o
 // the ballot is asked for as soon as its name is known, while the list is still on its way.
 func (e errands) create(ctx context.Context, o castOrder, inc *incarnation) (name string, seen behindCreation, err error) {
 	stem := ballotStem(e.path, o.tag, o.priority)
+	bare, mayBeBare := !o.again && e.session.newElections.Load(), true
 	for tries := 0; ; tries++ {
 		if len(e.acl) > 0 {
 			if err := e.checkOpen(ctx); err != nil && !errors.Is(err, zk.ErrNoNode) {
 				return "", seen, err
+			}
+		}
+		if bare {
+			bare, mayBeBare = false, false
+			path, made, err := e.createWithNode(ctx, stem, o.data)
+			switch {
+			case err != nil:
+				return "", seen, err
+			case made:
+				seen.own = e.watchOwn(ctx, inc, path)
+				return strings.TrimPrefix(path, e.path+"/"), seen, nil
 			}
 		}
 		var path string
@@ -288,10 +302,37 @@ func (e errands) create(ctx context.Context, o castOrder, inc *incarnation) (nam
 		if !errors.Is(err, zk.ErrNoNode) || tries == 3 {
 			return "", seen, err
 		}
+		e.session.newElections.Store(true)
+		if bare = mayBeBare; bare {
+			continue
+		}
 		if err := e.makeParents(ctx); err != nil {
 			return "", seen, err
 		}
 	}
+}
+
+// createWithNode creates the election's node and the ballot in one request. made is false without an error
+// when the node was there, or has been made in another way since this one is not possible: then there is no ballot yet.
+func (e errands) createWithNode(ctx context.Context, stem string, data []byte) (path string, made bool, err error) {
+	var results []zk.MultiResponse
+	err = e.session.do(ctx, func(conn *zk.Conn) (err error) {
+		results, err = conn.Multi(
+			&zk.CreateRequest{Path: e.path, Data: []byte{}, Acl: e.nodeACL()},
+			&zk.CreateRequest{Path: stem, Data: data, Acl: e.nodeACL(), Flags: zk.FlagEphemeral | zk.FlagSequence},
+		)
+		return err
+	})
+	switch {
+	case err == nil:
+		return results[1].String, true, nil
+	case failedAt(results, 0, zk.ErrNodeExists):
+		e.session.newElections.Store(false)
+		return "", false, nil
+	case failedAt(results, 0, zk.ErrNoNode), failedAt(results, 0, zk.ErrNoAuth):
+		return "", false, e.makeParents(ctx)
+	}
+	return "", false, err
 }
 
 // makeParents makes the election's node, and those above it that are missing. The

@@ -594,8 +594,8 @@ func TestBudgetElectionsOfOneSession(t *testing.T) {
 			lists     int64 // more than these, at most
 			more      int   // round trips besides: those of the last, and of a new session
 		}{
-			// The creation and the list, both for want of a node; that; and as if it had been there.
-			{"new", vote, n, costs{testutil.OpCreate: 3, testutil.OpGetChildren2: 3, testutil.OpMulti: 1}, 2, 0, 6},
+			// The node and the ballot in one request, since the first election was new as well; the watch on it and the list.
+			{"new", vote, n, costs{testutil.OpGetChildren2: 2, testutil.OpMulti: 2}, 2, 0, 4},
 			{"again", vote, n, again, 2, 0, 4},
 			// Who hears of the end of its ballot before the connection ends asks why: none of them, or all. A moment after
 			// a connection is made all is rechecked, by a list of those that are about to lead.

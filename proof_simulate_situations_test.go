@@ -214,6 +214,8 @@ func (s *simulation) kindOf(r *testutil.Request) string {
 			return "count"
 		case op.Op == testutil.OpCreate && op.Path == ack:
 			return "acknowledgement"
+		case op.Op == testutil.OpCreate && strings.HasPrefix(op.Path, ballot):
+			return "ballot" // with the election's node
 		case op.Op == testutil.OpSetData && op.Path == ack:
 			return "proclaimed acknowledgement"
 		case op.Op == testutil.OpSetData && strings.HasPrefix(op.Path, ballot):

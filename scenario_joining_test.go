@@ -119,8 +119,8 @@ func TestJoinFirst(t *testing.T) {
 	})
 }
 
-// The first vote of an election finds no node to create its ballot below, and makes what is
-// missing, from below.
+// The first vote of an election finds no node to create its ballot below, and makes both in one request, or what is
+// missing from below. The session's next new election is taken to have none either, which costs one request if it has.
 func TestJoinNewElection(t *testing.T) {
 	for _, root := range []bool{true, false} {
 		t.Run(fmt.Sprintf("root %v", root), func(t *testing.T) {
@@ -132,19 +132,44 @@ func TestJoinNewElection(t *testing.T) {
 				synctest.Wait()
 				m := w.meter(a.node.ID(), trip)
 				a.lead()
+				const both = "create create "
 				var paths []string
 				for _, a := range m.take() {
-					if a.op == testutil.OpCreate {
+					switch {
+					case a.op == testutil.OpCreate:
 						path, _, _ := strings.Cut(a.path, "-")
 						paths = append(paths, path)
+					case a.path == both:
+						paths = append(paths, both)
 					}
 				}
 				node := a.RootVotePath()
-				want := []string{node + "/ballot", node, node + "/ballot"}
+				want := []string{node + "/ballot", both}
 				if !root {
-					want = []string{node + "/ballot", node, election.DefaultRoot, node, node + "/ballot"}
+					want = []string{node + "/ballot", both, node, election.DefaultRoot, node, node + "/ballot"}
 				}
 				assert.Equal(t, want, paths)
+
+				asked := func() []string {
+					time.Sleep(5 * trip)
+					return slices.DeleteFunc(ops(m.take()), func(op string) bool { return op == "multi check " })
+				}
+				asked()
+				next := w.inElection(a.node, "next")
+				assert.Equal(t, []string{"multi " + both, "getChildren2", "getChildren2", acknowledgings}, asked(), "a new election after a new one")
+				require.NoError(t, next.Resign(w.context()))
+				asked()
+				require.NoError(t, next.Vote(w.context()))
+				assert.Equal(t, []string{"create", "getChildren2", "getChildren2", acknowledgings}, asked(), "the same once more")
+				for _, name := range []string{"there", "there as well"} {
+					w.inElection(w.session(), name)
+					w.inElection(a.node, name)
+					want := []string{"create", "getChildren2"}
+					if name == "there" {
+						want = append([]string{"multi " + both}, want...)
+					}
+					assert.Equal(t, want, asked()[:len(want)], name)
+				}
 			})
 		})
 	}

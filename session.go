@@ -77,10 +77,13 @@ type Session struct {
 	slots   chan struct{}              // one for each request under way
 	helpers helpers                    // goroutines that make a call of the client
 	watches spareWatches
-	last    lastError     // of heartbeats and of making a session ready
-	inbox   *inbox        // messages for the loop: see sessionLoop
-	done    chan struct{} // closed when the loop has ended
-	closing sessionClosing
+	// newElections is whether the last election that a candidate of ours was new in had no node, so that the next one
+	// may have none either: a process with many elections of its own.
+	newElections atomic.Bool
+	last         lastError     // of heartbeats and of making a session ready
+	inbox        *inbox        // messages for the loop: see sessionLoop
+	done         chan struct{} // closed when the loop has ended
+	closing      sessionClosing
 }
 
 // The locks of the Session's half of this package, in the order in which they are
