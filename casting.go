@@ -261,7 +261,9 @@ func (e errands) watchOwn(ctx context.Context, inc *incarnation, path string) *o
 // the ballot is asked for as soon as its name is known, while the list is still on its way.
 func (e errands) create(ctx context.Context, o castOrder, inc *incarnation) (name string, seen behindCreation, err error) {
 	stem := ballotStem(e.path, o.tag, o.priority)
-	bare, mayBeBare := !o.again && e.session.newElections.Load(), true
+	// An ACL would stand in that request twice, and may be large.
+	mayBeBare := len(e.acl) == 0
+	bare := mayBeBare && !o.again && e.session.newElections.Load()
 	for tries := 0; ; tries++ {
 		if len(e.acl) > 0 {
 			if err := e.checkOpen(ctx); err != nil && !errors.Is(err, zk.ErrNoNode) {
