@@ -327,8 +327,10 @@ func (f *ackWatcher) step(ctx context.Context) bool {
 	view := f.session.currentView()
 	if view.inc != f.inc {
 		// A watch of another session never fires for this one.
-		f.inc, f.known.watch, f.known.read, f.known.expect, f.reading.backingOff = view.inc, nil, 0, !f.quiet && !f.unexpected, false
-		f.unexpected = false // that was of the first session
+		f.inc, f.known.watch, f.known.read, f.known.expect, f.reading.backingOff = view.inc, nil, 0, !f.quiet, false
+		if f.unexpected {
+			f.known.expect, f.unexpected = false, false // that was of the first session
+		}
 		f.known.refusal = nil
 	}
 	if view.reconnects != f.reconnects {
