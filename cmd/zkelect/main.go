@@ -14,6 +14,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/go-zookeeper/zk"
+
 	"github.com/zkelection/election/guard"
 )
 
@@ -96,6 +98,9 @@ func execute(ctx context.Context, e *env, args []string) int {
 		return exitUsage
 	case x.err != nil:
 		e.say("%v", x.err)
+		if errors.Is(x.err, zk.ErrNoAuth) {
+			e.say("that election is not open to everybody: --auth says who you are")
+		}
 	}
 	return x.status
 }

@@ -325,6 +325,7 @@ func TestRunPrivate(t *testing.T) {
 		assert.Equal(t, exitFailed, status, "a stranger")
 		assert.NotContains(t, stdout, "hidden", "a stranger")
 		assert.Contains(t, stderr, zk.ErrNoAuth.Error(), "a stranger")
+		assert.Contains(t, stderr, "--auth says who you are")
 		status, stdout, _ = zkelect(t, servers, "status", "--auth", "digest:me:secret", "--election", name)
 		assert.Equal(t, exitOK, status, "with credentials")
 		assert.Contains(t, stdout, "hidden", "with credentials")
