@@ -32,14 +32,17 @@ type client struct {
 	// there is no newest, and connection is the loop's.
 	newest     atomic.Pointer[clientConn]
 	connection atomic.Pointer[connection]
-	number     atomic.Int64  // of the present client: what those before it tell is ignored
-	timeout    atomic.Int64  // the session timeout
-	encrypted  atomic.Bool   // a connection was TLS
-	quitting   atomic.Bool   // it is being closed: whatever connection comes now comes too late
-	closeSlot  chan struct{} // has room for one: whoever closes the client holds it
+	// greeted is the connection on which a handshake was last answered with a session. It
+	// stays when that connection ends. With a caller's connection there is none.
+	greeted   atomic.Pointer[connection]
+	number    atomic.Int64  // of the present client: what those before it tell is ignored
+	timeout   atomic.Int64  // the session timeout
+	encrypted atomic.Bool   // a connection was TLS
+	quitting  atomic.Bool   // it is being closed: whatever connection comes now comes too late
+	closeSlot chan struct{} // has room for one: whoever closes the client holds it
 
-	// mu guards number, newest and connection against a change between a check and
-	// a store; and granted.
+	// mu guards number, newest, connection and greeted against a change between a check
+	// and a store; and granted.
 	mu      sync.Mutex
 	granted grant
 
@@ -257,6 +260,7 @@ func (c *clientConn) HandshakeAnswered(h wire.Handshake) (timeout time.Duration,
 		sent-s.signs.lastAnswer() < timeout/2
 	conn.Establish(sent, (created || resumed) && h.Whole && sent >= s.clock.Jumped())
 	s.client.timeout.Store(int64(timeout))
+	s.client.greeted.Store(conn)
 	s.client.connection.Store(conn)
 	if jumped := s.clock.Jumped(); sent < jumped {
 		conn.Forget(jumped) // the clock has jumped before the loop could find this connection

@@ -95,9 +95,9 @@ func (l *sessionLoop) renew(on *connection, until lease.Instant) {
 
 // shorten bounds a lease that a heartbeat on a connection made by what has come of
 // the connection since: the handshake of a newer one may have found another lease,
-// or none, to shorten.
+// or none, to shorten. That one may have ended, too.
 func (l *sessionLoop) shorten(made *lease.Lease, on *connection) {
-	if newer := l.client.connection.Load(); newer != on && newer != nil {
+	if newer := l.client.greeted.Load(); newer != on && newer != nil {
 		newer.Shorten(made)
 	}
 }

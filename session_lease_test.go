@@ -3,6 +3,7 @@ package election
 import (
 	"context"
 	"log/slog"
+	"net"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election/internal/lease"
+	"github.com/zkelection/election/internal/wire"
 )
 
 // onConnection is a connection of a session, with what a handshake tells.
@@ -19,24 +21,40 @@ func onConnection(timeout time.Duration) *connection {
 }
 
 // A handshake that grants less is answered while a heartbeat of the connection
-// before is evaluated: neither the lease that there is nor a new one outlives it.
+// before is evaluated: neither the lease that there is nor a new one outlives it, and
+// the end of that connection, too, makes no difference.
 func TestLeaseBesideHandshake(t *testing.T) {
 	for _, lapsed := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
-			s := newSession(12 * time.Second)
-			s.owned = true
-			l := &sessionLoop{Session: s, view: sessionView{inc: &incarnation{}}}
-			l.view.inc.lease.Store(lease.New(s.clock, s.rule(), time.Second))
-			if lapsed {
-				time.Sleep(time.Second)
-			}
-			on, newer := onConnection(12*time.Second), onConnection(4*time.Second)
-			newer.Establish(s.clock.Now(), false)
-			sure := s.clock.Now() + newer.Duration()
-			s.client.connection.Store(newer)
-			l.renew(on, s.clock.Now()+on.Duration())
-			assert.Equal(t, sure, l.view.inc.lease.Load().Until(), "lapsed %v", lapsed)
-		})
+		for _, ended := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				s, former := opened(12 * time.Second)
+				l := &sessionLoop{Session: s, view: sessionView{inc: &incarnation{}}}
+				l.view.inc.lease.Store(lease.New(s.clock, s.rule(), time.Second))
+				if lapsed {
+					time.Sleep(time.Second)
+				}
+				handshake := func(c *clientConn, former int64, timeout time.Duration) *connection {
+					_, ok := c.HandshakeAnswered(wire.Handshake{Sent: time.Now(), Former: former, Session: 5, Timeout: timeout, Whole: true})
+					require.True(t, ok)
+					return s.client.connection.Load()
+				}
+				open := func() *clientConn {
+					ours, _ := net.Pipe()
+					c := newClientConn(s, ours, "zk2:2181")
+					require.True(t, s.client.take(c, s.client.number.Load()))
+					return c
+				}
+				on := handshake(former, 0, 12*time.Second)
+				newer := handshake(open(), 5, 4*time.Second)
+				if ended {
+					open()
+					require.Nil(t, s.client.connection.Load())
+				}
+				sure := s.clock.Now() + newer.Duration()
+				l.renew(on, s.clock.Now()+on.Duration())
+				assert.Equal(t, sure, l.view.inc.lease.Load().Until(), "lapsed %v, ended %v", lapsed, ended)
+			})
+		}
 	}
 }
 
