@@ -22,7 +22,8 @@ import (
 type SessionOptions struct {
 	// Dialer opens connections, for TLS, proxies and tests. It is given the
 	// servers as they were given to Connect. The default resolves a name anew
-	// each time, and goes round its addresses.
+	// each time, and goes round its addresses; while no name server answers, round
+	// those that it had last.
 	Dialer zk.Dialer
 	// HostProvider chooses the server for each connection. The default goes
 	// round in random order, and names are resolved anew each time. One of
@@ -200,6 +201,7 @@ func newSession(timeout time.Duration) *Session {
 		closing: sessionClosing{closed: make(chan struct{})},
 	}
 	s.client.timeout.Store(int64(timeout))
+	s.client.rounds = newRounds(s.goHelper)
 	s.link.Store(&Connection{Since: time.Now()})
 	return s
 }

@@ -35,6 +35,7 @@ type client struct {
 	// greeted is the connection on which a handshake was last answered with a session. It
 	// stays when that connection ends. With a caller's connection there is none.
 	greeted   atomic.Pointer[connection]
+	rounds    *rounds       // the default dialer
 	number    atomic.Int64  // of the present client: what those before it tell is ignored
 	timeout   atomic.Int64  // the session timeout
 	encrypted atomic.Bool   // a connection was TLS
@@ -94,7 +95,7 @@ func (s *Session) open() error {
 	current := func() bool { return s.client.number.Load() == number }
 	dial := s.opts.Dialer
 	if dial == nil {
-		dial = newRounds().dial
+		dial = s.client.rounds.dial
 	}
 	dial = zxid.Dialer(wire.Buffered(s.noteEncryption(dial))) // how far the session has seen is what the client has read
 	provider := s.opts.HostProvider
@@ -193,6 +194,7 @@ func (c *client) close() {
 	if pacing := c.hosts.Load(); pacing != nil {
 		pacing.end()
 	}
+	c.rounds.end()
 	c.conn.Load().Close()
 	if newest := c.newest.Load(); newest != nil {
 		_ = newest.Close() // the client may be waiting for a handshake

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -13,6 +14,11 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
+
+func onGoroutine(fn func()) bool {
+	go fn()
+	return true
+}
 
 // A name with several addresses is gone round, though the first one takes
 // connections, only to close them.
@@ -44,7 +50,7 @@ func TestRounds(t *testing.T) {
 		}()
 	}
 	failing := errors.New("no such name")
-	r := newRounds()
+	r := newRounds(onGoroutine)
 	r.lookup = func(_ context.Context, host string) ([]string, error) {
 		switch host {
 		case "three.example":
@@ -76,6 +82,120 @@ func TestRounds(t *testing.T) {
 	_, err = r.dial("tcp", "unknown.example:1", time.Second)
 	require.ErrorIs(t, err, failing)
 	dial("127.0.0.3")
+}
+
+// testRounds is a dialer of names whose look-ups take a while, in virtual time, and
+// whose connections come to nothing: it tells which addresses it would have tried.
+type testRounds struct {
+	*rounds
+	takes     time.Duration // a look-up
+	addresses []string
+	err       error
+	lookups   int
+}
+
+func newTestRounds() *testRounds {
+	r := &testRounds{rounds: newRounds(onGoroutine)}
+	r.lookup = func(ctx context.Context, _ string) ([]string, error) {
+		r.lookups++
+		addresses, err := slices.Clone(r.addresses), r.err
+		select {
+		case <-time.After(r.takes):
+			return addresses, err
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return r
+}
+
+// resolve is what one dial makes of a name, and how long it takes.
+func (r *testRounds) resolve() (addresses []string, took time.Duration, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second) // as the client's
+	defer cancel()
+	began := time.Now()
+	addresses, err = r.rounds.resolve(ctx, "zk.example")
+	took = time.Since(began)
+	synctest.Wait() // the look-up has taken what it is to find
+	return addresses, took, err
+}
+
+// A look-up that takes longer than a dial may is not begun again by each dial, and so
+// never ends: the next one has what came of it.
+func TestSlowLookup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTestRounds()
+		defer r.end()
+		r.takes, r.addresses = 4500*time.Millisecond, []string{"b", "a", "b"}
+		var addresses []string
+		began := time.Now()
+		for range 10 {
+			var err error
+			if addresses, _, err = r.resolve(); err == nil {
+				break
+			}
+			var answer *net.DNSError
+			require.ErrorAs(t, err, &answer)
+			assert.True(t, answer.Timeout())
+			assert.Equal(t, 1, r.lookups)
+		}
+		assert.Equal(t, []string{"a", "b"}, addresses)
+		assert.Equal(t, r.takes, time.Since(began))
+		// Then the dials need not wait for it, and learn of what has changed.
+		r.addresses = []string{"c"}
+		addresses, took, err := r.resolve()
+		require.NoError(t, err)
+		assert.Equal(t, []string{"a", "b"}, addresses)
+		assert.Less(t, took, time.Second/2, "the rest is for the dial")
+		time.Sleep(r.takes)
+		addresses, _, err = r.resolve()
+		require.NoError(t, err)
+		assert.Equal(t, []string{"c"}, addresses)
+	})
+}
+
+// While name servers do not answer, or fail, a name keeps the addresses that it had; an
+// answer counts, also that there is no such name.
+func TestLookupThatFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTestRounds()
+		defer r.end()
+		r.addresses = []string{"a"}
+		_, _, err := r.resolve()
+		require.NoError(t, err)
+		for _, failure := range []error{&net.DNSError{Err: "server misbehaving", IsTemporary: true}, &net.DNSError{IsTimeout: true}, io.EOF} {
+			r.err = failure
+			addresses, _, err := r.resolve()
+			require.NoError(t, err)
+			assert.Equal(t, []string{"a"}, addresses)
+		}
+		gone := &net.DNSError{Err: "no such host", IsNotFound: true}
+		r.err = gone
+		_, _, err = r.resolve()
+		require.ErrorIs(t, err, gone)
+		r.addresses, r.err = []string{"b"}, nil
+		addresses, _, err := r.resolve()
+		require.NoError(t, err)
+		assert.Equal(t, []string{"b"}, addresses)
+	})
+}
+
+// The end of the Session ends a look-up that is under way, and none begins after it.
+func TestLookupEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSession(time.Minute)
+		r := s.client.rounds
+		r.lookup = func(ctx context.Context, _ string) ([]string, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		_, err := r.dial("tcp", "zk.example:2181", time.Second)
+		require.Error(t, err)
+		r.end()
+		s.helpers.close()
+		_, err = r.dial("tcp", "zk.example:2181", time.Second)
+		require.ErrorIs(t, err, net.ErrClosed)
+	})
 }
 
 // attempts is what a client does with its hosts, on a clock that stands still for
