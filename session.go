@@ -138,8 +138,9 @@ func Connect(servers []string, timeout time.Duration, opts *SessionOptions) (*Se
 // was negotiated for it, which the client does not tell; a larger one than
 // the servers granted breaks the guarantee of a single leader. The lease is
 // shorter than with Connect, because only this library's own requests are seen.
-// Close the Session before the connection: the other way round its sessions
-// end, and its methods return zk.ErrClosing.
+// Close the Session before the connection. The other way round its ZooKeeper
+// session ends at once, another may lead before a candidate here has noticed that it
+// no longer does, and the Session's methods return zk.ErrClosing.
 //
 // Of the options TickTime, Logger and Metrics can be given. The others are
 // about making a connection, and are an error here.
