@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-zookeeper/zk"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -151,14 +150,9 @@ func TestExclusiveWithoutAWatch(t *testing.T) {
 				defer a.hangs()()
 				a.lead()
 				b := w.member("b", j).vote()
-				path, id := a.VotePath(), a.node.ID()
+				path := a.VotePath()
 				time.Sleep(3 * w.timeout())
-				defer w.srv.Control(testutil.OpSetWatches, func(r *testutil.Request) testutil.Action {
-					if r.SessionID == id {
-						return testutil.Fail(zk.ErrNoAuth)
-					}
-					return testutil.Pass
-				})()
+				defer a.deafAfterReconnection()()
 				go func() { _ = a.Resign(w.context()) }()
 				w.until("the step-down", func() bool { return !a.IsLeader() })
 				w.srv.DropConnections()
@@ -166,17 +160,8 @@ func TestExclusiveWithoutAWatch(t *testing.T) {
 				assert.NotZero(t, a.ExclusiveUntil())
 				require.NoError(t, w.client().Delete(path, -1))
 				w.until("b to lead", b.IsLeader)
-				var first sync.Once
-				met := make(chan struct{})
-				defer w.srv.Control(testutil.AnyOp, func(r *testutil.Request) (action testutil.Action) {
-					if r.SessionID == id && r.Path == path {
-						first.Do(func() {
-							close(met)
-							action = fault
-						})
-					}
-					return action
-				})()
+				met, cancel := a.firstRequestFor(path, fault)
+				defer cancel()
 				time.Sleep(3 * w.timeout())
 				select {
 				case <-met:

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -63,28 +62,14 @@ func TestOperatorDeletesBallotDuringOnWin(t *testing.T) {
 				a.vote()
 				w.until("a to take over", a.IsLeader)
 				w.member("b", j).vote()
-				path, id := a.VotePath(), a.node.ID()
-				defer w.srv.Control(testutil.OpSetWatches, func(r *testutil.Request) testutil.Action {
-					if r.SessionID == id {
-						return testutil.Fail(zk.ErrNoAuth)
-					}
-					return testutil.Pass
-				})()
+				path := a.VotePath()
+				defer a.deafAfterReconnection()()
 				w.srv.DropConnections()
 				time.Sleep(2 * w.timeout())
 				require.True(t, a.IsLeader())
 				require.NoError(t, w.client().Delete(path, -1))
-				var first sync.Once
-				met := make(chan struct{})
-				defer w.srv.Control(testutil.AnyOp, func(r *testutil.Request) (action testutil.Action) {
-					if r.SessionID == id && r.Path == path {
-						first.Do(func() {
-							close(met)
-							action = fault
-						})
-					}
-					return action
-				})()
+				met, cancel := a.firstRequestFor(path, fault)
+				defer cancel()
 				w.await(j, "a stepped down: ballot deleted")
 				<-met // or what has told was not the recheck
 				w.await(j, "b won")

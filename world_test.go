@@ -262,6 +262,31 @@ type member struct {
 	term    atomic.Pointer[election.Term]
 }
 
+// deafAfterReconnection has the member's watches refused whenever its connection has broken.
+func (m *member) deafAfterReconnection() (cancel func()) {
+	id := m.node.ID()
+	return m.w.srv.Control(testutil.OpSetWatches, func(r *testutil.Request) testutil.Action {
+		if r.SessionID == id {
+			return testutil.Fail(zk.ErrNoAuth)
+		}
+		return testutil.Pass
+	})
+}
+
+// firstRequestFor has that happen to the member's next request for a node. met is closed with it.
+func (m *member) firstRequestFor(path string, fault testutil.Action) (met <-chan struct{}, cancel func()) {
+	id, first, came := m.node.ID(), sync.Once{}, make(chan struct{})
+	return came, m.w.srv.Control(testutil.AnyOp, func(r *testutil.Request) (action testutil.Action) {
+		if r.SessionID == id && r.Path == path {
+			first.Do(func() {
+				close(came)
+				action = fault
+			})
+		}
+		return action
+	})
+}
+
 // journal is a list of what happened, in order.
 type journal struct {
 	mu     sync.Mutex
