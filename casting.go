@@ -271,7 +271,7 @@ func (e errands) create(ctx context.Context, o castOrder, inc *incarnation) (nam
 			}
 		}
 		if bare {
-			bare, mayBeBare = false, false
+			mayBeBare = false
 			path, made, err := e.createWithNode(ctx, stem, o.data)
 			switch {
 			case err != nil:
