@@ -799,6 +799,9 @@ func ExampleCandidate_Status() {
 		case !s.AcknowledgedAt.IsZero():
 			fmt.Println("  in front:", s.InFront)
 		}
+		if s.LeaderKnown { // while it stands, with FollowLeader; otherwise while it leads
+			fmt.Println("  somebody has acknowledged:", s.LeaderAlive)
+		}
 		if s.LastError != nil {
 			fmt.Println("  last error:", s.LastError, time.Since(s.LastErrorAt) < time.Hour)
 		}
@@ -819,6 +822,7 @@ func ExampleCandidate_Status() {
 	//   tries again by itself: false
 	// leading: standing true, leads true, connected true
 	//   in front: 0
+	//   somebody has acknowledged: true
 	// idle: standing false, leads false, connected true
 	//   does not stand: election: resigned
 	//   tries again by itself: false
