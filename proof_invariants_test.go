@@ -488,11 +488,22 @@ func (w *trial) hopeful() bool {
 	return false
 }
 
+// awaitCalm gives a session the time to come back: whose handshake has lost its answer as the last thing that happened, the
+// client waits for that as for any other.
+func (w *trial) awaitCalm(p *process) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*w.timeout)
+	defer cancel()
+	if err := p.session.AwaitConnected(ctx); err != nil && !p.isClosing() {
+		w.violated("calm", "%s has no connection: %v", p.name, err)
+	}
+}
+
 // finish closes everything and requires that nothing is left. It must be
 // called once all faults have ended.
 func (w *trial) finish() {
 	for _, a := range *w.actors.Load() {
 		if !a.gaveUp() {
+			w.awaitCalm(a.p)
 			a.close(true)
 		}
 	}
