@@ -259,7 +259,8 @@ func (c *candidacy) situation(view sessionView) situation {
 		s.placed, s.first = b.line.known, b.line.first()
 		s.lacks, s.flaps, s.movePaused = b.demotion.lacks(c.now, c.session.Timeout()), b.demotion.flaps, c.now.Before(b.demotion.notBefore)
 		s.ackMissing, s.proclaim = b.ack.missing, s.proclaim || b.catchUp
-		s.check = b.recheck.all || !c.now.Before(b.recheck.at)
+		// While OnWin runs only by the clock: the acknowledgement, which asks for the ballot as well, is not to wait for another request.
+		s.check = b.recheck.all && c.phase != winning || !c.now.Before(b.recheck.at)
 		s.sayReady, s.makeWay, s.pass, s.removeRequest = c.transferDuties()
 		s.makeWay = s.makeWay && b.line.place.front != "" ||
 			s.placed && (b.rank.givesWay && !c.transfers.underWay() || c.mustRelabel() && !c.isTarget()) && !c.now.Before(c.transfers.notBefore)

@@ -224,9 +224,11 @@ func (c *candidacy) enter(p phase) {
 		// What was proclaimed while OnWin ran, or just before a lapse.
 		c.ballot.catchUp = !bytes.Equal(c.ballot.data, c.data)
 		c.succeed()
+	case acking:
+		c.helper.notBefore = time.Time{} // what was refused before was another request
 	case withdrawing:
 		c.retreat.since = c.now
-		c.helper.notBefore = time.Time{} // what was refused before was another request
-	case idle, casting, moving, acking, leaving, ended:
+		c.helper.notBefore = time.Time{} // as for acking
+	case idle, casting, moving, leaving, ended:
 	}
 }

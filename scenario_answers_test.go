@@ -454,6 +454,41 @@ func TestUnreadableBallotAfterTrouble(t *testing.T) {
 	}
 }
 
+// Nor does the acknowledgement wait for a recheck that was refused while OnWin ran, or for one after a
+// reconnection: it asks for the ballot itself.
+func TestAcknowledgementAfterARefusal(t *testing.T) {
+	for _, reconnects := range []bool{false, true} {
+		virtually(t, func(t *testing.T, w *world) {
+			a := w.member("a", &journal{})
+			hold := make(chan struct{})
+			a.OnWin(func(context.Context, election.Term) error { <-hold; return nil })
+			a.vote()
+			w.until("a to take over", a.IsLeader)
+			rechecks := make(chan struct{}, 100)
+			stop := w.srv.Control(testutil.AnyOp, func(r *testutil.Request) testutil.Action {
+				if r.SessionID != a.node.ID() || r.Path != a.VotePath() {
+					return testutil.Pass
+				}
+				rechecks <- struct{}{}
+				return testutil.Fail(zk.ErrNoAuth)
+			})
+			if reconnects {
+				w.srv.DropConnections()
+				time.Sleep(w.timeout() / 16)
+				assert.Empty(t, rechecks, "a request before the acknowledgement")
+			} else {
+				<-rechecks
+				synctest.Wait()
+			}
+			stop()
+			began := time.Now()
+			close(hold)
+			w.until("the acknowledgement", func() bool { return !a.Status().AcknowledgedAt.IsZero() })
+			assert.Less(t, time.Since(began), w.timeout()/8)
+		})
+	}
+}
+
 // Without the right to read, Observe says so at once, as Leader does; what only
 // waits for a leader has it logged.
 func TestWhoMayNotReadIsTold(t *testing.T) {

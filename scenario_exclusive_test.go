@@ -11,7 +11,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election"
-	"github.com/zkelection/election/testutil"
 )
 
 // Who gives leadership up has certainty beyond its lease, until its work has ended.
@@ -139,10 +138,7 @@ func TestExclusiveIsKept(t *testing.T) {
 // A watch that is lost, and a ballot that is deleted by hand: the periodic recheck tells, also
 // one that comes to nothing at first.
 func TestExclusiveWithoutAWatch(t *testing.T) {
-	for name, fault := range map[string]testutil.Action{
-		"a read": testutil.Pass, "its request lost": testutil.LoseRequest, "its reply lost": testutil.LoseReply,
-		"refused at first": testutil.Fail(testutil.ErrorCode(-127)), // throttled
-	} {
+	for name, fault := range recheckFaults {
 		t.Run(name, func(t *testing.T) {
 			virtually(t, func(t *testing.T, w *world) {
 				j := &journal{}

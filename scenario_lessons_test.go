@@ -47,10 +47,7 @@ func TestOperatorDeletesLeadersBallot(t *testing.T) {
 // So it is while OnWin runs, when the watch has been lost: the periodic recheck tells, also one
 // that comes to nothing at first.
 func TestOperatorDeletesBallotDuringOnWin(t *testing.T) {
-	for name, fault := range map[string]testutil.Action{
-		"a read": testutil.Pass, "its request lost": testutil.LoseRequest, "its reply lost": testutil.LoseReply,
-		"refused at first": testutil.Fail(testutil.ErrorCode(-127)), // throttled
-	} {
+	for name, fault := range recheckFaults {
 		t.Run(name, func(t *testing.T) {
 			virtually(t, func(t *testing.T, w *world) {
 				j := &journal{}

@@ -262,6 +262,12 @@ type member struct {
 	term    atomic.Pointer[election.Term]
 }
 
+// recheckFaults are what may come of the first read of a recheck.
+var recheckFaults = map[string]testutil.Action{
+	"a read": testutil.Pass, "its request lost": testutil.LoseRequest, "its reply lost": testutil.LoseReply,
+	"refused at first": testutil.Fail(throttled),
+}
+
 // deafAfterReconnection has the member's watches refused whenever its connection has broken.
 func (m *member) deafAfterReconnection() (cancel func()) {
 	id := m.node.ID()
