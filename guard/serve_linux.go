@@ -166,7 +166,10 @@ func listen(path string, mode os.FileMode) (*net.UnixListener, error) {
 		return nil, err
 	}
 	defer func() { _ = place.Close() }()
-	if err := syscall.Flock(int(place.Fd()), syscall.LOCK_EX); err != nil {
+	for err = syscall.EINTR; errors.Is(err, syscall.EINTR); {
+		err = syscall.Flock(int(place.Fd()), syscall.LOCK_EX)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", filepath.Dir(path), err)
 	}
 	if conn, err := net.Dial("unixpacket", path); err == nil {
