@@ -48,10 +48,12 @@ type seenSession struct {
 
 // helper is the goroutine that runs the candidate's errands.
 type helper struct {
-	busy      bool
-	cancel    context.CancelCauseFunc
-	over      chan struct{} // closed when it has returned
-	notBefore time.Time     // no errand before, since one failed
+	busy   bool
+	cancel context.CancelCauseFunc
+	over   chan struct{} // closed when it has returned
+	// heldBack is, for each step, until when it is not tried again, since it failed. One that is refused holds back no
+	// other: a candidate whose recheck is refused can still acknowledge, pass leadership on, and withdraw.
+	heldBack [stepCount]time.Time
 }
 
 // absence is why a candidate does not stand for election, and for how long.
@@ -249,7 +251,7 @@ func (c *candidacy) situation(view sessionView) situation {
 	s := situation{
 		phase: c.phase, want: c.want, closing: c.closing,
 		ready: view.inc != nil && view.connected, authFailed: view.err != nil, hopeless: c.hopeless(view),
-		busy: c.helper.busy, backingOff: c.now.Before(c.helper.notBefore), votePaused: c.now.Before(c.absence.until),
+		busy: c.helper.busy, heldBack: c.helper.heldBackAt(c.now), votePaused: c.now.Before(c.absence.until),
 		draining: c.term.drains(), overdue: c.stuck.Load(), causePending: c.term != nil && c.term.causePending,
 		exclusive: c.stepping.Load() != nil,
 		ballot:    c.own() != nil, stray: c.stray.possible, proclaim: len(c.proclaims) > 0,
@@ -366,7 +368,7 @@ func (c *candidacy) noticeSession(view sessionView) {
 	}
 	if view.inc != c.seen.inc {
 		c.seen.inc = view.inc
-		c.helper.notBefore = time.Time{}
+		c.helper.heldBack = [stepCount]time.Time{}
 		switch b := c.own(); {
 		case b == nil || b.inc == view.inc:
 		case c.phase == moving:
@@ -383,7 +385,7 @@ func (c *candidacy) noticeSession(view sessionView) {
 	c.priority.countLease(c.now, view, stands && c.needsLease(), c.session.Timeout())
 	if view.reconnects != c.seen.reconnects {
 		c.seen.reconnects = view.reconnects
-		c.helper.notBefore = time.Time{}
+		c.helper.heldBack = [stepCount]time.Time{}
 		if c.ballot != nil {
 			c.ballot.recheck.all = true
 		}
@@ -414,22 +416,35 @@ func (c *candidacy) interrupt(cause error) {
 	}
 }
 
-// pauseErrands keeps errands that failed from being repeated at once.
-func (c *candidacy) pauseErrands() {
-	c.helper.notBefore = c.now.Add(jitter(c.session.Timeout() / 32))
-}
-
-// pauseErrandsAfter is pauseErrands after an error. After one that trying again does not
-// change the request is repeated as rarely as the periodic recheck, since only an
-// operator can change it; it reports whether that is the first of its kind, for
-// the log.
-func (c *candidacy) pauseErrandsAfter(what string, err error) (say bool) {
-	c.pauseErrands()
+// holdBack keeps a step that failed from being repeated at once, and one that is refused
+// from being repeated more often than the periodic recheck is made: trying again does not
+// change that, only an operator can. It reports whether that is the first refusal of its
+// kind, for the log, where what says in words what was tried.
+func (c *candidacy) holdBack(failed step, what string, err error) (say bool) {
 	if !isPermanent(err) {
+		c.helper.heldBack[failed] = c.now.Add(jitter(c.session.Timeout() / 32))
 		return false
 	}
-	c.helper.notBefore = c.now.Add(c.session.recheckInterval())
+	c.helper.heldBack[failed] = c.now.Add(c.session.recheckInterval())
 	return c.last.first(fmt.Errorf("%s: %w", what, err))
+}
+
+// heldBackAt is which steps are held back at a time.
+func (h *helper) heldBackAt(now time.Time) (held [stepCount]bool) {
+	for s, until := range h.heldBack {
+		held[s] = now.Before(until)
+	}
+	return held
+}
+
+// retryDue is when the next of them may be tried again; zero if none is held back.
+func (c *candidacy) retryDue() (due time.Time) {
+	for _, until := range c.helper.heldBack {
+		if until.After(c.now) && (due.IsZero() || until.Before(due)) {
+			due = until
+		}
+	}
+	return due
 }
 
 // --- the end

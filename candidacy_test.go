@@ -43,6 +43,8 @@ func TestDecide(t *testing.T) {
 		{"the second in front is not watched, not connected", situation{phase: waiting, ballot: true, placed: true, second: true}, rest},
 		{"first, whatever was to be watched", situation{phase: waiting, ready: true, ballot: true, placed: true, first: true, second: true}, stepReachFront},
 		{"a recheck is due", situation{phase: waiting, ready: true, ballot: true, placed: true, check: true}, stepRecheck},
+		{"a recheck was refused a moment ago", situation{phase: waiting, ready: true, ballot: true, placed: true, check: true, heldBack: [stepCount]bool{stepRecheck: true}}, rest},
+		{"and the second in front is not watched", situation{phase: waiting, ready: true, ballot: true, placed: true, second: true, heldBack: [stepCount]bool{stepRecheck: true}}, stepWatchSecond},
 		{"makes way", situation{phase: waiting, ready: true, ballot: true, placed: true, makeWay: true, check: true}, stepMove},
 		{"makes way, place unknown", situation{phase: waiting, ready: true, ballot: true, makeWay: true}, stepMove},
 		{"is first, and was to make way", situation{phase: waiting, ready: true, ballot: true, placed: true, first: true, makeWay: true}, stepReachFront},
@@ -73,6 +75,7 @@ func TestDecide(t *testing.T) {
 		{"acknowledging", situation{phase: acking, ready: true, ballot: true, busy: true}, rest},
 		{"leading", situation{phase: leading, ready: true, ballot: true}, rest},
 		{"the acknowledgement is gone", situation{phase: leading, ready: true, ballot: true, ackMissing: true, proclaim: true, check: true}, stepAcknowledge},
+		{"and cannot be written", situation{phase: leading, ready: true, ballot: true, ackMissing: true, proclaim: true, check: true, heldBack: [stepCount]bool{stepAcknowledge: true}}, stepRecheck},
 		{"new data", situation{phase: leading, ready: true, ballot: true, proclaim: true, check: true}, stepProclaim},
 		{"new data, not connected", situation{phase: leading, ballot: true, proclaim: true}, rest},
 
@@ -87,7 +90,8 @@ func TestDecide(t *testing.T) {
 		{"the lease lapsed, the ballot stands", situation{phase: leaving, ballot: true}, stepContend},
 
 		{"withdrawing", situation{phase: withdrawing, ballot: true}, stepDelete},
-		{"a deletion failed a moment ago", situation{phase: withdrawing, ballot: true, backingOff: true}, rest},
+		{"a deletion failed a moment ago", situation{phase: withdrawing, ballot: true, heldBack: [stepCount]bool{stepDelete: true}}, rest},
+		{"a recheck was refused a moment ago", situation{phase: withdrawing, ballot: true, heldBack: [stepCount]bool{stepRecheck: true}}, stepDelete},
 		{"a ballot may exist", situation{phase: withdrawing, stray: true}, stepDelete},
 		{"under way", situation{phase: withdrawing, ballot: true, busy: true}, rest},
 		{"withdrawn", situation{phase: withdrawing}, stepIdle},

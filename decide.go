@@ -15,7 +15,6 @@ type situation struct {
 	hopeless   bool // no lease can be had on this session
 	lease      bool // there is one, worth claiming under
 	busy       bool // an errand is under way
-	backingOff bool // none may begin yet, since one failed
 	stray      bool // a ballot may exist though no reply has said so
 	ballot     bool // one is known to exist
 	withdraw   bool // it is to be withdrawn
@@ -29,6 +28,8 @@ type situation struct {
 	movePaused bool // a move was not possible a moment ago
 	ackMissing bool // the acknowledgement has to be written again
 	proclaim   bool // there are new data
+
+	heldBack [stepCount]bool // steps that are not tried again yet, since they failed
 
 	// What a request for a transfer asks of it.
 	makeWay       bool // it waits, and is to go to the end of the line: also for its priority
@@ -44,11 +45,11 @@ type situation struct {
 	exclusive    bool // readers are told meanwhile that nobody else leads
 }
 
-// mayAsk reports whether a request can be made that needs a connection.
-func (s situation) mayAsk() bool { return s.ready && s.free() }
+// mayAsk reports whether the errand of a step may begin, which needs a connection.
+func (s situation) mayAsk(next step) bool { return s.ready && s.free(next) }
 
-// free reports whether an errand may begin.
-func (s situation) free() bool { return !s.busy && !s.backingOff }
+// free reports whether the errand of a step may begin.
+func (s situation) free(next step) bool { return !s.busy && !s.heldBack[next] }
 
 // step is what a candidate does next.
 type step int
@@ -74,6 +75,8 @@ const (
 	stepDelete   // begin the errand of withdrawing
 	stepContend  // a term is over, the ballot still stands
 	stepIdle     // a term is over, and so is the ballot
+
+	stepCount // how many there are
 )
 
 // decide is the candidate's policy: what to do in a situation.
@@ -86,7 +89,7 @@ func decide(s situation) step {
 	case claiming:
 		return decideClaiming(s)
 	case acking:
-		if s.mayAsk() {
+		if s.mayAsk(stepAcknowledge) {
 			return stepAcknowledge
 		}
 	case leading:
@@ -96,7 +99,7 @@ func decide(s situation) step {
 	case withdrawing:
 		return decideWithdrawing(s)
 	case winning:
-		if s.check && s.mayAsk() {
+		if s.check && s.mayAsk(stepRecheck) {
 			return stepRecheck // OnWin may run for long
 		}
 	case casting, moving, ended:
@@ -112,7 +115,7 @@ func decideIdle(s situation) step {
 	case s.votePaused, s.aside:
 	case s.want && (s.authFailed || s.hopeless):
 		return stepRefused
-	case s.want && s.mayAsk() && !s.draining:
+	case s.want && s.mayAsk(stepCast) && !s.draining:
 		return stepCast
 	}
 	return rest
@@ -124,16 +127,17 @@ func decideWaiting(s situation) step {
 		return stepWithdraw
 	case s.placed && s.first:
 		return stepReachFront
-	case !s.mayAsk():
-	case s.makeWay:
+	case s.makeWay && s.mayAsk(stepMove):
 		return stepMove // its present place need not be known for that
 	case !s.placed:
-		return stepFindPlace
-	case s.sayReady && s.lease:
+		if s.mayAsk(stepFindPlace) {
+			return stepFindPlace
+		}
+	case s.sayReady && s.lease && s.mayAsk(stepSayReady):
 		return stepSayReady
-	case s.second:
+	case s.second && s.mayAsk(stepWatchSecond):
 		return stepWatchSecond
-	case s.check:
+	case s.check && s.mayAsk(stepRecheck):
 		return stepRecheck
 	}
 	return rest
@@ -144,16 +148,16 @@ func decideClaiming(s situation) step {
 	case s.withdraw || s.hopeless:
 		return stepWithdraw
 	case !s.movePaused && (s.flaps || s.lacks && !s.lease):
-		if s.mayAsk() {
+		if s.mayAsk(stepMove) {
 			return stepMove // which looks at the own ballot, too
 		}
 	case s.verify:
-		if s.mayAsk() {
+		if s.mayAsk(stepRecheck) {
 			return stepRecheck
 		}
 	case s.lease:
 		return stepClaim
-	case s.check && s.mayAsk():
+	case s.check && s.mayAsk(stepRecheck):
 		return stepRecheck
 	}
 	return rest
@@ -161,16 +165,15 @@ func decideClaiming(s situation) step {
 
 func decideLeading(s situation) step {
 	switch {
-	case !s.mayAsk():
-	case s.ackMissing:
+	case s.ackMissing && s.mayAsk(stepAcknowledge):
 		return stepAcknowledge
-	case s.proclaim:
-		return stepProclaim
-	case s.pass:
+	case s.proclaim && !s.ackMissing && s.mayAsk(stepProclaim):
+		return stepProclaim // in the acknowledgement, which has to be there
+	case s.pass && s.mayAsk(stepPass):
 		return stepPass
-	case s.removeRequest:
+	case s.removeRequest && s.mayAsk(stepRemoveRequest):
 		return stepRemoveRequest
-	case s.check:
+	case s.check && s.mayAsk(stepRecheck):
 		return stepRecheck
 	}
 	return rest
@@ -179,12 +182,12 @@ func decideLeading(s situation) step {
 func decideLeaving(s situation) step {
 	switch {
 	case s.causePending:
-		if s.mayAsk() {
+		if s.mayAsk(stepAskCause) {
 			return stepAskCause
 		}
 		return rest
 	case s.draining && !s.overdue:
-		if s.exclusive && s.check && s.mayAsk() {
+		if s.exclusive && s.check && s.mayAsk(stepRecheck) {
 			return stepRecheck
 		}
 		return rest
@@ -193,7 +196,7 @@ func decideLeaving(s situation) step {
 	case !s.ballot:
 		return stepIdle
 	case s.handover:
-		if s.mayAsk() {
+		if s.mayAsk(stepMove) {
 			return stepMove
 		}
 		return rest
@@ -203,10 +206,12 @@ func decideLeaving(s situation) step {
 
 func decideWithdrawing(s situation) step {
 	switch {
-	case !s.free():
+	case s.busy:
 		return rest
 	case !s.ballot && !s.stray:
 		return stepIdle
+	case !s.free(stepDelete):
+		return rest
 	}
 	return stepDelete
 }

@@ -216,7 +216,7 @@ func (c *candidacy) ackDone(m ackDone) {
 		c.takeoverFailed(m.err)
 	case m.err != nil:
 		c.failed(m.err)
-		if c.pauseErrandsAfter("acknowledge", m.err) {
+		if c.holdBack(stepAcknowledge, "acknowledge", m.err) {
 			c.logger.Warn("election: cannot write the acknowledgement", "error", m.err)
 		}
 		if isPermanent(m.err) {
@@ -299,7 +299,7 @@ func (c *candidacy) proclaimDone(m proclaimDone) {
 		c.logger.Warn("election: cannot give the ballot the data of the acknowledgement", "error", err)
 		c.ballot.catchUp = false // until the next term
 	case m.command == nil:
-		c.pauseErrands()
+		c.holdBack(stepProclaim, "proclaim", err)
 	case errors.Is(err, zk.ErrNoNode):
 		// The acknowledgement is not there: it is written again, then this.
 		c.ballot.ack.missing = true

@@ -157,25 +157,24 @@ func (c *candidacy) beginWithdraw() { c.begin(c.withdrawal()) }
 
 func (c *candidacy) withdrawDone(err error) {
 	c.errandDone()
-	switch {
-	case err == nil:
+	if err == nil {
 		c.stray, c.ballot = stray{}, nil
 		c.last.over()
 		c.logger.Info("election: ballot withdrawn")
-	case isPermanent(err):
-		// Nothing but the session's end takes it back now.
-		c.logger.Error("election: cannot withdraw the ballot", "error", err)
-		c.retreat.refusal = err
-		c.failed(err)
-		replyAll(&c.resigners, err)
-		if c.closing {
-			c.closeErr = errorf("withdraw from %s: %w", c.path, err)
-			c.setPhase(ended)
-			return
-		}
-		c.helper.notBefore = c.now.Add(c.session.recheckInterval())
-	default:
-		c.pauseErrands()
+		return
+	}
+	c.holdBack(stepDelete, "withdraw", err)
+	if !isPermanent(err) {
+		return
+	}
+	// Nothing but the session's end takes it back now.
+	c.logger.Error("election: cannot withdraw the ballot", "error", err)
+	c.retreat.refusal = err
+	c.failed(err)
+	replyAll(&c.resigners, err)
+	if c.closing {
+		c.closeErr = errorf("withdraw from %s: %w", c.path, err)
+		c.setPhase(ended)
 	}
 }
 

@@ -180,7 +180,7 @@ func (c *candidacy) notMoved(r moveResult) {
 		c.ballot.demotion.notBefore = c.now.Add(c.session.recheckInterval())
 	default:
 		c.failed(r.err)
-		c.pauseErrands()
+		c.holdBack(stepMove, "move", r.err)
 	}
 }
 

@@ -225,10 +225,10 @@ func (c *candidacy) enter(p phase) {
 		c.ballot.catchUp = !bytes.Equal(c.ballot.data, c.data)
 		c.succeed()
 	case acking:
-		c.helper.notBefore = time.Time{} // what was refused before was another request
+		c.helper.heldBack[stepAcknowledge] = time.Time{} // what was refused before was of another term
 	case withdrawing:
 		c.retreat.since = c.now
-		c.helper.notBefore = time.Time{} // as for acking
+		c.helper.heldBack[stepDelete] = time.Time{} // what was refused before was another withdrawal
 	case idle, casting, moving, leaving, ended:
 	}
 }

@@ -489,6 +489,30 @@ func TestAcknowledgementAfterARefusal(t *testing.T) {
 	}
 }
 
+// TestTransferAfterARefusal: a leader whose recheck was refused passes leadership on at once, and a
+// target whose recheck was refused takes it at once.
+func TestTransferAfterARefusal(t *testing.T) {
+	for _, of := range []int{0, 1} {
+		settled(t, 2, func(t *testing.T, w *world, line []*member) {
+			refused := make(chan struct{}, 100)
+			m := line[of]
+			stop := w.srv.Control(testutil.AnyOp, func(r *testutil.Request) testutil.Action {
+				if r.SessionID != m.node.ID() || r.Op != testutil.OpExists && r.Op != testutil.OpGetChildren2 {
+					return testutil.Pass
+				}
+				refused <- struct{}{}
+				return testutil.Fail(zk.ErrNoAuth)
+			})
+			<-refused
+			synctest.Wait()
+			stop()
+			began := time.Now()
+			require.NoError(t, line[0].Transfer(w.context(), line[1].ballotOf()))
+			assert.Less(t, time.Since(began), w.timeout()/8)
+		})
+	}
+}
+
 // Without the right to read, Observe says so at once, as Leader does; what only
 // waits for a leader has it logged.
 func TestWhoMayNotReadIsTold(t *testing.T) {

@@ -44,7 +44,9 @@ func withSession(t *testing.T, run func(t *testing.T, w *trial, s *Session)) {
 func TestTimerDueWhileResting(t *testing.T) {
 	const due = time.Millisecond
 	for name, prepare := range map[string]func(c *candidacy, at time.Time){
-		"a withdrawal that failed": func(c *candidacy, at time.Time) { c.phase, c.want, c.helper.notBefore = withdrawing, false, at },
+		"a withdrawal that failed": func(c *candidacy, at time.Time) {
+			c.phase, c.want, c.helper.heldBack[stepDelete] = withdrawing, false, at
+		},
 		"a periodic recheck": func(c *candidacy, at time.Time) {
 			c.phase, c.ballot.losing = waiting, &losing{}
 			c.ballot.line, c.ballot.recheck.at = line{known: true, place: standing{ahead: 1, predecessor: "p"}}, at

@@ -41,9 +41,9 @@ func TestTimers(t *testing.T) {
 		"nothing has come of a transfer": {leading, func(c *candidacy, at time.Time) {
 			c.transfers.seen, c.transfers.since = &transferRequest{}, at.Add(-transferTimeouts*c.session.Timeout())
 		}, nil},
-		"errands may be tried again": {idle, func(c *candidacy, at time.Time) { c.helper.notBefore = at }, nil},
-		"a vote may be tried again":  {idle, func(c *candidacy, at time.Time) { c.absence.until = at }, nil},
-		"the periodic recheck":       {waiting, func(c *candidacy, at time.Time) { c.ballot.recheck.at = at }, nil},
+		"a step may be tried again": {idle, func(c *candidacy, at time.Time) { c.helper.heldBack[stepCast] = at }, nil},
+		"a vote may be tried again": {idle, func(c *candidacy, at time.Time) { c.absence.until = at }, nil},
+		"the periodic recheck":      {waiting, func(c *candidacy, at time.Time) { c.ballot.recheck.at = at }, nil},
 		"the second in front is to be watched": {waiting, func(c *candidacy, at time.Time) {
 			c.hotStandby = true
 			c.ballot.line = line{known: true, place: standing{ahead: 2, predecessor: "p", second: "s"}, secondAt: at}

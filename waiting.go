@@ -34,7 +34,7 @@ func (c *candidacy) placeFound(r placeResult) {
 		return
 	case r.err != nil:
 		c.failed(r.err)
-		if c.pauseErrandsAfter("list", r.err) {
+		if c.holdBack(stepFindPlace, "list", r.err) {
 			c.logger.Warn("election: cannot list the ballots", "error", r.err)
 		}
 		return
@@ -265,7 +265,7 @@ func (c *candidacy) recheckDone(r recheckResult) {
 	case r.err != nil:
 		c.ballot.recheck.all = true
 		c.failed(r.err)
-		if c.pauseErrandsAfter("recheck", r.err) {
+		if c.holdBack(stepRecheck, "recheck", r.err) {
 			c.logger.Warn("election: cannot look at the nodes", "error", r.err)
 		}
 		return
