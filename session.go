@@ -62,14 +62,7 @@ type Auth struct {
 // sessions that end and are followed by new ones, and keeps the lease under
 // which its candidates lead. All methods may be called from any goroutine.
 type Session struct {
-	// Set by Connect and NewSession, and not changed.
-	logger  *slog.Logger
-	metrics *Metrics
-	opts    SessionOptions
-	owned   bool          // Connect has made the connection, and Close closes it
-	servers []string      // owned connections only
-	asked   time.Duration // the session timeout to ask for
-	clock   *lease.Clock
+	setup
 
 	client  client                     // the connection
 	signs   signs                      // what it has told of the servers
@@ -85,6 +78,17 @@ type Session struct {
 	inbox        *inbox        // messages for the loop: see sessionLoop
 	done         chan struct{} // closed when the loop has ended
 	closing      sessionClosing
+}
+
+// setup is what Connect and NewSession set, and nobody changes.
+type setup struct {
+	logger  *slog.Logger
+	metrics *Metrics
+	opts    SessionOptions
+	owned   bool          // Connect has made the connection, and Close closes it
+	servers []string      // owned connections only
+	asked   time.Duration // the session timeout to ask for
+	clock   *lease.Clock
 }
 
 // The locks of the Session's half of this package, in the order in which they are
@@ -190,10 +194,7 @@ func checkTimes(timeout, tick time.Duration) error {
 
 func newSession(timeout time.Duration) *Session {
 	s := &Session{
-		logger:  slog.Default(),
-		metrics: (*Metrics)(nil).filled(),
-		clock:   lease.NewClock(),
-		asked:   timeout,
+		setup:   setup{logger: slog.Default(), metrics: (*Metrics)(nil).filled(), clock: lease.NewClock(), asked: timeout},
 		client:  client{closeSlot: make(chan struct{}, 1)},
 		roster:  newRoster(),
 		slots:   make(chan struct{}, maxInFlight),
