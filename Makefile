@@ -108,8 +108,9 @@ prove-long: deps
 	$(PROVER) -prove=long
 
 .PHONY: mutations
+mutations: MUTATIONS ?= all
 mutations:
-	$(GO) test -count=1 -v -timeout 6h -run '^TestMutations$$' ./proof/mutations -mutations=all -mutations.table=$(CURDIR)/docs/mutations.md $(MUTATIONSFLAGS)
+	$(GO) test -count=1 -v -timeout 6h -run '^TestMutations$$' ./proof/mutations -mutations=$(MUTATIONS) -mutations.table=$(CURDIR)/docs/mutations.md $(MUTATIONSFLAGS)
 
 .PHONY: mutations-short
 mutations-short:

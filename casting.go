@@ -281,28 +281,10 @@ func (e errands) create(ctx context.Context, o castOrder, inc *incarnation) (nam
 				return strings.TrimPrefix(path, e.path+"/"), seen, nil
 			}
 		}
-		var path string
-		var children []string
-		err, listed, listErr := e.session.createThen(ctx, stem, func(conn *zk.Conn) (err error) {
-			if path, err = conn.Create(stem, o.data, zk.FlagEphemeral|zk.FlagSequence, e.nodeACL()); err == nil {
-				seen.own = e.watchOwn(ctx, inc, path)
-			}
-			return err
-		}, func(conn *zk.Conn) (err error) {
-			children, _, err = conn.Children(e.path)
-			return err
-		})
-		if err == nil {
-			name = strings.TrimPrefix(path, e.path+"/")
-			if listed && listErr == nil { // otherwise it is listed behind the answer
-				seen.children = children
-				seen.place, seen.stands = placeWithout(children, o.tag, name)
-			}
-			return name, seen, nil
-		}
+		name, seen, err = e.createAndList(ctx, o, inc, stem)
 		// Parents may go as fast as they are made, so not forever.
 		if !errors.Is(err, zk.ErrNoNode) || tries == 3 {
-			return "", seen, err
+			return name, seen, err
 		}
 		e.session.newElections.Store(true)
 		if bare = mayBeBare; bare {
@@ -312,6 +294,30 @@ func (e errands) create(ctx context.Context, o castOrder, inc *incarnation) (nam
 			return "", seen, err
 		}
 	}
+}
+
+// createAndList creates the ballot, and lists the children behind that.
+func (e errands) createAndList(ctx context.Context, o castOrder, inc *incarnation, stem string) (name string, seen behindCreation, err error) {
+	var path string
+	var children []string
+	err, listed, listErr := e.session.createThen(ctx, stem, func(conn *zk.Conn) (err error) {
+		if path, err = conn.Create(stem, o.data, zk.FlagEphemeral|zk.FlagSequence, e.nodeACL()); err == nil {
+			seen.own = e.watchOwn(ctx, inc, path)
+		}
+		return err
+	}, func(conn *zk.Conn) (err error) {
+		children, _, err = conn.Children(e.path)
+		return err
+	})
+	if err != nil {
+		return "", seen, err
+	}
+	name = strings.TrimPrefix(path, e.path+"/")
+	if listed && listErr == nil { // otherwise it is listed behind the answer
+		seen.children = children
+		seen.place, seen.stands = placeWithout(children, o.tag, name)
+	}
+	return name, seen, nil
 }
 
 // createWithNode creates the election's node and the ballot in one request. made is false without an error

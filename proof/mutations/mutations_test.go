@@ -14,6 +14,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,7 +36,7 @@ const root = "../.."
 var (
 	mutate         = flag.String("mutations", "", "run these mutations in TestMutations: all, ci, or some by their names, with commas")
 	allProofs      = flag.Bool("mutations.proofs", false, "try the sweep and the simulation on each, also on those that a test of their own catches")
-	mutationsTable = flag.String("mutations.table", "", "with -mutations=all: write the table of who catches what to this file")
+	mutationsTable = flag.String("mutations.table", "", "write who catches what to the table in this file")
 )
 
 type mutation struct {
@@ -181,7 +182,11 @@ func TestMutations(t *testing.T) {
 	workers.Wait()
 	t.Logf("%d mutations in %v", len(picked), time.Since(start).Round(time.Second))
 	if *mutationsTable != "" {
-		require.NoError(t, os.WriteFile(*mutationsTable, mutationTable(picked, rows), 0o644)) //nolint:gosec // a document
+		table := readTable(t, *mutationsTable)
+		for i, m := range picked {
+			table[m.name] = m.row(rows[i])
+		}
+		require.NoError(t, os.WriteFile(*mutationsTable, writeTable(readMutations(t), table), 0o644)) //nolint:gosec // a document
 	}
 }
 
@@ -292,31 +297,72 @@ func complaint(output []byte) string {
 	return "fails"
 }
 
-func mutationTable(all []*mutation, rows []map[string]string) []byte {
-	var b bytes.Buffer
-	b.WriteString(`# Mutations: who catches what
+const tableHead = `# Mutations: who catches what
 
-For reviewers: whether the tests would notice. Made by ` + "`make mutations`" + `. Each line is a change to the library that un-learns one thing (proof/mutations/NAME.txt), and
-what catches it: a test of its own, the fault sweep (TestSweep) or the simulation (TestSimulate), and what that said. The numbers of the lessons are
-those of the tests that teach them; sections are those of docs/protocol.md. ` + "`-`" + `: changes nothing, and is caught by nothing.
+For reviewers: whether the tests would notice. Made by ` + "`make mutations`" + `; a run of some of them (` + "`MUTATIONS=NAME,NAME`" + `) replaces their lines. Each line
+is a change to the library that un-learns one thing (proof/mutations/NAME.txt), and what catches it: a test of its own, the fault sweep (TestSweep) or the
+simulation (TestSimulate), and what that said. The numbers of the lessons are those of the tests that teach them; sections are those of docs/protocol.md.
+` + "`-`" + `: changes nothing, and is caught by nothing.
 
 | mutation | it un-learns | caught by |
 |---|---|---|
-`)
-	for i, m := range all {
-		var said []string
-		for _, catcher := range m.tried(true) {
-			switch complaint := rows[i][catcher]; complaint {
-			case "":
-			case catcher:
-				said = append(said, catcher)
-			default:
-				said = append(said, catcher+": "+complaint)
-			}
+`
+
+// label is how a mutation's line of the table begins.
+func (m *mutation) label() string {
+	return fmt.Sprintf("| %s: %s | %s | ", m.name, m.title, m.unlearns)
+}
+
+// row is a mutation's line of the table.
+func (m *mutation) row(found map[string]string) string {
+	var said []string
+	for _, catcher := range m.tried(true) {
+		switch complaint := found[catcher]; complaint {
+		case "":
+		case catcher:
+			said = append(said, catcher)
+		default:
+			said = append(said, catcher+": "+complaint)
 		}
-		fmt.Fprintf(&b, "| %s: %s | %s | %s |\n", m.name, m.title, m.unlearns, orDash(strings.Join(said, "; ")))
+	}
+	return m.label() + orDash(strings.Join(said, "; ")) + " |\n"
+}
+
+// readTable is the lines of a table, by the mutations' names.
+func readTable(t *testing.T, file string) map[string]string {
+	t.Helper()
+	rows := make(map[string]string)
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return rows
+	}
+	require.NoError(t, err)
+	_, table, _ := strings.Cut(string(text), "|---|---|---|\n")
+	for line := range strings.Lines(table) {
+		name, _, ok := strings.Cut(strings.TrimPrefix(line, "| "), ":")
+		require.True(t, ok, line)
+		rows[name] = line
+	}
+	return rows
+}
+
+// writeTable is the table of those mutations that have a line.
+func writeTable(all []*mutation, rows map[string]string) []byte {
+	b := bytes.NewBufferString(tableHead)
+	for _, m := range all {
+		b.WriteString(rows[m.name])
 	}
 	return b.Bytes()
+}
+
+// TestTableIsOfTheseMutations: the document has a line for each, of what it does now, and none for what is gone.
+func TestTableIsOfTheseMutations(t *testing.T) {
+	rows := readTable(t, filepath.Join(root, "docs", "mutations.md"))
+	for _, m := range readMutations(t) {
+		assert.True(t, strings.HasPrefix(rows[m.name], m.label()), "make mutations MUTATIONS=%s", m.name)
+		delete(rows, m.name)
+	}
+	assert.Empty(t, rows)
 }
 
 func orDash(s string) string {
