@@ -75,9 +75,10 @@ const (
 	stepDelete   // begin the errand of withdrawing
 	stepContend  // a term is over, the ballot still stands
 	stepIdle     // a term is over, and so is the ballot
-
-	stepCount // how many there are
 )
+
+// stepCount is how many there are.
+const stepCount = int(stepIdle) + 1
 
 // decide is the candidate's policy: what to do in a situation.
 func decide(s situation) step {
