@@ -129,9 +129,11 @@ func TestTwoSessions(t *testing.T) {
 	s.tell("close")
 	s.says("closed")
 	require.Len(t, srv.Sessions(), 1)
+	guards := s.guards()
+	require.Len(t, guards, 1)
 	s.kill()
 	until(t, "the end of the other session", func() bool { return len(srv.Sessions()) == 0 })
-	until(t, "the guard's word of it", func() bool { return s.guardLog() != "" })
+	until(t, "the end of the guard, which has said all by then", func() bool { return syscall.Kill(guards[0], 0) != nil })
 	require.Equal(t, 1, strings.Count(s.guardLog(), "\n"))
 }
 
