@@ -1,6 +1,7 @@
 package election
 
 import (
+	"context"
 	"log/slog"
 	"math"
 	"testing"
@@ -138,6 +139,39 @@ func TestLeaseBeginsUnseen(t *testing.T) {
 		assert.Equal(t, winning, c.phase, "%v under a lease, want winning", c.phase)
 		inc.lease.Load().Revoke(ErrLeaseLapsed)
 	})
+}
+
+// TestExclusiveWhileLeadershipIsGivenUp: whoever asks in the very moment at which leadership is given up is told of
+// no more than the ballot waits.
+func TestExclusiveWhileLeadershipIsGivenUp(t *testing.T) {
+	s := newSession(time.Minute)
+	base, err := newBase(s, "e", "", slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	for range 1000 {
+		c := bareCandidacy(base)
+		c.stepDownTimeout = time.Second
+		under := lease.New(s.clock, s.rule(), s.clock.Now()+30*time.Second)
+		l := &leadership{lease: under, ballot: &ballot{}}
+		l.ctx, l.cancel = context.WithCancelCause(under.Context())
+		c.phase, c.term, c.ballot = leading, &termState{lead: l}, &ballotState{node: l.ballot}
+		c.leader.Store(l)
+		var told time.Time
+		asks, asked := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(asked)
+			close(asks)
+			for l.ctx.Err() == nil {
+				if until := c.ExclusiveUntil(); until.After(told) {
+					told = until
+				}
+			}
+		}()
+		<-asks
+		c.quit(ErrResigned)
+		<-asked
+		require.Falsef(t, told.After(c.term.overdueAt), "told of %v more", told.Sub(c.term.overdueAt))
+		under.Revoke(ErrLeaseLapsed)
+	}
 }
 
 // TestRecheckInterval: many candidates look less often, and it is not observers that

@@ -390,8 +390,9 @@ func (c *Candidate) LeaseUntil() time.Time {
 // does when leadership was lost. A Session.Shutdown whose context ends takes back
 // what was told before; give it the time that OnStepDown takes.
 func (c *Candidate) ExclusiveUntil() time.Time {
+	now := time.Now() // before the look: who has been seen to lead then waits for that long from now on, or longer (quit)
 	if until := c.LeaseUntil(); !until.IsZero() {
-		if limit := time.Now().Add(c.callbackTimeout()); limit.Before(until) {
+		if limit := now.Add(c.callbackTimeout()); limit.Before(until) {
 			return limit
 		}
 		return until

@@ -22,13 +22,14 @@ func (c *candidacy) leave(cause error) {
 // quit ends leadership: IsLeader is false and the leader's context has ended
 // before anything else is done.
 func (c *candidacy) quit(cause error) {
-	// Not from the beginning of this turn: up to this moment readers have been told of as much (ExclusiveUntil).
-	c.term.draining, c.term.overdueAt = true, time.Now().Add(c.callbackTimeout())
+	c.term.draining = true
 	if isVoluntary(cause) {
-		c.stepping.Store(&stepDown{c.term.lead, c.term.overdueAt})
+		c.stepping.Store(&stepDown{c.term.lead, time.Now().Add(c.callbackTimeout())})
 	}
 	c.leader.Store(nil)
 	c.term.lead.cancel(cause)
+	// Not from the beginning of this turn, nor from before: whoever has seen it lead has been told of as much (ExclusiveUntil).
+	c.term.overdueAt = time.Now().Add(c.callbackTimeout())
 	if errors.Is(cause, ErrLeaseLapsed) {
 		c.ballot.demotion.countLapse(c.now, c.session.Timeout())
 	}
