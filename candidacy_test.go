@@ -174,6 +174,38 @@ func TestExclusiveWhileLeadershipIsGivenUp(t *testing.T) {
 	}
 }
 
+// TestBallotLossBeforeItIsLogged: a log may be slow, and others may lead. So a candidate whose ballot has gone says neither
+// that it leads nor that nobody else does while that is logged.
+func TestBallotLossBeforeItIsLogged(t *testing.T) {
+	for _, cause := range []error{ErrBallotDeleted, ErrSessionLost} {
+		for _, before := range []phase{winning, acking, leading, leaving} {
+			var c *candidacy
+			lines := 0
+			base, err := newBase(newSession(time.Minute), "e", "", slog.New(logFunc(func(record slog.Record) {
+				lines++
+				assert.False(t, c.IsLeader(), "%v, %v: %s", before, cause, record.Message)
+				assert.Zero(t, c.ExclusiveUntil(), "%v, %v: %s", before, cause, record.Message)
+			})))
+			require.NoError(t, err)
+			c = bareCandidacy(base)
+			under := lease.New(c.session.clock, c.session.rule(), c.session.clock.Now()+30*time.Second)
+			l := &leadership{lease: under, ballot: &ballot{}}
+			l.ctx, l.cancel = context.WithCancelCause(under.Context())
+			c.phase, c.term, c.ballot = before, &termState{lead: l}, &ballotState{node: l.ballot}
+			if before == leaving {
+				c.term.draining = true
+				c.stepping.Store(&stepDown{l, time.Now().Add(time.Minute)})
+			} else {
+				c.leader.Store(l)
+			}
+			require.NotZero(t, c.ExclusiveUntil())
+			c.ballotLost(cause)
+			assert.NotZero(t, lines)
+			under.Revoke(ErrLeaseLapsed)
+		}
+	}
+}
+
 // TestRecheckInterval: many candidates look less often, and it is not observers that
 // make them do so.
 func TestRecheckInterval(t *testing.T) {

@@ -113,16 +113,17 @@ func (l *sessionLoop) prepared(m prepared) {
 // lose ends the present session, as far as this process is concerned.
 func (l *sessionLoop) lose(cause error) {
 	inc := l.view.inc
+	if lease := inc.lease.Load(); lease != nil {
+		lease.Revoke(cause)
+	}
+	inc.cancel(cause)
+	// Not before that: a log can be slow, and others may lead.
 	if !errors.Is(cause, ErrClosed) {
 		l.logger.Warn("election: session lost", "session", sessionName(inc.id))
 		l.metrics.SessionLost()
 		l.guarded = nil
 		l.unguard()
 	}
-	if lease := inc.lease.Load(); lease != nil {
-		lease.Revoke(cause)
-	}
-	inc.cancel(cause)
 	l.view.inc, l.view.connected, l.recheckAt = nil, false, 0
 	l.heartbeats.Forget()
 	if !l.owned {

@@ -150,3 +150,29 @@ func TestJumpEndsLeaseBeforeItIsLogged(t *testing.T) {
 	l.clockJumped(lease.Jump{Wall: true, Suspended: time.Second})
 	require.Equal(t, 2, lines)
 }
+
+// Nor does the lease of a session that is lost wait for a log, or for metrics.
+func TestSessionLossEndsLeaseBeforeItIsLogged(t *testing.T) {
+	for name, lose := range map[string]func(*sessionLoop){
+		"lost":                    func(l *sessionLoop) { l.lose(ErrSessionLost) },
+		"the owner has closed it": (*sessionLoop).ownerClosed,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSession(12 * time.Second)
+			inc := &incarnation{}
+			inc.ctx, inc.cancel = context.WithCancelCause(t.Context())
+			current := lease.New(s.clock, s.rule(), time.Hour)
+			inc.lease.Store(current)
+			said := 0
+			ended := func(what string) {
+				said++
+				require.Error(t, current.Context().Err(), what)
+				require.Error(t, inc.ctx.Err(), what)
+			}
+			s.logger = slog.New(logFunc(func(record slog.Record) { ended(record.Message) }))
+			s.metrics = (&Metrics{SessionLost: func() { ended("metrics") }}).filled()
+			lose(&sessionLoop{Session: s, view: sessionView{inc: inc}})
+			require.GreaterOrEqual(t, said, 2)
+		})
+	}
+}

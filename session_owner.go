@@ -76,11 +76,11 @@ func (l *sessionLoop) ownerProbed(m ownerProbed) {
 // session.
 func (l *sessionLoop) ownerClosed() {
 	l.view.err = errOwnerClosed
-	l.logger.Error("election: the owner of the connection has closed it")
 	if l.view.inc != nil {
 		l.lose(ErrSessionLost)
 	}
 	l.publishView()
+	l.logger.Error("election: the owner of the connection has closed it")
 }
 
 // armClosed sets a watch that fires when a caller's connection is closed: the

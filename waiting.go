@@ -161,7 +161,7 @@ func (c *candidacy) ownChanged(event zk.Event) {
 // ballotLost is called when our ballot no longer exists, though we have not
 // withdrawn it.
 func (c *candidacy) ballotLost(cause error) {
-	c.logger.Warn("election: ballot lost", "ballot", c.own().name, "cause", cause)
+	lost := c.own().name
 	c.live.Store(nil)
 	c.failed(cause)
 	// Of a session that has ended nothing is left.
@@ -174,7 +174,11 @@ func (c *candidacy) ballotLost(cause error) {
 		c.term.causeBy = c.now.Add(min(c.session.Timeout()/8, c.callbackTimeout()/4))
 	case c.phase.leads():
 		c.leave(cause)
+	case c.phase == leaving:
+		c.stepping.Store(nil)
 	}
+	// Not before that: a log can be slow, and others may lead.
+	c.logger.Warn("election: ballot lost", "ballot", lost, "cause", cause)
 	switch c.phase {
 	case casting, waiting, claiming, moving:
 		if leavesAck {
@@ -183,7 +187,6 @@ func (c *candidacy) ballotLost(cause error) {
 		}
 		c.setPhase(idle)
 	case leaving:
-		c.stepping.Store(nil)
 		if leavesAck {
 			c.ballot.withdraw = true // of what it has acknowledged
 			return
