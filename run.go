@@ -64,8 +64,16 @@ func (c *Candidate) Run(ctx context.Context, lead func(ctx context.Context, term
 // lead calls the function given to Run. It reports whether that has returned
 // while leading.
 func (c *Candidate) lead(ctx context.Context, r *runner, l *leadership, fn func(context.Context, Term) error) (returned bool, err error) {
-	stop := context.AfterFunc(ctx, func() { c.inbox.push(resignCommand{cause: ErrResigned}) })
-	defer stop()
+	resigned := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(resigned)
+		c.inbox.push(resignCommand{cause: ErrResigned})
+	})
+	defer func() {
+		if !stop() {
+			<-resigned // or it would come when Run has returned, and undo what is asked for then
+		}
+	}()
 	defer c.inbox.push(runDone{r, l})
 	err = protect(c.logger, "the function given to Run", func() error {
 		return fn(valuesFrom{l.ctx, ctx}, l.term)

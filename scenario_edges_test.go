@@ -26,6 +26,36 @@ import (
 
 // Edges of the public methods, each found by looking for one.
 
+// A Run whose context ends resigns. Nothing of that comes after it has returned, or it would undo what is asked for then.
+func TestNothingOfARunComesAfterIt(t *testing.T) {
+	w := inProcess(t, nil)
+	n := w.session()
+	w.memberOn(n, "keeps the lease", &journal{}).lead()
+	c, err := election.NewCandidate(n.Session, "another", nil)
+	require.NoError(t, err)
+	// Two processors: while one is busy the other does all that there is to do, in whatever order.
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
+	for i := range 100 {
+		ctx, cancel := context.WithCancel(context.Background())
+		leads, over := make(chan struct{}), atomic.Bool{}
+		go func() {
+			defer over.Store(true)
+			_ = c.Run(ctx, func(context.Context, election.Term) error {
+				close(leads)
+				<-ctx.Done() // which the leader's own context follows a moment later
+				return nil
+			})
+		}()
+		<-leads
+		cancel()
+		for until := time.Now().Add(time.Minute); !over.Load() && time.Now().Before(until); {
+			continue // and let nobody else have this processor
+		}
+		require.NoError(t, second(c.Campaign(w.context())), i)
+		require.NoError(t, c.Resign(w.context()))
+	}
+}
+
 func TestRunAgainAfterResign(t *testing.T) {
 	virtually(t, func(t *testing.T, w *world) {
 		a := w.member("a", &journal{})
