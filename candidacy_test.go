@@ -185,6 +185,7 @@ func TestBallotLossBeforeItIsLogged(t *testing.T) {
 				lines++
 				assert.False(t, c.IsLeader(), "%v, %v: %s", before, cause, record.Message)
 				assert.Zero(t, c.ExclusiveUntil(), "%v, %v: %s", before, cause, record.Message)
+				assert.False(t, c.Status().Leads, "%v, %v: %s", before, cause, record.Message)
 			})))
 			require.NoError(t, err)
 			c = bareCandidacy(base)
@@ -198,7 +199,9 @@ func TestBallotLossBeforeItIsLogged(t *testing.T) {
 			} else {
 				c.leader.Store(l)
 			}
+			c.publish()
 			require.NotZero(t, c.ExclusiveUntil())
+			require.Equal(t, before != leaving, c.Status().Leads)
 			c.ballotLost(cause)
 			assert.NotZero(t, lines)
 			under.Revoke(ErrLeaseLapsed)

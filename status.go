@@ -78,10 +78,10 @@ func (c *Candidate) Status() Status {
 	p := c.picture.Load()
 	s := p.Status
 	if l := p.lead; l != nil {
-		if until := l.lease.Deadline(); l.lease.Valid() && !until.IsZero() {
+		if until := l.lease.Deadline(); c.leader.Load() == l && l.lease.Valid() && !until.IsZero() {
 			s.Leads, s.Term, s.LeaseUntil = true, l.term, until
 		} else {
-			// The loop is about to notice.
+			// The loop is about to notice, or has and is about to say so.
 			s.Phase, s.TakingOverSince, s.AcknowledgedAt = leaving.words(), time.Time{}, time.Time{}
 			s.LeaderAlive, s.LeaderKnown = false, false
 		}
