@@ -357,3 +357,49 @@ func BenchmarkOutage(b *testing.B) {
 		})
 	}
 }
+
+// hangingLog is a log that stands still at a line.
+type hangingLog struct {
+	slog.Handler
+	line    string
+	release <-chan struct{}
+}
+
+func (h hangingLog) WithAttrs([]slog.Attr) slog.Handler { return h }
+
+func (hangingLog) Enabled(context.Context, slog.Level) bool { return true }
+
+func (h hangingLog) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == h.line {
+		<-h.release
+	}
+	return nil
+}
+
+// A log may go over the network that is lost. The leader's context ends with its lease all the same.
+func TestContextEndsThoughTheLogHangs(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		release := make(chan struct{})
+		n := w.session(func(o *election.SessionOptions) {
+			o.Logger = slog.New(hangingLog{slog.DiscardHandler, "election: connection lost", release})
+		})
+		j := &journal{}
+		a := w.memberOn(n, "a", j, func(o *election.CandidateOptions) { o.Logger = w.logger() })
+		leads := make(chan context.Context, 1)
+		a.OnWin(func(ctx context.Context, _ election.Term) error {
+			leads <- ctx
+			return nil
+		})
+		a.lead()
+		ctx := <-leads
+		until := a.LeaseUntil()
+		n.link.setDown(true)
+		time.Sleep(time.Until(until) - time.Millisecond)
+		assert.NoError(t, ctx.Err())
+		assert.True(t, a.IsLeader())
+		time.Sleep(2 * time.Millisecond)
+		assert.Error(t, ctx.Err(), "the lease has ended, and the leader's context has not")
+		w.await(j, "a stepped down: lease lapsed")
+		close(release)
+	})
+}

@@ -22,6 +22,9 @@ type Lease struct {
 	jumps     int64 // of the clock, before the lease began
 	ctx       context.Context
 	cancel    context.CancelCauseFunc
+	// timer ends ctx with the lease when nobody asks, whatever the owner is held up by: a log that stands still with the
+	// network, for one.
+	timer *time.Timer
 }
 
 // New returns a lease that is valid until then, or until the wall clock moves by
@@ -32,7 +35,25 @@ func New(clock *Clock, rule Rule, until Instant) *Lease {
 	l.until.Store(int64(until))
 	l.renewed.Store(int64(clock.Now()))
 	l.ctx, l.cancel = context.WithCancelCause(context.Background())
+	l.timer = time.AfterFunc(time.Hour, func() {
+		if l.Valid() {
+			l.setTimer() // it has been extended
+		}
+	})
+	l.setTimer()
 	return l
+}
+
+// setTimer sets the timer to the end of the lease.
+func (l *Lease) setTimer() {
+	for until := l.until.Load(); until != 0; {
+		l.timer.Reset(max(0, Instant(until)-l.clock.Now()))
+		now := l.until.Load()
+		if now >= until {
+			return
+		}
+		until = now // it was shortened in this moment, and that may have been overtaken here
+	}
 }
 
 // Context ends when the lease is known to have ended, and has the reason as its
@@ -92,7 +113,11 @@ func (l *Lease) Extend(until Instant) bool {
 func (l *Lease) shorten(until Instant) {
 	for {
 		current := l.until.Load()
-		if current <= int64(until) || l.until.CompareAndSwap(current, max(1, int64(until))) {
+		if current <= int64(until) {
+			return
+		}
+		if l.until.CompareAndSwap(current, max(1, int64(until))) {
+			l.setTimer()
 			return
 		}
 	}

@@ -109,3 +109,29 @@ func TestJumpEndsLeaseBeforeItIsRevoked(t *testing.T) {
 		require.True(t, New(clock, NewRule(12*time.Second, 0), 2*time.Hour).Valid())
 	})
 }
+
+// The context ends with the lease though nobody asks whether it is valid: not before what it was extended to, and not after
+// what it was shortened to.
+func TestContextEndsUnasked(t *testing.T) {
+	for name, change := range map[string]func(*Lease){
+		"neither":                  func(*Lease) {},
+		"extended":                 func(l *Lease) { l.Extend(l.Until() + time.Second) },
+		"shortened":                func(l *Lease) { l.shorten(l.Until() - time.Second) },
+		"extended, then shortened": func(l *Lease) { l.Extend(l.Until() + time.Second); l.shorten(l.Until() - 3*time.Second) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				clock := NewClock()
+				l := New(clock, NewRule(12*time.Second, 0), clock.Now()+8*time.Second)
+				time.Sleep(time.Second)
+				change(l)
+				time.Sleep(l.Until() - clock.Now() - 1)
+				synctest.Wait()
+				require.NoError(t, l.Context().Err())
+				time.Sleep(time.Nanosecond)
+				synctest.Wait()
+				require.ErrorIs(t, context.Cause(l.Context()), ErrLapsed)
+			})
+		})
+	}
+}
