@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"math"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election/internal/lease"
+	"github.com/zkelection/election/testutil"
 )
 
 func TestDecide(t *testing.T) {
@@ -207,6 +209,47 @@ func TestBallotLossBeforeItIsLogged(t *testing.T) {
 			under.Revoke(ErrLeaseLapsed)
 		}
 	}
+}
+
+// TestLossBeforeTheAcknowledgement: the lease has ended when the answer to the acknowledgement is read, and nobody is told
+// that the takeover has succeeded.
+func TestLossBeforeTheAcknowledgement(t *testing.T) {
+	c := inPhase(t, acking)
+	l := c.term.lead
+	l.lease = lease.New(c.session.clock, c.session.rule(), c.session.clock.Now()+30*time.Second)
+	require.False(t, l.lost())
+	l.lease.Revoke(ErrLeaseLapsed)
+	c.ackDone(ackDone{lead: l, czxid: 7})
+	assert.Equal(t, leaving, c.phase)
+	assert.Zero(t, c.term.ackedAt)
+	assert.EqualValues(t, 7, c.ballot.ack.czxid, "it is to be withdrawn with the ballot")
+}
+
+// TestAbandonedErrandEndsFirst: what a candidate that is closed in a hurry leaves behind is withdrawn when the errand that it
+// had under way has ended, which may be about to ask for just that.
+func TestAbandonedErrandEndsFirst(t *testing.T) {
+	withSession(t, func(t *testing.T, w *trial, s *Session) {
+		for _, p := range []phase{casting, acking, leading, moving} {
+			c := onSession(t, s, p)
+			over := make(chan struct{})
+			c.helper = helper{busy: true, over: over}
+			var asked atomic.Int32
+			stop := w.srv.Control(testutil.AnyOp, func(r *testutil.Request) testutil.Action {
+				if r.Op != testutil.OpPing {
+					asked.Add(1)
+				}
+				return testutil.Pass
+			})
+			withdrawn := c.abandonBallot()
+			require.NotNil(t, withdrawn)
+			synctest.Wait()
+			assert.Zero(t, asked.Load(), p)
+			close(over)
+			<-withdrawn
+			assert.NotZero(t, asked.Load(), p)
+			stop()
+		}
+	})
 }
 
 // TestRecheckInterval: many candidates look less often, and it is not observers that

@@ -47,7 +47,7 @@ type (
 func (c *Candidate) callWin(l *leadership) {
 	err := errors.New("election: OnWin ended its goroutine")
 	defer func() { c.inbox.push(winDone{l, err}) }()
-	if !l.lease.Valid() || l.ctx.Err() != nil {
+	if l.lost() {
 		return // lost already: there is nothing to take over
 	}
 	if !l.win.CompareAndSwap(winAwaited, winCalled) {
@@ -79,7 +79,7 @@ func (c *candidacy) winDone(m winDone) {
 	switch {
 	case !c.term.is(m.lead) || c.phase != winning:
 		return // that term is over
-	case m.lead.ctx.Err() != nil || !m.lead.lease.Valid():
+	case m.lead.lost():
 		// The loss came first, and may be why the callback failed.
 		c.leave(c.lossCause())
 	case m.err != nil:
@@ -226,7 +226,11 @@ func (c *candidacy) ackDone(m ackDone) {
 		c.last.over()
 		c.ballot.ack.written(m)
 		c.ballot.ack.missing, c.ballot.ack.watch = false, nil
-		if c.phase == acking {
+		switch {
+		case c.phase != acking:
+		case m.lead.lost(): // before the answer: nobody is told of a leader that is none
+			c.leave(c.lossCause())
+		default:
 			c.acknowledged()
 		}
 	}

@@ -234,9 +234,16 @@ func (c *candidacy) abandonBallot() (over <-chan struct{}) {
 	if w.ballot == nil && w.tag == "" {
 		return nil
 	}
+	var before <-chan struct{}
+	if c.helper.busy {
+		before = c.helper.over
+	}
 	errands, withdrawn := c.errands, make(chan struct{})
 	if !c.session.goHelper(func() {
 		defer close(withdrawn)
+		if before != nil {
+			<-before // it may be about to ask for what is withdrawn here
+		}
 		_ = errands.withdraw(context.Background(), w)
 	}) {
 		return nil

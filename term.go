@@ -19,6 +19,9 @@ type leadership struct {
 	win    atomic.Int32 // whether OnWin is called: decided once, by the callback goroutine or by the loop, which gives it up
 }
 
+// lost reports whether leadership has ended, or is to: the loop may not have noticed.
+func (l *leadership) lost() bool { return l.ctx.Err() != nil || !l.lease.Valid() }
+
 // Whether OnWin is called in a term, and OnStepDown therefore after it.
 const (
 	winAwaited int32 = iota
