@@ -131,8 +131,8 @@ func TestKeeperStoodStill(t *testing.T) {
 		reports []string
 	}{
 		"renewed in time":             {fmt.Sprintf("lease NOW 60000000000\nsignal %d\n", syscall.SIGUSR1), 7, []string{"ended"}},
-		"renewed too late for itself": {"lease NOW 1\n", 137, []string{"lapsed", "ended"}},
-		"nothing":                     {"", 137, []string{"lapsed", "ended"}},
+		"renewed too late for itself": {"lease NOW 1\n", 137, []string{"lapsed", "killed", "ended"}},
+		"nothing":                     {"", 137, []string{"lapsed", "killed", "ended"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
