@@ -145,7 +145,6 @@ func (k *kept) allow(until time.Time) bool {
 // stop asks the keeper to end the command; finished is closed when it has. That comes in any case: after a keeper that
 // does not do it in time zkelect does.
 func (k *kept) stop(grace time.Duration) {
-	k.order("stop %d\n", grace)
 	margin := keeperMargin
 	if grace <= 0 {
 		margin = killMargin
@@ -168,6 +167,7 @@ func (k *kept) stop(grace time.Duration) {
 			}
 		}
 	}()
+	k.order("stop %d\n", grace) // last: it may wait for a moment where the keeper does not read
 }
 
 // forward passes a signal on to the command.
