@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"unsafe"
@@ -135,8 +137,9 @@ func pidOf(pidfd int) int {
 }
 
 // groupEnded reports whether all processes of a group have ended: the group that the process of pidfd leads, which has the
-// number group here, 0 if that is not known. Whether one of them has ended only its own pidfd tells: it may be that
-// nobody reaps it.
+// number group here, 0 if that is not known. It looks twice: a process that forks and ends while it is looked shows that it
+// has ended, and not its child. What lives at the end of the first look has either been seen in the second, or is among those
+// that have ended by then. Of members that cannot be seen nothing is known.
 func groupEnded(pidfd, group int) bool {
 	err := signalGroup(pidfd, 0)
 	if errors.Is(err, syscall.ESRCH) {
@@ -145,14 +148,28 @@ func groupEnded(pidfd, group int) bool {
 	if err != nil && !errors.Is(err, syscall.EPERM) || group == 0 {
 		return false
 	}
-	stats, err := filepath.Glob("/proc/[0-9]*/stat")
-	if err != nil || len(stats) == 0 {
+	before, over := endedOf(group)
+	if !over || len(before) == 0 {
 		return false
+	}
+	after, over := endedOf(group)
+	return over && slices.Equal(before, after)
+}
+
+// endedOf returns the processes of a group that have ended and are not reaped, and whether no other was seen. Whether one has
+// ended only its own pidfd tells.
+func endedOf(group int) (pids []int, only bool) {
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return nil, false
 	}
 	for _, stat := range stats {
 		text, err := os.ReadFile(stat)
-		if err != nil {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
 			continue // gone
+		}
+		if err != nil {
+			return nil, false
 		}
 		// The name may have anything in it, parentheses too.
 		head, tail, _ := strings.Cut(string(text[max(0, bytes.LastIndexByte(text, ')')):]), " ")
@@ -162,22 +179,23 @@ func groupEnded(pidfd, group int) bool {
 			continue
 		}
 		if _, err := fmt.Sscan(string(text), &pid); err != nil {
-			return false
+			return nil, false
 		}
 		member, err := openPidfd(pid)
 		if errors.Is(err, syscall.ESRCH) {
 			continue
 		}
 		if err != nil {
-			return false
+			return nil, false
 		}
 		over, err := ended(int(member.Fd()))
 		_ = member.Close()
 		if err != nil || !over {
-			return false
+			return nil, false
 		}
+		pids = append(pids, pid)
 	}
-	return true
+	return pids, true
 }
 
 // memory is what a process shares with its guard.

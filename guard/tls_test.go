@@ -93,7 +93,7 @@ func TestTLS(t *testing.T) {
 		require.ErrorIs(t, closeSession(t.Context(), r, nil), errTooLate, name)
 	}
 	require.Len(t, srv.Sessions(), 1)
-	r.TLS = &TLS{CAFile: serverCert, CertFile: clientCert, KeyFile: clientKey}
+	r.TLS, r.Timeout = &TLS{CAFile: serverCert, CertFile: clientCert, KeyFile: clientKey}, time.Minute
 	require.NoError(t, closeSession(t.Context(), r, nil))
 	require.Empty(t, srv.Sessions())
 

@@ -81,24 +81,42 @@ func TestFirstSignals(t *testing.T) {
 	assert.Equal(t, 5, p.wait())
 }
 
-// TestFirstSucceeded: when zkelect is killed in a container, its command is, too, and the session is closed, before process
-// 1 ends and everything with it.
+// TestFirstSucceeded: when zkelect ends in a container and not in order, its command does, too, and the session is closed, before
+// process 1 ends and everything with it.
 func TestFirstSucceeded(t *testing.T) {
-	onBoth(t, func(t *testing.T, servers string) {
-		j := newJournal(t)
-		args := func(name string) []string {
-			return append([]string{"run", "--election", electionOf(t), "--timeout", successionTimeout.String(), "--"}, j.beats(name)...)
-		}
-		a := startFirst(t, servers, args("A")...)
-		j.has(t, "A\n")
-		b := start(t, servers, args("B")...)
-		b.says(&b.stderr, "waiting")
-		inside := children(t, a.cmd.Process.Pid)
-		require.Len(t, inside, 1, "children of process 1")
-		require.NoError(t, syscall.Kill(inside[0], syscall.SIGKILL))
-		leadsSoon(t, j)
-		assert.Equal(t, 137, a.wait())
-	})
+	for name, test := range map[string]struct {
+		end    func(t *testing.T, a *process, inside int)
+		status int
+	}{
+		"killed": {func(t *testing.T, _ *process, inside int) {
+			t.Helper()
+			require.NoError(t, syscall.Kill(inside, syscall.SIGKILL))
+		}, 137},
+		"told twice": {func(_ *testing.T, a *process, _ int) {
+			a.signal(syscall.SIGTERM)
+			a.says(&a.stderr, "stopping sh")
+			a.signal(syscall.SIGTERM)
+		}, 143},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onBoth(t, func(t *testing.T, servers string) {
+				j := newJournal(t)
+				args := func(command ...string) []string {
+					return append([]string{"run", "--election", electionOf(t), "--grace", "10m", "--timeout", successionTimeout.String(), "--"}, command...)
+				}
+				deaf := fmt.Sprintf("trap '' TERM; while :; do echo A >>%q; sleep 0.01; done", j.path)
+				a := startFirst(t, servers, args("sh", "-c", deaf)...)
+				j.has(t, "A\n")
+				b := start(t, servers, args(j.beats("B")...)...)
+				b.says(&b.stderr, "waiting")
+				inside := children(t, a.cmd.Process.Pid)
+				require.Len(t, inside, 1, "children of process 1")
+				test.end(t, a, inside[0])
+				leadsSoon(t, j)
+				assert.Equal(t, test.status, a.wait())
+			})
+		})
+	}
 }
 
 // TestFirstGuard: the guard of others in a container of its own.

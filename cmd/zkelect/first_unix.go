@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -16,9 +17,13 @@ import (
 // parent has died, and everything ends with it. So there it starts itself once more, does nothing but that, and passes the
 // signals on.
 
-// lastMoments is how long, after a zkelect that was killed, its guard and the keeper of its command have to do their work
-// before the end of process 1 ends them.
+// lastMoments is how long, after a zkelect that has not ended in order, its guard and the keeper of its command have to do
+// their work before the end of process 1 ends them.
 const lastMoments = 10 * time.Second
+
+// firstEnvironment names the descriptor on which zkelect tells process 1 that it ends in order: after it was killed, a second
+// signal or a panic, its guard and keeper have work to do, and its status does not tell.
+const firstEnvironment = "ZKELECT_FIRST_PROCESS"
 
 // notPassedOn are the signals that are about this process itself.
 var notPassedOn = []os.Signal{syscall.SIGCHLD, syscall.SIGURG, syscall.SIGPIPE, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGTSTP}
@@ -34,13 +39,19 @@ func beFirstProcess() int {
 		fmt.Fprintln(os.Stderr, "zkelect:", err)
 		return exitRunFailed
 	}
+	word, theirs, err := os.Pipe()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "zkelect:", err)
+		return exitRunFailed
+	}
 	child, err := os.StartProcess(self, os.Args, &os.ProcAttr{
-		Env: os.Environ(), Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}, Sys: foreground(),
+		Env: append(os.Environ(), firstEnvironment+"=3"), Files: []*os.File{os.Stdin, os.Stdout, os.Stderr, theirs}, Sys: foreground(),
 	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "zkelect:", err)
 		return exitRunFailed
 	}
+	_ = theirs.Close()
 	ended := make(chan syscall.WaitStatus, 1)
 	alone := make(chan struct{}) // closed when there is no child left
 	go func() {
@@ -54,7 +65,7 @@ func beFirstProcess() int {
 				_ = syscall.Kill(child.Pid, number)
 			}
 		case status := <-ended:
-			if status.Signaled() {
+			if n, _ := word.Read(make([]byte, 1)); n == 0 {
 				select {
 				case <-alone:
 				case <-time.After(lastMoments):
@@ -63,6 +74,17 @@ func beFirstProcess() int {
 			return shellStatus(status)
 		}
 	}
+}
+
+// endsInOrder returns what tells process 1, if that has started this one, that nothing is left to be waited for.
+func endsInOrder() (tell func()) {
+	fd, err := strconv.Atoi(os.Getenv(firstEnvironment))
+	if err != nil {
+		return func() {}
+	}
+	_ = os.Unsetenv(firstEnvironment) // it is nobody else's
+	syscall.CloseOnExec(fd)
+	return func() { _, _ = syscall.Write(fd, []byte{0}) }
 }
 
 // foreground is a process group of its own, so that a terminal's signals come once; it has the terminal if there is one.

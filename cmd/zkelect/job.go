@@ -167,6 +167,9 @@ func (j *job) lead(ctx, parent context.Context, term election.Term) error {
 	j.ran, j.lost = true, false
 	j.attend(ctx, parent, k)
 	j.status = k.status()
+	if !j.lost { // else that was said then, and perhaps who leads now since
+		j.systemd.status("no longer leads %s", j.name)
+	}
 	j.env.say("%s has ended with status %d", j.argv[0], j.status)
 	return nil
 }
@@ -242,16 +245,16 @@ func (j *job) attend(ctx, parent context.Context, k *kept) {
 		case <-signalled:
 			signalled = nil
 			j.env.say("stopping %s", j.argv[0])
-			j.systemd.stopping()
 			k.stop(j.grace)
+			j.systemd.stopping() // which may take a moment
 		case <-leading:
 			leading = nil
-			j.noteLoss(ctx)
 			if givenUp = isVoluntary(context.Cause(ctx)); givenUp {
 				k.stop(j.grace) // the ballot stands until the command has ended
 			} else {
 				k.stop(j.overlap)
 			}
+			j.noteLoss(ctx)
 		}
 	}
 }
@@ -262,6 +265,7 @@ func (j *job) noteLoss(ctx context.Context) {
 		cause = election.ErrLeaseLapsed
 	}
 	j.lost = true
+	j.systemd.status("no longer leads %s", j.name)
 	if isVoluntary(cause) {
 		j.env.say("leadership of %s is given up (%v): stopping %s", j.name, cause, j.argv[0])
 		return

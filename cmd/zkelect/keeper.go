@@ -26,6 +26,7 @@ import (
 //	started PID       the command runs, in a process group of its own
 //	blocked REASON    the command cannot be killed
 //	lapsed            the lease has ended, and the command is made to end for that reason
+//	killed            the command has been sent SIGKILL
 //	ended             it has ended, and everything in its group
 //
 // The keeper has a session of its own, so that what is done to zkelect's whole process group (kill -9, Ctrl-Z in a
@@ -39,6 +40,8 @@ const keeperArgument = "--keeper"
 const (
 	// keeperMargin is how much longer than the grace time a keeper may take before it counts as gone.
 	keeperMargin = 2 * time.Second
+	// killMargin is the same for one that is to kill the command at once: another leads in a moment.
+	killMargin = 100 * time.Millisecond
 	// unkillable is how long after a SIGKILL a command that still runs counts as one that cannot be killed.
 	unkillable = time.Second
 )
@@ -52,6 +55,7 @@ type kept struct {
 
 	blocked chan struct{} // closed when the keeper says that it cannot kill the command
 	why     string        // it is so; written before
+	killed  chan struct{} // closed when the keeper says that it has killed the command
 	began   chan struct{} // closed when the keeper says that the command runs
 	command int           // as this process; written before, 0 when there was none
 	ended   bool          // the keeper says so; not to be read before finish
@@ -86,7 +90,7 @@ func startKeeper(e *env, argv []string, grace, overlap time.Duration, environmen
 	}
 	k := &kept{
 		say: e.say, process: cmd, orders: orders,
-		finished: make(chan struct{}), blocked: make(chan struct{}), began: make(chan struct{}),
+		finished: make(chan struct{}), blocked: make(chan struct{}), killed: make(chan struct{}), began: make(chan struct{}),
 	}
 	reported := make(chan struct{})
 	go func() {
@@ -116,6 +120,8 @@ func (k *kept) read(reports io.Reader) {
 		case "blocked":
 			k.why = rest
 			close(k.blocked)
+		case "killed":
+			close(k.killed)
 		case "lapsed":
 			k.lapsed = true
 		case "ended":
@@ -139,17 +145,29 @@ func (k *kept) allow(until time.Time) bool {
 // stop asks the keeper to end the command; finished is closed when it has. That comes in any case: after a keeper that
 // does not do it in time zkelect does.
 func (k *kept) stop(grace time.Duration) {
-	k.order("stop %d\n", grace)
+	margin := keeperMargin
+	if grace <= 0 {
+		margin = killMargin
+	}
 	go func() {
-		late := time.NewTimer(grace + keeperMargin)
+		late := time.NewTimer(grace + margin)
 		defer late.Stop()
-		select {
-		case <-k.finished:
-		case <-k.blocked: // it works, and can do no more
-		case <-late.C: // it has been stopped, or the machine is very slow
-			_ = k.process.Process.Kill() // finish does the rest
+		for killed := k.killed; ; {
+			select {
+			case <-k.finished:
+				return
+			case <-k.blocked: // it works, and can do no more
+				return
+			case <-killed: // so it works
+				killed = nil
+				late.Reset(keeperMargin)
+			case <-late.C: // it has been stopped, or the machine is very slow
+				_ = k.process.Process.Kill() // finish does the rest
+				return
+			}
 		}
 	}()
+	k.order("stop %d\n", grace) // last: it may wait for a moment where the keeper does not read
 }
 
 // forward passes a signal on to the command.

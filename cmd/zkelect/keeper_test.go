@@ -38,14 +38,14 @@ func TestKeeper(t *testing.T) {
 		"slow to begin, and stopped":     {"sleep 60", "0", []string{"lease NOW 1\nstop 0\n" + lease(time.Minute)}, true, exitLost, ""},
 		"no order":                       {"sleep 60", "0", []string{"frobnicate\n"}, true, exitLost, ""},
 		"ends by itself":                 {"BEGIN; exit 3", "0", []string{lease(time.Minute)}, true, 3, begins},
-		"the lease ends":                 {"BEGIN; sleep 60", "0", []string{lease(3 * time.Second)}, true, 137, begins},
+		"the lease ends":                 {"BEGIN; sleep 60", "0", []string{lease(10 * time.Second)}, true, 137, begins},
 		"the lease is not renewed":       {"BEGIN; sleep 60", "0", []string{lease(time.Minute), lease(100 * time.Millisecond)}, true, 137, begins},
 		"zkelect is killed":              {"trap 'echo asked >>$0' TERM; BEGIN; while :; do sleep 0.05; done", "0", []string{lease(time.Minute)}, false, 137, begins},
 		"stopped":                        {"trap 'exit 4' TERM; BEGIN; while :; do sleep 0.05; done", "0", []string{lease(time.Minute), "stop 60000000000\n"}, true, 4, begins},
 		"stopped, and killed":            {"trap '' TERM; BEGIN; while :; do sleep 0.05; done", "0", []string{lease(time.Minute), "stop 300000000\n"}, true, 137, begins},
 		"killed without grace":           {"trap 'exit 4' TERM; BEGIN; while :; do sleep 0.05; done", "0", []string{lease(time.Minute), "stop 0\n"}, true, 137, begins},
 		"a lease does not unstop":        {"trap '' TERM; BEGIN; while :; do sleep 0.05; done", "0", []string{lease(time.Minute), "stop 300000000\n" + lease(time.Minute)}, true, 137, begins},
-		"what it cannot understand":      {"BEGIN; sleep 0.5; exit 5", "0", []string{lease(time.Minute), "frobnicate\nstop soon\nlease 1\n"}, true, 5, begins},
+		"what it cannot understand":      {"BEGIN; sleep 3; exit 5", "0", []string{lease(time.Minute), "frobnicate\nstop soon\nlease 1\n"}, true, 5, begins},
 		"stopped, the lease ends":        {"trap '' TERM; BEGIN; while :; do sleep 0.05; done", "0", []string{lease(time.Minute), "stop 60000000000\n" + lease(300*time.Millisecond)}, true, 137, begins},
 		"the lease ends, and it may end": {"trap 'exit 6' TERM; BEGIN; while :; do sleep 0.05; done", "1m", []string{lease(time.Minute), lease(100 * time.Millisecond)}, true, 6, begins},
 		"it may, and does not":           {"trap '' TERM; BEGIN; while :; do sleep 0.05; done", "300ms", []string{lease(time.Minute), lease(100 * time.Millisecond)}, true, 137, begins},
@@ -70,7 +70,7 @@ func TestKeeper(t *testing.T) {
 			}
 			began := time.Now()
 			assert.Equal(t, test.status, k.wait())
-			assert.LessOrEqual(t, time.Since(began), 30*time.Second)
+			assert.LessOrEqual(t, time.Since(began), 50*time.Second)
 			assert.Equal(t, test.journal, j.read(), "the journal")
 		})
 	}
@@ -131,8 +131,8 @@ func TestKeeperStoodStill(t *testing.T) {
 		reports []string
 	}{
 		"renewed in time":             {fmt.Sprintf("lease NOW 60000000000\nsignal %d\n", syscall.SIGUSR1), 7, []string{"ended"}},
-		"renewed too late for itself": {"lease NOW 1\n", 137, []string{"lapsed", "ended"}},
-		"nothing":                     {"", 137, []string{"lapsed", "ended"}},
+		"renewed too late for itself": {"lease NOW 1\n", 137, []string{"lapsed", "killed", "ended"}},
+		"nothing":                     {"", 137, []string{"lapsed", "killed", "ended"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -198,6 +198,7 @@ func (k *keeper) kill() {
 	k.signal(syscall.SIGKILL)
 	if k.killed.IsZero() {
 		k.killed = time.Now()
+		k.report("killed")
 	}
 }
 
@@ -216,7 +217,7 @@ func (k *keeper) block(format string, args ...any) {
 }
 
 func (k *keeper) report(format string, args ...any) {
-	_, _ = fmt.Fprintf(k.reports, format+"\n", args...) // four lines at most: there is room in the pipe
+	_, _ = fmt.Fprintf(k.reports, format+"\n", args...) // five lines at most: there is room in the pipe
 }
 
 func (k *keeper) say(format string, args ...any) {

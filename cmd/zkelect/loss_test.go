@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -67,6 +68,29 @@ func TestRunLosesLeaseWhileStopping(t *testing.T) {
 	until(t, "B to lead", func() bool { return strings.Count(j.read(), "B\n") >= 30 })
 	assert.Equal(t, exitLost, a.wait())
 	assert.Empty(t, overlap(strings.ReplaceAll(j.read(), "A, asked\n", "")), "who went on while another led")
+}
+
+// TestRunLosesLeaseWithoutKeeper: the keeper of the command is stopped when the lease is lost, and zkelect ends both.
+func TestRunLosesLeaseWithoutKeeper(t *testing.T) {
+	t.Parallel()
+	// A twelfth of the timeout lies between the ends of the lease and of the session.
+	srv, err := testutil.NewServer(&testutil.ServerOptions{TickTime: 500 * time.Millisecond, MaxSessionTimeout: 12 * time.Second})
+	require.NoError(t, err)
+	t.Cleanup(srv.Close)
+	j, keeper := newJournal(t), newJournal(t)
+	a := start(t, srv.Addr(), "run", "--election", electionOf(t), "--timeout", "12s", "--", "sh", "-c",
+		fmt.Sprintf(`echo $PPID >%q; exec >>%q; while :; do echo A; sleep 0.01; done`, keeper.path, j.path))
+	j.has(t, "A\n")
+	b := start(t, srv.Addr(), append([]string{"run", "--election", electionOf(t), "--timeout", "12s", "--standby", "--"}, j.beats("B")...)...)
+	b.says(&b.stderr, "waiting")
+	var pid int
+	_, err = fmt.Sscan(keeper.read(), &pid)
+	require.NoError(t, err, "the keeper's number: %q", keeper.read())
+	require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
+	isolateLeader(t, srv)
+	until(t, "B to lead", func() bool { return strings.Count(j.read(), "B\n") >= 30 })
+	a.says(&a.stderr, "has ended with status 137")
+	assert.Empty(t, overlap(j.read()), "who went on while another led")
 }
 
 // TestRunOverlap: who wants it has time to end, beside the next leader.

@@ -41,11 +41,13 @@ func main() {
 	case len(os.Args) > 1 && os.Args[1] == keeperArgument:
 		os.Exit(keep(os.Args[2:]))
 	}
+	inOrder := endsInOrder()
 	stderr := newLossyWriter(os.Stderr)
 	e := &env{stdout: output{os.Stdout}, stderr: stderr, getenv: os.Getenv}
 	ctx := handleSignals(e)
 	status := execute(ctx, e, os.Args[1:])
 	stderr.flush(time.Second)
+	inOrder()
 	os.Exit(status)
 }
 

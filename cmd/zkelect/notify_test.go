@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -93,6 +94,29 @@ func TestNotify(t *testing.T) {
 		b.signal(syscall.SIGTERM)
 		b.wait()
 		sb.has(t, "STOPPING=1")
+	})
+}
+
+// TestNotifyNoLongerLeads: a service that leads no more does not say that it does until another leads.
+func TestNotifyNoLongerLeads(t *testing.T) {
+	t.Parallel()
+	servers := inProcess(t)
+	t.Run("its command has ended", func(t *testing.T) {
+		t.Parallel()
+		s := newSystemd(t)
+		s.start(t, servers, nil, "run", "--keep", "--pause", "10m", "--election", electionOf(t), "--", "true")
+		s.has(t, "STATUS=no longer leads "+electionOf(t))
+	})
+	t.Run("it has lost", func(t *testing.T) {
+		t.Parallel()
+		s, lags := newSystemd(t), filepath.Join(t.TempDir(), "lags")
+		p := s.start(t, servers, nil, "run", "--keep", "--election", electionOf(t), "--ready-every", "50ms",
+			"--ready", fmt.Sprintf("! test -e %q || { echo behind; exit 1; }", lags), "--", "sleep", "300")
+		p.says(&p.stderr, "leading ")
+		require.NoError(t, os.WriteFile(lags, nil, 0o600))
+		s.has(t, "STATUS=no longer leads "+electionOf(t))
+		said, _ := s.said()
+		assert.Contains(t, said, "STATUS=not ready for "+electionOf(t)+": exit status 1: behind")
 	})
 }
 

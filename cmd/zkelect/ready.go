@@ -44,10 +44,12 @@ func (r *readiness) ask(ctx context.Context) error {
 	switch {
 	case err == nil && r.reason != "":
 		r.env.say("ready for %s again", r.name)
+		r.systemd.status("ready for %s", r.name)
 		r.reason = ""
 	case err != nil && !errors.Is(err, context.Canceled) && err.Error() != r.reason:
 		r.reason = err.Error()
 		r.env.say("not ready for %s: %s", r.name, r.reason)
+		r.systemd.status("not ready for %s: %s", r.name, r.reason)
 	}
 	return err
 }

@@ -115,7 +115,7 @@ func TestStandardErrorGone(t *testing.T) {
 				fill(t, w) // nobody reads, and who writes waits
 			}
 			j := newJournal(t)
-			cmd := exec.Command(os.Args[0], "run", "--election", "e", "--verbose", "--timeout", "2s", "--", "sh", "-c",
+			cmd := exec.Command(os.Args[0], "run", "--election", "e", "--verbose", "--timeout", "8s", "--", "sh", "-c",
 				fmt.Sprintf(`exec 2>/dev/null >>%q; trap 'sleep 0.5; echo ends; exit 5' TERM; while :; do echo .; sleep 0.05; done`, j.path))
 			cmd.Stderr = w
 			p := startCommand(t, cmd, servers)

@@ -76,7 +76,12 @@ func (d *LeaderDialer) DialContext(ctx context.Context, network, _ string) (net.
 		address, leading := d.address, d.ctx
 		d.mu.Unlock()
 		if address != "" {
-			if conn, err := d.Dialer.DialContext(ctx, network, address); err == nil {
+			dialling, cancel := context.WithCancel(ctx)
+			forget := context.AfterFunc(leading, cancel) // the next one is not to wait for it
+			conn, err := d.Dialer.DialContext(dialling, network, address)
+			forget()
+			cancel()
+			if err == nil {
 				return leaderConn{conn, context.AfterFunc(leading, func() { _ = conn.Close() })}, nil
 			}
 		}
