@@ -15,7 +15,6 @@ import (
 var (
 	errShort  = errors.New("record ends too early")
 	errLength = errors.New("length out of range")
-	errNull   = errors.New("null where a value must be")
 )
 
 // A decoder reads fields from a frame. The first error sticks; every read after
@@ -80,11 +79,16 @@ func (d *decoder) bytes() []byte {
 	return d.take(int(n))
 }
 
-// string reads a string that must not be null.
+// nullText stands for a null string where it differs from an empty one. It is no
+// UTF-8, so no client can send it.
+const nullText = "\xff"
+
+// string reads a string; null is nullText, and what it means is for the operation to
+// say.
 func (d *decoder) string() string {
 	p := d.bytes()
 	if p == nil {
-		d.fail(errNull)
+		return nullText
 	}
 	return asText(p)
 }
@@ -116,10 +120,10 @@ func (d *decoder) count(size int) int {
 	return int(n)
 }
 
-// strings reads a vector of strings, which must not be null.
+// strings reads a vector of strings; null is nil, and an empty one is not.
 func (d *decoder) strings() []string {
 	if len(d.b) >= 4 && int32(binary.BigEndian.Uint32(d.b)) == -1 {
-		d.fail(errNull)
+		d.int32()
 		return nil
 	}
 	n := d.count(4)
@@ -130,20 +134,12 @@ func (d *decoder) strings() []string {
 	return list
 }
 
-// nullText stands for a null string where it differs from an empty one. It is no
-// UTF-8, so no client can send it.
-const nullText = "\xff"
-
 // acls reads a list of access rights; null is the empty list.
 func (d *decoder) acls() []acl {
 	n := d.count(12)
 	list := make([]acl, 0, n)
 	for range n {
-		a := acl{perms: d.int32(), id: identity{scheme: d.nullableString(), id: nullText}}
-		if id := d.bytes(); id != nil {
-			a.id.id = asText(id)
-		}
-		list = append(list, a)
+		list = append(list, acl{perms: d.int32(), id: identity{scheme: d.nullableString(), id: d.string()}})
 	}
 	return list
 }

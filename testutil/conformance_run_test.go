@@ -1,7 +1,9 @@
 package testutil_test
 
 import (
+	"cmp"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"time"
@@ -127,7 +129,8 @@ func (r *run) note(format string, args ...any) {
 	r.transcript = append(r.transcript, fmt.Sprintf(format, args...))
 }
 
-// absolute is the path on the server: "^" stands for the parent of the run's node, which no script touches.
+// absolute is the path on the server: "^" stands for the parent of the run's node, which no script touches,
+// and "!" for nothing.
 func (r *run) absolute(path string) string {
 	if within, above := strings.CutPrefix(path, "^"); above {
 		return r.parent + within
@@ -137,6 +140,8 @@ func (r *run) absolute(path string) string {
 		return r.root
 	case strings.HasPrefix(path, "/"):
 		return r.root + path
+	case strings.HasPrefix(path, "!"):
+		return path[1:]
 	}
 	return path
 }
@@ -308,12 +313,20 @@ func (r *run) do(c *client, st step) {
 		if r.ready(c) {
 			r.expire(c, st.Watch)
 		}
+	case "handshake":
+		if r.ready(c) {
+			r.handshake(c, st)
+		}
+	case "stream":
+		r.stream(st)
 	case "burst":
 		if r.ready(c) {
 			r.request(c, st.Ops...)
 		}
 	default:
-		if r.ready(c) {
+		if r.ready(c) && st.mangled() {
+			r.requestMangled(c, st)
+		} else if c.open {
 			r.request(c, st)
 		}
 	}
@@ -409,11 +422,148 @@ func (r *run) frame(c *client, st step) []byte {
 	if st.Op == "unknown" {
 		code = st.Type
 	}
+	if st.Xid != 0 {
+		xid = st.Xid
+	}
 	var e encoder
 	e.int(xid)
 	e.int(code)
-	e.bytes = append(e.bytes, encodeRequest(st, r.absolute, r.base)...)
+	e.bytes = append(e.bytes, st.mangle(encodeRequest(st, r.absolute, r.base))...)
 	return e.bytes
+}
+
+// requestMangled sends what may bring one answer, or none. Those that come before that of a ping belong to it.
+func (r *run) requestMangled(c *client, st step) {
+	if err := c.write(r.frame(c, st)); err != nil {
+		r.lost(c, err)
+		return
+	}
+	ping := fixedXids["ping"]
+	switch {
+	case st.Op == "unknown":
+		// It has an answer, but what stands behind it may have one too, before the connection is closed.
+		if code, ok := r.answer(c, st.Op, cmp.Or(st.Xid, c.xid)); ok && code == errUnimplemented {
+			r.drain(c)
+		}
+		return
+	case st.Xid == ping || st.Op == "ping" && st.Xid == 0:
+		// Its own answer looks like that of the ping.
+		if _, ok := r.answer(c, st.Op, ping); !ok {
+			return
+		}
+	}
+	r.untilPing(c, st.Op)
+}
+
+// untilPing notes what comes up to the answer of a ping, or up to the end of the connection.
+func (r *run) untilPing(c *client, op string) {
+	if err := c.write(r.frame(c, step{Op: "ping"})); err != nil {
+		r.lost(c, err)
+		return
+	}
+	for {
+		p, err := c.receive(op)
+		switch {
+		case err != nil:
+			r.lost(c, err)
+			return
+		case p.xid == fixedXids["ping"]:
+			return
+		case p.xid == eventXid && p.err == 0 && len(p.body) > 12:
+			r.noteEvent(c, p)
+		default:
+			c.zxid = max(c.zxid, p.zxid)
+			r.note("  %s: %s: xid %d: %s", c.name, op, p.xid, r.reply(op, p))
+			if p.err == errUnimplemented || p.err == errAuthFailed {
+				r.drain(c)
+				return
+			}
+		}
+	}
+}
+
+// handshake is that of a stranger, who uses the session that it gets, and closes it.
+func (r *run) handshake(c *client, st step) {
+	w, ok := r.dialWire()
+	if !ok {
+		return
+	}
+	stranger := &client{wire: w, name: "stranger", open: true}
+	var id int64
+	switch st.Type {
+	case 1:
+		id = c.id
+	case 2:
+		id = 0x0123456789abcdef
+	}
+	var e encoder
+	e.int(st.Version)
+	e.long(r.base + st.Zxid)
+	e.int(st.Timeout)
+	e.long(id)
+	e.data(st)
+	e.bool(st.Watch)
+	if err := w.write(st.mangle(e.bytes)); err != nil {
+		r.lost(stranger, err)
+		return
+	}
+	frame, err := w.readFrame()
+	if err != nil {
+		r.lost(stranger, err)
+		return
+	}
+	d := &decoder{bytes: frame}
+	a := connectAnswer{version: d.int(), timeout: d.int(), id: d.long()}
+	a.password, _ = d.buffer()
+	a.rest = d.rest()
+	if a.id != 0 && a.id != c.id {
+		r.sessions[a.id] = "stranger"
+	}
+	r.noteConnect(stranger, a)
+	r.untilPing(stranger, "")
+	if stranger.open && a.id != c.id {
+		r.request(stranger, step{Op: "closeSession"})
+	}
+	stranger.hangUp()
+}
+
+// stream sends bytes on a connection of their own, after a handshake or without, and reads to the end.
+func (r *run) stream(st step) {
+	w, ok := r.dialWire()
+	if !ok {
+		return
+	}
+	stranger := &client{wire: w, name: "stranger", open: true}
+	if st.Watch {
+		a, err := w.handshake(0, normalTimeout, 0, make([]byte, 16), true)
+		if err != nil {
+			r.lost(stranger, err)
+			return
+		}
+		stranger.id, stranger.password, stranger.zxid = a.id, a.password, r.base
+		r.sessions[a.id] = "stranger"
+	}
+	_, err := w.conn.Write([]byte(st.Data))
+	var got []byte
+	if err == nil {
+		if half, ok := w.conn.(*net.TCPConn); ok && st.Null {
+			_ = half.CloseWrite()
+		} else if st.Null {
+			_ = w.conn.Close()
+		}
+		_ = w.conn.SetReadDeadline(time.Now().Add(wireTimeout))
+		got, err = io.ReadAll(w.conn)
+	}
+	stranger.open = false
+	_ = w.conn.Close()
+	r.note("  stranger: %.100q %v", got, closedOr(err))
+	if !st.Watch {
+		return
+	}
+	// The session is ended in any case, which moves the zxid.
+	r.resume(stranger, normalTimeout)
+	r.request(stranger, step{Op: "closeSession"})
+	stranger.hangUp()
 }
 
 // request sends the requests at once, and reads an answer for each.

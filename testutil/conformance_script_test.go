@@ -3,6 +3,7 @@ package testutil_test
 import (
 	"crypto/sha1"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -36,6 +37,26 @@ type step struct {
 	Auth    string      `json:"auth,omitempty"`
 	Timeout int32       `json:"timeout,omitempty"` // of a new session, in ms
 	Ops     []step      `json:"ops,omitempty"`     // of multi, multiRead and burst
+
+	// What makes of a request one that no client sends, see mangled. In a handshake they do the same to it.
+	NullPath bool    `json:"nullPath,omitempty"`
+	Xid      int32   `json:"xid,omitempty"` // instead of the one that is due
+	Put      []int32 `json:"put,omitempty"` // where in the body, and the number that is put there
+	Cut      int     `json:"cut,omitempty"` // as many bytes are left out at the end
+	Pad      string  `json:"pad,omitempty"` // is added there
+}
+
+// mangled reports whether nobody can say beforehand what comes back: one answer, or none, or the end of the connection.
+func (st step) mangled() bool {
+	return st.NullPath || st.Xid != 0 || st.Put != nil || st.Cut != 0 || st.Pad != ""
+}
+
+// mangle changes the bytes of what would have been a request.
+func (st step) mangle(body []byte) []byte {
+	if len(st.Put) == 2 && int(st.Put[0])+4 <= len(body) {
+		binary.BigEndian.PutUint32(body[st.Put[0]:], uint32(st.Put[1]))
+	}
+	return append(body[:max(0, len(body)-st.Cut)], st.Pad...)
 }
 
 type scriptACL struct {
@@ -94,6 +115,8 @@ type generator struct {
 	*rand.Rand
 	release testutil.Release
 	known   []string
+	session int                      // of the step that is being made
+	watched [sessionsInScript]string // what the last watch of each session is on
 }
 
 func generate(release testutil.Release, seed uint64, length int) []step {
@@ -128,6 +151,7 @@ type choice[T any] struct {
 func pick[T any](g *generator, list ...T) T { return list[g.IntN(len(list))] }
 
 func (g *generator) step() step {
+	g.session = g.IntN(sessionsInScript)
 	st := weighted(g,
 		choice[step]{62, g.request},
 		choice[step]{4, g.burst},
@@ -136,10 +160,16 @@ func (g *generator) step() step {
 		choice[step]{3, g.multiRead},
 		choice[step]{4, g.auth},
 		choice[step]{4, g.setWatches},
-		choice[step]{9, g.session},
+		choice[step]{9, g.sessionStep},
 		choice[step]{2, g.abuse},
+		choice[step]{6, g.mangled},
+		choice[step]{2, g.handshake},
+		choice[step]{1, g.stream},
 	)
-	st.S = g.IntN(sessionsInScript)
+	st.S = g.session
+	if st.Watch || st.Op == "addWatch" {
+		g.watched[st.S] = st.Path
+	}
 	return st
 }
 
@@ -147,23 +177,25 @@ func (g *generator) step() step {
 func (g *generator) request() step {
 	return weighted(g,
 		choice[step]{22, g.create},
-		choice[step]{10, func() step { return step{Op: "delete", Path: g.path(), Version: g.version()} }},
-		choice[step]{8, func() step { return step{Op: "exists", Path: g.path(), Watch: g.IntN(2) == 0} }},
-		choice[step]{8, func() step { return step{Op: "getData", Path: g.path(), Watch: g.IntN(2) == 0} }},
+		choice[step]{10, func() step { return step{Op: "delete", Path: g.anyPath(), Version: g.version()} }},
+		choice[step]{8, func() step { return step{Op: "exists", Path: g.anyPath(), Watch: g.IntN(2) == 0} }},
+		choice[step]{8, func() step { return step{Op: "getData", Path: g.anyPath(), Watch: g.IntN(2) == 0} }},
 		choice[step]{10, g.setData},
-		choice[step]{4, func() step { return step{Op: "getACL", Path: g.path()} }},
+		choice[step]{4, func() step { return step{Op: "getACL", Path: g.anyPath()} }},
 		choice[step]{5, func() step { return step{Op: "setACL", Path: g.path(), ACL: g.acl(), Version: g.version()} }},
-		choice[step]{5, func() step { return step{Op: "getChildren", Path: g.path(), Watch: g.IntN(2) == 0} }},
-		choice[step]{5, func() step { return step{Op: "getChildren2", Path: g.path(), Watch: g.IntN(2) == 0} }},
-		choice[step]{2, func() step { return step{Op: "sync", Path: g.path()} }},
+		choice[step]{5, func() step { return step{Op: "getChildren", Path: g.anyPath(), Watch: g.IntN(2) == 0} }},
+		choice[step]{5, func() step { return step{Op: "getChildren2", Path: g.anyPath(), Watch: g.IntN(2) == 0} }},
+		choice[step]{2, func() step { return step{Op: "sync", Path: g.anyPath()} }},
+		choice[step]{1, func() step { return step{Op: "deleteContainer", Path: g.anyPath()} }},
 		// A check outside a multi is answered only if it fails: ZooKeeper 3.8 stumbles over its own answer.
 		choice[step]{2, func() step { return step{Op: "check", Path: "/none", Version: g.version()} }},
-		choice[step]{6, func() step { return step{Op: "addWatch", Path: g.path(), Type: pick[int32](g, 0, 0, 1, 1, 1, 2, -1)} }},
-		// Whether a path without a slash is refused here depends on what other sessions watch.
-		choice[step]{3, func() step { return step{Op: "checkWatches", Path: g.absolutePath(), Type: g.watcherType()} }},
-		choice[step]{3, func() step { return step{Op: "removeWatches", Path: g.absolutePath(), Type: g.watcherType()} }},
+		choice[step]{6, func() step {
+			return step{Op: "addWatch", Path: g.anyPath(), Type: pick[int32](g, 0, 0, 1, 1, 1, 2, -1)}
+		}},
+		choice[step]{3, func() step { return step{Op: "checkWatches", Path: g.watchedPath(), Type: g.watcherType()} }},
+		choice[step]{3, func() step { return step{Op: "removeWatches", Path: g.watchedPath(), Type: g.watcherType()} }},
 		choice[step]{2, func() step { return step{Op: "getEphemerals", Path: pick(g, "/", "/", g.path())} }},
-		choice[step]{2, func() step { return step{Op: "getAllChildrenNumber", Path: g.path()} }},
+		choice[step]{2, func() step { return step{Op: "getAllChildrenNumber", Path: g.anyPath()} }},
 		choice[step]{1, func() step { return step{Op: "whoAmI"} }},
 		choice[step]{1, func() step { return step{Op: "ping"} }},
 	)
@@ -188,12 +220,20 @@ func (g *generator) path() string {
 	return g.known[g.IntN(len(g.known))]
 }
 
-func (g *generator) absolutePath() string {
-	for {
-		if path := g.path(); strings.HasPrefix(path, "/") {
-			return path
-		}
+// anyPath is for what changes nothing that is not the run's: it may be of the server's own nodes.
+func (g *generator) anyPath() string {
+	if g.IntN(40) == 0 {
+		return pick(g, "!/zookeeper", "!/zookeeper/quota", "!/zookeeper/config", "!/zookeeper/none", "!/zookeeper/", "!relative/a")
 	}
+	return g.path()
+}
+
+// watchedPath is one that the session may have a watch on.
+func (g *generator) watchedPath() string {
+	if path := g.watched[g.session]; path != "" && g.IntN(2) == 0 {
+		return path
+	}
+	return g.anyPath()
 }
 
 func (g *generator) badPath() string {
@@ -326,8 +366,8 @@ func (g *generator) setWatches() step {
 	return st
 }
 
-// session steps: see the run of each in conformance_run_test.go.
-func (g *generator) session() step {
+// sessionStep is something done to a session: see the run of each in conformance_run_test.go.
+func (g *generator) sessionStep() step {
 	st := step{Op: pick(g, "closeSession", "drop", "resume", "resume", "resume", "steal", "badPassword", "unknownSession", "fromTheFuture", "connectAgain", "expire")}
 	switch st.Op {
 	case "connectAgain":
@@ -353,6 +393,75 @@ func (g *generator) abuse() step {
 	case 3:
 		return step{Op: "create", Path: g.newPath(), Size: 1<<20 - 200, ACL: openACL}
 	}
+}
+
+// mangled is a request of which a part is not what it should be.
+func (g *generator) mangled() step {
+	st := weighted(g,
+		choice[step]{12, g.request},
+		choice[step]{4, g.multi},
+		choice[step]{3, g.multiRead},
+		choice[step]{2, g.auth},
+		choice[step]{3, g.setWatches},
+		choice[step]{1, func() step {
+			return step{Op: "unknown", Path: g.path(), Type: pick[int32](g, 0, -1, 2, 10, 12, 16, 20, 23, 102, 108, -12)}
+		}},
+	)
+	// A time to live that is not checked ends the process of ZooKeeper 3.8, which is not what a check outside a multi is.
+	if st.Op == "createTTL" || st.Op == "check" {
+		st.Op = "create2"
+	}
+	for n := 1 + g.IntN(2); n > 0; n-- {
+		switch g.IntN(6) {
+		case 0:
+			st.Cut = 1 + g.IntN(12)
+		case 1:
+			st.Pad = pick(g, "\x00", "\x00\x00\x00\x00", "more", strings.Repeat("\xff", 9))
+		case 2:
+			st.Xid = pick[int32](g, -2, -3, -4, -5, -8, -9, -100, 1<<31-1, -1<<31)
+		case 3:
+			// ZooKeeper 3.8 never closes a connection that has watched null.
+			st.NullPath = st.Op != "addWatch" || g.release != testutil.ZooKeeper38
+		default:
+			st.Put = []int32{int32(pick(g, 0, 0, 4, 8, g.IntN(40), g.IntN(80))), pick[int32](g, -1, -1, 0, -2, 3, 1<<20, 1<<31-1, -1<<31)}
+			if st.Put[0] == 0 && st.Put[1] == 0 {
+				st.Put[1] = -1 // not the root, which is not of the run
+			}
+		}
+	}
+	return st
+}
+
+// handshake is one of a stranger, of whatever may be in it.
+func (g *generator) handshake() step {
+	st := step{
+		Op: "handshake", Version: pick[int32](g, 0, 0, 0, 1, -1), Timeout: pick[int32](g, 30_000, 30_000, 30_000, 0, -1, 1<<31-1),
+		Type: pick[int32](g, 0, 0, 0, 1, 2), Zxid: pick[int64](g, 0, 0, 0, -1000, -1<<60),
+		Data: pick(g, strings.Repeat("\x00", 16), strings.Repeat("\x00", 16), "", "short", strings.Repeat("long", 10)),
+		Null: g.IntN(5) == 0, Watch: g.IntN(4) == 0,
+	}
+	switch g.IntN(8) {
+	case 0:
+		st.Cut = pick(g, 1, 1, 1, 2, 8, 17, 20)
+	case 1:
+		st.Pad = pick(g, "\x00", "more", "\x01")
+	case 2:
+		st.Put = []int32{pick[int32](g, 24, 24, int32(g.IntN(40))), pick[int32](g, -1, -2, 0, 4, 1<<20, 1<<31-1)}
+	}
+	return st
+}
+
+// stream is what is no handshake at all, or stands behind one: what makes the server close the connection, or a part of a
+// frame, after which the client closes its side.
+func (g *generator) stream() step {
+	if g.IntN(3) == 0 {
+		return step{Op: "stream", Watch: g.IntN(2) == 0, Null: true, Data: pick(g, "", "\x00\x00\x00", "\x00\x00\x00\x05\x00\x00", "\x00\x0f\xff\xff", "ruo")}
+	}
+	return step{Op: "stream", Watch: g.IntN(2) == 0, Data: pick(g,
+		"ruok", "ruok\n", "ruokruok", "RUOK", "xxxx", "isro", "crst", "srst", "GET / HTTP/1.0\r\n\r\n", "\x00\x00\x00\x00", "\x00\x00\x00\x04abcd",
+		"\xff\xff\xff\xff", "\x7f\xff\xff\xff", "\x00\x10\x00\x00", "\x00\x00\x00\x07\x00\x00\x00\x01\x00\x00\x00",
+		"\x00\x00\x00\x08\x00\x00\x00\x00\x00\x00\x00\x00",
+	)}
 }
 
 // burst is several requests of one session, all sent before the first answer is read.
@@ -418,7 +527,7 @@ func (g *generator) multi() step {
 		case n < 12:
 			st.Ops = append(st.Ops, g.create())
 		case n < 17:
-			st.Ops = append(st.Ops, step{Op: "delete", Path: g.path(), Version: g.version()})
+			st.Ops = append(st.Ops, step{Op: "delete", Path: g.anyPath(), Version: g.version()})
 		case n < 23:
 			st.Ops = append(st.Ops, g.setData())
 		case n < 29:

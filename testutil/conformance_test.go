@@ -259,7 +259,8 @@ func (c coverage) add(transcript []string) {
 func (c coverage) missing() []string {
 	wanted := []string{"event created", "event deleted", "event data changed", "event children changed", "a multi undone", "an expiry"}
 	for op := range opcodes {
-		if op != "check" {
+		// A check that succeeds is answered by no release, the deletion of a container refused by one of them.
+		if op != "check" && op != "deleteContainer" {
 			wanted = append(wanted, op+" ok")
 		}
 	}

@@ -19,7 +19,7 @@ import (
 var opcodes = map[string]int32{
 	"create": 1, "delete": 2, "exists": 3, "getData": 4, "setData": 5, "getACL": 6, "setACL": 7, "getChildren": 8,
 	"sync": 9, "ping": 11, "getChildren2": 12, "check": 13, "multi": 14, "create2": 15, "checkWatches": 17,
-	"removeWatches": 18, "createContainer": 19, "createTTL": 21, "multiRead": 22, "auth": 100, "setWatches": 101,
+	"removeWatches": 18, "createContainer": 19, "deleteContainer": 20, "createTTL": 21, "multiRead": 22, "auth": 100, "setWatches": 101,
 	"getEphemerals": 103, "getAllChildrenNumber": 104, "setWatches2": 105, "addWatch": 106, "whoAmI": 107,
 	"closeSession": -11,
 }
@@ -289,7 +289,7 @@ func encodeRequest(st step, absolute func(string) string, base int64) []byte {
 	path := absolute(st.Path)
 	switch st.Op {
 	case "create", "create2", "createContainer", "createTTL":
-		e.string(path)
+		e.path(st, path)
 		e.data(st)
 		e.acl(st.ACL)
 		e.int(st.Flags)
@@ -297,23 +297,23 @@ func encodeRequest(st step, absolute func(string) string, base int64) []byte {
 			e.long(st.TTL)
 		}
 	case "delete", "check":
-		e.string(path)
+		e.path(st, path)
 		e.int(st.Version)
 	case "exists", "getData", "getChildren", "getChildren2":
-		e.string(path)
+		e.path(st, path)
 		e.bool(st.Watch)
 	case "setData":
-		e.string(path)
+		e.path(st, path)
 		e.data(st)
 		e.int(st.Version)
-	case "getACL", "sync", "getEphemerals", "getAllChildrenNumber":
-		e.string(path)
+	case "getACL", "sync", "deleteContainer", "getEphemerals", "getAllChildrenNumber":
+		e.path(st, path)
 	case "setACL":
-		e.string(path)
+		e.path(st, path)
 		e.acl(st.ACL)
 		e.int(st.Version)
 	case "checkWatches", "removeWatches", "addWatch":
-		e.string(path)
+		e.path(st, path)
 		e.int(st.Type)
 	case "multi", "multiRead":
 		for _, op := range st.Ops {
@@ -345,9 +345,18 @@ func encodeRequest(st step, absolute func(string) string, base int64) []byte {
 			e.strings(paths)
 		}
 	case "unknown":
-		e.string(path)
+		e.path(st, path)
 	}
 	return e.bytes
+}
+
+// path writes null if the step says so.
+func (e *encoder) path(st step, path string) {
+	if st.NullPath {
+		e.int(-1)
+		return
+	}
+	e.string(path)
 }
 
 func (e *encoder) acl(list []scriptACL) {

@@ -184,6 +184,14 @@ func (s *Server) controlsFor(op Op) []*control {
 	return matching
 }
 
+// shownPath is the path as a control function sees it, a null one as empty.
+func (w write) shownPath() string {
+	if w.path == nullText {
+		return ""
+	}
+	return w.path
+}
+
 // describe decodes as much of a request as a control function wants to know. A
 // malformed one is described as far as it goes.
 func describe(release Release, op Op, xid int32, body []byte) *Request {
@@ -194,11 +202,11 @@ func describe(release Release, op Op, xid int32, body []byte) *Request {
 		OpExists, OpGetData, OpGetACL, OpGetChildren, OpGetChildren2, OpSync, OpGetAllChildrenNumber,
 		OpGetEphemerals, OpAddWatch, OpCheckWatches, OpRemoveWatches:
 		w := decodeWrite(op, d)
-		r.Path, r.Data, r.Version = w.path, w.data, w.version
+		r.Path, r.Data, r.Version = w.shownPath(), w.data, w.version
 	case OpMulti, OpMultiRead:
 		ops, _, _ := decodeMulti(release, d)
 		for _, w := range ops {
-			r.Ops = append(r.Ops, Request{Op: w.op, Xid: xid, Path: w.path, Data: w.data, Version: w.version})
+			r.Ops = append(r.Ops, Request{Op: w.op, Xid: xid, Path: w.shownPath(), Data: w.data, Version: w.version})
 		}
 	default: // it is about no node
 	}

@@ -63,7 +63,9 @@
 // read-only mode and local sessions; request throttling; the admin server, JMX
 // and metrics beyond a short mntr; four-letter words other than ruok, isro, srvr,
 // stat, mntr, conf, cons, crst, srst, wchs, wchp, wchc, dump and envi. Operations that are not known are
-// answered with Unimplemented, and the connection closes. Nodes with a time to
+// answered with Unimplemented, and the connection closes; so is createSession (-10) of a
+// client that has a session, which ZooKeeper answers with another handshake. (A
+// connection that has watched a null path is closed at its end, by 3.8 never.) Nodes with a time to
 // live work as with zookeeper.extendedTypesEnabled=true. Watch events are kept
 // from clients that may not read the node, as since 3.8.4.
 //

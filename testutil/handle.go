@@ -2,7 +2,6 @@ package testutil
 
 import (
 	"cmp"
-	"errors"
 	"slices"
 	"time"
 )
@@ -122,6 +121,11 @@ func (k *call) execute() bool {
 	case OpAuth:
 		k.authenticate()
 	case OpSASL:
+		d := &decoder{b: k.body}
+		if token := d.bytes(); token == nil {
+			c.kill(false)
+			return true
+		}
 		// Without a SASL configuration the answer is an empty token.
 		e := newReply(k.xid, 0, codeOK)
 		e.bytes(nil)
@@ -213,8 +217,7 @@ func (k *call) closeSession() bool {
 // write has a request decided, committed and answered.
 func (k *call) write() bool {
 	c, m, s := k.c, k.c.m, k.c.srv
-	if k.op == OpReconfig && !wellFormedReconfig(k.body) {
-		// The one write that is understood before it gets its zxid.
+	if k.op != OpMulti && (k.op == OpReconfig || s.release.readsBeforeZxid()) && !k.readable() {
 		c.reply(k.xid, codeMarshallingError, nil)
 		return true
 	}
@@ -227,26 +230,28 @@ func (k *call) write() bool {
 	switch k.op {
 	case OpMulti:
 		ops, reads, ok := decodeMulti(s.release, d)
-		if errors.Is(d.err, errNull) {
+		null := slices.ContainsFunc(ops, func(w write) bool { return w.path == nullText })
+		if ok && null && s.release.losesWhatItStumblesOver() {
 			// ZooKeeper stumbles over a null path between taking a zxid and making
 			// a transaction for it.
 			c.reply(k.xid, codeMarshallingError, func(e *encoder) { e.multiResults(nil) })
 			return true
 		}
-		if !ok || reads {
+		if !ok || reads || null {
 			x = p.failed(codeMarshallingError)
 		} else {
 			x = p.prepareMulti(ops)
 		}
 	case OpReconfig:
 		x = p.failed(codeReconfigDisabled)
-	case OpDeleteContainer:
-		x = p.prepare(write{op: k.op})
 	default:
 		w := decodeWrite(k.op, d)
-		if d.err != nil {
+		switch {
+		case k.op == OpDeleteContainer && !s.release.deletesContainersOfClients():
+			x = p.failed(codeBadArguments)
+		case d.err != nil:
 			x = p.failed(codeMarshallingError)
-		} else {
+		default:
 			x = p.prepare(w)
 		}
 	}
@@ -254,12 +259,17 @@ func (k *call) write() bool {
 	return k.whenApplied(func() { k.answerWrite(r) })
 }
 
-func wellFormedReconfig(body []byte) bool {
-	d := &decoder{b: body}
-	for range 3 {
-		d.bytes()
+// readable reports whether a write's body is what its operation says.
+func (k *call) readable() bool {
+	d := &decoder{b: k.body}
+	if k.op == OpReconfig {
+		for range 3 {
+			d.bytes()
+		}
+		d.int64()
+	} else if w := decodeWrite(k.op, d); k.op == OpDeleteContainer && w.path == nullText {
+		return false
 	}
-	d.int64()
 	return d.err == nil
 }
 

@@ -1,7 +1,7 @@
 package testutil
 
 import (
-	"errors"
+	"slices"
 	"strings"
 )
 
@@ -13,7 +13,7 @@ func (c *conn) read(op Op, d *decoder) (err code, body func(*encoder)) {
 	switch op {
 	case OpExists:
 		path, watch := d.string(), d.bool()
-		if d.err != nil {
+		if d.err != nil || path == nullText {
 			break
 		}
 		if strings.IndexByte(path, 0) >= 0 {
@@ -129,7 +129,7 @@ func (e *encoder) data(n *znode) {
 
 // readable finds a node and checks the permission to read it.
 func (c *conn) readable(path string, perm int32, d *decoder) (*znode, code) {
-	if d.err != nil {
+	if d.err != nil || path == nullText {
 		return nil, codeMarshallingError
 	}
 	n := c.m.tree.nodes[path]
@@ -145,12 +145,17 @@ func (c *conn) readable(path string, perm int32, d *decoder) (*znode, code) {
 func (c *conn) multiRead(d *decoder) (code, func(*encoder)) {
 	ops, reads, ok := decodeMulti(c.srv.release, d)
 	switch {
-	case !ok && !errors.Is(d.err, errNull):
+	case !ok:
 		return codeMarshallingError, nil
-	case !ok || len(ops) > 0 && !reads:
+	case len(ops) > 0 && !reads:
 		return codeMarshallingError, func(e *encoder) { e.multiResults(nil) }
 	}
-	return codeOK, func(e *encoder) {
+	err := codeOK
+	if i := slices.IndexFunc(ops, func(w write) bool { return w.path == nullText }); i >= 0 {
+		// ZooKeeper stumbles over a null path, and answers with what it had by then.
+		ops, err = ops[:i], codeMarshallingError
+	}
+	return err, func(e *encoder) {
 		for _, op := range ops {
 			n, err := c.readable(op.path, permRead, d)
 			switch {
@@ -224,8 +229,10 @@ func (c *conn) watchOp(op Op, d *decoder) (code, func(*encoder)) {
 		if d.err != nil {
 			return codeMarshallingError, nil
 		}
-		w.restore(c.m.tree, c, since, data, exist, child, persistent, recursive)
-		return codeOK, nil
+		if op == OpSetWatches {
+			persistent, recursive = []string{}, []string{}
+		}
+		return w.restore(c.m.tree, c, since, data, exist, child, persistent, recursive), nil
 	case OpAddWatch:
 		path, mode := d.string(), d.int32()
 		if d.err != nil || mode < 0 || mode > 1 {
@@ -244,13 +251,24 @@ func (c *conn) watchOp(op Op, d *decoder) (code, func(*encoder)) {
 	if d.err != nil || !ok {
 		return codeMarshallingError, nil
 	}
-	look := (*watchTable).remove
-	if op == OpCheckWatches {
-		look = (*watchTable).contains
+	found := false
+	for _, in := range []struct {
+		table *watchTable
+		which watchMode
+	}{{w.child, kind.child}, {w.data, kind.data}} {
+		switch {
+		case in.which == 0:
+		case op == OpRemoveWatches:
+			found = in.table.remove(path, c, in.which) || found
+		default:
+			here, stumbled := in.table.contains(path, c, in.which)
+			if stumbled {
+				return codeMarshallingError, nil
+			}
+			found = found || here
+		}
 	}
-	inData := kind.data != 0 && look(w.data, path, c, kind.data)
-	inChild := kind.child != 0 && look(w.child, path, c, kind.child)
-	if !inData && !inChild {
+	if !found {
 		return codeNoWatcher, nil
 	}
 	return codeOK, nil

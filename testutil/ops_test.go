@@ -106,7 +106,12 @@ var refusals = []struct {
 	{"check missing", OpCheck, versionBody("/x", -1), codeNoNode},
 	{"check wrong version", OpCheck, versionBody("/a", 7), codeBadVersion},
 	{"createTTL without ttl", OpCreateTTL, func(e *encoder) { createBody("/x", "", 0)(e); e.int64(-1) }, codeBadArguments},
-	{"deleteContainer", OpDeleteContainer, pathBody("/a"), codeBadArguments},
+	{"deleteContainer of the server's own", OpDeleteContainer, pathBody("/zookeeper/quota"), codeBadArguments},
+	{"delete null path", OpDelete, func(e *encoder) { e.bytes(nil); e.int32(-1) }, codeMarshallingError},
+	{"delete truncated", OpDelete, pathBody("/a"), codeMarshallingError},
+	{"set null path", OpSetData, func(e *encoder) { e.bytes(nil); e.bytes(nil); e.int32(-1) }, codeBadArguments},
+	{"setACL null path", OpSetACL, func(e *encoder) { e.bytes(nil); e.acls(openACL); e.int32(-1) }, codeBadArguments},
+	{"create null path and unknown flags", OpCreate, func(e *encoder) { e.bytes(nil); e.bytes(nil); e.acls(openACL); e.int32(7) }, codeBadArguments},
 	{"reconfig", OpReconfig, func(e *encoder) { e.string(""); e.string(""); e.string(""); e.int64(-1) }, codeReconfigDisabled},
 	{"multi of what it cannot hold", OpMulti, multiBody(subOp{OpSync, pathBody("/")}), codeMarshallingError},
 	{"multi of a read", OpMulti, multiBody(subOp{OpGetData, watchBody("/a", false)}), codeMarshallingError},
@@ -127,9 +132,12 @@ func TestRefusedWrites(t *testing.T) {
 				continue // there is none outside a multi
 			}
 			zxid := c.zxid
+			if test.want != codeMarshallingError || test.op == OpMulti || strings.Contains(test.name, "null") || c.release == ZooKeeper38 {
+				zxid++ // since 3.9 what cannot be read takes none
+			}
 			r := c.do(test.op, test.body)
 			assert.Equal(t, test.want, r.err, test.name)
-			assert.Equal(t, zxid+1, r.zxid, test.name)
+			assert.Equal(t, zxid, r.zxid, test.name)
 			assert.Empty(t, r.body.b, test.name)
 		}
 		srv.mu.Lock()
@@ -424,15 +432,39 @@ func TestCheckOutsideAMulti(t *testing.T) {
 	})
 }
 
+// A client can delete a container, or any other node without children that is not
+// ephemeral, as the server does: without the right to.
+func TestDeleteContainerOfAClient(t *testing.T) {
+	withRaw(t, func(t *testing.T, _ *Server, c *rawClient) {
+		c.want(codeOK, OpCreateContainer, func(e *encoder) {
+			e.string("/k")
+			e.bytes(nil)
+			e.acls(readOnly)
+			e.int32(containerFlag)
+		})
+		c.want(codeOK, OpCreate, createBody("/e", "", 1))
+		if c.release == ZooKeeper38 {
+			c.want(codeBadArguments, OpDeleteContainer, pathBody("/k"))
+			return
+		}
+		c.want(codeBadVersion, OpDeleteContainer, pathBody("/e"))
+		c.want(codeNoNode, OpDeleteContainer, pathBody("/none"))
+		c.want(codeOK, OpDeleteContainer, pathBody("/k"))
+		c.want(codeNoNode, OpExists, watchBody("/k", false))
+	})
+}
+
 func TestRareRequests(t *testing.T) {
 	withRaw(t, func(t *testing.T, _ *Server, c *rawClient) {
 		zxid := c.do(OpPing, nil).zxid
 		assert.Equal(t, zxid, c.want(codeMarshallingError, OpReconfig, nil).zxid)
 		null := func(e *encoder) { e.bytes(nil) }
 		assert.Equal(t, int32(-1), c.want(codeOK, OpSync, null).body.int32(), "the null path of a sync is not given back")
-		r := c.want(codeOK, OpSASL, null)
+		r := c.want(codeOK, OpSASL, pathBody("token"))
 		assert.Zero(t, r.zxid)
 		assert.Equal(t, int32(-1), r.body.int32(), "sasl is answered with an empty token")
+		c.request(OpSASL, null)
+		c.wantClosed()
 	})
 }
 

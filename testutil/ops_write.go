@@ -127,7 +127,7 @@ func (p *preparer) prepare(w write) *txn {
 	case OpCheck:
 		err = p.checkVersion(w)
 	case OpDeleteContainer:
-		err = codeBadArguments // the servers' own, and laid out otherwise
+		err = p.removeContainer(w)
 	default:
 		err = codeMarshallingError
 	}
@@ -150,6 +150,9 @@ func (p *preparer) create(w write, x *txn) code {
 	}
 	if err := p.check(); err != codeOK {
 		return err
+	}
+	if w.path == nullText {
+		return codeMarshallingError
 	}
 	parentPath, _, ok := splitPath(w.path)
 	if !ok {
@@ -200,6 +203,9 @@ func (p *preparer) remove(w write) code {
 	if err := p.check(); err != codeOK {
 		return err
 	}
+	if w.path == nullText {
+		return codeMarshallingError
+	}
 	parentPath, _, ok := splitPath(w.path)
 	if !ok || isSystemPath(w.path) {
 		return codeBadArguments
@@ -223,6 +229,27 @@ func (p *preparer) remove(w write) code {
 	parent.children--
 	p.note(parentPath, parent)
 	p.note(w.path, nil)
+	return codeOK
+}
+
+// removeContainer is the server's own way to delete a container: no session is asked
+// for, and no right, and any node will do that has no children and is not ephemeral.
+func (p *preparer) removeContainer(w write) code {
+	parentPath, _, ok := splitPath(w.path)
+	if !ok || isSystemPath(w.path) {
+		return codeBadArguments
+	}
+	n := p.record(w.path)
+	switch {
+	case n == nil:
+		return codeNoNode
+	case n.children > 0:
+		return codeNotEmpty
+	case n.kind == ephemeral:
+		return codeBadVersion
+	case p.record(parentPath) == nil:
+		return codeNoNode
+	}
 	return codeOK
 }
 

@@ -34,6 +34,18 @@ func (r Release) readsMultisFirst() bool { return r != ZooKeeper38 }
 // code says: in 3.8 a create2 is a create there, and its answer has no Stat.
 func (r Release) createsKeepTheirCode() bool { return r != ZooKeeper38 }
 
+// readsBeforeZxid reports whether a write that cannot be read takes no zxid. Of a
+// reconfig that is so in every release, of a multi in none.
+func (r Release) readsBeforeZxid() bool { return r != ZooKeeper38 }
+
+// losesWhatItStumblesOver reports whether a multi with a null path takes a zxid and
+// makes no transaction of it.
+func (r Release) losesWhatItStumblesOver() bool { return r == ZooKeeper38 }
+
+// deletesContainersOfClients reports whether a client can send the request by which the
+// server deletes containers. That of 3.8 has no field for a path, but all of it is one.
+func (r Release) deletesContainersOfClients() bool { return r != ZooKeeper38 }
+
 // existsIsARight reports whether exists needs the right to read the node.
 func (r Release) existsIsARight() bool { return r != ZooKeeper38 }
 

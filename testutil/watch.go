@@ -1,5 +1,7 @@
 package testutil
 
+import "strings"
+
 // A watchMode says how long a watch lasts and how far it reaches; several together
 // are the watches that one connection has on one path.
 type watchMode uint8
@@ -87,12 +89,22 @@ func (w *watchTable) removeConn(c *conn) {
 }
 
 // contains is the answer to checkWatches. That of ZooKeeper 3.8 is for any
-// connection's watch on the path, of whatever mode.
-func (w *watchTable) contains(path string, c *conn, which watchMode) bool {
-	if w.single {
-		return len(w.byPath[path]) > 0
+// connection's watch on the path, of whatever mode, and it stumbles over a path
+// of which it cannot tell the parent: it looks at that, and while there are recursive
+// watches at those of the parent.
+func (w *watchTable) contains(path string, c *conn, which watchMode) (found, stumbled bool) {
+	if !w.single {
+		return w.byPath[path][c]&which != 0, false
 	}
-	return w.byPath[path][c]&which != 0
+	switch {
+	case path == "":
+		return false, false
+	case path == nullText || !strings.Contains(path, "/"):
+		return false, true
+	case len(w.byPath[path]) > 0:
+		return true, false
+	}
+	return false, w.recursive > 0 && path[0] != '/'
 }
 
 func (w *watchTable) size() int {
@@ -187,39 +199,53 @@ func (w *watches) fire(e event) {
 }
 
 // restore sets the watches that a client had before it reconnected, and tells
-// it at once of those that have fired since.
-func (w *watches) restore(t *tree, c *conn, since int64, data, exist, child, persistent, recursive []string) {
-	for _, path := range data {
-		switch n := t.nodes[path]; {
-		case n == nil:
-			c.notify(event{typ: nodeDeleted, path: path})
-		case n.mzxid > since:
-			c.notify(event{typ: nodeDataChanged, path: path})
-		default:
-			w.data.add(path, c, oneShot)
+// it at once of those that have fired since. It gets as far as the first list that is
+// null, or path that is where there can be no node.
+func (w *watches) restore(t *tree, c *conn, since int64, data, exist, child, persistent, recursive []string) code {
+	for _, each := range []struct {
+		paths []string
+		node  bool
+		set   func(path string, n *znode)
+	}{
+		{data, true, func(path string, n *znode) {
+			switch {
+			case n == nil:
+				c.notify(event{typ: nodeDeleted, path: path})
+			case n.mzxid > since:
+				c.notify(event{typ: nodeDataChanged, path: path})
+			default:
+				w.data.add(path, c, oneShot)
+			}
+		}},
+		{exist, true, func(path string, n *znode) {
+			if n != nil {
+				c.notify(event{typ: nodeCreated, path: path})
+			} else {
+				w.data.add(path, c, oneShot)
+			}
+		}},
+		{child, true, func(path string, n *znode) {
+			switch {
+			case n == nil:
+				c.notify(event{typ: nodeDeleted, path: path})
+			case n.pzxid > since:
+				c.notify(event{typ: nodeChildrenChanged, path: path})
+			default:
+				w.child.add(path, c, oneShot)
+			}
+		}},
+		{persistent, false, func(path string, _ *znode) { w.addLasting(path, c, persistentWatch) }},
+		{recursive, false, func(path string, _ *znode) { w.addLasting(path, c, recursiveWatch) }},
+	} {
+		if each.paths == nil {
+			return codeMarshallingError
+		}
+		for _, path := range each.paths {
+			if each.node && path == nullText {
+				return codeMarshallingError
+			}
+			each.set(path, t.nodes[path])
 		}
 	}
-	for _, path := range exist {
-		if t.nodes[path] != nil {
-			c.notify(event{typ: nodeCreated, path: path})
-		} else {
-			w.data.add(path, c, oneShot)
-		}
-	}
-	for _, path := range child {
-		switch n := t.nodes[path]; {
-		case n == nil:
-			c.notify(event{typ: nodeDeleted, path: path})
-		case n.pzxid > since:
-			c.notify(event{typ: nodeChildrenChanged, path: path})
-		default:
-			w.child.add(path, c, oneShot)
-		}
-	}
-	for _, path := range persistent {
-		w.addLasting(path, c, persistentWatch)
-	}
-	for _, path := range recursive {
-		w.addLasting(path, c, recursiveWatch)
-	}
+	return codeOK
 }
