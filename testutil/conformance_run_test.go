@@ -2,6 +2,7 @@ package testutil_test
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -16,8 +17,8 @@ import (
 type backend struct {
 	name    string
 	release testutil.Release
-	dial    func() (net.Conn, error)
-	tamper  *tampering // nil but in the negative controls
+	dials   []func() (net.Conn, error) // one for each member, the leader's first
+	tamper  *tampering                 // nil but in the negative controls
 
 	// restart ends the server's process and starts it again with its data.
 	restart func()
@@ -27,7 +28,14 @@ type backend struct {
 	born  time.Time
 
 	admin *client // lives as long as the server, and looks at the tree from outside
-	runs  int
+	// witnesses are the same on the members that follow: what they have seen their members have applied.
+	witnesses []*client
+
+	// mayHang is for the real one: once in some ten thousand operations an ensemble of 3.8 leaves a ping without an
+	// answer, which it gives at the next run of the same script.
+	mayHang bool
+
+	runs int
 }
 
 // The in-process server looks once a minute for containers to delete, and its zxid moves then: it does not live so long.
@@ -36,7 +44,7 @@ const renewal = 20 * time.Second
 func (b *backend) fresh() {
 	if b.renew != nil && time.Since(b.born) > renewal {
 		b.close()
-		b.admin, b.born = nil, time.Now()
+		b.admin, b.witnesses, b.born = nil, nil, time.Now()
 		b.renew(b)
 	}
 }
@@ -45,6 +53,7 @@ func (b *backend) fresh() {
 type client struct {
 	*wire
 	name     string
+	member   int // that it connects to
 	id       int64
 	password []byte
 	zxid     int64 // the newest seen
@@ -60,6 +69,7 @@ type run struct {
 	clients    [sessionsInScript]*client
 	transcript []string
 	late       bool // see prompt
+	hung       bool // an answer did not come
 }
 
 // The session timeouts of both servers: the shortest, for sessions that are to expire, and the one that the others have.
@@ -86,6 +96,11 @@ func (b *backend) execute(script []step) (transcript []string, ok bool) {
 		b.admin = &client{wire: &wire{}, name: "outside"}
 		r.connect(b.admin, int32(longestTimeout.Milliseconds()))
 		r.proveOutside()
+		for i := range b.dials[1:] {
+			witness := &client{wire: &wire{}, name: fmt.Sprintf("witness of member %d", i+1), member: i + 1}
+			r.connect(witness, int32(longestTimeout.Milliseconds()))
+			b.witnesses = append(b.witnesses, witness)
+		}
 	}
 	// The run's node has a parent of its own, because a sequential create at the run's node makes a sibling.
 	r.parent = fmt.Sprintf("/c%07d", b.runs)
@@ -96,7 +111,7 @@ func (b *backend) execute(script []step) (transcript []string, ok bool) {
 	r.sessions[b.admin.id] = b.admin.name
 	r.transcript = nil
 	for i := range r.clients {
-		r.clients[i] = &client{wire: &wire{}, name: fmt.Sprintf("session %d", i)}
+		r.clients[i] = &client{wire: &wire{}, name: fmt.Sprintf("session %d", i), member: i % len(b.dials)}
 	}
 
 	for i, st := range script {
@@ -115,13 +130,16 @@ func (b *backend) execute(script []step) (transcript []string, ok bool) {
 	}
 	r.note("after the end of all sessions")
 	r.dump("/")
-	return r.transcript, !r.late
+	return r.transcript, !r.late && !(r.hung && r.mayHang)
 }
 
 // close ends what the backend's own session holds; the server is its maker's to end.
 func (b *backend) close() {
 	if b.admin != nil {
 		b.admin.hangUp()
+	}
+	for _, witness := range b.witnesses {
+		witness.hangUp()
 	}
 }
 
@@ -147,11 +165,13 @@ func (r *run) absolute(path string) string {
 }
 
 // outside sends a request of the backend's own session. Nothing is left to compare when it fails.
-func (r *run) outside(st step) packet {
-	err := r.admin.write(r.frame(r.admin, st))
+func (r *run) outside(st step) packet { return r.ask(r.admin, st) }
+
+func (r *run) ask(c *client, st step) packet {
+	err := c.write(r.frame(c, st))
 	var p packet
 	if err == nil {
-		p, err = r.admin.readPacket()
+		p, err = c.readPacket()
 	}
 	if err != nil {
 		panic(fmt.Sprintf("%s: %s outside the script: %v", r.name, st, err))
@@ -183,13 +203,14 @@ func (c *client) hangUp() {
 
 // lost notes that the connection ended.
 func (r *run) lost(c *client, err error) {
+	r.hung = r.hung || !errors.Is(err, errClosed)
 	r.note("  %s: %v", c.name, err)
 	c.hangUp()
 }
 
 // dialWire opens a connection, which replaces nothing yet.
-func (r *run) dialWire() (*wire, bool) {
-	conn, err := r.dial()
+func (r *run) dialWire(member int) (*wire, bool) {
+	conn, err := r.dials[member]()
 	if err != nil {
 		r.note("  dial: %v", err)
 		return nil, false
@@ -204,7 +225,7 @@ func (r *run) noteConnect(c *client, a connectAnswer) {
 
 // connect opens a session.
 func (r *run) connect(c *client, timeout int32) {
-	w, ok := r.dialWire()
+	w, ok := r.dialWire(c.member)
 	if !ok {
 		return
 	}
@@ -226,7 +247,7 @@ func (r *run) connect(c *client, timeout int32) {
 
 // resume binds the session to a new connection. The old one, if given back, is still open.
 func (r *run) resume(c *client, timeout int32) (old *wire) {
-	w, ok := r.dialWire()
+	w, ok := r.dialWire(c.member)
 	if !ok {
 		return nil
 	}
@@ -293,6 +314,16 @@ func (r *run) do(c *client, st step) {
 			c.hangUp()
 			r.resume(c, normalTimeout)
 		}
+	case "move":
+		if r.ready(c) {
+			c.hangUp()
+			c.member = (c.member + 1) % len(r.dials)
+			r.resume(c, normalTimeout)
+		}
+	case "moveAndStay":
+		if r.ready(c) {
+			r.moveAndStay(c, st)
+		}
 	case "steal":
 		if r.ready(c) {
 			if old := r.resume(c, normalTimeout); old != nil {
@@ -303,12 +334,12 @@ func (r *run) do(c *client, st step) {
 		}
 	case "badPassword":
 		if r.ready(c) {
-			r.strange(c.zxid, c.id, []byte("0123456789abcdef"))
+			r.strange(c.member, c.zxid, c.id, []byte("0123456789abcdef"))
 		}
 	case "unknownSession":
-		r.strange(0, 0x0123456789abcdef, []byte("0123456789abcdef"))
+		r.strange(c.member, 0, 0x0123456789abcdef, []byte("0123456789abcdef"))
 	case "fromTheFuture":
-		r.strange(1<<60, 0, make([]byte, 16))
+		r.strange(c.member, 1<<60, 0, make([]byte, 16))
 	case "expire":
 		if r.ready(c) {
 			r.expire(c, st.Watch)
@@ -332,9 +363,23 @@ func (r *run) do(c *client, st step) {
 	}
 }
 
+// moveAndStay resumes the session at another member while its connection stays open, on which a request is sent then:
+// one that changes nothing does not show that the session is elsewhere, a write does.
+func (r *run) moveAndStay(c *client, st step) {
+	before := *c
+	c.member = (c.member + 1) % len(r.dials)
+	old := r.resume(c, normalTimeout)
+	if old == nil {
+		return
+	}
+	before.wire, before.name = old, c.name+" where it was"
+	r.request(&before, st.Ops...)
+	before.hangUp()
+}
+
 // strange is a handshake that should bring no session.
-func (r *run) strange(zxid, id int64, password []byte) {
-	w, ok := r.dialWire()
+func (r *run) strange(member int, zxid, id int64, password []byte) {
+	w, ok := r.dialWire(member)
 	if !ok {
 		return
 	}
@@ -484,7 +529,7 @@ func (r *run) untilPing(c *client, op string) {
 
 // handshake is that of a stranger, who uses the session that it gets, and closes it.
 func (r *run) handshake(c *client, st step) {
-	w, ok := r.dialWire()
+	w, ok := r.dialWire(c.member)
 	if !ok {
 		return
 	}
@@ -529,7 +574,7 @@ func (r *run) handshake(c *client, st step) {
 
 // stream sends bytes on a connection of their own, after a handshake or without, and reads to the end.
 func (r *run) stream(st step) {
-	w, ok := r.dialWire()
+	w, ok := r.dialWire(0)
 	if !ok {
 		return
 	}
@@ -629,8 +674,11 @@ func (r *run) noteEvent(c *client, p packet) {
 }
 
 // barrier collects the events that the last step brought to each session: they are written to a connection before the
-// answer to a ping that is sent afterwards.
+// answer to a ping that is sent afterwards, once the connection's member has applied the step.
 func (r *run) barrier() {
+	for _, witness := range r.witnesses {
+		r.ask(witness, step{Op: "sync", Path: "/"})
+	}
 	for _, c := range r.clients {
 		r.request(c, step{Op: "ping"})
 	}

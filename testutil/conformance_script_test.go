@@ -114,13 +114,18 @@ func digestOf(user, password string) string {
 type generator struct {
 	*rand.Rand
 	release testutil.Release
+	members int // of the servers; more than one bring steps of their own, and none that the real ones do not survive
 	known   []string
 	session int                      // of the step that is being made
 	watched [sessionsInScript]string // what the last watch of each session is on
 }
 
 func generate(release testutil.Release, seed uint64, length int) []step {
-	g := &generator{Rand: rand.New(rand.NewPCG(seed, 0)), release: release}
+	return generateFor(release, 1, seed, length)
+}
+
+func generateFor(release testutil.Release, members int, seed uint64, length int) []step {
+	g := &generator{Rand: rand.New(rand.NewPCG(seed, 0)), release: release, members: members}
 	script := make([]step, length)
 	for i := range script {
 		script[i] = g.step()
@@ -162,7 +167,7 @@ func (g *generator) step() step {
 		choice[step]{4, g.setWatches},
 		choice[step]{9, g.sessionStep},
 		choice[step]{2, g.abuse},
-		choice[step]{6, g.mangled},
+		choice[step]{6, g.mangledOrMoved},
 		choice[step]{2, g.handshake},
 		choice[step]{1, g.stream},
 	)
@@ -223,7 +228,11 @@ func (g *generator) path() string {
 // anyPath is for what changes nothing that is not the run's: it may be of the server's own nodes.
 func (g *generator) anyPath() string {
 	if g.IntN(40) == 0 {
-		return pick(g, "!/zookeeper", "!/zookeeper/quota", "!/zookeeper/config", "!/zookeeper/none", "!/zookeeper/", "!relative/a")
+		path := pick(g, "!/zookeeper", "!/zookeeper/quota", "!/zookeeper/config", "!/zookeeper/none", "!/zookeeper/", "!relative/a")
+		if g.members > 1 && path == "!/zookeeper/config" {
+			return "!/zookeeper" // the addresses in it differ
+		}
+		return path
 	}
 	return g.path()
 }
@@ -375,7 +384,8 @@ func (g *generator) sessionStep() step {
 	case "expire":
 		// Whether the connection is open meanwhile. It takes long, so it comes more seldom.
 		st.Watch = g.IntN(2) == 0
-		if g.IntN(3) > 0 {
+		// In an ensemble it depends on when the session began: the followers tell the leader of it once more.
+		if g.IntN(3) > 0 || g.members > 1 {
 			st.Op = "resume"
 		}
 	}
@@ -393,6 +403,18 @@ func (g *generator) abuse() step {
 	case 3:
 		return step{Op: "create", Path: g.newPath(), Size: 1<<20 - 200, ACL: openACL}
 	}
+}
+
+// mangledOrMoved leaves an ensemble its health: what cannot be read takes no zxid in 3.9, and yet is proposed.
+func (g *generator) mangledOrMoved() step {
+	switch {
+	case g.members == 1:
+		return g.mangled()
+	case g.IntN(2) == 0:
+		return step{Op: "move"}
+	}
+	// One: whether a second one still reaches a connection that the first makes the server close is a matter of chance.
+	return step{Op: "moveAndStay", Ops: []step{g.request()}}
 }
 
 // mangled is a request of which a part is not what it should be.

@@ -32,11 +32,11 @@ func tcp(address string) func() (net.Conn, error) {
 	return func() (net.Conn, error) { return net.DialTimeout("tcp", address, wireTimeout) }
 }
 
-func realBackend(t *testing.T, release testutil.Release) *backend {
+func realBackend(t *testing.T, release testutil.Release, members int) *backend {
 	t.Helper()
-	zookeeper := realzk.StartZooKeeperWith(t, 1, realzk.EnsembleOptions{
+	zookeeper := realzk.StartZooKeeperWith(t, members, realzk.EnsembleOptions{
 		Release:  release,
-		TickTime: conformanceTick, MinSessionTimeout: shortestTimeout, MaxSessionTimeout: longestTimeout,
+		TickTime: tickOf(members), MinSessionTimeout: shortestTimeout, MaxSessionTimeout: longestTimeout,
 		// Containers and TTL nodes are deleted by the clock: not in a run's time.
 		Properties: []string{
 			"znode.container.checkIntervalMs=3600000",
@@ -44,26 +44,40 @@ func realBackend(t *testing.T, release testutil.Release) *backend {
 		},
 		JavaOptions: []string{"-Xmx512m"},
 	})
-	b := &backend{name: "ZooKeeper " + zookeeper.Version(), release: release, dial: tcp(zookeeper.Servers()[0]), restart: func() {
+	b := &backend{name: "ZooKeeper " + zookeeper.Version(), release: release, mayHang: true, restart: func() {
 		zookeeper.Restart(0)
 		assert.NoError(t, zookeeper.AwaitServing(wireTimeout))
 	}}
+	leader := zookeeper.Leader()
+	require.GreaterOrEqual(t, leader, 0, "no leader")
+	for i := range members {
+		b.dials = append(b.dials, tcp(zookeeper.Servers()[(leader+i)%members]))
+	}
 	t.Cleanup(b.close)
 	return b
 }
 
-func overTCP(server *testutil.Server) func() (net.Conn, error) { return tcp(server.Addr()) }
+func overTCP(member testutil.Member) func() (net.Conn, error) { return tcp(member.Addr()) }
 
-func inMemory(server *testutil.Server) func() (net.Conn, error) {
-	return func() (net.Conn, error) { return server.Dialer()("tcp", "memory", wireTimeout) }
+func inMemory(member testutil.Member) func() (net.Conn, error) {
+	return func() (net.Conn, error) { return member.Dialer()("tcp", "memory", wireTimeout) }
+}
+
+// tickOf is short enough for sessions to expire soon, but long enough for the members of an ensemble, which lose each
+// other when they hear nothing for five.
+func tickOf(members int) time.Duration {
+	if members == 1 {
+		return conformanceTick
+	}
+	return 5 * conformanceTick
 }
 
 func inProcessBackend(t *testing.T, release testutil.Release) *backend {
-	return newBackend(t, release, overTCP, nil)
+	return newBackend(t, release, 1, overTCP, nil)
 }
 
 func inMemoryBackend(t *testing.T, release testutil.Release) *backend {
-	return newBackend(t, release, inMemory, nil)
+	return newBackend(t, release, 1, inMemory, nil)
 }
 
 // faultyBackend is an in-process server with a planted difference.
@@ -71,10 +85,10 @@ func faultyBackend(t *testing.T, release testutil.Release, planted *tampering) *
 	if planted.release != "" {
 		release = planted.release
 	}
-	return newBackend(t, release, overTCP, planted)
+	return newBackend(t, release, 1, overTCP, planted)
 }
 
-func newBackend(t *testing.T, release testutil.Release, dialer func(*testutil.Server) func() (net.Conn, error), planted *tampering) *backend {
+func newBackend(t *testing.T, release testutil.Release, members int, dialer func(testutil.Member) func() (net.Conn, error), planted *tampering) *backend {
 	t.Helper()
 	var server *testutil.Server
 	b := &backend{name: "the in-process server", release: release, tamper: planted}
@@ -85,13 +99,16 @@ func newBackend(t *testing.T, release testutil.Release, dialer func(*testutil.Se
 		var err error
 		server, err = testutil.NewServer(&testutil.ServerOptions{
 			Release: release, SuperDigest: digestOf("super", "root"),
-			TickTime: conformanceTick, MinSessionTimeout: shortestTimeout, MaxSessionTimeout: longestTimeout,
+			TickTime: tickOf(members), MinSessionTimeout: shortestTimeout, MaxSessionTimeout: longestTimeout, Members: members,
 		})
 		require.NoError(t, err)
 		if planted != nil && planted.server != nil {
 			planted.server(server)
 		}
-		b.dial = dialer(server)
+		b.dials = nil
+		for i := range members {
+			b.dials = append(b.dials, dialer(server.Member(i)))
+		}
 	}
 	b.restart = func() {
 		server.Stop()
@@ -126,7 +143,7 @@ func compare(script []step, one, other *backend) (a, b []string, err error) {
 			return a, b, nil
 		}
 	}
-	return nil, nil, fmt.Errorf("this machine stands still for %v at every try", shortestTimeout/2)
+	return nil, nil, fmt.Errorf("at every try this machine stands still for %v, or the real server does not answer", shortestTimeout/2)
 }
 
 // releases are those that the in-process server can behave as.
@@ -136,15 +153,22 @@ func TestConformance(t *testing.T) {
 	for _, release := range releases {
 		t.Run(string(release), func(t *testing.T) {
 			t.Parallel()
-			conform(t, release)
+			conform(t, release, 1)
 		})
 	}
 }
 
-func conform(t *testing.T, release testutil.Release) {
+// TestConformanceOfEnsembles is the same with sessions at three members, of which two follow.
+func TestConformanceOfEnsembles(t *testing.T) {
+	for _, release := range releases {
+		t.Run(string(release), func(t *testing.T) { conform(t, release, 3) })
+	}
+}
+
+func conform(t *testing.T, release testutil.Release, members int) {
 	seed := setting(t, "ELECTION_CONFORMANCE_SEED", func(s string) (uint64, error) { return strconv.ParseUint(s, 10, 64) }, rand.Uint64())
 	wanted := setting(t, "ELECTION_CONFORMANCE_OPERATIONS", strconv.Atoi, 10_000)
-	theirs, ours := realBackend(t, release), inProcessBackend(t, release)
+	theirs, ours := realBackend(t, release, members), newBackend(t, release, members, overTCP, nil)
 
 	// Scripts that were written by hand, or have shown a difference once, come first: on new servers, where also what
 	// is outside a run is the same.
@@ -155,10 +179,18 @@ func conform(t *testing.T, release testutil.Release) {
 		files = []string{file}
 	}
 	for _, file := range files {
+		if members > 1 && strings.HasSuffix(file, "outside.script") {
+			continue
+		}
 		text, err := os.ReadFile(file)
 		require.NoError(t, err)
 		script, err := parseScript(string(text))
 		require.NoError(t, err, file)
+		if members > 1 {
+			script = slices.DeleteFunc(script, func(st step) bool {
+				return st.Op == "restart" || st.Op == "expire" || st.mangled()
+			})
+		}
 		a, b, err := compare(script, theirs, ours)
 		require.NoError(t, err)
 		if !slices.Equal(a, b) {
@@ -171,7 +203,7 @@ func conform(t *testing.T, release testutil.Release) {
 	seen := coverage{}
 	scripts, done, lines := 0, 0, 0
 	for differences := 0; done < wanted; scripts++ {
-		script := generate(release, seed+uint64(scripts), stepsInScript)
+		script := generateFor(release, members, seed+uint64(scripts), stepsInScript)
 		a, b, err := compare(script, theirs, ours)
 		require.NoError(t, err)
 		done += operations(script)

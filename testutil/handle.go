@@ -115,6 +115,10 @@ func (k *call) execute() bool {
 		k.refuseUnknown()
 		return true
 	}
+	if !k.op.isWrite() && k.op != OpAuth && k.op != OpSASL && c.m == c.srv.leader && c.srv.mayWrite(c.session, c.m) == codeSessionMoved {
+		c.kill(true) // the leader looks at requests that change nothing, too
+		return true
+	}
 	switch k.op {
 	case OpPing:
 		c.reply(-2, codeOK, nil)
@@ -280,8 +284,9 @@ func (k *call) answerWrite(r result) {
 		moved = moved || sub.err == codeSessionMoved
 	}
 	if moved {
-		// The client has another connection; this one is closed without an answer.
-		c.kill(false)
+		// The client has another connection; this one is closed without an answer to
+		// this, but with those that are under way.
+		c.kill(true)
 		return
 	}
 	if r.err != codeOK {

@@ -462,3 +462,32 @@ func TestEnsembleListensOnAnAddressForEachMember(t *testing.T) {
 		c.stop()
 	}
 }
+
+// TestMovedSessionAtTheLeader: the leader sees at every request that the session is
+// elsewhere, a follower at writes, and what has been answered by then still arrives.
+func TestMovedSessionAtTheLeader(t *testing.T) {
+	for _, op := range []struct {
+		op   Op
+		body func(*encoder)
+	}{{OpExists, watchBody("/", true)}, {OpPing, nil}, {OpGetEphemerals, pathBody("/")}, {OpSetData, setBody("/", "x", -1)}} {
+		inMemory(t, three, func(t *testing.T, srv *Server) {
+			old := openRaw(t, srv.Member(0), 40*time.Second)
+			now := old.again(srv.Member(1))
+			old.request(op.op, op.body)
+			old.wantClosed()
+			now.want(codeOK, op.op, op.body)
+		})
+	}
+	inMemory(t, three, func(t *testing.T, srv *Server) {
+		old := openRaw(t, srv.Member(1), 40*time.Second)
+		old.again(srv.Member(0)).close()
+		for range 100 {
+			old.request(OpExists, watchBody("/", false))
+		}
+		old.request(OpCreate, createBody("/a", "", 0))
+		for xid := range int32(100) {
+			old.wantNext(xid+1, codeOK)
+		}
+		old.wantClosed()
+	})
+}
