@@ -38,11 +38,8 @@ func (k *call) connect() bool {
 	s.poke()
 	c.session = id
 	m.bySession[id] = c
-	if m != s.leader {
-		m.heard[id] = timeout
-	}
 	s.logInfo("session begins", "session", sessionName(id), "timeout", timeout, "client", c.remote)
-	s.commit(&txn{op: OpConnect, zxid: s.nextZxid(), time: s.wallTime(), session: id})
+	s.commit(&txn{op: OpConnect, zxid: s.nextZxid(), time: s.wallTime(), session: id, timeout: timeout})
 	return k.whenApplied(func() { c.welcome(hasReadOnly) })
 }
 

@@ -312,8 +312,13 @@ func (m *member) catchUp() {
 }
 
 // committed is what a member does beyond the tree when it applies a transaction:
-// it closes the connection of a session that has ended.
+// it closes the connection of a session that has ended. A follower counts as heard
+// of a session that begins, with the timeout that it had then: whoever the session is
+// with, and however late the follower learns of it.
 func (m *member) committed(x *txn) {
+	if x.op == OpConnect && m != m.srv.leader {
+		m.heard[x.session] = x.timeout
+	}
 	if x.op != OpClose {
 		return
 	}

@@ -491,3 +491,33 @@ func TestMovedSessionAtTheLeader(t *testing.T) {
 		old.wantClosed()
 	})
 }
+
+// TestFollowersTellOfNewSessions: each says so to the leader once, as of when it learns
+// of it, and with the timeout that the session had at its beginning.
+func TestFollowersTellOfNewSessions(t *testing.T) {
+	expiresIn := func(srv *Server) time.Duration {
+		synctest.Wait()
+		return srv.Sessions()[0].ExpiresIn
+	}
+	inMemory(t, three, func(t *testing.T, srv *Server) {
+		c := openRaw(t, srv.Member(0), 40*time.Second)
+		c.timeout = 4000
+		next := c.again(srv.Member(0))
+		assert.Equal(t, 6*time.Second, expiresIn(srv))
+		time.Sleep(tick/2 + time.Millisecond)
+		assert.Greater(t, expiresIn(srv), 40*time.Second, "the followers have not said that it is new")
+		next.do(OpPing, nil)
+		assert.LessOrEqual(t, expiresIn(srv), 6*time.Second, "it is not new any more")
+	})
+	inMemory(t, three, func(t *testing.T, srv *Server) {
+		srv.Member(2).Lag()
+		c := openRaw(t, srv.Member(0), 4*time.Second)
+		defer c.close()
+		time.Sleep(5 * time.Second)
+		assert.LessOrEqual(t, expiresIn(srv), time.Second)
+		srv.Member(2).CatchUp()
+		time.Sleep(1100 * time.Millisecond)
+		require.Len(t, srv.Sessions(), 1, "expired, though a follower has learnt of it only now")
+		assert.Greater(t, expiresIn(srv), 3*time.Second)
+	})
+}

@@ -160,6 +160,7 @@ type txn struct {
 	acl     []acl
 	kind    kind
 	ttl     int64
+	timeout int32 // of a session that begins
 	version int32 // of data or acl after the change; of create: the parent's count
 	err     code
 	ops     []*txn // of a multi
