@@ -76,16 +76,27 @@ func (w *watchTable) remove(path string, c *conn, which watchMode) bool {
 		delete(w.byPath, path)
 	}
 	delete(w.byConn[c], path)
-	if len(w.byConn[c]) == 0 {
+	if len(w.byConn[c]) == 0 && !w.single {
 		delete(w.byConn, c)
 	}
 	return true
+}
+
+// use takes away a one-shot watch that has fired. The connection stays in byConn, as
+// one that watches nothing, which the four-letter words show; before 3.9 so it does
+// when its watches are removed.
+func (w *watchTable) use(path string, c *conn) {
+	w.remove(path, c, oneShot)
+	if w.byConn[c] == nil {
+		w.byConn[c] = make(map[string]struct{})
+	}
 }
 
 func (w *watchTable) removeConn(c *conn) {
 	for path := range w.byConn[c] {
 		w.remove(path, c, allWatches)
 	}
+	delete(w.byConn, c)
 }
 
 // contains is the answer to checkWatches. That of ZooKeeper 3.8 is for any
@@ -130,7 +141,7 @@ func (w *watchTable) triggered(e event) map[*conn]struct{} {
 			continue
 		}
 		note(c)
-		w.remove(e.path, c, oneShot)
+		w.use(e.path, c)
 	}
 	if w.recursive == 0 || e.typ == nodeChildrenChanged {
 		return found

@@ -1,7 +1,9 @@
 package testutil
 
 import (
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -275,5 +277,33 @@ func TestEventsAreForThoseWhoMayRead(t *testing.T) {
 		c.want(codeOK, OpCreate, createBody("/all", "", 0))
 		assert.Equal(t, []rawEvent{{nodeCreated, "/all"}}, stranger.takeEvents(), "stranger")
 		assert.Equal(t, []rawEvent{{nodeCreated, "/mine"}, {nodeCreated, "/all"}}, c.takeEvents(), "owner")
+	})
+}
+
+// TestWordsCountWhoHasWatched: a connection whose watch has fired is counted until it
+// ends, one that has removed its watch in 3.8 alone.
+func TestWordsCountWhoHasWatched(t *testing.T) {
+	withRaw(t, func(t *testing.T, srv *Server, c *rawClient) {
+		connections := func() string {
+			var w strings.Builder
+			srv.mu.Lock()
+			defer srv.unlock()
+			srv.members[0].wordWchs(&w)
+			said, _, _ := strings.Cut(w.String(), "\n")
+			return said
+		}
+		assert.Equal(t, "0 connections watching 0 paths", connections())
+		c.want(codeOK, OpGetData, watchBody("/", true))
+		c.want(codeOK, OpRemoveWatches, func(e *encoder) { e.string("/"); e.int32(watcherAny) })
+		assert.Equal(t, map[Release]string{
+			ZooKeeper38: "1 connections watching 0 paths", ZooKeeper39: "0 connections watching 0 paths",
+		}[c.release], connections())
+		c.want(codeOK, OpGetData, watchBody("/", true))
+		assert.Equal(t, "1 connections watching 1 paths", connections())
+		c.want(codeOK, OpSetData, setBody("/", "x", -1))
+		assert.Equal(t, "1 connections watching 0 paths", connections())
+		c.close()
+		synctest.Wait()
+		assert.Equal(t, "0 connections watching 0 paths", connections())
 	})
 }

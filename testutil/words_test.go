@@ -83,11 +83,23 @@ func TestWordsAsTheRealOneSaysThem(t *testing.T) {
 					if members < role.onlyIfMembers {
 						continue
 					}
+					conns := make(map[string]*zk.Conn)
 					for _, addr := range []string{role.theirs, role.ours} {
 						conn := dialZK(t, addr)
+						conns[addr] = conn
 						_, err := conn.Create("/"+role.name, []byte("data"), zk.FlagEphemeral, zk.WorldACL(zk.PermAll))
 						require.NoError(t, err)
-						_, _, _, err = conn.GetW("/" + role.name)
+						_, _, fired, err := conn.GetW("/" + role.name)
+						require.NoError(t, err)
+						_, err = conn.Set("/"+role.name, []byte("data"), -1)
+						require.NoError(t, err)
+						<-fired
+					}
+					for _, word := range []string{"wchs", "wchp", "wchc"} {
+						compareShapes(t, word+" of the "+role.name+" once a watch has fired", ask(t, role.theirs, word), ask(t, role.ours, word))
+					}
+					for _, addr := range []string{role.theirs, role.ours} {
+						_, _, _, err := conns[addr].GetW("/" + role.name)
 						require.NoError(t, err)
 					}
 					compareFields(t, ask(t, role.theirs, "mntr"), ask(t, role.ours, "mntr"))
