@@ -31,8 +31,8 @@ type backend struct {
 	// witnesses are the same on the members that follow: what they have seen their members have applied.
 	witnesses []*client
 
-	// mayHang is for the real one: once in some ten thousand operations an ensemble of 3.8 leaves a ping without an
-	// answer, which it gives at the next run of the same script.
+	// mayHang is for the real one: an ensemble of 3.8.0 was seen to leave a ping without an answer, which it gave at the
+	// next run of the same script. Ours has to answer at the first.
 	mayHang bool
 
 	runs int

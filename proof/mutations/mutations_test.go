@@ -33,8 +33,11 @@ import (
 // root is the library's directory, which the files of a mutation are named from.
 const root = "../.."
 
+// document holds the table of who catches what.
+var document = filepath.Join(root, "docs", "mutations.md")
+
 var (
-	mutate         = flag.String("mutations", "", "run these mutations in TestMutations: all, ci, or some by their names, with commas")
+	mutate         = flag.String("mutations", "", "run these mutations in TestMutations: all, ci, new for those without a line in docs/mutations.md, or some by their names, with commas")
 	allProofs      = flag.Bool("mutations.proofs", false, "try the sweep and the simulation on each, also on those that a test of their own catches")
 	mutationsTable = flag.String("mutations.table", "", "write who catches what to the table in this file")
 )
@@ -162,32 +165,35 @@ func TestMutations(t *testing.T) {
 		t.Skip("run by make mutations; here with -mutations=all, ci or names")
 	}
 	var picked []*mutation
-	for _, m := range readMutations(t) {
-		if *mutate == "all" || slices.Contains(strings.Split(*mutate, ","), m.name) || *mutate == "ci" && m.ci {
+	all, table := readMutations(t), readTable(t, document)
+	for _, m := range all {
+		switch {
+		case *mutate == "all", *mutate == "ci" && m.ci, *mutate == "new" && !m.hasRow(table), slices.Contains(strings.Split(*mutate, ","), m.name):
 			picked = append(picked, m)
 		}
 	}
 	require.NotEmpty(t, picked, "no mutation %q", *mutate)
 	start := time.Now()
-	rows := make([]map[string]string, len(picked))
+	var mu sync.Mutex // of the file: each line is written at once, so that a run that is interrupted has said what it saw
 	var workers sync.WaitGroup
 	slots := make(chan struct{}, runtime.GOMAXPROCS(0))
-	for i, m := range picked {
+	for _, m := range picked {
 		workers.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			rows[i] = m.tryOn(t, m.tried(*allProofs))
+			found := m.tryOn(t, m.tried(*allProofs))
+			if *mutationsTable == "" {
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			table := readTable(t, *mutationsTable)
+			table[m.name] = m.row(found)
+			assert.NoError(t, os.WriteFile(*mutationsTable, writeTable(all, table), 0o644)) //nolint:gosec // a document
 		})
 	}
 	workers.Wait()
 	t.Logf("%d mutations in %v", len(picked), time.Since(start).Round(time.Second))
-	if *mutationsTable != "" {
-		table := readTable(t, *mutationsTable)
-		for i, m := range picked {
-			table[m.name] = m.row(rows[i])
-		}
-		require.NoError(t, os.WriteFile(*mutationsTable, writeTable(readMutations(t), table), 0o644)) //nolint:gosec // a document
-	}
 }
 
 // tried are those who are to catch it: who is said to, and if asked for, the proofs besides.
@@ -299,10 +305,10 @@ func complaint(output []byte) string {
 
 const tableHead = `# Mutations: who catches what
 
-For reviewers: whether the tests would notice. Made by ` + "`make mutations`" + `; a run of some of them (` + "`MUTATIONS=NAME,NAME`" + `) replaces their lines. Each line
-is a change to the library that un-learns one thing (proof/mutations/NAME.txt), and what catches it: a test of its own, the fault sweep (TestSweep) or the
-simulation (TestSimulate), and what that said. The numbers of the lessons are those of the tests that teach them; sections are those of docs/protocol.md.
-` + "`-`" + `: changes nothing, and is caught by nothing.
+For reviewers: whether the tests would notice. Made by ` + "`make mutations`" + `; a run of some of them, ` + "`MUTATIONS=NAME,NAME`" + `, or of those without a
+line, ` + "`MUTATIONS=new`" + `, replaces their lines. Each line is a change to the library that un-learns one thing (proof/mutations/NAME.txt), and what catches
+it: a test of its own, the fault sweep (TestSweep) or the simulation (TestSimulate), and what that said. The numbers of the lessons are those of the tests
+that teach them; sections are those of docs/protocol.md. ` + "`-`" + `: changes nothing, and is caught by nothing.
 
 | mutation | it un-learns | caught by |
 |---|---|---|
@@ -311,6 +317,10 @@ simulation (TestSimulate), and what that said. The numbers of the lessons are th
 // label is how a mutation's line of the table begins.
 func (m *mutation) label() string {
 	return fmt.Sprintf("| %s: %s | %s | ", m.name, m.title, m.unlearns)
+}
+
+func (m *mutation) hasRow(table map[string]string) bool {
+	return strings.HasPrefix(table[m.name], m.label())
 }
 
 // row is a mutation's line of the table.
@@ -336,11 +346,11 @@ func readTable(t *testing.T, file string) map[string]string {
 	if errors.Is(err, fs.ErrNotExist) {
 		return rows
 	}
-	require.NoError(t, err)
+	assert.NoError(t, err)
 	_, table, _ := strings.Cut(string(text), "|---|---|---|\n")
 	for line := range strings.Lines(table) {
 		name, _, ok := strings.Cut(strings.TrimPrefix(line, "| "), ":")
-		require.True(t, ok, line)
+		assert.True(t, ok, line)
 		rows[name] = line
 	}
 	return rows
@@ -357,9 +367,9 @@ func writeTable(all []*mutation, rows map[string]string) []byte {
 
 // TestTableIsOfTheseMutations: the document has a line for each, of what it does now, and none for what is gone.
 func TestTableIsOfTheseMutations(t *testing.T) {
-	rows := readTable(t, filepath.Join(root, "docs", "mutations.md"))
+	rows := readTable(t, document)
 	for _, m := range readMutations(t) {
-		assert.True(t, strings.HasPrefix(rows[m.name], m.label()), "make mutations MUTATIONS=%s", m.name)
+		assert.True(t, m.hasRow(rows), "%s has none: make mutations MUTATIONS=new", m.name)
 		delete(rows, m.name)
 	}
 	assert.Empty(t, rows)
