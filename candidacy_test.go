@@ -143,6 +143,12 @@ func TestLeaseBeginsUnseen(t *testing.T) {
 	})
 }
 
+func leadershipUnder(under *lease.Lease) *leadership {
+	l := &leadership{lease: under, ballot: &ballot{}}
+	l.ctx, l.cancel = context.WithCancelCause(under.Context())
+	return l
+}
+
 // TestExclusiveWhileLeadershipIsGivenUp: whoever asks in the very moment at which leadership is given up is told of
 // no more than the ballot waits.
 func TestExclusiveWhileLeadershipIsGivenUp(t *testing.T) {
@@ -153,8 +159,7 @@ func TestExclusiveWhileLeadershipIsGivenUp(t *testing.T) {
 		c := bareCandidacy(base)
 		c.stepDownTimeout = time.Second
 		under := lease.New(s.clock, s.rule(), s.clock.Now()+30*time.Second)
-		l := &leadership{lease: under, ballot: &ballot{}}
-		l.ctx, l.cancel = context.WithCancelCause(under.Context())
+		l := leadershipUnder(under)
 		c.phase, c.term, c.ballot = leading, &termState{lead: l}, &ballotState{node: l.ballot}
 		c.leader.Store(l)
 		var told time.Time
@@ -192,8 +197,7 @@ func TestBallotLossBeforeItIsLogged(t *testing.T) {
 			require.NoError(t, err)
 			c = bareCandidacy(base)
 			under := lease.New(c.session.clock, c.session.rule(), c.session.clock.Now()+30*time.Second)
-			l := &leadership{lease: under, ballot: &ballot{}}
-			l.ctx, l.cancel = context.WithCancelCause(under.Context())
+			l := leadershipUnder(under)
 			c.phase, c.term, c.ballot = before, &termState{lead: l}, &ballotState{node: l.ballot}
 			if before == leaving {
 				c.term.draining = true

@@ -130,7 +130,7 @@ func (b *backend) execute(script []step) (transcript []string, ok bool) {
 	}
 	r.note("after the end of all sessions")
 	r.dump("/")
-	return r.transcript, !r.late && !(r.hung && r.mayHang)
+	return r.transcript, !r.late && (!r.hung || !r.mayHang)
 }
 
 // close ends what the backend's own session holds; the server is its maker's to end.
@@ -229,7 +229,7 @@ func (r *run) connect(c *client, timeout int32) {
 	if !ok {
 		return
 	}
-	a, err := w.handshake(0, timeout, 0, make([]byte, 16), true)
+	a, err := w.handshake(0, timeout, 0, make([]byte, 16))
 	if r.tamper != nil && r.tamper.connect != nil {
 		r.tamper.connect(&a)
 	}
@@ -251,7 +251,7 @@ func (r *run) resume(c *client, timeout int32) (old *wire) {
 	if !ok {
 		return nil
 	}
-	a, err := w.handshake(c.zxid, timeout, c.id, c.password, true)
+	a, err := w.handshake(c.zxid, timeout, c.id, c.password)
 	if err == nil {
 		r.noteConnect(c, a)
 	}
@@ -387,7 +387,7 @@ func (r *run) strange(member int, zxid, id int64, password []byte) {
 	if r.tamper != nil && r.tamper.password != nil {
 		password = r.tamper.password(r, id)
 	}
-	a, err := w.handshake(zxid, normalTimeout, id, password, true)
+	a, err := w.handshake(zxid, normalTimeout, id, password)
 	if err != nil {
 		r.note("  stranger: %v", err)
 		return
@@ -580,7 +580,7 @@ func (r *run) stream(st step) {
 	}
 	stranger := &client{wire: w, name: "stranger", open: true}
 	if st.Watch {
-		a, err := w.handshake(0, normalTimeout, 0, make([]byte, 16), true)
+		a, err := w.handshake(0, normalTimeout, 0, make([]byte, 16))
 		if err != nil {
 			r.lost(stranger, err)
 			return

@@ -120,8 +120,9 @@ type generator struct {
 	watched [sessionsInScript]string // what the last watch of each session is on
 }
 
-func generate(release testutil.Release, seed uint64, length int) []step {
-	return generateFor(release, 1, seed, length)
+// generate makes a script for one server of ZooKeeper 3.9.
+func generate(seed uint64, length int) []step {
+	return generateFor(testutil.ZooKeeper39, 1, seed, length)
 }
 
 func generateFor(release testutil.Release, members int, seed uint64, length int) []step {

@@ -8,7 +8,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/zkelection/election/testutil"
 )
 
 // shrink returns a script as small as it can make, for which differs still says yes: steps are left out by halves,
@@ -53,7 +52,7 @@ func without(list []step, still func([]step) bool, deadline time.Time) []step {
 }
 
 func TestShrinkFindsTheStepsThatMatter(t *testing.T) {
-	script := generate(testutil.ZooKeeper39, 1, 200)
+	script := generate(1, 200)
 	script[40] = step{Op: "create", Path: "/needle"}
 	script[170] = step{Op: "multi", Ops: []step{{Op: "check", Path: "/a"}, {Op: "delete", Path: "/needle"}, {Op: "check", Path: "/b"}}}
 	deletes := func(st step) bool { return st.Op == "delete" && st.Path == "/needle" }

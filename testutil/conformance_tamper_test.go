@@ -51,7 +51,7 @@ func TestConformanceSeesPlantedDifferences(t *testing.T) {
 			done := 0
 			for seed := range uint64(patience) {
 				// Without the steps that take long: no difference here needs them.
-				script := slices.DeleteFunc(generate(testutil.ZooKeeper39, seed, stepsInScript), func(st step) bool { return st.Op == "expire" })
+				script := slices.DeleteFunc(generate(seed, stepsInScript), func(st step) bool { return st.Op == "expire" })
 				done += operations(script)
 				a, b, err := compare(script, sound, faulty)
 				require.NoError(t, err)
@@ -70,7 +70,7 @@ func TestConformanceSeesNoDifferenceWhereNoneIs(t *testing.T) {
 	t.Parallel()
 	one, other := inProcessBackend(t, testutil.ZooKeeper39), inMemoryBackend(t, testutil.ZooKeeper39)
 	for seed := range uint64(20) {
-		script := generate(testutil.ZooKeeper39, seed, stepsInScript)
+		script := generate(seed, stepsInScript)
 		a, b, err := compare(script, one, other)
 		require.NoError(t, err)
 		if !slices.Equal(a, b) {
@@ -91,7 +91,7 @@ func TestConformanceExplainsADifferenceBriefly(t *testing.T) {
 		return st
 	}})
 	script := []step{{Op: "create", Path: "/a", ACL: openACL}}
-	for _, st := range generate(testutil.ZooKeeper39, 1, 2*stepsInScript) {
+	for _, st := range generate(1, 2*stepsInScript) {
 		if st.Op != "delete" && st.Op != "multi" && st.Op != "burst" && st.Op != "expire" {
 			script = append(script, st)
 		}

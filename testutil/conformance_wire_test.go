@@ -259,16 +259,14 @@ type connectAnswer struct {
 }
 
 // handshake sends a ConnectRequest and reads its answer.
-func (w *wire) handshake(zxid int64, timeout int32, id int64, password []byte, readOnlyByte bool) (connectAnswer, error) {
+func (w *wire) handshake(zxid int64, timeout int32, id int64, password []byte) (connectAnswer, error) {
 	var e encoder
 	e.int(0)
 	e.long(zxid)
 	e.int(timeout)
 	e.long(id)
 	e.buffer(password)
-	if readOnlyByte {
-		e.bool(false)
-	}
+	e.bool(false) // no read-only server
 	if err := w.write(e.bytes); err != nil {
 		return connectAnswer{}, err
 	}

@@ -435,7 +435,7 @@ func TestCheckOutsideAMulti(t *testing.T) {
 // A client can delete a container, or any other node without children that is not
 // ephemeral, as the server does: without the right to.
 func TestDeleteContainerOfAClient(t *testing.T) {
-	withRaw(t, func(t *testing.T, _ *Server, c *rawClient) {
+	withRaw(t, func(_ *testing.T, _ *Server, c *rawClient) {
 		c.want(codeOK, OpCreateContainer, func(e *encoder) {
 			e.string("/k")
 			e.bytes(nil)
