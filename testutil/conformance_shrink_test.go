@@ -7,7 +7,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
 )
 
 // shrink returns a script as small as it can make, for which differs still says yes: steps are left out by halves,
