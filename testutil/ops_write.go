@@ -195,7 +195,12 @@ func (p *preparer) create(w write, x *txn) code {
 	parent.created++
 	parent.children++
 	p.note(parentPath, parent)
-	p.note(path, &record{kind: x.kind, acl: list})
+	noted := x.kind
+	if mode.ephemeral {
+		// For the rest of a multi it counts as what its flags say, also where the operation makes something else of it.
+		noted = ephemeral
+	}
+	p.note(path, &record{kind: noted, acl: list})
 	return codeOK
 }
 
