@@ -13,8 +13,8 @@
 // and a conformance test compares it with both, answer by answer: zxids and every field of a Stat, sequence numbers and the
 // end of their counter, ephemeral nodes, sessions that expire at whole ticks and
 // move between connections, watches and the order of their events, multis that
-// are all or nothing, access rights, size limits, and the order in which children
-// are listed, which is no order to rely on. It is for tests, examples and
+// are all or nothing, access rights, size limits, requests that no client sends, and the order in which children
+// are listed, which is no order to rely on. Three members are compared with an ensemble of 3.9. It is for tests, examples and
 // trying things out. It keeps nothing on disk, guards nothing, and is not for
 // production: run a real ensemble there.
 //
