@@ -158,8 +158,11 @@ func (w *trial) newActor(p *process, name string, opts *CandidateOptions) *actor
 	c.OnLose(a.onLose)
 	c.OnTakeoverError(a.onTakeoverError)
 	for _, list := range []*atomic.Pointer[[]*actor]{&w.actors, &p.actors} {
-		all := append((*list.Load())[:len(*list.Load()):len(*list.Load())], a)
-		list.Store(&all)
+		for added := false; !added; { // others may be made at the same time
+			before := list.Load()
+			all := append(slices.Clip(*before), a)
+			added = list.CompareAndSwap(before, &all)
+		}
 	}
 	return a
 }
