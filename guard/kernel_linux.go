@@ -1,17 +1,15 @@
 package guard
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"syscall"
 	"unsafe"
+
+	"github.com/zkelection/election/internal/proc"
 )
 
 // What the standard library does not have of the kernel.
@@ -137,9 +135,7 @@ func pidOf(pidfd int) int {
 }
 
 // groupEnded reports whether all processes of a group have ended: the group that the process of pidfd leads, which has the
-// number group here, 0 if that is not known. It looks twice: a process that forks and ends while it is looked shows that it
-// has ended, and not its child. What lives at the end of the first look has either been seen in the second, or is among those
-// that have ended by then. Of members that cannot be seen nothing is known.
+// number group here, 0 if that is not known.
 func groupEnded(pidfd, group int) bool {
 	err := signalGroup(pidfd, 0)
 	if errors.Is(err, syscall.ESRCH) {
@@ -148,54 +144,14 @@ func groupEnded(pidfd, group int) bool {
 	if err != nil && !errors.Is(err, syscall.EPERM) || group == 0 {
 		return false
 	}
-	before, over := endedOf(group)
-	if !over || len(before) == 0 {
-		return false
-	}
-	after, over := endedOf(group)
-	return over && slices.Equal(before, after)
-}
-
-// endedOf returns the processes of a group that have ended and are not reaped, and whether no other was seen. Whether one has
-// ended only its own pidfd tells.
-func endedOf(group int) (pids []int, only bool) {
-	stats, err := filepath.Glob("/proc/[0-9]*/stat")
-	if err != nil {
-		return nil, false
-	}
-	for _, stat := range stats {
-		text, err := os.ReadFile(stat)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
-			continue // gone
-		}
-		if err != nil {
-			return nil, false
-		}
-		// The name may have anything in it, parentheses too.
-		head, tail, _ := strings.Cut(string(text[max(0, bytes.LastIndexByte(text, ')')):]), " ")
-		var state string
-		var parent, its, pid int
-		if _, err := fmt.Sscan(tail, &state, &parent, &its); head != ")" || err != nil || its != group {
-			continue
-		}
-		if _, err := fmt.Sscan(string(text), &pid); err != nil {
-			return nil, false
-		}
+	return proc.GroupEnded(group, func(pid int) (bool, error) {
 		member, err := openPidfd(pid)
-		if errors.Is(err, syscall.ESRCH) {
-			continue
-		}
 		if err != nil {
-			return nil, false
+			return false, err
 		}
-		over, err := ended(int(member.Fd()))
-		_ = member.Close()
-		if err != nil || !over {
-			return nil, false
-		}
-		pids = append(pids, pid)
-	}
-	return pids, true
+		defer func() { _ = member.Close() }()
+		return ended(int(member.Fd()))
+	})
 }
 
 // memory is what a process shares with its guard.

@@ -7,6 +7,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"github.com/zkelection/election/internal/proc"
 )
 
 // group is a process group: a command and what it has started. It is known by the command's process id.
@@ -18,7 +20,7 @@ func (g group) signal(s syscall.Signal) error { return syscall.Kill(-int(g), s) 
 // alive reports whether a process of the group still runs. One that may not be signalled does, and a zombie does not: it is
 // for its parent to reap.
 func (g group) alive() bool {
-	return !errors.Is(g.signal(0), syscall.ESRCH) && !onlyZombies(g)
+	return !errors.Is(g.signal(0), syscall.ESRCH) && !proc.GroupEnded(int(g), proc.Ended)
 }
 
 // kill ends the group, and returns when it has ended. What cannot be killed is waited for, and said.

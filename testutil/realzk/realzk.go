@@ -256,7 +256,8 @@ func (e *Ensemble) Restart(i int) {
 	}
 }
 
-// Pause stops node i as a long garbage collection would (SIGSTOP): its connections stay open and nothing is answered.
+// Pause stops node i as a long garbage collection would (SIGSTOP): its connections stay open and nothing is answered
+// once it returns.
 func (e *Ensemble) Pause(i int) {
 	if err := e.nodes[i].pause(true); err != nil {
 		e.failed("pause ZooKeeper node %d: %v", i, err)
