@@ -105,7 +105,7 @@ func (s *Session) leave(m member) {
 	delete(s.roster.leaseKeepers, m)
 }
 
-// keepLease says whether a member needs the lease. While one does, heartbeats
+// keepLease notes that a member needs the lease, or no longer does. While one does, heartbeats
 // keep it; the member is woken when a new one begins. It reports whether that
 // holds from this call on, and did not before.
 func (s *Session) keepLease(m member, need bool) (begins bool) {

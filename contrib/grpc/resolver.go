@@ -97,11 +97,11 @@ type leaderResolver struct {
 }
 
 // observe begins to observe. Until it is known whether there is a leader it
-// tells the connection, whenever patience has passed, why not, so that calls that do
+// tells the connection, each time that interval has passed, why not, so that calls that do
 // not wait for a leader fail with that reason, and not with their deadline.
-func (r *leaderResolver) observe(ctx context.Context, patience time.Duration) {
+func (r *leaderResolver) observe(ctx context.Context, interval time.Duration) {
 	for {
-		limit, cancel := context.WithTimeout(ctx, patience)
+		limit, cancel := context.WithTimeout(ctx, interval)
 		err := r.observer.Observe(limit)
 		if err == nil || ctx.Err() != nil || errors.Is(err, election.ErrClosed) {
 			cancel()

@@ -215,7 +215,7 @@ func (n *node) pause(stop bool) error {
 	return nil
 }
 
-// running says whether the node was started, and neither killed nor paused since. One that ended by itself counts, so
+// running reports whether the node was started, and neither killed nor paused since. One that ended by itself counts, so
 // that waiting for it fails with its log.
 func (n *node) running() bool {
 	n.mu.Lock()
