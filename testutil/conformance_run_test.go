@@ -356,8 +356,8 @@ func (r *run) do(c *client, st step) {
 	}
 }
 
-// moveAndStay resumes the session at another member while its connection stays open, on which a request is sent then:
-// one that changes nothing does not show that the session is elsewhere, a write does.
+// moveAndStay resumes the session at another member while its connection stays open, on which a request is sent then: at the
+// leader any shows that the session is elsewhere, at a follower a write.
 func (r *run) moveAndStay(c *client, st step) {
 	before := *c
 	c.member = (c.member + 1) % len(r.dials)
@@ -545,15 +545,11 @@ func (r *run) handshake(c *client, st step) {
 		r.lost(stranger, err)
 		return
 	}
-	frame, err := w.readFrame()
+	a, err := w.readConnectAnswer()
 	if err != nil {
 		r.lost(stranger, err)
 		return
 	}
-	d := &decoder{bytes: frame}
-	a := connectAnswer{version: d.int(), timeout: d.int(), id: d.long()}
-	a.password, _ = d.buffer()
-	a.rest = d.rest()
 	if a.id != 0 && a.id != c.id {
 		r.sessions[a.id] = "stranger"
 	}

@@ -270,6 +270,10 @@ func (w *wire) handshake(zxid int64, timeout int32, id int64, password []byte) (
 	if err := w.write(e.bytes); err != nil {
 		return connectAnswer{}, err
 	}
+	return w.readConnectAnswer()
+}
+
+func (w *wire) readConnectAnswer() (connectAnswer, error) {
 	frame, err := w.readFrame()
 	if err != nil {
 		return connectAnswer{}, err
