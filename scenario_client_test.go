@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/go-zookeeper/zk"
@@ -228,6 +229,8 @@ func TestInFlightBound(t *testing.T) {
 		n := w.session()
 		leader := w.memberOn(n, "leader", j).lead()
 		w.memberOn(n, "second", j).vote() // from here on the session takes it that an election's node is there
+		w.await(j, "second lost to leader")
+		synctest.Wait() // nothing of those two is under way
 		listed := n.link.count(func(r request) bool { return r.op == opChildren2 })
 		release := make(chan struct{})
 		var arrived atomic.Int64
