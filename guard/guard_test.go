@@ -496,13 +496,15 @@ func TestStart(t *testing.T) {
 	})
 	t.Run("no guard", func(t *testing.T) {
 		t.Parallel()
+		began := time.Now()
 		_, err := guard.Start(&guard.Options{Executable: "/bin/cat"}) // ends by itself: there is no such file
 		require.ErrorContains(t, err, "ended before it was ready")
+		require.Less(t, time.Since(began), 4*time.Second)
 		_, err = guard.Start(&guard.Options{Executable: "/nowhere"})
 		require.ErrorIs(t, err, os.ErrNotExist)
 		_, err = guard.Start(&guard.Options{Socket: "/nowhere", Wait: -1})
 		require.ErrorIs(t, err, os.ErrNotExist)
-		began := time.Now()
+		began = time.Now()
 		_, err = guard.Start(&guard.Options{Socket: "/nowhere", Wait: 100 * time.Millisecond})
 		require.ErrorIs(t, err, os.ErrNotExist)
 		require.GreaterOrEqual(t, time.Since(began), 100*time.Millisecond)

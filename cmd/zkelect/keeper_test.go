@@ -70,7 +70,7 @@ func TestKeeper(t *testing.T) {
 			}
 			began := time.Now()
 			assert.Equal(t, test.status, k.wait())
-			assert.LessOrEqual(t, time.Since(began), 50*time.Second)
+			assert.LessOrEqual(t, time.Since(began), 30*time.Second)
 			assert.Equal(t, test.journal, j.read(), "the journal")
 		})
 	}
