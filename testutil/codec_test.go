@@ -66,6 +66,22 @@ func TestDecoderRefuses(t *testing.T) {
 	}
 }
 
+// Null is told from what is empty, and what it means is for the operation to say.
+func TestDecoderTellsNullFromEmpty(t *testing.T) {
+	null := &decoder{b: []byte("\xff\xff\xff\xff\xff\xff\xff\xff")}
+	assert.Equal(t, nullText, null.string())
+	assert.Nil(t, null.strings())
+	empty := &decoder{b: make([]byte, 8)}
+	assert.Empty(t, empty.string())
+	assert.Equal(t, []string{}, empty.strings())
+	for _, d := range []*decoder{null, empty} {
+		require.NoError(t, d.err)
+		assert.Empty(t, d.b)
+	}
+	foreign := &decoder{b: []byte("\x00\x00\x00\x01" + nullText)}
+	assert.NotEqual(t, nullText, foreign.string(), "a client has sent what stands for null")
+}
+
 func TestStringsAreThoseOfJava(t *testing.T) {
 	for given, want := range map[string]string{
 		"/a":              "/a",
