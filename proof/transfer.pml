@@ -18,6 +18,7 @@
  * -DGEM=k        member k is one of the gem's: so is that, and it watches nobody before it has seen an acknowledgement
  * -DUNACKED      the first leader has not acknowledged yet
  * -DLAG          a server that is behind answers reads
+ * -DCYCLES       for a search for cycles
  * -DUNLEARN_...  un-learns one rule; each must be caught
  * -DREACH=k      control: a situation that must be met is taken for an error
  */
@@ -130,6 +131,12 @@ byte kReq[N], kState[N], kTarget[N]; /* what it knows of the request */
 byte said[N];               /* the request that it has sent "ready" for, which may be executed at any time */
 byte acts[N];               /* the request that it moves or passes leadership for */
 bool again[N];              /* votes again */
+#ifdef CYCLES
+bool refused[N];            /* to make way; it tries again after a pause */
+#define REFUSED_TO(i) refused[i] = why[i] == ASIDE
+#else
+#define REFUSED_TO(i) skip
+#endif
 
 byte exps = EXP, losts = LOST, prios = PRIO, demotes = DEMOTE, lapses = LAPSE, hangs = HANG, deads = DEAD, resigns = RESIGN, fails = FAIL;
 
@@ -365,7 +372,13 @@ end:
   :: atomic { up(i) && takesPart(i) && (kReq[i] != reqOf || kState[i] != reqState) && !acts[i] -> readRequest(i) }
 
   /* between the leader and the target: to the end. Its own place need not be known, only who was the first. */
-  :: atomic { up(i) && phase[i] == WAITING && first && kState[i] == ASKED && bal[i] < kTarget[i] ->
+  :: atomic { (up(i) && phase[i] == WAITING && first && kState[i] == ASKED && bal[i] < kTarget[i]
+#if defined(CYCLES) && !defined(UNLEARN_NO_PAUSE)
+       /* No time passes here, so what may end the reason of a refusal need not happen before the next try. It does in the
+        * pause: a search for cycles would find tries that are refused, and nothing else. */
+       && (!refused[i] || ack && owner[first] && owner[kTarget[i]] && SAME(kReq[i], kState[i]))
+#endif
+       ) ->
        acts[i] = kReq[i]; why[i] = ASIDE; phase[i] = MOVING }
   /* a better one stands behind: not while a request is seen */
   :: atomic { up(i) && phase[i] == WAITING && placed[i] && takesPart(i) && prios > 0 && !kReq[i] && SOMEBETTER ->
@@ -445,6 +458,7 @@ end:
        :: n <= M && n != bal[i] -> newBallot(i, n)
        :: else -> /* not moved: everything anew, and the request is read before anything else */
           forget(i);
+          REFUSED_TO(i);
           if :: why[i] == HANDOVER || why[i] == LACKS -> phase[i] = CLAIMING :: else -> phase[i] = WAITING fi
        fi;
 #ifndef UNLEARN_STEPS_DOWN_ON_HEARSAY
