@@ -272,7 +272,7 @@ func (c *candidacy) situation(view sessionView) situation {
 	s.aside = c.stander.aside() || c.stander.undecided()
 	if view.inc != nil {
 		if l := view.inc.lease.Load(); l != nil {
-			s.lease = l.Remaining() >= c.session.rule().MinToClaim()
+			s.lease = l.Remaining() >= c.session.minToClaim()
 		}
 	}
 	return s

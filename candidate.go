@@ -43,8 +43,8 @@ type CandidateOptions struct {
 	// where strangers could otherwise replace an empty election node.
 	ACL []zk.ACL
 	// HotStandby makes the candidate that is next in line keep the lease warm,
-	// at the cost of eight small writes in each session timeout, or twelve while
-	// answers are slow: it then leads at once when its predecessor goes, two writes sooner.
+	// at the cost of eight small writes in each session timeout (twelve, and at last 32,
+	// while answers are slow): it then leads at once when its predecessor goes, two writes sooner.
 	// One that joins behind several watches the one in front of its predecessor, too, so that it
 	// is ready also when leaders go one right after another: one read more.
 	HotStandby bool

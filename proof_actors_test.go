@@ -21,6 +21,7 @@ type process struct {
 	name    string
 	session *Session
 	gate    *gate
+	farness farness
 	caller  *callersConn // what the session is on; nil when it owns its connection
 	actors  atomic.Pointer[[]*actor]
 	closing bool // guarded by trial.mu
@@ -44,10 +45,36 @@ func (r *roundRobin) Init(servers []string) error {
 	return nil
 }
 
+// behindGate returns a process that is not connected yet.
+func (w *trial) behindGate(name string) *process {
+	p := &process{w: w, name: name}
+	dial := w.srv.Dialer()
+	if w.far {
+		dial = Far(dial, p.farness.delay)
+	}
+	p.gate = newGate(dial)
+	return p
+}
+
+// farness is how long answers take at most, if that is not nothing, and half of that at least.
+type farness struct {
+	most atomic.Int64
+	turn atomic.Uint64
+}
+
+func (f *farness) delay() time.Duration {
+	most := f.most.Load()
+	if most == 0 {
+		return 0
+	}
+	// Sixteenths of the half that differ, in an order that looks like none.
+	return time.Duration(most/2 + most/32*int64(f.turn.Add(1)*7%16))
+}
+
 // newProcess connects. tick is SessionOptions.TickTime; member is the server
 // that it tries first.
 func (w *trial) newProcess(name string, tick time.Duration, member int) *process {
-	p := &process{w: w, name: name, gate: newGate(w.srv.Dialer())}
+	p := w.behindGate(name)
 	p.actors.Store(new([]*actor))
 	s, err := Connect(w.srv.Servers(), w.timeout, &SessionOptions{
 		Dialer: p.gate.Dial, TickTime: tick, HostProvider: p.provider(member),
@@ -63,7 +90,7 @@ func (w *trial) newProcess(name string, tick time.Duration, member int) *process
 
 // newCallersProcess is newProcess with a Session on a caller's connection.
 func (w *trial) newCallersProcess(name string, tick time.Duration, member int) *process {
-	p := &process{w: w, name: name, gate: newGate(w.srv.Dialer())}
+	p := w.behindGate(name)
 	p.actors.Store(new([]*actor))
 	caller, err := newCallersConn(w.srv.Servers(), w.timeout, p.gate.Dial, p.provider(member))
 	require.NoError(w.t, err)

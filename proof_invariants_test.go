@@ -34,6 +34,7 @@ type trial struct {
 	srv     *testutil.Server
 	timeout time.Duration
 	tick    time.Duration
+	far     bool // processes can be far away
 	began   time.Time
 	path    string // of the election's node
 	logger  *slog.Logger

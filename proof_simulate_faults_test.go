@@ -25,6 +25,7 @@ var simFaults = []simFault{
 	{"cut off member", 5, (*simulation).cutOff},
 	{"member lags", 2, (*simulation).lag},
 	{"lost vote amid lag", 1, (*simulation).loseVote},
+	{"far away", 3, (*simulation).moveAway},
 	{"isolate", 3, (*simulation).isolateOne},
 	{"isolate all", 1, (*simulation).isolateEverybody},
 	{"expire", 2, (*simulation).expire},
@@ -74,6 +75,18 @@ func (s *simulation) pause() {
 	s.lasts(d, func() {
 		p.gate.open()
 		s.note("%s goes on", p.name)
+	})
+}
+
+// moveAway makes a process's answers slow, without holding one up behind another.
+func (s *simulation) moveAway() {
+	p := s.someone().p
+	d, most := s.between(s.timeout, 6*s.timeout), s.between(s.timeout/16, s.timeout/4)
+	s.note("FAULT: answers to %s take up to %v for %v", p.name, most, d)
+	p.farness.most.Store(int64(most))
+	s.lasts(d, func() {
+		p.farness.most.Store(0)
+		s.note("%s is near again", p.name)
 	})
 }
 

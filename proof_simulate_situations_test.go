@@ -27,6 +27,7 @@ var simSituations = map[string]float64{
 	"takeover on one pair of heartbeats":     570,
 	"takeover on a late pair":                200,
 	"takeover by a hot standby":              120,
+	"takeover on heartbeats that overlap":    55,
 	"takeover on a caller's connection":      400,
 	"takeover failed":                        3,
 	"session resumed on another member":      580,
@@ -136,6 +137,9 @@ func (s *simulation) noticeClaim(a *actor, session int64) {
 		}
 	}
 	s.seenMu.Unlock()
+	if n := len(recent); n == 4 && recent[3].Sub(recent[0]) < s.timeout/8 {
+		s.meets("takeover on heartbeats that overlap")
+	}
 	switch n := len(recent); {
 	case n == 2:
 		s.meets("takeover on one pair of heartbeats")

@@ -252,6 +252,7 @@ func newSimulation(t *testing.T, seed int64, allowance simAllowance, control boo
 	s.counter.init(s.trial, rng.Uint64())
 	s.watchSituations()
 	s.faults, s.callers = someFaults(rng), rng.IntN(3)
+	s.far = slices.ContainsFunc(s.faults, func(f simFault) bool { return f.name == "far away" })
 	// An ensemble expires a session a tick and a half late: it looks once a tick,
 	// and followers pass on whom they heard once in half a tick. By the slowest
 	// clock all that takes a twelfth longer.

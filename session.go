@@ -254,6 +254,14 @@ func (s *Session) AwaitConnected(ctx context.Context) error {
 // rule is the rule of the lease under the present session timeout.
 func (s *Session) rule() lease.Rule { return lease.NewRule(s.Timeout(), s.opts.TickTime) }
 
+// minToClaim is how much of a lease must be left for leadership to be claimed under it.
+func (s *Session) minToClaim() time.Duration {
+	if on := s.client.connection.Load(); on != nil {
+		return on.MinToClaim()
+	}
+	return s.rule().MinToClaim()
+}
+
 // metricsFor returns a candidate's own metrics, or the Session's. s may be nil.
 func (s *Session) metricsFor(own *Metrics) *Metrics {
 	if own == nil && s != nil {

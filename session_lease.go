@@ -33,7 +33,7 @@ func (l *sessionLoop) keepLeaseAlive(now lease.Instant) {
 // sendHeartbeat sends a heartbeat: a write that changes nothing, which nobody but
 // a leader with a quorum can answer, and only for a session that it knows to live.
 func (l *sessionLoop) sendHeartbeat(now lease.Instant) {
-	l.heartbeats.Sent(now)
+	beat := l.heartbeats.Sent(now)
 	conn, id, on := l.client.conn.Load(), l.view.inc.id, l.client.connection.Load()
 	l.goHelper(func() {
 		sent := l.clock.Now()
@@ -44,7 +44,7 @@ func (l *sessionLoop) sendHeartbeat(now lease.Instant) {
 		} else if !l.owned && isDefinite(err) {
 			on.Heard(sent, answered)
 		}
-		l.inbox.push(heartbeatDone{sent, answered, on, err})
+		l.inbox.push(heartbeatDone{beat, sent, answered, on, err})
 	})
 }
 
@@ -63,7 +63,7 @@ func (l *sessionLoop) heartbeatDone(m heartbeatDone) {
 		return
 	}
 	l.last.over()
-	if until, ok := l.heartbeats.Answered(m.on.Connection, m.sent, m.answered); ok {
+	if until, ok := l.heartbeats.Answered(m.beat, m.on.Connection, m.sent, m.answered); ok {
 		l.renew(m.on, until)
 	}
 }
@@ -71,17 +71,17 @@ func (l *sessionLoop) heartbeatDone(m heartbeatDone) {
 // renew makes the lease last until then, as a heartbeat on that connection says.
 func (l *sessionLoop) renew(on *connection, until lease.Instant) {
 	current := l.view.inc.lease.Load()
-	end, minToClaim := current.Until(), on.MinToClaim()
+	end := current.Until()
 	if current != nil && current.Extend(until) {
 		// Reckoned after the extension: whoever found too little of the lease
 		// left before it is told.
 		margin := max(0, end-l.clock.Now())
 		l.shorten(current, on)
 		l.metrics.LeaseRenewed(margin)
-		if margin >= minToClaim {
-			return // nobody has been waiting for it
+		if margin >= on.Rule.MinToClaim() {
+			return // nobody has been waiting for it, at any pace
 		}
-	} else if until-l.clock.Now() >= minToClaim {
+	} else if until-l.clock.Now() >= on.MinToClaim() {
 		current = lease.New(l.clock, on.Rule, until)
 		l.view.inc.lease.Store(current)
 		l.shorten(current, on)

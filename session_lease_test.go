@@ -75,7 +75,7 @@ func TestJumpEndsLease(t *testing.T) {
 			s.client.connection.Store(on)
 			time.Sleep(10 * time.Second)
 			on.Heard(5*time.Second, 5*time.Second)
-			l.heartbeats.Answered(on.Connection, 9*time.Second, 9*time.Second)
+			l.heartbeats.Answered(l.heartbeats.Sent(9*time.Second), on.Connection, 9*time.Second, 9*time.Second)
 			if found.Found() {
 				s.clock.Jump()
 			}
@@ -87,7 +87,7 @@ func TestJumpEndsLease(t *testing.T) {
 				require.ErrorIs(t, context.Cause(current.Context()), ErrLeaseLapsed)
 			}
 			on.Establish(s.clock.Now(), true)
-			_, paired := l.heartbeats.Answered(on.Connection, s.clock.Now(), s.clock.Now())
+			_, paired := l.heartbeats.Answered(l.heartbeats.Sent(s.clock.Now()), on.Connection, s.clock.Now(), s.clock.Now())
 			assert.Equal(t, !found.Found(), paired, "%s: the next heartbeat is not the first", name)
 		})
 	}

@@ -44,6 +44,7 @@ type (
 	// heartbeatDone is the end of a heartbeat. The connection is nil unless it was
 	// the same before and after, under the same session.
 	heartbeatDone struct {
+		beat     lease.Heartbeat
 		sent     lease.Instant
 		answered lease.Instant
 		on       *connection

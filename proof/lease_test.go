@@ -58,7 +58,7 @@ var leaseRows = []leaseRow{
 	{"the lease counts from the answer", params{"from-answer": "true"}, true, []string{"lease-from-the-answer"}},
 	{"the lease lasts until T/2 after a heartbeat was sent", params{"simple": "true"}, true, []string{"simple-lease-rule"}},
 	{"the heartbeat is a read", params{"quorum": "false"}, true, []string{"read-as-heartbeat"}},
-	{"several heartbeats under way: p was only sent before n", params{"paired": "false"}, true, nil},
+	{"several heartbeats under way: p was only sent before n", params{"paired": "false"}, true, []string{"vouched-for-meanwhile"}},
 
 	// Where the client is, and what m is.
 	{"on the ensemble's leader, or the only server", params{"where": "1"}, false, nil},

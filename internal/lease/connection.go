@@ -1,6 +1,9 @@
 package lease
 
-import "time"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // Connection is one connection of a session: the rule that holds on it, and which
 // requests have been answered on it. Its methods may be called from any goroutine.
@@ -10,6 +13,33 @@ type Connection struct {
 	// bound is the end of every lease from before this connection: its
 	// handshake may have granted a shorter timeout. 0 when that is not known.
 	bound Instant
+	// minToClaim is that where answers are slow; 0: as the Rule says.
+	minToClaim atomic.Int64
+}
+
+// MinToClaim is how much of a lease must be left for leadership to be claimed under it
+// on this connection.
+func (c *Connection) MinToClaim() time.Duration {
+	if slow := c.minToClaim.Load(); slow > 0 {
+		return time.Duration(slow)
+	}
+	return c.Rule.MinToClaim()
+}
+
+// paced notes how much of a lease is enough, at a pace, while the slowest answers take slowest; steady says that heartbeats
+// overlapped already when that was sent which the lease stands on. Then the next one to extend it is near, and
+// less of a lease will do: slow answers do not leave more. Before it what was heard came one answer at a time, and
+// the next lease of that kind can begin behind the end of this one.
+func (c *Connection) paced(p pace, slowest time.Duration, steady bool) {
+	enough := time.Duration(0)
+	switch {
+	case !p.overlaps:
+	case steady:
+		enough = c.Timeout / 16
+	case c.oneAtATime(slowest).age >= c.Duration():
+		enough = c.Timeout // more than any lease
+	}
+	c.minToClaim.Store(int64(enough))
 }
 
 // NewConnection returns a connection with a session timeout, to servers with a

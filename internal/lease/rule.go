@@ -58,14 +58,46 @@ func (r Rule) pingPeriod() time.Duration {
 // under it. Less would end before the second next heartbeat had a chance.
 func (r Rule) MinToClaim() time.Duration { return r.Timeout / 6 }
 
-// pace returns how long after an answer the next heartbeat is sent when answers
-// take delay, and how old, at that pace, what the lease stands on has become by
-// the time it is renewed. An answer vouches for a heartbeat that is sent a ping
-// period later, so it pays to divide that period into whole cycles; of the
-// divisions the one that leaves the most of the lease is taken, with at most
-// eight heartbeats in each session timeout, or twelve while answers are slow. The
-// slower they are, the sooner the next one is sent, at last without a pause.
-func (r Rule) pace(delay time.Duration) (pause, age time.Duration) {
+// pace is when heartbeats are sent.
+type pace struct {
+	// pause is how long after an answer the next one is sent; while they overlap, after
+	// the heartbeat before, whether that has been answered or not.
+	pause    time.Duration
+	overlaps bool
+	// age is how old, at this pace, what the lease stands on has become by the time it
+	// is renewed.
+	age time.Duration
+}
+
+// pace returns the pace after an answer that took delay, when the slowest of late took
+// slowest. One heartbeat at a time is the rule. Where that could leave less than a twelfth of T, or
+// nothing, of the lease, they overlap, as long as that leaves anything: where the network is
+// what is slow, that is up to 0.18 T. (Where it is the server, the answers take the longer the
+// more is asked.)
+func (r Rule) pace(delay, slowest time.Duration) pace {
+	if r.oneAtATime(slowest).age > r.Duration()-r.Timeout/12 {
+		if p := r.overlapping(delay); p.age <= r.Duration()-r.Timeout/32 {
+			return p
+		}
+	}
+	return r.oneAtATime(delay)
+}
+
+// overlapping is the pace of heartbeats of which each is sent T/32 after the one before.
+func (r Rule) overlapping(delay time.Duration) pace {
+	apart := r.Timeout / 32
+	// The answer that the lease stands on, the heartbeat that had been answered when the last
+	// one was sent, and the last one: each takes delay, and is up to apart older than it could be.
+	return pace{pause: apart, overlaps: true, age: r.pingPeriod() + 3*(delay+apart)}
+}
+
+// oneAtATime is the pace of heartbeats of which each is sent when the one before has been
+// answered. An answer vouches for a heartbeat that is sent a ping period later, so it
+// pays to divide that period into whole cycles; of the divisions the one that leaves the
+// most of the lease is taken, with at most eight heartbeats in each session timeout, or
+// twelve while answers are slow. The slower they are, the sooner the next one is sent, at
+// last without a pause.
+func (r Rule) oneAtATime(delay time.Duration) pace {
 	// From an answer to the heartbeat that it vouches for there are cycles pauses,
 	// and one answer less. These may come a little sooner than the last one, and
 	// when they come quickly no part of them can be counted on.
@@ -73,23 +105,23 @@ func (r Rule) pace(delay time.Duration) (pause, age time.Duration) {
 	if delay <= r.Timeout/32 {
 		surely, cycle = 0, r.Timeout/8
 	}
+	var best pace
 	for cycles := time.Duration(1); cycles <= 8; cycles++ {
 		p := (r.pingPeriod() - (cycles-1)*surely + cycles - 1) / cycles
 		p = max(p, 0, cycle-delay)
 		// The cycles until an answer counts, the one of the heartbeat that completes
 		// the pair, the one until that is repeated, and the answer to that.
-		if a := (cycles+2)*(p+delay) + delay; cycles == 1 || a < age {
-			pause, age = p, a
+		if age := (cycles+2)*(p+delay) + delay; cycles == 1 || age < best.age {
+			best = pace{pause: p, age: age}
 		}
 	}
-	return pause, age
+	return best
 }
 
 // Feasible reports whether heartbeats can keep a lease at all: not when the
 // servers' tick is longer than the timeout.
 func (r Rule) Feasible() bool {
-	_, age := r.pace(0)
-	return r.Duration()-age >= r.Timeout/16
+	return r.Duration()-r.oneAtATime(0).age >= r.Timeout/16
 }
 
 // end returns until when the lease is valid once a heartbeat has been
@@ -102,15 +134,14 @@ func (r Rule) end(heard *contacts, previous Instant) (until Instant, ok bool) {
 	return sent + r.Duration(), ok
 }
 
-// next returns when the next heartbeat is due, given when the last answered
-// one was sent (previous) and answered (ok is false when there is none on this
-// connection) and until when the lease is valid.
+// next returns when the next heartbeat is due while one goes out at a time, given when
+// the last answered one was sent (previous) and answered (ok is false when there is none
+// on this connection) and until when the lease is valid.
 func (r Rule) next(heard *contacts, previous, answered Instant, ok bool, until, now Instant) Instant {
 	if !ok {
 		return now
 	}
-	pause, _ := r.pace(answered - previous)
-	paced := answered + pause
+	paced := answered + r.oneAtATime(answered-previous).pause
 	if until-now >= r.MinToClaim() {
 		return paced
 	}

@@ -72,7 +72,7 @@ func TestLeaseRuleAfterStop(t *testing.T) {
 					broken++
 				}
 			}
-			pause, _ := rule.pace(2 * time.Millisecond)
+			pause := rule.oneAtATime(2 * time.Millisecond).pause
 			for range 20 {
 				beat()
 				now += pause
@@ -155,37 +155,56 @@ func TestLeaseRuleNext(t *testing.T) {
 	}
 }
 
-// The slower the answers, the shorter the pause. What the lease stands on must
-// be younger than the lease lasts: that holds up to a delay of somewhat less than
-// a sixth of T, and with a short tick beyond it.
+// The slower the answers, the shorter the pause; where one heartbeat at a time would
+// leave too little of the lease, they overlap. What the lease stands on must be younger
+// than the lease lasts: that holds up to a delay of 0.18 T, and with a short tick
+// beyond it.
 func TestLeaseRulePace(t *testing.T) {
 	const T = 24 * time.Second
 	for _, c := range []struct {
 		tick, delay time.Duration
 		pause       time.Duration
+		overlap     bool
 		keeps       bool
 	}{
-		{0, 0, 3380 * time.Millisecond, true},
-		{0, T / 32, 2253333334, true},
-		{0, T / 16, 677500000, true},
-		{0, T / 12, 0, true},
-		{0, T / 8, 453333334, true},
-		{0, T * 2 / 13, 37948719, false},
-		{T / 6, 0, 3 * time.Second, true},
-		{T / 6, T / 8, 0, true},
-		{T / 6, T / 6, 0, true},
-		{T / 6, T / 5, 0, false},
+		{0, 0, 3380 * time.Millisecond, false, true},
+		{0, T / 32, 2253333334, false, true},
+		{0, T / 16, 677500000, false, true},
+		{0, T / 12, 0, false, true},
+		{0, T / 9, 0, false, true},
+		{0, T / 8, 0, true, true},
+		{0, T * 2 / 13, 0, true, true},
+		{0, T / 6, 0, true, true},
+		{0, T * 17 / 100, 0, true, true},
+		{0, T / 5, 0, false, false},
+		{T / 6, 0, 3 * time.Second, false, true},
+		{T / 6, T / 8, 0, false, true},
+		{T / 6, T / 6, 0, false, true},
+		{T / 6, T / 5, 0, true, true},
+		{T / 6, T / 4, 0, false, false},
+		{T, 0, 3315 * time.Millisecond, false, true},
+		{T, T / 32, 0, true, true},
 	} {
 		rule := NewRule(T, c.tick)
-		pause, age := rule.pace(c.delay)
-		assert.Equal(t, c.pause, pause, "tick %v, delay %v", c.tick, c.delay)
-		assert.Equal(t, c.keeps, age < rule.Duration(), "tick %v, delay %v: %v old", c.tick, c.delay, age)
-		most := 8 * (pause + c.delay)
+		p := rule.pace(c.delay, c.delay)
+		assert.Equal(t, c.overlap, p.overlaps, "tick %v, delay %v", c.tick, c.delay)
+		assert.Equal(t, c.keeps, p.age < rule.Duration(), "tick %v, delay %v: %v old", c.tick, c.delay, p.age)
+		if c.overlap {
+			assert.Equal(t, T/32, p.pause)
+			continue
+		}
+		assert.Equal(t, c.pause, p.pause, "tick %v, delay %v", c.tick, c.delay)
+		most := 8 * (p.pause + c.delay)
 		if c.delay > T/32 {
-			most = 12 * (pause + c.delay)
+			most = 12 * (p.pause + c.delay)
 		}
 		assert.GreaterOrEqual(t, most, T, "tick %v, delay %v: more heartbeats in T than eight, or twelve", c.tick, c.delay)
 	}
+	rule := NewRule(T, 0)
+	assert.True(t, rule.pace(T/100, T/6).overlaps, "the next answer can take as long as the slowest of late")
+	assert.True(t, rule.pace(T/100, T/2).overlaps)
+	assert.False(t, rule.pace(T/2, T/2).overlaps)
+	assert.Equal(t, rule.oneAtATime(T/2), rule.pace(T/2, T/100), "the next one is sent at once")
 }
 
 func TestFeasible(t *testing.T) {

@@ -155,7 +155,7 @@ func (m *mutation) arguments(catcher string) []string {
 	case "sweep":
 		return append(args, "-test.run=^TestSweep$", "-sweep.pairs=100")
 	case "simulation":
-		return append(args, "-test.run=^TestSimulate$", "-simulate.n=600", "-simulate.for=45s")
+		return append(args, "-test.run=^TestSimulate$", "-simulate.n=1500", "-simulate.for=45s")
 	}
 	return append(args, "-test.run=^"+strings.ReplaceAll(catcher, "/", "$/^")+"$")
 }
