@@ -358,6 +358,84 @@ func BenchmarkOutage(b *testing.B) {
 	}
 }
 
+// BenchmarkManyComeBack ends all servers of a real ensemble for a while, as a power failure would, and
+// measures how long they take to serve again, how long after that all of many sessions are back with their
+// ballots, and one leads and has acknowledged, and what each session has asked.
+func BenchmarkManyComeBack(b *testing.B) {
+	const sessions, timeout, outage = 500, 10 * time.Second, 15 * time.Second
+	ensemble := realzk.StartZooKeeper(b, 3)
+	servers := ensemble.Servers()
+	links, candidates := make([]*link, sessions), make([]*election.Candidate, sessions)
+	for i := range sessions {
+		links[i] = newLink(net.DialTimeout)
+		s, err := election.Connect(servers, timeout, &election.SessionOptions{Dialer: links[i].Dial, Logger: slog.New(slog.DiscardHandler)})
+		require.NoError(b, err)
+		b.Cleanup(func() { _ = s.Close() })
+		candidates[i], err = election.NewCandidate(s, "many", nil)
+		require.NoError(b, err)
+		require.NoError(b, candidates[i].Vote(b.Context()))
+	}
+	asked := func() (n int) {
+		for _, l := range links {
+			n += l.count(func(r request) bool { return r.op != opPing })
+		}
+		return n
+	}
+	// back reports how things are: whether all have a connection and a ballot, and whether one has acknowledged.
+	back := func() (all, led bool) {
+		all = true
+		for _, c := range candidates {
+			status := c.Status()
+			connected := c.Session().Connection().Connected
+			all = all && connected && status.Ballot != ""
+			led = led || status.Leads && !status.AcknowledgedAt.IsZero()
+		}
+		return all, led
+	}
+	await := func(began time.Time) (all, led time.Duration) {
+		for all == 0 || led == 0 {
+			a, l := back()
+			if now := time.Since(began); now > 2*time.Minute {
+				require.FailNow(b, "not back", "all: %v, a leader: %v", a, l)
+			} else {
+				if a && all == 0 {
+					all = now
+				}
+				if l && led == 0 {
+					led = now
+				}
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		return all, led
+	}
+	await(time.Now())
+	var s samples
+	requests := 0
+	for b.Loop() {
+		for i := range servers {
+			ensemble.Kill(i)
+		}
+		time.Sleep(outage)
+		before, began := asked(), time.Now()
+		var starts sync.WaitGroup
+		for i := range servers {
+			starts.Go(func() { ensemble.Restart(i) })
+		}
+		starts.Wait()
+		require.NoError(b, ensemble.AwaitServing(time.Minute))
+		serving := time.Since(began)
+		all, led := await(began)
+		s.took("servers-back", serving)
+		s.took("all-back-after", max(0, all-serving))
+		s.took("leader-after", max(0, led-serving))
+		time.Sleep(time.Second) // for what is still under way
+		requests += asked() - before
+	}
+	s.report(b)
+	b.ReportMetric(float64(requests)/sessions/float64(b.N), "requests/session")
+}
+
 // hangingLog is a log that stands still at a line.
 type hangingLog struct {
 	slog.Handler
