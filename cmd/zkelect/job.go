@@ -157,7 +157,7 @@ func (j *job) lead(ctx, parent context.Context, term election.Term) error {
 		return fmt.Errorf("start %s: %w", j.argv[0], err)
 	}
 	defer release()
-	defer j.guardGroup(k)()
+	defer j.guardGroup(ctx, parent, k)()
 	if !k.allow(freshLease(j.session.Timeout(), j.candidate.LeaseUntil, ctx, parent)) {
 		k.stop(0) // leadership has ended meanwhile; the command was not begun
 		<-k.finished
@@ -192,22 +192,18 @@ func freshLease(timeout time.Duration, lease func() time.Time, done ...context.C
 }
 
 // guardGroup has the guard of the session end the command's group where the keeper is killed together with this process. The
-// function that it returns waits for the end of that.
-func (j *job) guardGroup(k *kept) (end func()) {
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		select {
-		case <-k.began:
-		case <-k.finished:
-			return
-		}
+// command, which has not begun yet, does not begin before that. It does not wait for a keeper that is of no use any more.
+func (j *job) guardGroup(ctx, parent context.Context, k *kept) (release func()) {
+	select {
+	case <-k.started:
 		if release, err := j.guard.AwaitGroup(k.command); err == nil { // or it has ended, or the kernel is too old
-			<-k.finished
-			release()
+			return release
 		}
-	}()
-	return func() { <-ended }
+	case <-k.finished:
+	case <-ctx.Done():
+	case <-parent.Done():
+	}
+	return func() {}
 }
 
 // attend renews the keeper's lease, and has it stop the command when a signal or a loss of leadership says so, until the

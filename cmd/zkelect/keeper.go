@@ -23,11 +23,15 @@ import (
 //
 // The end of that pipe means that zkelect is gone. On the other the keeper reports:
 //
-//	started PID       the command runs, in a process group of its own
+//	started PID       the process that is to be the command waits for its lease, in a process group of its own
 //	blocked REASON    the command cannot be killed
 //	lapsed            the lease has ended, and the command is made to end for that reason
 //	killed            the command has been sent SIGKILL
 //	ended             it has ended, and everything in its group
+//
+// That process is zkelect once more (begin), which executes the command when the keeper says so. Everybody knows of it before,
+// so that the command is never without somebody who ends it, and the keeper does not wait for an exec, which hangs where a file
+// server does not answer.
 //
 // The keeper has a session of its own, so that what is done to zkelect's whole process group (kill -9, Ctrl-Z in a
 // terminal) leaves it to do its work: the command's own children are in the command's group, and nothing else would end
@@ -36,6 +40,9 @@ import (
 
 // keeperArgument makes zkelect a keeper: zkelect --keeper GRACE OVERLAP COMMAND ARG...
 const keeperArgument = "--keeper"
+
+// beginArgument makes zkelect wait for its parent's word and then become a command: zkelect --begin COMMAND ARG...
+const beginArgument = "--begin"
 
 const (
 	// keeperMargin is how much longer than the grace time a keeper may take before it counts as gone.
@@ -56,8 +63,8 @@ type kept struct {
 	blocked chan struct{} // closed when the keeper says that it cannot kill the command
 	why     string        // it is so; written before
 	killed  chan struct{} // closed when the keeper says that it has killed the command
-	began   chan struct{} // closed when the keeper says that the command runs
-	command int           // as this process; written before, 0 when there was none
+	started chan struct{} // closed when the keeper says which process is to be the command
+	command int           // that one; written before, 0 when there was none
 	ended   bool          // the keeper says so; not to be read before finish
 	lapsed  bool          // and this; not to be read before finished is closed
 }
@@ -90,7 +97,7 @@ func startKeeper(e *env, argv []string, grace, overlap time.Duration, environmen
 	}
 	k := &kept{
 		say: e.say, process: cmd, orders: orders,
-		finished: make(chan struct{}), blocked: make(chan struct{}), killed: make(chan struct{}), began: make(chan struct{}),
+		finished: make(chan struct{}), blocked: make(chan struct{}), killed: make(chan struct{}), started: make(chan struct{}),
 	}
 	reported := make(chan struct{})
 	go func() {
@@ -115,7 +122,7 @@ func (k *kept) read(reports io.Reader) {
 		switch kind {
 		case "started": // comes once, too
 			if n, _ := fmt.Sscan(rest, &k.command); n == 1 {
-				close(k.began)
+				close(k.started)
 			}
 		case "blocked":
 			k.why = rest

@@ -19,6 +19,8 @@ func killApart(p *os.Process) error { return p.Kill() }
 
 func keep([]string) int { return exitRunFailed }
 
+func begin([]string) int { return exitRunFailed }
+
 func (k *kept) finish() {}
 
 func statusOf(state *os.ProcessState) int { return state.ExitCode() }

@@ -83,14 +83,19 @@ type testKeeper struct {
 	said   *os.File
 }
 
-func startTestKeeper(t *testing.T, overlap, command string, args ...string) *testKeeper {
+func startTestKeeper(t *testing.T, overlap, script string, args ...string) *testKeeper {
+	t.Helper()
+	return startTestKeeperOf(t, overlap, append([]string{"sh", "-c", script}, args...)...)
+}
+
+func startTestKeeperOf(t *testing.T, overlap string, command ...string) *testKeeper {
 	t.Helper()
 	theirs, orders, err := os.Pipe()
 	require.NoError(t, err)
 	said, theirReports, err := os.Pipe()
 	require.NoError(t, err)
 	t.Cleanup(func() { _, _ = orders.Close(), said.Close() })
-	cmd := exec.CommandContext(t.Context(), os.Args[0], append([]string{keeperArgument, "1m", overlap, "sh", "-c", command}, args...)...)
+	cmd := exec.CommandContext(t.Context(), os.Args[0], append([]string{keeperArgument, "1m", overlap}, command...)...)
 	cmd.Env = append(os.Environ(), asZkelect+"=1")
 	cmd.ExtraFiles = []*os.File{theirs, theirReports}
 	require.NoError(t, cmd.Start())

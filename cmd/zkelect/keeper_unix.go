@@ -55,25 +55,75 @@ func keep(args []string) int {
 	if k.orders, err = newOrderPipe(ordersFD, k.say); err != nil {
 		return k.fails(err)
 	}
-	first := k.orders.first()
-	if first.kind != "lease" || !time.Now().Before(first.until) {
-		return exitLost // zkelect or its lease was gone before the command began
+	word, err := k.start(args[2:])
+	if err != nil {
+		return k.fails(err)
 	}
-	k.leaseEnd = first.until
-	cmd := exec.Command(args[2], args[3:]...) //nolint:gosec // what the user wants run
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = groupOfItsOwn()
-	if err := cmd.Start(); err != nil {
-		k.say("%v", err)
-		return notStarted(err)
-	}
-	k.command = group(cmd.Process.Pid)
 	k.report("started %d", k.command)
 	exited := make(chan syscall.WaitStatus, 1)
-	go reap(cmd.Process.Pid, exited)
+	go reap(int(k.command), exited)
+	first := k.orders.first()
+	begins := first.kind == "lease" && time.Now().Before(first.until)
+	if begins {
+		k.leaseEnd = first.until
+		_, _ = word.Write([]byte{0}) // who does not read it has ended
+	} else {
+		k.kill() // zkelect or its lease was gone before the command began
+	}
+	_ = word.Close()
 	status := k.until(exited)
 	k.report("ended")
+	if !begins {
+		return exitLost
+	}
 	return shellStatus(status)
+}
+
+// start starts the process that becomes the command when the word is given.
+func (k *keeper) start(argv []string) (word *os.File, err error) {
+	self, err := executable()
+	if err != nil {
+		return nil, err
+	}
+	theirs, word, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = theirs.Close() }()
+	cmd := exec.Command(self, append([]string{beginArgument}, argv...)...) //nolint:gosec // zkelect itself
+	cmd.Args[0] = "zkelect"
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.SysProcAttr = groupOfItsOwn()
+	if err := cmd.Start(); err != nil {
+		_ = word.Close()
+		return nil, err
+	}
+	k.command = group(cmd.Process.Pid)
+	return word, nil
+}
+
+// begin becomes the command when the keeper, its parent, says so. It returns a status when it does not.
+func begin(argv []string) int {
+	// The thread that executes is the one that lives on, and what it has asked for with it.
+	runtime.LockOSThread()
+	const wordFD = 3
+	syscall.CloseOnExec(wordFD)
+	for _, passedOn := range signalNames { // before there is a command they are nobody's, and must not end this
+		signal.Notify(make(chan os.Signal, 1), passedOn)
+	}
+	err := dieWithParent()
+	if n, _ := os.NewFile(wordFD, "word").Read(make([]byte, 1)); n == 0 {
+		return exitLost // the keeper has ended
+	}
+	if err == nil {
+		cmd := exec.Command(argv[0], argv[1:]...) //nolint:gosec // what the user wants run
+		if err = cmd.Err; err == nil {
+			err = &os.PathError{Op: "exec", Path: cmd.Path, Err: syscall.Exec(cmd.Path, cmd.Args, os.Environ())} //nolint:gosec // the same
+		}
+	}
+	fmt.Fprintln(os.Stderr, "zkelect:", err)
+	return notStarted(err)
 }
 
 // reap takes the end of every child, of those that it has been given by their parents' death as well, so that no zombie

@@ -40,6 +40,8 @@ func main() {
 		os.Exit(beFirstProcess())
 	case len(os.Args) > 1 && os.Args[1] == keeperArgument:
 		os.Exit(keep(os.Args[2:]))
+	case len(os.Args) > 2 && os.Args[1] == beginArgument:
+		os.Exit(begin(os.Args[2:]))
 	}
 	inOrder := endsInOrder()
 	stderr := newLossyWriter(os.Stderr)
