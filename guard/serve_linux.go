@@ -104,6 +104,11 @@ type ListenOptions struct {
 	// Listening is called once the socket is there, before the first process is served: for READY=1 to systemd, say. The
 	// default is to call nothing.
 	Listening func()
+	// Alive is called again and again, for a watchdog, by the goroutine that guards: where that hangs it is not called any
+	// more. It must return at once, since nobody is guarded meanwhile. The default is to call nothing.
+	Alive func()
+	// AliveEvery is the longest pause between two calls of Alive while all is well. 0, the default, means no calls.
+	AliveEvery time.Duration
 }
 
 // Listen guards any number of processes that connect to a unix socket. A socket that is left there of an earlier guard is
@@ -137,6 +142,8 @@ func Listen(ctx context.Context, path string, opts *ListenOptions) error {
 	s := &serving{
 		listener: fd,
 		log:      o.Logger,
+		alive:    o.Alive,
+		every:    o.AliveEvery,
 		logger: func(h message) (*slog.Logger, func()) {
 			return o.Logger.With("process", h.Name, "pid", h.PID), func() {}
 		},
@@ -237,6 +244,8 @@ type serving struct {
 	dialer   zk.Dialer
 	fault    error // why this guard is of no use
 	listener int   // 0 for a helper
+	alive    func()
+	every    time.Duration // how often at least alive is called; 0 for not at all
 
 	epoll     int
 	wake      [2]int // a pipe, by which post ends the sleep
@@ -294,6 +303,7 @@ func (s *serving) add(conn int) error {
 func (s *serving) serve() error {
 	events := make([]syscall.EpollEvent, 16)
 	for len(s.processes) > 0 || s.listener != 0 && !s.quitting {
+		s.isAlive()
 		n, err := syscall.EpollWait(s.epoll, events, s.untilNext(time.Now()))
 		if err != nil && !errors.Is(err, syscall.EINTR) {
 			return os.NewSyscallError("epoll_wait", err)
@@ -315,8 +325,30 @@ func (s *serving) serve() error {
 		}
 		s.expire(time.Now())
 	}
-	s.closings.Wait()
-	return nil
+	closed := make(chan struct{})
+	go func() {
+		s.closings.Wait()
+		close(closed)
+	}()
+	for {
+		s.isAlive()
+		var again <-chan time.Time
+		if s.every > 0 {
+			again = time.After(s.every)
+		}
+		select {
+		case <-closed:
+			return nil
+		case <-again:
+		}
+	}
+}
+
+// isAlive says that the loop goes round.
+func (s *serving) isAlive() {
+	if s.alive != nil && s.every > 0 {
+		s.alive()
+	}
 }
 
 // woken calls what has been posted.
@@ -353,6 +385,9 @@ func (s *serving) accept() {
 // untilNext is how long the loop may sleep, in ms; -1 is until something happens.
 func (s *serving) untilNext(now time.Time) int {
 	until := time.Duration(-1)
+	if s.every > 0 {
+		until = max(s.every, time.Millisecond)
+	}
 	for _, p := range s.processes {
 		if p.awaitsGroup() {
 			return int(groupPoll / time.Millisecond)

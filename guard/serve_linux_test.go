@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -205,6 +206,75 @@ func TestHungFiles(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, syscall.Sendmsg(conns[mostChecks], text, nil, nil, 0))
 	require.NoError(t, <-ended)
+}
+
+// TestAlive: the loop says that it lives while it goes round, and while what it has begun to close is waited for, and not
+// where it hangs.
+func TestAlive(t *testing.T) {
+	t.Parallel()
+	var turns atomic.Int64
+	hangs, goesOn := make(chan struct{}), make(chan struct{})
+	s := &serving{
+		log:   slog.New(hangingHandler{slog.DiscardHandler, func() { close(hangs); <-goesOn }}),
+		alive: func() { turns.Add(1) },
+		every: 5 * time.Millisecond,
+	}
+	require.NoError(t, s.begin())
+	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_SEQPACKET|syscall.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = syscall.Close(pair[1]) })
+	require.NoError(t, s.add(pair[0]))
+	say := func(m message, descriptors ...int) {
+		t.Helper()
+		text, err := json.Marshal(m)
+		require.NoError(t, err)
+		require.NoError(t, syscall.Sendmsg(pair[1], text, syscall.UnixRights(descriptors...), nil, 0))
+	}
+	more := func(what string) {
+		t.Helper()
+		before := turns.Load()
+		require.Eventually(t, func() bool { return turns.Load() > before+3 }, time.Minute, time.Millisecond, what)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- s.serve() }()
+	more("while nothing happens")
+
+	pidfd, _ := pidfdOf(t)
+	defer func() { _ = syscall.Close(pidfd) }()
+	m, err := newMemory()
+	require.NoError(t, err)
+	defer m.close()
+	say(message{Kind: kindHello, Number: 1}, pidfd, m.fd)
+	<-hangs
+	before := turns.Load()
+	time.Sleep(20 * s.every) // for a loop that would not hang
+	require.Equal(t, before, turns.Load(), "while the loop hangs")
+	close(goesOn)
+	more("after that")
+
+	s.closings.Add(1)
+	say(message{Kind: kindBye})
+	more("while a session is being closed")
+	select {
+	case err := <-ended:
+		t.Fatal("it has ended before: ", err)
+	default:
+	}
+	s.closings.Done()
+	require.NoError(t, <-ended)
+}
+
+// hangingHandler calls a function for each line of a log.
+type hangingHandler struct {
+	slog.Handler
+	called func()
+}
+
+func (h hangingHandler) Enabled(context.Context, slog.Level) bool { return true }
+
+func (h hangingHandler) Handle(context.Context, slog.Record) error {
+	h.called()
+	return nil
 }
 
 // TestHungFilesOfADeadProcess: the session is over by itself when they cannot be read.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"time"
 
 	"github.com/go-zookeeper/zk"
 )
@@ -33,9 +34,11 @@ func (*Guard) Close() error { return nil }
 
 // ListenOptions are the options of Listen.
 type ListenOptions struct {
-	Mode      os.FileMode
-	Logger    *slog.Logger
-	Listening func()
+	Mode       os.FileMode
+	Logger     *slog.Logger
+	Listening  func()
+	Alive      func()
+	AliveEvery time.Duration
 }
 
 // Listen returns ErrUnsupported.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"strconv"
+	"sync/atomic"
 
 	"github.com/spf13/cobra"
 
@@ -49,9 +50,12 @@ Exit status:
 			}
 			systemd := newNotifier(e.getenv)
 			defer systemd.stopping()
-			defer systemd.watch(func() bool { return true })()
+			// The watchdog hears of a loop that has gone round since it heard the last time.
+			var alive atomic.Bool
+			defer systemd.watch(func() bool { return alive.Swap(false) })()
 			err = guard.Listen(c.Context(), socket, &guard.ListenOptions{
 				Mode: os.FileMode(permissions), Logger: slog.New(slog.NewTextHandler(e.stderr, nil)), Listening: systemd.ready,
+				Alive: func() { alive.Store(true) }, AliveEvery: systemd.interval / 2,
 			})
 			if err != nil {
 				return &exit{exitFailed, err}

@@ -1,15 +1,19 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -98,6 +102,55 @@ func TestRunKilledWithTheKeeper(t *testing.T) {
 		leadsSoon(t, j)
 		until(t, "the end of the command's group", func() bool { return syscall.Kill(-command, 0) != nil })
 	})
+}
+
+// heldWriter takes nothing while mu is locked.
+type heldWriter struct {
+	waiting atomic.Int32
+	mu      sync.Mutex
+}
+
+func (h *heldWriter) Write(p []byte) (int, error) {
+	h.waiting.Add(1)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.waiting.Add(-1)
+	return len(p), nil
+}
+
+// TestNotifyGuardHangs: the watchdog does not hear of a guard that hangs, which is here one whose log takes no line.
+func TestNotifyGuardHangs(t *testing.T) {
+	t.Parallel()
+	s := newSystemd(t)
+	log := new(heldWriter)
+	socket := filepath.Join(t.TempDir(), "guard")
+	e := &env{stdout: io.Discard, stderr: log, getenv: func(name string) string {
+		return map[string]string{"NOTIFY_SOCKET": s.path, "WATCHDOG_USEC": "300000"}[name]
+	}}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan int, 1)
+	go func() { ended <- execute(ctx, e, []string{"guard", "--listen", socket}) }()
+	alive := func() {
+		t.Helper()
+		_, before := s.said()
+		until(t, "signs of life", func() bool { _, now := s.said(); return now > before+3 })
+	}
+	alive()
+	log.mu.Lock()
+	a := start(t, inProcess(t), "run", "--guard", socket, "--election", "e", "--", "sleep", "600")
+	until(t, "the guard to hang", func() bool { return log.waiting.Load() > 0 })
+	until(t, "no sign of life for a second", func() bool {
+		_, before := s.said()
+		time.Sleep(time.Second)
+		_, after := s.said()
+		return before == after
+	})
+	log.mu.Unlock()
+	alive()
+	a.signal(syscall.SIGTERM)
+	a.wait()
+	cancel()
+	assert.Equal(t, exitOK, <-ended)
 }
 
 // trace stops a process as a debugger does, all of its threads, until release is called.

@@ -81,6 +81,7 @@ func TestNotify(t *testing.T) {
 		b := sb.start(t, servers, nil, "run", "--data", "B", "--election", name, "--", "sleep", "300")
 		sb.has(t, "READY=1") // though it does not lead: a standby is no service that does not come up
 		sb.has(t, "STATUS=waits, A leads "+name)
+		a.says(&a.stdout, "\n") // the status came before the command
 		a.signal(syscall.SIGTERM)
 		sa.has(t, "STOPPING=1")
 		a.wait()
