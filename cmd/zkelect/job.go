@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/zkelection/election"
@@ -234,7 +235,7 @@ func (j *job) attend(ctx, parent context.Context, k *kept) {
 				k.stop(j.overlap)
 			}
 		case s := <-j.env.signals.forwarded:
-			k.forward(s)
+			k.forward(s.(syscall.Signal)) // none but those of forward come
 		case <-blocked:
 			blocked = nil
 			j.env.say("%s: leadership is not passed on before it has ended", k.why)

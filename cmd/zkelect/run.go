@@ -50,8 +50,9 @@ that is to be run once, by cron on several hosts for example, there is --try.
 
 SIGTERM, SIGINT, SIGHUP and SIGQUIT to zkelect send SIGTERM to COMMAND, and
 SIGKILL after --grace; leadership passes on when it has ended. A second one
-kills it at once (SIGHUP excepted: closing terminals send several). SIGUSR1,
-SIGUSR2 and SIGWINCH are passed on: see --forward.
+kills it at once (SIGHUP does not count: closing terminals send several, and
+systemd may send one beside its SIGTERM). SIGUSR1, SIGUSR2 and SIGWINCH are
+passed on: see --forward.
 
 When leadership is lost, because no server has answered for too long or for any
 other reason, COMMAND is killed before another candidate can lead. It has no

@@ -3,10 +3,12 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"syscall"
 	"testing"
@@ -50,6 +52,73 @@ func TestSignals(t *testing.T) {
 			p.signal(test.signal)
 			assert.Equal(t, test.status, p.wait())
 			assert.Equal(t, test.journal, j.read(), "the command got")
+		})
+	}
+}
+
+// TestSignalsFlood: signals that are passed on, and that nobody has had the time to take, push out none that ends zkelect.
+func TestSignalsFlood(t *testing.T) {
+	s := newSignals()
+	flood := []syscall.Signal{syscall.SIGUSR1, syscall.SIGINT}
+	s.forward(flood)
+	handled := make(chan os.Signal, 1)
+	t.Cleanup(func() {
+		signal.Stop(handled)
+		signal.Stop(s.forwarded)
+		for _, incoming := range s.stops {
+			signal.Stop(incoming)
+		}
+	})
+	for range 2 * cap(s.forwarded) {
+		for _, one := range flood {
+			signal.Notify(handled, one)
+			require.NoError(t, syscall.Kill(os.Getpid(), one))
+			<-handled
+		}
+	}
+	assert.Len(t, s.forwarded, cap(s.forwarded))
+	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGTERM))
+	ctx := s.end(io.Discard)
+	select {
+	case <-ctx.Done():
+		assert.Equal(t, interrupted{syscall.SIGTERM}, context.Cause(ctx))
+	case <-time.After(time.Minute):
+		t.Error("the SIGTERM is lost")
+	}
+}
+
+// TestHangupDoesNotInsist: a SIGHUP and a SIGTERM, as systemd sends both at once, are one request, whichever is handled first.
+// Two others are two.
+func TestHangupDoesNotInsist(t *testing.T) {
+	for name, test := range map[string]struct {
+		signals []syscall.Signal
+		status  []int
+	}{
+		"HUP, TERM":       {[]syscall.Signal{syscall.SIGHUP, syscall.SIGTERM}, []int{5}},
+		"TERM, HUP":       {[]syscall.Signal{syscall.SIGTERM, syscall.SIGHUP}, []int{5}},
+		"TERM, HUP, TERM": {[]syscall.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGTERM}, []int{143}},
+		"HUP, TERM, INT":  {[]syscall.Signal{syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT}, []int{143, 130}}, // in any order
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			end := newJournal(t)
+			p := start(t, inProcess(t), "run", "--election", electionOf(t), "--grace", "10m", "--", "sh", "-c",
+				fmt.Sprintf("trap 'until [ -e %q ]; do sleep 0.05; done; exit 5' TERM; echo begins >&2; while :; do sleep 0.05; done", end.path))
+			p.says(&p.stderr, "begins")
+			for i, s := range test.signals {
+				p.signal(s)
+				if i == 0 {
+					p.says(&p.stderr, "stopping sh")
+				}
+			}
+			if test.status[0] == 5 {
+				select {
+				case <-p.exited:
+				case <-time.After(200 * time.Millisecond): // for one that takes it for insistence
+				}
+				require.NoError(t, os.WriteFile(end.path, nil, 0o600))
+			}
+			assert.Contains(t, test.status, p.wait())
 		})
 	}
 }
