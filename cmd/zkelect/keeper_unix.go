@@ -79,7 +79,7 @@ func keep(args []string) int {
 	return shellStatus(status)
 }
 
-// start starts the process that becomes the command when the word is given.
+// start starts the process that becomes the command when the word is given. It returns when that is ready for signals.
 func (k *keeper) start(argv []string) (word *os.File, err error) {
 	self, err := executable()
 	if err != nil {
@@ -90,15 +90,24 @@ func (k *keeper) start(argv []string) (word *os.File, err error) {
 		return nil, err
 	}
 	defer func() { _ = theirs.Close() }()
-	cmd := exec.Command(self, append([]string{beginArgument}, argv...)...) //nolint:gosec // zkelect itself
-	cmd.Args[0] = "zkelect"
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.ExtraFiles = []*os.File{theirs}
-	cmd.SysProcAttr = groupOfItsOwn()
-	if err := cmd.Start(); err != nil {
+	ready, theirReady, err := os.Pipe()
+	if err != nil {
 		_ = word.Close()
 		return nil, err
 	}
+	defer func() { _ = ready.Close() }()
+	cmd := exec.Command(self, append([]string{beginArgument}, argv...)...) //nolint:gosec // zkelect itself
+	cmd.Args[0] = "zkelect"
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.ExtraFiles = []*os.File{theirs, theirReady}
+	cmd.SysProcAttr = groupOfItsOwn()
+	err = cmd.Start()
+	_ = theirReady.Close()
+	if err != nil {
+		_ = word.Close()
+		return nil, err
+	}
+	_, _ = ready.Read(make([]byte, 1)) // it is closed there
 	k.command = group(cmd.Process.Pid)
 	return word, nil
 }
@@ -107,12 +116,13 @@ func (k *keeper) start(argv []string) (word *os.File, err error) {
 func begin(argv []string) int {
 	// The thread that executes is the one that lives on, and what it has asked for with it.
 	runtime.LockOSThread()
-	const wordFD = 3
+	const wordFD, readyFD = 3, 4
 	syscall.CloseOnExec(wordFD)
-	for _, passedOn := range signalNames { // before there is a command they are nobody's, and must not end this
+	for _, passedOn := range signalNames { // before the command is there they are nobody's, and must not end this
 		signal.Notify(make(chan os.Signal, 1), passedOn)
 	}
 	err := dieWithParent()
+	_ = syscall.Close(readyFD)
 	if n, _ := os.NewFile(wordFD, "word").Read(make([]byte, 1)); n == 0 {
 		return exitLost // the keeper has ended
 	}
