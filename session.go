@@ -97,8 +97,7 @@ type setup struct {
 //	Observer.mu      an observer subscribes, and ends that, under it
 //	client.mu        the handshake's answer looks at the view under it
 //	roster.mu        members are woken, hooks queued and ackWatchers made under it
-//	ackWatcher.mu    its goroutine is woken under it
-//	inbox.mu, callbackQueue.mu and all the others
+//	audience.mu, inbox.mu, callbackQueue.mu and all the others
 //
 // The two of a wire.Conn, writing before mu, stand apart: nothing of the Session's
 // is taken under them. No lock is held across a call of the client, a user's

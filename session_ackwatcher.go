@@ -40,12 +40,8 @@ type subscription struct {
 	watcher *ackWatcher
 	once    sync.Once
 
-	// after counts the reads begun when it subscribed: none of those is fresh
-	// enough for it, unless a watch has guarded what it found. Guarded by
-	// ackWatcher.mu.
-	after int
-
-	// Owned by the ackWatcher's goroutine.
+	// Guarded by audience.mu.
+	after   int  // reads begun when it subscribed: none of those is fresh enough for it, unless a watch has guarded what it found
 	told    bool // has been told of the present view
 	warned  bool // has been told of the present refusal
 	settled bool // not lasting, and has been told of a leader
@@ -57,37 +53,129 @@ func (sub *subscription) end() {
 	sub.once.Do(func() { sub.watcher.unsubscribe(sub) })
 }
 
+// audience is who is interested in an acknowledgement. Whoever subscribes uses it, and the ackWatcher's goroutine.
+type audience struct {
+	mu    sync.Mutex
+	subs  map[*subscription]struct{}
+	begun int  // reads begun
+	gone  bool // nobody is told anything any more. It is changed under roster.mu, so that nobody joins meanwhile
+}
+
+// join adds a subscription.
+func (a *audience) join(sub *subscription) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.subs[sub] = struct{}{}
+	sub.after = a.begun
+}
+
+// leave takes a subscription out, and reports whether that was the last one.
+func (a *audience) leave(sub *subscription) (last bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.subs, sub)
+	a.gone = a.gone || len(a.subs) == 0
+	return len(a.subs) == 0
+}
+
+// dismiss is for the Session's end.
+func (a *audience) dismiss() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.gone = true
+}
+
+func (a *audience) isGone() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.gone
+}
+
+// beginRead counts a read, and returns which one it is.
+func (a *audience) beginRead() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.begun++
+	return a.begun
+}
+
+// tellAll is for another view: nobody has been told of it.
+func (a *audience) tellAll() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for sub := range a.subs {
+		sub.told = false
+	}
+}
+
+// warnAll is for a refusal, likewise.
+func (a *audience) warnAll() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for sub := range a.subs {
+		sub.warned = false
+	}
+}
+
+// recipients are those of an audience who are to be told something now, and whether anybody is left to be told of changes.
+type recipients struct {
+	gone    bool            // nobody, ever
+	tell    []*subscription // of the view
+	warn    []*subscription // of the refusal
+	stale   bool            // the view is too old for somebody
+	lasting bool            // somebody is told of every change
+	waiting bool            // somebody waits for a leader
+}
+
+// due returns who is to be told of what is known, and counts them as told.
+func (a *audience) due(known *ackKnown, guarded bool) (r recipients) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.gone {
+		return recipients{gone: true}
+	}
+	for sub := range a.subs {
+		if known.refusal != nil && sub.refused != nil && !sub.warned {
+			r.warn = append(r.warn, sub)
+			sub.warned = true
+		}
+		switch {
+		case sub.told || sub.settled:
+		case known.read > sub.after || guarded:
+			r.tell = append(r.tell, sub)
+			sub.told = true
+			sub.settled = !sub.lasting && known.view.leader != nil
+		default:
+			r.stale = r.stale || known.read > 0
+		}
+		r.lasting = r.lasting || sub.lasting
+		r.waiting = r.waiting || !sub.lasting && !sub.settled
+	}
+	return r
+}
+
 // ackWatcher watches one election's acknowledgement on behalf of all that are
 // interested in it on one Session: with a thousand observers of an election
 // there is one watch, and one read for each change. It lives as long as there
 // is a subscription.
 type ackWatcher struct {
-	session *Session
-	path    string
-	quiet   bool // no read without a reason: unless the last one was refused
-	// unexpected is what it was begun with. Owned by its goroutine.
-	unexpected bool
-	inbox      *inbox
-	last       *lastError    // of its reads
-	done       chan struct{} // closed when it has left its watch behind
+	session  *Session
+	path     string
+	quiet    bool // no read without a reason: unless the last one was refused
+	audience audience
+	inbox    *inbox        // closed when its goroutine has ended
+	last     *lastError    // of its reads
+	done     chan struct{} // closed when it has left its watch behind
 
 	// Owned by its goroutine.
-	former     *ackWatcher // the one before, while it has not left its watch behind; or nil. It does not change when this one is over
-	inc        *incarnation
-	reconnects uint64 // as it was last told
-	known      ackKnown
-	reading    ackReading
-	timer      *time.Timer
-
-	mu    sync.Mutex
-	subs  map[*subscription]struct{}
-	begun int  // reads begun
-	ended bool // its goroutine has
-	gone  bool // it ends; guarded by roster.mu as well: it takes both to change it
+	former  *ackWatcher // the one before, while it has not left its watch behind; or nil. It does not change when this one is over
+	known   ackKnown
+	reading ackReading
 }
 
 // ackKnown is what an ackWatcher knows of its acknowledgement.
 type ackKnown struct {
+	inc     *incarnation // that it is known on
 	view    ackView
 	read    int             // which read the view is from; 0: not known
 	on      *connection     // that brought it; nil: not known
@@ -97,11 +185,65 @@ type ackKnown struct {
 	refusal error           // the last read was refused
 }
 
+// enter forgets what was of another session, whose watch never fires for this one. What was seen stays: nobody is told of
+// it again. expect is for whoever has left a session; before the first one it is known from the beginning.
+func (k *ackKnown) enter(inc *incarnation, expect bool) {
+	if k.inc == nil {
+		expect = k.expect
+	}
+	*k = ackKnown{inc: inc, view: k.view, newest: k.newest, expect: expect}
+}
+
+// guarded reports whether the view is what there is, since no event has come on the present connection. The client
+// restores its watches on a new connection beside the requests that wait for one, so a watch says nothing for as long
+// of what has changed meanwhile. (That a caller's connection is a new one is known a moment later, by the client's
+// event.)
+func (k *ackKnown) guarded(on *connection) bool {
+	return k.read > 0 && k.watch != nil && k.on != nil && k.on == on
+}
+
+// poll takes the watch's event, if there is one.
+func (k *ackKnown) poll() (fired bool) {
+	select {
+	case event := <-k.watch:
+		k.fired(event)
+		return true
+	default:
+		return false
+	}
+}
+
+func (k *ackKnown) fired(event zk.Event) {
+	k.watch, k.read = nil, 0
+	k.expect = event.Type != zk.EventNodeDeleted
+}
+
+// learn takes what was read, and reports whether it is something else than before, or is to be told again.
+func (k *ackKnown) learn(m ackRead, again bool) (changed bool) {
+	k.refusal = nil
+	if m.watch != nil {
+		k.watch = m.watch
+	}
+	changed = again || !sameAck(k.view.leader, m.node)
+	if changed && m.watch == nil && !k.poll() {
+		// An event comes ahead of the answer that shows the change. This watch
+		// has been silent, and would be again.
+		k.watch, k.expect = nil, m.node != nil
+	}
+	k.view, k.read, k.on = ackView{m.node}, m.count, m.on
+	if m.node != nil {
+		k.newest = m.node.stat.Czxid
+	}
+	return changed
+}
+
 // ackReading is what an ackWatcher does about that.
 type ackReading struct {
-	busy       bool // a helper reads
-	again      bool // read again, whatever the watch says
-	backingOff bool // the last read failed: not again before the timer
+	busy       bool        // a helper reads
+	again      bool        // read again, whatever the watch says
+	backingOff bool        // the last read failed: not again before the timer
+	timer      *time.Timer // until the next recheck, or the next try
+	reconnects uint64      // of the Session, as it was last told
 }
 
 // ackRequest is what a helper is to read. It does not change.
@@ -128,10 +270,11 @@ func (s *Session) subscribe(path string, sub *subscription) {
 	s.roster.mu.Lock()
 	defer s.roster.mu.Unlock()
 	f := s.roster.ackWatchers[path]
-	if f == nil || f.gone {
+	if f == nil || f.audience.isGone() {
 		f = &ackWatcher{
-			session: s, path: path, quiet: sub.quiet, unexpected: sub.unexpected, inbox: newInbox(), last: &lastError{logger: s.logger},
-			former: f, done: make(chan struct{}), subs: make(map[*subscription]struct{}),
+			session: s, path: path, quiet: sub.quiet, audience: audience{subs: make(map[*subscription]struct{})},
+			inbox: newInbox(), last: &lastError{logger: s.logger}, done: make(chan struct{}),
+			former: f, known: ackKnown{expect: !sub.quiet && !sub.unexpected},
 		}
 		if !s.roster.closing {
 			s.roster.ackWatchers[path] = f
@@ -143,10 +286,7 @@ func (s *Session) subscribe(path string, sub *subscription) {
 		}
 	}
 	sub.watcher = f
-	f.mu.Lock()
-	f.subs[sub] = struct{}{}
-	sub.after = f.begun
-	f.mu.Unlock()
+	f.audience.join(sub)
 	f.wake()
 }
 
@@ -154,11 +294,7 @@ func (f *ackWatcher) unsubscribe(sub *subscription) {
 	// In the order of subscribe, so that nobody joins an ackWatcher that is ending.
 	f.session.roster.mu.Lock()
 	defer f.session.roster.mu.Unlock()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	delete(f.subs, sub)
-	if len(f.subs) == 0 {
-		f.gone = true
+	if last := f.audience.leave(sub); last {
 		if _, member := f.session.roster.members[f]; member && f.quiet {
 			f.session.roster.observers--
 		}
@@ -180,9 +316,7 @@ func (f *ackWatcher) wake() { f.inbox.push(nil) }
 func (f *ackWatcher) Close() error {
 	f.session.roster.mu.Lock()
 	defer f.session.roster.mu.Unlock()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.gone = true
+	f.audience.dismiss()
 	f.wake()
 	return nil
 }
@@ -192,8 +326,8 @@ func (f *ackWatcher) run() {
 	if !f.awaitFormer() {
 		return
 	}
-	f.timer = time.NewTimer(f.recheckInterval())
-	defer f.timer.Stop()
+	f.reading.timer = time.NewTimer(f.recheckInterval())
+	defer f.reading.timer.Stop()
 	ctx, cancel := context.WithCancel(withLastError(context.Background(), f.last))
 	defer cancel()
 	for f.step(ctx) {
@@ -208,10 +342,10 @@ func (f *ackWatcher) run() {
 				}
 			}
 		case event := <-f.known.watch:
-			f.fired(event)
-		case <-f.timer.C:
+			f.known.fired(event)
+		case <-f.reading.timer.C:
 			f.reading.again, f.reading.backingOff = true, false
-			f.timer.Reset(f.recheckInterval())
+			f.reading.timer.Reset(f.recheckInterval())
 		}
 	}
 }
@@ -232,10 +366,7 @@ func (f *ackWatcher) awaitFormer() bool {
 		case <-f.former.done:
 			f.former = f.former.former // it may have ended while it waited for that one
 		case <-f.inbox.signal:
-			f.mu.Lock()
-			gone := f.gone
-			f.mu.Unlock()
-			if gone {
+			if f.audience.isGone() {
 				return false
 			}
 		}
@@ -246,11 +377,8 @@ func (f *ackWatcher) awaitFormer() bool {
 // end leaves the watch to whoever is interested next. A read that is under way may
 // bring another one: then it is its end that is waited for.
 func (f *ackWatcher) end() {
-	f.leaveWatch(f.inc, f.known.watch)
-	f.mu.Lock()
-	f.ended = true
-	f.mu.Unlock()
-	for _, message := range f.inbox.take() {
+	f.leaveWatch(f.known.inc, f.known.watch)
+	for _, message := range f.inbox.close() {
 		if m, ok := message.(ackRead); ok {
 			f.reading.busy = false
 			f.leaveWatch(m.inc, m.watch)
@@ -264,13 +392,7 @@ func (f *ackWatcher) end() {
 // readDone takes the end of a read to the loop, or does what is left to do behind
 // its end.
 func (f *ackWatcher) readDone(m ackRead) {
-	f.mu.Lock()
-	ended := f.ended
-	if !ended {
-		f.inbox.push(m)
-	}
-	f.mu.Unlock()
-	if ended {
+	if ended := !f.inbox.push(m); ended {
 		f.leaveWatch(m.inc, m.watch)
 		f.over()
 	}
@@ -309,36 +431,23 @@ func (f *ackWatcher) isOver() bool {
 	}
 }
 
-func (f *ackWatcher) fired(event zk.Event) {
-	f.known.watch, f.known.read = nil, 0
-	f.known.expect = event.Type != zk.EventNodeDeleted
-}
-
 // step tells the subscribers what is known, and asks for what is not. It
 // returns false when there is nothing left to do, ever.
 func (f *ackWatcher) step(ctx context.Context) bool {
 	// The client delivers an event ahead of the answers that show the change.
 	// Whoever subscribes because of such an answer must not be told of before.
-	select {
-	case event := <-f.known.watch:
-		f.fired(event)
-	default:
-	}
+	f.known.poll()
 	view := f.session.currentView()
-	if view.inc != f.inc {
-		// A watch of another session never fires for this one.
-		f.inc, f.known.watch, f.known.read, f.known.expect, f.reading.backingOff = view.inc, nil, 0, !f.quiet, false
-		if f.unexpected {
-			f.known.expect, f.unexpected = false, false // that was of the first session
-		}
-		f.known.refusal = nil
+	if view.inc != f.known.inc {
+		f.known.enter(view.inc, !f.quiet)
+		f.reading.backingOff = false
 	}
-	if view.reconnects != f.reconnects {
-		f.reconnects, f.reading.again, f.reading.backingOff = view.reconnects, f.reading.again || !f.quiet, false
+	if view.reconnects != f.reading.reconnects {
+		f.reading.reconnects, f.reading.again, f.reading.backingOff = view.reconnects, f.reading.again || !f.quiet, false
 	}
 
-	lasting, waiting, gone := f.inform()
-	if gone {
+	who := f.inform()
+	if who.gone {
 		return false
 	}
 	if f.known.watch == nil {
@@ -348,13 +457,9 @@ func (f *ackWatcher) step(ctx context.Context) bool {
 		return true
 	}
 	arm := f.known.watch == nil && (!f.quiet || f.known.refusal == nil)
-	if (arm || f.reading.again) && (lasting || waiting) {
+	if (arm || f.reading.again) && (who.lasting || who.waiting) {
 		f.reading.busy, f.reading.again = true, false
-		f.mu.Lock()
-		f.begun++
-		count := f.begun
-		f.mu.Unlock()
-		request := ackRequest{view.inc, count, arm, lasting, f.known.expect, f.known.newest}
+		request := ackRequest{view.inc, f.audience.beginRead(), arm, who.lasting, f.known.expect, f.known.newest}
 		if !f.session.goHelper(func() { f.readDone(request.ask(ctx, f.session, f.path)) }) {
 			f.reading.busy = false // the Session is at its end
 		}
@@ -362,47 +467,17 @@ func (f *ackWatcher) step(ctx context.Context) bool {
 	return true
 }
 
-// inform tells the subscribers that do not know the view yet, and returns who
-// is left to be told of changes.
-func (f *ackWatcher) inform() (lasting, waiting, gone bool) {
-	// The client restores its watches on a new connection beside the requests that wait for one. So a watch says nothing
-	// for as long of what has changed meanwhile. (That a caller's connection is a new one is known a moment later, by the
-	// client's event.)
-	on := f.session.client.connection.Load()
-	guarded := f.known.read > 0 && f.known.watch != nil && f.known.on != nil && f.known.on == on
-	stale := false
-	f.mu.Lock()
-	var due, warn []*subscription
-	for sub := range f.subs {
-		if f.known.refusal != nil && sub.refused != nil && !sub.warned {
-			warn = append(warn, sub)
-			sub.warned = true
-		}
-		switch {
-		case sub.told || sub.settled:
-		case f.known.read > sub.after || guarded:
-			due = append(due, sub)
-			sub.told = true
-			sub.settled = !sub.lasting && f.known.view.leader != nil
-		default:
-			stale = stale || f.known.read > 0
-		}
-		lasting = lasting || sub.lasting
-		waiting = waiting || !sub.lasting && !sub.settled
-	}
-	gone = f.gone
-	f.mu.Unlock()
-	if gone {
-		return false, false, true
-	}
-	f.reading.again = f.reading.again || stale
-	for _, sub := range warn {
+// inform tells the subscribers that do not know the view yet.
+func (f *ackWatcher) inform() recipients {
+	who := f.audience.due(&f.known, f.known.guarded(f.session.client.connection.Load()))
+	f.reading.again = f.reading.again || who.stale
+	for _, sub := range who.warn {
 		sub.refused(f.known.refusal)
 	}
-	for _, sub := range due {
+	for _, sub := range who.tell {
 		sub.notify(f.known.view)
 	}
-	return lasting, waiting, false
+	return who
 }
 
 // ask reads the acknowledgement. It arms a watch if it is asked to, in as few
@@ -488,7 +563,7 @@ func readExpected(conn *zk.Conn, path string, lasting bool) (*node, <-chan zk.Ev
 
 // take accepts what was read; step tells those who have not been told of it.
 func (f *ackWatcher) take(m ackRead) {
-	if m.inc != f.inc {
+	if m.inc != f.known.inc {
 		return // of a session that is no more
 	}
 	if m.err != nil {
@@ -496,35 +571,11 @@ func (f *ackWatcher) take(m ackRead) {
 		return
 	}
 	f.last.over()
-	refused := f.known.refusal != nil
-	f.known.refusal = nil
-	if m.watch != nil {
-		f.known.watch = m.watch
-	}
 	// Who was told that a request may not be read is told what there is now, also if that is
 	// what there was before.
-	changed := !sameAck(f.known.view.leader, m.node) || f.quiet && refused
-	if changed && m.watch == nil {
-		// An event comes ahead of the answer that shows the change. This watch
-		// has been silent, and would be again.
-		select {
-		case event := <-f.known.watch:
-			f.fired(event)
-		default:
-			f.known.watch, f.known.expect = nil, m.node != nil
-		}
-	}
-	f.known.view, f.known.read, f.known.on = ackView{m.node}, m.count, m.on
-	if m.node != nil {
-		f.known.newest = m.node.stat.Czxid
-	}
-	if !changed {
-		return
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for sub := range f.subs {
-		sub.told = false
+	again := f.quiet && f.known.refusal != nil
+	if f.known.learn(m, again) {
+		f.audience.tellAll()
 	}
 }
 
@@ -534,7 +585,7 @@ func (f *ackWatcher) readFailed(m ackRead) {
 	f.reading.backingOff = true
 	if !isPermanent(m.err) {
 		f.leaveWatch(m.inc, m.watch) // the next read finds it there
-		f.timer.Reset(jitter(f.session.Timeout() / 16))
+		f.reading.timer.Reset(jitter(f.session.Timeout() / 16))
 		return
 	}
 	first := f.last.first(fmt.Errorf("read: %w", m.err))
@@ -542,7 +593,7 @@ func (f *ackWatcher) readFailed(m ackRead) {
 		// An event about a node that may not be read is kept back, and uses its watch up:
 		// none that is there now can be relied on.
 		f.known.watch = nil
-		f.timer.Reset(f.session.recheckInterval()) // it has no recheck of its own, and the next request may be another's
+		f.reading.timer.Reset(f.session.recheckInterval()) // it has no recheck of its own, and the next request may be another's
 		if first {
 			f.session.logger.Error("election: cannot read requests for transfers", "path", f.path, "error", m.err)
 		}
@@ -553,11 +604,7 @@ func (f *ackWatcher) readFailed(m ackRead) {
 		}
 	}
 	f.known.refusal = m.err
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for sub := range f.subs {
-		sub.warned = false
-	}
+	f.audience.warnAll()
 }
 
 func sameAck(a, b *node) bool {

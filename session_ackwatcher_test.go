@@ -18,8 +18,8 @@ import (
 func TestWatchOfFailedReadIsKept(t *testing.T) {
 	s := newSession(4 * time.Second)
 	inc := &incarnation{id: 1, ctx: context.Background()}
-	f := &ackWatcher{session: s, path: "/e/leader_ack", inbox: newInbox(), inc: inc, timer: time.NewTimer(time.Hour), last: &lastError{logger: s.logger}}
-	defer f.timer.Stop()
+	f := &ackWatcher{session: s, path: "/e/leader_ack", inbox: newInbox(), last: &lastError{logger: s.logger}, known: ackKnown{inc: inc}, reading: ackReading{timer: time.NewTimer(time.Hour)}}
+	defer f.reading.timer.Stop()
 	for _, err := range []error{zk.ErrConnectionClosed, zk.ErrNoAuth} {
 		watch := make(<-chan zk.Event)
 		f.take(ackRead{ackRequest: ackRequest{inc: inc}, watch: watch, err: err})
