@@ -153,6 +153,25 @@ type ackRecord struct {
 	data     [][]byte // it carries one of these
 }
 
+// nextBallot is what the next ballot is cast with, and outlives the one that there is.
+type nextBallot struct {
+	data     []byte // what it, and the next acknowledgement, carry
+	priority priority
+	stray    stray
+	stood    bool // there has been a ballot, so the election's node is there
+}
+
+// order is the next vote, or another try of the one that has come to nothing.
+func (n *nextBallot) order(placed func(standing)) castOrder {
+	if n.stray.tag == "" {
+		n.stray.tag = newTag()
+	}
+	return castOrder{stray: n.stray, data: n.data, priority: n.priority.now(), again: n.stood, placed: placed}
+}
+
+// another: a vote has come to its one ballot, and the next one is another.
+func (n *nextBallot) another() { n.stray, n.stood = stray{}, true }
+
 // stray is a ballot that may exist though the reply to its creation was lost, or
 // that is known to and has no ballotState. It can outlive a session, since the
 // client sends a request that was queued under one session on the next. The next

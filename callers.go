@@ -4,23 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 )
 
-// callers are what the public methods have asked for, and who waits for what.
+// callers are those of the public methods, and what each waits for.
 type callers struct {
-	want    bool // somebody has asked for the vote, and nothing has ended that
-	asked   bool // by Vote, and not by Campaign or Run alone, whose end would end it
-	closing bool // Close was called
-
-	giveUpAt time.Time // when Close, or Shutdown, waits no longer for a server
-
 	voters    []chan error
 	campaigns []*campaignCommand
 	resigners []chan error
 	proclaims []*proclaimCommand
 	runner    *runner
-	stander   stander
 }
 
 // Commands from the public methods. A reply channel has room for the one
@@ -72,7 +64,7 @@ type runner struct {
 
 // stand notes that somebody asks for this candidacy.
 func (c *candidacy) stand() {
-	c.want, c.absence.cause, c.absence.until = true, c.stander.reason, time.Time{}
+	c.stance.ask()
 	c.publish()
 }
 
@@ -211,9 +203,8 @@ func (c *candidacy) resign(m resignCommand) {
 		}
 		c.closing = true
 	}
-	c.want, c.asked = false, false
-	c.absence.cause, c.absence.failures = m.cause, 0
-	c.stander.end(m.cause)
+	c.stance.drop(m.cause)
+	c.absence.failures = 0
 	c.fail(m.cause)
 	c.resigners = append(c.resigners, m.reply)
 	c.giveUpBallot(m.cause)

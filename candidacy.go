@@ -18,32 +18,36 @@ import (
 // publishes in Candidate.
 type candidacy struct {
 	*Candidate
+	stance
 	callers
+	nextBallot
 
 	phase phase     // changed by setPhase alone
 	now   time.Time // when the present turn of the loop began: the time for all that is done in it
 
-	data   []byte // what the next ballot, and the next acknowledgement, carry
-	stray  stray
-	stood  bool         // it has had a ballot
-	ballot *ballotState // from casting until it is gone, or lost
-	term   *termState   // from winning until its last callback has returned
-
-	priority  priority
+	ballot    *ballotState // from casting until it is gone, or lost
+	term      *termState   // from winning until its last callback has returned
 	transfers transfers
 
-	seen       seenSession
-	keepsLease bool // the Session has been told that it needs the lease
-	helper     helper
-	absence    absence
-	failure    failure
-	retreat    retreat
+	seen    seenSession
+	helper  helper
+	failure failure
+	retreat retreat
 }
 
-// seenSession is what the loop has seen of the Session.
+// seenSession is what the loop has seen of the Session, and has told it.
 type seenSession struct {
 	inc        *incarnation
 	reconnects uint64 // of the Session: each is a reason to look at everything again
+	keepsLease bool   // it has been told that the candidate needs the lease
+}
+
+// notice takes the present view. It reports whether there is another ZooKeeper session, and whether there has been
+// another connection.
+func (s *seenSession) notice(view sessionView) (another, reconnected bool) {
+	another, reconnected = view.inc != s.inc, view.reconnects != s.reconnects
+	s.inc, s.reconnects = view.inc, view.reconnects
+	return another, reconnected
 }
 
 // helper is the goroutine that runs the candidate's errands.
@@ -54,14 +58,6 @@ type helper struct {
 	// heldBack is, for each step, until when it is not tried again, since it failed. One that is refused holds back no
 	// other: a candidate whose recheck is refused can still acknowledge, pass leadership on, and withdraw.
 	heldBack [stepCount]time.Time
-}
-
-// absence is why a candidate does not stand for election, and for how long.
-type absence struct {
-	cause    error     // nil while it stands
-	until    time.Time // no vote before, since one was refused or a takeover failed
-	failures int       // takeovers that failed in a row
-	standing bool      // as the metrics were last told
 }
 
 // failure is what last went wrong, for Status.
@@ -77,7 +73,10 @@ type retreat struct {
 }
 
 func newCandidacy(c *Candidate, data []byte) *candidacy {
-	return &candidacy{Candidate: c, now: time.Now(), data: data, absence: absence{cause: errNotVoted}}
+	return &candidacy{
+		Candidate: c, now: time.Now(),
+		stance: stance{absence: absence{cause: errNotVoted}}, nextBallot: nextBallot{data: data},
+	}
 }
 
 func (c *candidacy) run() {
@@ -219,10 +218,10 @@ func (c *candidacy) advance() {
 		c.settlePriority()
 		c.publish()
 		need := c.needsLease()
-		if need == c.keepsLease {
+		if need == c.seen.keepsLease {
 			return
 		}
-		c.keepsLease = need
+		c.seen.keepsLease = need
 		if !c.session.keepLease(c.Candidate, need) {
 			return
 		}
@@ -366,9 +365,9 @@ func (c *candidacy) noticeSession(view sessionView) {
 	if c.phase == leaving && c.term.causePending && (view.inc != c.term.lead.ballot.inc || !view.connected) {
 		c.tellStepDown(ErrSessionLost)
 	}
-	if view.inc != c.seen.inc {
-		c.seen.inc = view.inc
-		c.helper.heldBack = [stepCount]time.Time{}
+	another, reconnected := c.seen.notice(view)
+	if another {
+		c.helper.retryAll()
 		switch b := c.own(); {
 		case b == nil || b.inc == view.inc:
 		case c.phase == moving:
@@ -383,9 +382,8 @@ func (c *candidacy) noticeSession(view sessionView) {
 	}
 	stands := c.phase != leaving && c.phase != withdrawing // what is held then is of what has failed
 	c.priority.countLease(c.now, view, stands && c.needsLease(), c.session.Timeout())
-	if view.reconnects != c.seen.reconnects {
-		c.seen.reconnects = view.reconnects
-		c.helper.heldBack = [stepCount]time.Time{}
+	if reconnected {
+		c.helper.retryAll()
 		if c.ballot != nil {
 			c.ballot.recheck.all = true
 		}
@@ -437,10 +435,13 @@ func (h *helper) heldBackAt(now time.Time) (held [stepCount]bool) {
 	return held
 }
 
+// retryAll is for another connection: what has failed on the one before may go well on this one.
+func (h *helper) retryAll() { h.heldBack = [stepCount]time.Time{} }
+
 // retryDue is when the next of them may be tried again; zero if none is held back.
-func (c *candidacy) retryDue() (due time.Time) {
-	for _, until := range c.helper.heldBack {
-		if until.After(c.now) && (due.IsZero() || until.Before(due)) {
+func (h *helper) retryDue(now time.Time) (due time.Time) {
+	for _, until := range h.heldBack {
+		if until.After(now) && (due.IsZero() || until.Before(due)) {
 			due = until
 		}
 	}

@@ -13,16 +13,10 @@ import (
 // the refusal.
 
 func (c *candidacy) beginCast() {
-	if c.stray.tag == "" {
-		c.stray.tag = newTag()
-	}
 	c.ballot = &ballotState{data: c.data}
 	c.setPhase(casting)
 	inbox := c.inbox
-	c.begin(castOrder{
-		stray: c.stray, data: c.data, priority: c.priority.now(), again: c.stood,
-		placed: func(place standing) { inbox.push(castPlaced{place}) },
-	})
+	c.begin(c.nextBallot.order(func(place standing) { inbox.push(castPlaced{place}) }))
 }
 
 // castPlaced is the place of a ballot whose creation has been answered, and that is
@@ -54,8 +48,7 @@ func (c *candidacy) castDone(r castResult) {
 	c.errandDone()
 	c.stray.possible, c.stray.name = r.uncertain, r.name
 	if r.ballot != nil {
-		c.stray = stray{} // the next vote is another
-		c.stood = true
+		c.nextBallot.another()
 		b := c.ballot
 		if !r.placed {
 			c.forgetEarlierTry()
@@ -66,9 +59,7 @@ func (c *candidacy) castDone(r castResult) {
 			b.line.placeAt(r.place, r.ahead, c.now)
 		}
 		c.last.over()
-		if !c.stander.aside() {
-			c.absence.cause = nil
-		}
+		c.stance.entered()
 		c.live.Store(b.node)
 		c.logger.Info("election: voted", "ballot", b.node.name, "in_front", r.place.ahead)
 	}
@@ -108,9 +99,8 @@ func (c *candidacy) refused(err error) {
 	c.failed(err)
 	c.absence.cause = err
 	if len(c.voters) > 0 || len(c.campaigns) > 0 || c.runner != nil || c.stander.handle != nil {
-		c.want, c.asked = false, false
+		c.stance.drop(err)
 		defer c.fail(err)
-		c.stander.end(err)
 	}
 	c.absence.until = c.now.Add(c.session.recheckInterval())
 	switch {

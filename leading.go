@@ -118,14 +118,10 @@ func (c *candidacy) lossCause() error {
 func (c *candidacy) takeoverFailed(err error) {
 	err = errorf("%w: %w", ErrTakeoverFailed, err)
 	c.logger.Error("election: takeover failed", "ballot", c.own().name, "error", err)
-	c.ballot.withdraw, c.absence.cause = true, err
+	c.ballot.withdraw = true
 	c.failed(err)
-	if c.want = c.asked && c.retry >= 0; c.want {
+	if goesOn := c.stance.setBack(err, c.retry >= 0); goesOn {
 		c.absence.until = c.now.Add(c.retryPause())
-	}
-	c.asked = c.want
-	if c.stander.voted && !c.want {
-		c.stander.end(err) // it would stand by and never vote
 	}
 	c.priority.demote()
 	c.leave(err)

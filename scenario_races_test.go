@@ -59,7 +59,7 @@ func TestTimerDueWhileResting(t *testing.T) {
 				require.NoError(t, err)
 				view, reply := s.currentView(), make(chan error) // without room, so that the loop waits
 				c := bareCandidacy(base)
-				c.seen = seenSession{view.inc, view.reconnects}
+				c.seen = seenSession{inc: view.inc, reconnects: view.reconnects}
 				c.want, c.proclaims = true, []*proclaimCommand{{reply: reply}}
 				node := &ballot{inc: view.inc, path: base.path + "/ballot-1-0000000001", name: "ballot-1-0000000001"}
 				c.ballot = &ballotState{node: node, recheck: recheck{at: c.now.Add(time.Hour)}}

@@ -111,14 +111,11 @@ func (p phase) words() string {
 // the metrics. It comes before anybody else hears of that state.
 func (c *candidacy) publish() {
 	p := &picture{Status: Status{
-		Phase: c.phase.words(), Standing: c.want && !c.closing && c.absence.cause == nil, InFront: -1,
+		Phase: c.phase.words(), Standing: c.stands(), InFront: -1,
 		Priority: c.priority.now(), LastError: c.failure.err, LastErrorAt: c.failure.at,
 	}}
 	if !p.Standing {
-		p.Absence = c.absence.cause
-		if c.want && !c.closing {
-			p.RetryAt = c.absence.until
-		}
+		p.Absence, p.RetryAt = c.absence.cause, c.standsAgainAt()
 	}
 	if b := c.live.Load(); b != nil {
 		p.Ballot = b.path

@@ -23,7 +23,7 @@ var timers = []timer{
 	{"nothing has come of a transfer", (*candidacy).removeDue, nil},
 	{"Close gives up", (*candidacy).closeDue, (*candidacy).giveUpClosing},
 
-	{"a step may be tried again", (*candidacy).retryDue, nil},
+	{"a step may be tried again", func(c *candidacy) time.Time { return c.helper.retryDue(c.now) }, nil},
 	{"a vote may be tried again", func(c *candidacy) time.Time { return c.absence.until }, nil},
 	{"the periodic recheck", ballotTime(func(b *ballotState) time.Time { return b.recheck.at }), nil},
 	{"the second in front is to be watched", (*candidacy).secondDue, nil},

@@ -1,0 +1,62 @@
+package election
+
+import "time"
+
+// stance is whether a candidate is to stand for election, and why it does not: what callers want of it, what has come of
+// that, and what a StandWhile says.
+type stance struct {
+	want     bool      // somebody has asked for the vote, and nothing has ended that
+	asked    bool      // by Vote, and not by Campaign or Run alone, whose end would end it
+	closing  bool      // Close was called
+	giveUpAt time.Time // when Close, or Shutdown, waits no longer for a server
+	absence  absence
+	stander  stander
+}
+
+// absence is why a candidate does not stand for election, and for how long.
+type absence struct {
+	cause    error     // nil while it stands
+	until    time.Time // no vote before, since one was refused or a takeover failed
+	failures int       // takeovers that failed in a row
+	standing bool      // as the metrics were last told
+}
+
+// ask is for whoever wants the candidate to stand. What has kept it from that does no longer, unless it stands aside.
+func (s *stance) ask() {
+	s.want, s.absence.cause, s.absence.until = true, s.stander.reason, time.Time{}
+}
+
+// entered notes that there is a ballot.
+func (s *stance) entered() {
+	if !s.stander.aside() {
+		s.absence.cause = nil
+	}
+}
+
+// drop ends whatever anybody has asked for.
+func (s *stance) drop(cause error) {
+	s.want, s.asked, s.absence.cause = false, false, cause
+	s.stander.end(cause)
+}
+
+// setBack is for a takeover that has failed. The candidate goes on if Vote has asked for its candidacy, and it retries.
+func (s *stance) setBack(cause error, retries bool) (goesOn bool) {
+	s.absence.cause = cause
+	goesOn = s.asked && retries
+	s.want, s.asked = goesOn, goesOn
+	if s.stander.voted && !goesOn {
+		s.stander.end(cause) // it would stand by and never vote
+	}
+	return goesOn
+}
+
+// stands reports whether the candidate stands, or is about to.
+func (s *stance) stands() bool { return s.want && !s.closing && s.absence.cause == nil }
+
+// standsAgainAt is when one that does not stands again by itself; zero if it does not.
+func (s *stance) standsAgainAt() time.Time {
+	if s.want && !s.closing {
+		return s.absence.until
+	}
+	return time.Time{}
+}
