@@ -95,7 +95,7 @@ type setup struct {
 // taken. Whoever holds one takes only those that come after it:
 //
 //	Observer.mu      an observer subscribes, and ends that, under it
-//	client.mu        the handshake's answer looks at the view under it
+//	presentConn.mu   the handshake's answer looks at the view under it
 //	roster.mu        members are woken, hooks queued and ackWatchers made under it
 //	audience.mu, inbox.mu, callbackQueue.mu and all the others
 //

@@ -97,7 +97,7 @@ func (s *Session) Shutdown(ctx context.Context) error {
 		}
 	}
 	if s.owned {
-		s.client.quitting.Store(true) // whatever connection comes now comes too late
+		s.client.takeNoMore()
 		s.goHelper(s.client.close)
 	}
 	return errorf("shut down: %w", contextError(ctx))
@@ -146,7 +146,7 @@ func (s *Session) closeAll() {
 		errs = append(errs, err)
 	}
 	if s.owned {
-		s.client.quitting.Store(true) // whatever connection comes now comes too late
+		s.client.takeNoMore()
 		s.client.close()
 		s.unguard()
 		s.helpers.close()

@@ -27,33 +27,90 @@ type client struct {
 	conn atomic.Pointer[zk.Conn]
 	// hosts paces its attempts to connect; nil with a HostProvider of the caller's.
 	hosts atomic.Pointer[hosts]
-	// newest is the connection that was opened last, and connection is what the
-	// lease knows of it: nil unless it has a session. With a caller's connection
-	// there is no newest, and connection is the loop's.
-	newest     atomic.Pointer[clientConn]
-	connection atomic.Pointer[connection]
-	// greeted is the connection on which a handshake was last answered with a session. It
-	// stays when that connection ends. With a caller's connection there is none.
-	greeted   atomic.Pointer[connection]
+	presentConn
 	rounds    *rounds       // the default dialer
-	number    atomic.Int64  // of the present client: what those before it tell is ignored
 	timeout   atomic.Int64  // the session timeout
 	encrypted atomic.Bool   // a connection was TLS
-	quitting  atomic.Bool   // it is being closed: whatever connection comes now comes too late
 	closeSlot chan struct{} // has room for one: whoever closes the client holds it
-
-	// mu guards number, newest, connection and greeted against a change between a check
-	// and a store; and granted.
-	mu      sync.Mutex
-	granted grant
-
 	pipelines pipelines
+}
+
+// presentConn is which connection is the Session's: the last one that the present client has
+// opened. With a caller's connection there is but what the lease knows of it, and that is the loop's.
+type presentConn struct {
+	mu       sync.Mutex   // nothing changes between a check and a store; whoever only loads from an atomic does without
+	number   atomic.Int64 // of the present client: what those before it tell is ignored
+	quitting bool         // that is being closed: whatever connection comes now comes too late
+	granted  grant
+
+	newest     atomic.Pointer[clientConn] // was opened last
+	connection atomic.Pointer[connection] // what the lease knows of that; nil unless it has a session
+	// greeted is the connection on which a handshake was last answered with a session. It
+	// stays when that connection ends. With a caller's connection there is none.
+	greeted atomic.Pointer[connection]
+}
+
+// nextClient begins to listen to another client, and no longer to the one before.
+func (p *presentConn) nextClient() (number int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.number.Add(1)
+}
+
+// formerClient goes back to the one before: the other could not be made.
+func (p *presentConn) formerClient() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.number.Add(-1)
+}
+
+// listensTo reports whether a client is the present one.
+func (p *presentConn) listensTo(number int64) bool { return p.number.Load() == number }
+
+// take makes a connection that a client has opened the Session's, unless the client
+// has been replaced or is being closed.
+func (p *presentConn) take(opened *clientConn, number int64) bool {
+	p.mu.Lock() // or one that is replaced here would have its connection taken
+	defer p.mu.Unlock()
+	if !p.listensTo(number) || p.quitting {
+		return false
+	}
+	p.connection.Store(nil)
+	p.newest.Store(opened)
+	return true
+}
+
+// takeNoMore is for the end: whatever connection comes from here on is closed.
+func (p *presentConn) takeNoMore() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.quitting = true
+}
+
+// whileNewest has fn note what a connection tells, unless another one has taken its place. None does meanwhile.
+func (p *presentConn) whileNewest(c *clientConn, fn func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.newest.Load() == c {
+		fn()
+	}
 }
 
 // grant is the least session timeout that any server has granted a session.
 type grant struct {
 	id    int64
 	least time.Duration
+}
+
+// note takes what a server has granted a session, and returns what counts.
+func (g *grant) note(id int64, created bool, timeout time.Duration) time.Duration {
+	if !created && g.id == id {
+		// A server that it has left may tell the ensemble's leader late of what it
+		// had heard, and with the timeout that it granted.
+		timeout = min(timeout, g.least)
+	}
+	*g = grant{id, timeout}
+	return timeout
 }
 
 // connection is one connection of a session. With a caller's connection it stands
@@ -89,15 +146,7 @@ var errNotAnswered = errors.New("it has not answered yet")
 
 // open makes a new client. Events of a client that was replaced are ignored.
 func (s *Session) open() error {
-	s.client.mu.Lock()
-	number := s.client.number.Add(1)
-	s.client.mu.Unlock()
-	current := func() bool { return s.client.number.Load() == number }
-	dial := s.opts.Dialer
-	if dial == nil {
-		dial = s.client.rounds.dial
-	}
-	dial = zxid.Dialer(wire.Buffered(s.noteEncryption(dial))) // how far the session has seen is what the client has read
+	number := s.client.nextClient()
 	provider := s.opts.HostProvider
 	if provider == nil {
 		provider = new(hosts)
@@ -107,34 +156,10 @@ func (s *Session) open() error {
 		pacing = own.pacing()
 	}
 	c, events, err := zk.Connect(s.servers, s.asked,
-		zk.WithDialer(func(network, address string, timeout time.Duration) (net.Conn, error) {
-			// The client leaves the connection of an expired session open.
-			if former := s.client.newest.Load(); former != nil && current() {
-				_ = former.Close()
-			}
-			if pacing != nil && !pacing.await() {
-				return nil, net.ErrClosed
-			}
-			// Until something is known the first attempt is all that there is to say.
-			if current() {
-				s.signs.trouble.CompareAndSwap(nil, &trouble{address, errNotAnswered})
-			}
-			c, err := dial(network, address, timeout)
-			if err != nil {
-				s.signs.trouble.Store(&trouble{address, err})
-				return nil, err
-			}
-			opened := newClientConn(s, c, address)
-			opened.hosts = pacing
-			if !s.client.take(opened, number) {
-				_ = c.Close()
-				return nil, net.ErrClosed
-			}
-			return opened, nil
-		}),
+		zk.WithDialer(s.dialFor(number, pacing)),
 		// Called on the client's own goroutines, so only a hand-off.
 		zk.WithEventCallback(func(event zk.Event) {
-			if event.Type != zk.EventSession || !current() {
+			if event.Type != zk.EventSession || !s.client.listensTo(number) {
 				return
 			}
 			if event.State == zk.StateHasSession {
@@ -146,9 +171,7 @@ func (s *Session) open() error {
 		zk.WithHostProvider(provider),
 	)
 	if err != nil {
-		s.client.mu.Lock()
-		defer s.client.mu.Unlock()
-		s.client.number.Add(-1) // the one before goes on
+		s.client.formerClient()
 		return err
 	}
 	s.client.conn.Store(c)
@@ -158,6 +181,40 @@ func (s *Session) open() error {
 		}
 	})
 	return nil
+}
+
+// dialFor opens the connections of one client.
+func (s *Session) dialFor(number int64, pacing *hosts) zk.Dialer {
+	dial := s.opts.Dialer
+	if dial == nil {
+		dial = s.client.rounds.dial
+	}
+	dial = zxid.Dialer(wire.Buffered(s.noteEncryption(dial))) // how far the session has seen is what the client has read
+	return func(network, address string, timeout time.Duration) (net.Conn, error) {
+		// The client leaves the connection of an expired session open.
+		if former := s.client.newest.Load(); former != nil && s.client.listensTo(number) {
+			_ = former.Close()
+		}
+		if pacing != nil && !pacing.await() {
+			return nil, net.ErrClosed
+		}
+		// Until something is known the first attempt is all that there is to say.
+		if s.client.listensTo(number) {
+			s.signs.trouble.CompareAndSwap(nil, &trouble{address, errNotAnswered})
+		}
+		c, err := dial(network, address, timeout)
+		if err != nil {
+			s.signs.trouble.Store(&trouble{address, err})
+			return nil, err
+		}
+		opened := newClientConn(s, c, address)
+		opened.hosts = pacing
+		if !s.client.take(opened, number) {
+			_ = c.Close()
+			return nil, net.ErrClosed
+		}
+		return opened, nil
+	}
 }
 
 // noteEncryption notes whether the connections that dial opens are TLS, for the
@@ -170,19 +227,6 @@ func (s *Session) noteEncryption(dial zk.Dialer) zk.Dialer {
 		}
 		return c, err
 	}
-}
-
-// take makes a connection that a client has opened the Session's, unless the client
-// has been replaced or is being closed.
-func (c *client) take(opened *clientConn, number int64) bool {
-	c.mu.Lock() // or one that is replaced here would have its connection taken
-	defer c.mu.Unlock()
-	if c.number.Load() != number || c.quitting.Load() {
-		return false
-	}
-	c.connection.Store(nil)
-	c.newest.Store(opened)
-	return true
 }
 
 // close closes the client. It may be called more than once, and at the same time:
@@ -229,14 +273,14 @@ func (c *clientConn) HandshakeSent(at time.Time) (limit time.Duration) {
 	return c.session.Timeout()
 }
 
-// HandshakeAnswered makes a connection of it, if there is a session.
+// HandshakeAnswered makes a connection of it, if there is a session, and its client has not been replaced.
 func (c *clientConn) HandshakeAnswered(h wire.Handshake) (timeout time.Duration, ok bool) {
+	c.session.client.whileNewest(c, func() { timeout, ok = c.establish(h) })
+	return timeout, ok
+}
+
+func (c *clientConn) establish(h wire.Handshake) (timeout time.Duration, ok bool) {
 	s := c.session
-	s.client.mu.Lock()
-	defer s.client.mu.Unlock()
-	if s.client.newest.Load() != c {
-		return 0, false // of a client that has been replaced
-	}
 	s.signs.unanswered.Store(0)
 	s.signs.trouble.Store(nil)
 	if h.Session == 0 {
@@ -246,13 +290,7 @@ func (c *clientConn) HandshakeAnswered(h wire.Handshake) (timeout time.Duration,
 		return 0, false // expired: there is no session on this connection
 	}
 	sent, created := s.clock.Instant(h.Sent), h.Former == 0
-	timeout = h.Timeout
-	if granted := &s.client.granted; !created && granted.id == h.Session {
-		// A server that it has left may tell the ensemble's leader late of what it
-		// had heard, and with the timeout that it granted.
-		timeout = min(timeout, granted.least)
-	}
-	s.client.granted = grant{h.Session, timeout}
+	timeout = s.client.granted.note(h.Session, created, h.Timeout)
 	conn := &connection{
 		Connection: lease.NewConnection(timeout, s.opts.TickTime),
 		session:    h.Session, password: h.Password,
