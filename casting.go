@@ -137,10 +137,7 @@ type castResult struct {
 // cast creates a ballot. It tries until there is exactly one, under the
 // present session, or until ctx ends.
 func (e errands) cast(ctx context.Context, o castOrder) (r castResult) {
-	tag := o.tag
 	created := o.name // that the answer to the last creation told, or ""
-	var name string
-	var seen behindCreation
 	r.uncertain = o.possible
 	for wait := e.session.newBackoff(); ; wait.pause(ctx) {
 		inc, err := e.session.await(ctx, true)
@@ -148,54 +145,59 @@ func (e errands) cast(ctx context.Context, o castOrder) (r castResult) {
 			r.err = err
 			return r
 		}
-		name, seen, r.placed = "", behindCreation{}, false
+		var name string
+		var seen behindCreation
+		r.placed = false
 		if r.uncertain {
-			if inc, name, err = e.find(ctx, tag); err != nil {
+			if inc, name, err = e.find(ctx, o.tag); err != nil {
 				r.err = err
 				e.takeBack(ctx, &r, created)
 				return r
 			}
-			r.uncertain = name != ""
 		}
 		if name == "" {
 			name, seen, err = e.create(ctx, o, inc)
 			created = name
-			if err != nil && ctx.Err() != nil {
-				r.err, r.uncertain = contextError(ctx), true
-				return r
-			}
-			if isPermanent(err) {
-				// What such a code says of the ballot nobody knows.
-				var code ErrorCode
-				r.err, r.uncertain = err, errors.As(err, &code)
-				return r
-			}
-			// Anything else that was not an answer may have been applied. That
-			// includes a create sent under a session other than inc: the
-			// client sends what was queued on the next one.
-			r.uncertain = err == nil || !errors.Is(err, zk.ErrNoNode)
 			if err != nil {
+				if r.uncertain, r.err = createFailed(ctx, err); r.err != nil {
+					return r
+				}
 				continue
 			}
 		}
+		r.uncertain = true // until it is confirmed
 		if seen.stands && o.placed != nil {
 			o.placed(seen.place)
 			r.placed = true
 		}
-		c, err := e.confirm(ctx, inc, tag, name, seen)
+		c, err := e.confirm(ctx, inc, o.tag, name, seen)
 		switch {
 		case err == nil:
 			r.confirmed, r.uncertain = c, false
 			return r
 		case isPermanent(err):
-			r.err = err
-			if errors.Is(err, ErrSequenceExhausted) {
-				r.uncertain = false // it has been taken back
-			} else {
-				e.takeBack(ctx, &r, created)
-			}
+			r.err, r.uncertain = err, !errors.Is(err, ErrSequenceExhausted) // that one has been taken back
+			e.takeBack(ctx, &r, created)
 			return r
 		}
+	}
+}
+
+// createFailed returns what the error of a creation means: whether there may be a ballot all the same, and the error
+// that ends the vote; nil: it is tried again.
+func createFailed(ctx context.Context, err error) (uncertain bool, final error) {
+	switch {
+	case ctx.Err() != nil:
+		return true, contextError(ctx)
+	case isPermanent(err):
+		// What such a code says of the ballot nobody knows.
+		var code ErrorCode
+		return errors.As(err, &code), err
+	default:
+		// Anything else that was not an answer may have been applied. That
+		// includes a create sent under a session other than the one that was
+		// awaited: the client sends what was queued on the next one.
+		return !errors.Is(err, zk.ErrNoNode), nil
 	}
 }
 
@@ -390,39 +392,45 @@ func (e errands) find(ctx context.Context, tag string) (*incarnation, string, er
 			return nil, "", err
 		}
 		var name string
-		foreign := false
-		err = e.session.do(ctx, func(conn *zk.Conn) error {
-			children, _, err := conn.Children(e.path)
-			if errors.Is(err, zk.ErrNoNode) {
-				return nil
-			}
-			for _, b := range tagged(children, tag) {
-				exists, stat, err := conn.Exists(e.path + "/" + b.name)
-				switch {
-				case err != nil:
-					return err
-				case !exists:
-				case stat.EphemeralOwner != inc.id:
-					foreign = true
-				case name == "":
-					name = b.name
-				}
-			}
-			if err == nil && conn.SessionID() != inc.id {
-				return errUncertain
-			}
+		var foreign bool
+		err = e.session.do(ctx, func(conn *zk.Conn) (err error) {
+			name, foreign, err = e.findTagged(conn, tag, inc)
 			return err
 		})
-		if err == nil && (name != "" || !foreign) {
+		switch {
+		case err == nil && (name != "" || !foreign):
 			return inc, name, nil
-		}
-		if ctx.Err() != nil {
+		case ctx.Err() != nil:
 			return nil, "", contextError(ctx)
-		}
-		if isPermanent(err) {
+		case isPermanent(err):
 			return nil, "", err
 		}
 	}
+}
+
+// findTagged looks for the ballots with a tag. name is that of the first one that a session owns, or "";
+// foreign is whether another session owns one.
+func (e errands) findTagged(conn *zk.Conn, tag string, inc *incarnation) (name string, foreign bool, err error) {
+	children, _, err := conn.Children(e.path)
+	if errors.Is(err, zk.ErrNoNode) {
+		return "", false, nil
+	}
+	for _, b := range tagged(children, tag) {
+		exists, stat, err := conn.Exists(e.path + "/" + b.name)
+		switch {
+		case err != nil:
+			return "", false, err
+		case !exists:
+		case stat.EphemeralOwner != inc.id:
+			foreign = true
+		case name == "":
+			name = b.name
+		}
+	}
+	if err == nil && conn.SessionID() != inc.id {
+		err = errUncertain
+	}
+	return name, foreign, err
 }
 
 // confirmed is a ballot that is known to be there, and to be the only one.

@@ -331,8 +331,6 @@ func (e errands) withdrawBallot(ctx context.Context, w withdrawal) error {
 }
 
 func (e errands) deleteBallot(ctx context.Context, w withdrawal) error {
-	path := e.ackPath()
-	ballotOp := &zk.DeleteRequest{Path: w.ballot.path, Version: -1}
 	withAck := w.ack.possible
 	for {
 		if withAck {
@@ -348,38 +346,46 @@ func (e errands) deleteBallot(ctx context.Context, w withdrawal) error {
 				return nil
 			}
 		}
-		var results []zk.MultiResponse
-		err := e.session.retry(ctx, func(conn *zk.Conn) (err error) {
-			if !withAck {
-				return conn.Delete(w.ballot.path, -1)
-			}
-			results, err = conn.Multi(w.ack.deletion(path), ballotOp)
-			return err
-		})
+		results, err := e.deleteOnce(ctx, w, withAck)
 		switch {
-		case withAck && failedAt(results, 0, zk.ErrBadVersion):
+		case failedAt(results, 0, zk.ErrBadVersion):
 			// Another one is in its place, or somebody has changed its data.
 			w.ack.version, w.watched = 0, false
-			continue
-		case withAck && failedAt(results, 0, zk.ErrNoNode):
+		case failedAt(results, 0, zk.ErrNoNode):
 			withAck = false // the ballot remains to be deleted
-			continue
-		case err != nil && !errors.Is(err, zk.ErrNoNode):
+		case !errors.Is(err, zk.ErrNoNode):
 			return err
-		case err == nil || !w.ack.possible:
+		case !w.ack.possible:
 			return nil
+		default:
+			return e.deleteLeftAck(ctx, w)
 		}
-		// Somebody deleted the ballot, or our own deletion's reply was lost
-		// and it took the acknowledgement along: only what we made is deleted.
-		if _, err := e.session.barrier(ctx); err != nil {
-			return err
+	}
+}
+
+// deleteOnce deletes the ballot, and with withAck the acknowledgement, which stands first in the results.
+func (e errands) deleteOnce(ctx context.Context, w withdrawal, withAck bool) (results []zk.MultiResponse, err error) {
+	err = e.session.retry(ctx, func(conn *zk.Conn) (err error) {
+		if !withAck {
+			return conn.Delete(w.ballot.path, -1)
 		}
-		ack, err := e.ownAck(ctx, w)
-		if err == nil && ack != 0 {
-			err = e.remove(ctx, path)
-		}
+		results, err = conn.Multi(w.ack.deletion(e.ackPath()), &zk.DeleteRequest{Path: w.ballot.path, Version: -1})
+		return err
+	})
+	return results, err
+}
+
+// deleteLeftAck is for a ballot that is not there. Somebody has deleted it, or our own deletion's
+// reply was lost and it took the acknowledgement along: only what we made is deleted.
+func (e errands) deleteLeftAck(ctx context.Context, w withdrawal) error {
+	if _, err := e.session.barrier(ctx); err != nil {
 		return err
 	}
+	ack, err := e.ownAck(ctx, w)
+	if err == nil && ack != 0 {
+		err = e.remove(ctx, e.ackPath())
+	}
+	return err
 }
 
 // confirmAck finds out whether there is an acknowledgement of ours to go with the
