@@ -27,6 +27,33 @@ func TestWatchOfFailedReadIsKept(t *testing.T) {
 	}
 }
 
+// What is known on one session is of no use on another, but for what has been told. Whether a leader is expected on the
+// first is known before it; on each one after that it is whatever enter is given.
+func TestAnotherSessionForgetsTheFormer(t *testing.T) {
+	first, second := &incarnation{id: 1}, &incarnation{id: 2}
+	for _, expected := range []bool{false, true} {
+		k := ackKnown{expect: expected}
+		k.enter(first, !expected)
+		assert.Equal(t, ackKnown{inc: first, expect: expected}, k)
+		for _, next := range []*incarnation{nil, second} {
+			watch := make(chan zk.Event, 1)
+			k.inc, k.expect = first, expected
+			require.True(t, k.learn(ackRead{ackRequest: ackRequest{count: 3}, node: &node{stat: zk.Stat{Czxid: 7}}, on: &connection{}, watch: watch}, false))
+			k.refusal = zk.ErrNoAuth
+			told := k.view
+			k.enter(next, !expected)
+			want := ackKnown{inc: next, view: told, newest: 7, expect: !expected}
+			assert.Equal(t, want, k)
+			if next == nil {
+				k.enter(second, expected)
+				want.inc = second
+				assert.Equal(t, want, k, "there was none in between")
+			}
+			k.view = ackView{}
+		}
+	}
+}
+
 // Whoever loses interest while a read is under way, and comes back, does not leave
 // a watch behind each time.
 func TestWatchOfReadUnderWayIsKept(t *testing.T) {

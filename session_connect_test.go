@@ -98,6 +98,31 @@ func TestHandshakeOfFormerClient(t *testing.T) {
 	assert.Nil(t, s.signs.trouble.Load())
 }
 
+// A connection is the Session's if the present client has opened it, and is not being closed.
+func TestConnectionOfPresentClientIsTaken(t *testing.T) {
+	var p presentConn
+	p.connection.Store(&connection{})
+	former, c := &clientConn{}, &clientConn{}
+	number := p.nextClient()
+	require.True(t, p.take(former, number))
+	require.Nil(t, p.connection.Load(), "of the connection before")
+	later := p.nextClient()
+	assert.False(t, p.take(c, number), "of a client that has been replaced")
+	p.formerClient()
+	assert.False(t, p.listensTo(later))
+	assert.False(t, p.take(c, later), "of a client that could not be made")
+	assert.Same(t, former, p.newest.Load())
+	require.True(t, p.take(c, number))
+	assert.Same(t, c, p.newest.Load())
+	p.takeNoMore()
+	assert.False(t, p.take(former, number), "of a client that is being closed")
+	assert.Same(t, c, p.newest.Load())
+	p.whileNewest(former, func() { t.Error("another one has taken its place") })
+	noted := false
+	p.whileNewest(c, func() { noted = true })
+	assert.True(t, noted)
+}
+
 // Answers that are signs of life are heard, the others are not.
 func TestAnswersAreHeard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
