@@ -161,16 +161,16 @@ type nextBallot struct {
 	stood    bool // there has been a ballot, so the election's node is there
 }
 
-// order is the next vote, or another try of the one that has come to nothing.
-func (n *nextBallot) order(placed func(standing)) castOrder {
+// voteOrder is the next vote, or another try of the one that has come to nothing.
+func (n *nextBallot) voteOrder(placed func(standing)) castOrder {
 	if n.stray.tag == "" {
 		n.stray.tag = newTag()
 	}
 	return castOrder{stray: n.stray, data: n.data, priority: n.priority.now(), again: n.stood, placed: placed}
 }
 
-// another: a vote has come to its one ballot, and the next one is another.
-func (n *nextBallot) another() { n.stray, n.stood = stray{}, true }
+// voteDone: a vote has come to its one ballot, and the next one is another.
+func (n *nextBallot) voteDone() { n.stray, n.stood = stray{}, true }
 
 // stray is a ballot that may exist though the reply to its creation was lost, or
 // that is known to and has no ballotState. It can outlive a session, since the

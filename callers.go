@@ -64,7 +64,7 @@ type runner struct {
 
 // stand notes that somebody asks for this candidacy.
 func (c *candidacy) stand() {
-	c.stance.ask()
+	c.letStand()
 	c.publish()
 }
 
@@ -203,7 +203,7 @@ func (c *candidacy) resign(m resignCommand) {
 		}
 		c.closing = true
 	}
-	c.stance.drop(m.cause)
+	c.endAsking(m.cause)
 	c.absence.failures = 0
 	c.fail(m.cause)
 	c.resigners = append(c.resigners, m.reply)

@@ -16,7 +16,7 @@ func (c *candidacy) beginCast() {
 	c.ballot = &ballotState{data: c.data}
 	c.setPhase(casting)
 	inbox := c.inbox
-	c.begin(c.nextBallot.order(func(place standing) { inbox.push(castPlaced{place}) }))
+	c.begin(c.voteOrder(func(place standing) { inbox.push(castPlaced{place}) }))
 }
 
 // castPlaced is the place of a ballot whose creation has been answered, and that is
@@ -48,7 +48,7 @@ func (c *candidacy) castDone(r castResult) {
 	c.errandDone()
 	c.stray.possible, c.stray.name = r.uncertain, r.name
 	if r.ballot != nil {
-		c.nextBallot.another()
+		c.voteDone()
 		b := c.ballot
 		if !r.placed {
 			c.forgetEarlierTry()
@@ -59,7 +59,7 @@ func (c *candidacy) castDone(r castResult) {
 			b.line.placeAt(r.place, r.ahead, c.now)
 		}
 		c.last.over()
-		c.stance.entered()
+		c.endAbsence()
 		c.live.Store(b.node)
 		c.logger.Info("election: voted", "ballot", b.node.name, "in_front", r.place.ahead)
 	}
@@ -99,7 +99,7 @@ func (c *candidacy) refused(err error) {
 	c.failed(err)
 	c.absence.cause = err
 	if len(c.voters) > 0 || len(c.campaigns) > 0 || c.runner != nil || c.stander.handle != nil {
-		c.stance.drop(err)
+		c.endAsking(err)
 		defer c.fail(err)
 	}
 	c.absence.until = c.now.Add(c.session.recheckInterval())

@@ -120,7 +120,7 @@ func (c *candidacy) takeoverFailed(err error) {
 	c.logger.Error("election: takeover failed", "ballot", c.own().name, "error", err)
 	c.ballot.withdraw = true
 	c.failed(err)
-	if goesOn := c.stance.setBack(err, c.retry >= 0); goesOn {
+	if goesOn := c.setBack(err, c.retry >= 0); goesOn {
 		c.absence.until = c.now.Add(c.retryPause())
 	}
 	c.priority.demote()

@@ -21,20 +21,20 @@ type absence struct {
 	standing bool      // as the metrics were last told
 }
 
-// ask is for whoever wants the candidate to stand. What has kept it from that does no longer, unless it stands aside.
-func (s *stance) ask() {
+// letStand is for whoever wants the candidate to stand. What has kept it from that does no longer, unless it stands aside.
+func (s *stance) letStand() {
 	s.want, s.absence.cause, s.absence.until = true, s.stander.reason, time.Time{}
 }
 
-// entered notes that there is a ballot.
-func (s *stance) entered() {
+// endAbsence is for when there is a ballot: then it is nothing but a StandWhile that keeps a candidate from standing.
+func (s *stance) endAbsence() {
 	if !s.stander.aside() {
 		s.absence.cause = nil
 	}
 }
 
-// drop ends whatever anybody has asked for.
-func (s *stance) drop(cause error) {
+// endAsking ends whatever anybody has asked for.
+func (s *stance) endAsking(cause error) {
 	s.want, s.asked, s.absence.cause = false, false, cause
 	s.stander.end(cause)
 }
