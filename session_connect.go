@@ -38,7 +38,9 @@ type client struct {
 // presentConn is which connection is the Session's: the last one that the present client has
 // opened. With a caller's connection there is but what the lease knows of it, and that is the loop's.
 type presentConn struct {
-	mu       sync.Mutex   // nothing changes between a check and a store; whoever only loads from an atomic does without
+	// mu keeps what is here from changing between a check and a store. Whoever only loads from an atomic
+	// does without.
+	mu       sync.Mutex
 	number   atomic.Int64 // of the present client: what those before it tell is ignored
 	quitting bool         // that is being closed: whatever connection comes now comes too late
 	granted  grant
@@ -279,6 +281,7 @@ func (c *clientConn) HandshakeAnswered(h wire.Handshake) (timeout time.Duration,
 	return timeout, ok
 }
 
+// establish is called while no other connection takes the place of this one.
 func (c *clientConn) establish(h wire.Handshake) (timeout time.Duration, ok bool) {
 	s := c.session
 	s.signs.unanswered.Store(0)
