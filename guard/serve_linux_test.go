@@ -252,7 +252,7 @@ func TestAlive(t *testing.T) {
 	close(goesOn)
 	more("after that")
 
-	s.closings.Add(1)
+	s.post(func() { s.closings.Add(1) }) // on the loop, as those of its own
 	say(message{Kind: kindBye})
 	more("while a session is being closed")
 	select {

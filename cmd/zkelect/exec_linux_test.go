@@ -64,11 +64,15 @@ func (h *heldScript) release(t *testing.T) {
 // TestKeeperExecHangs: a command whose exec hangs is kept to the lease as one that runs.
 func TestKeeperExecHangs(t *testing.T) {
 	t.Parallel()
-	for name, end := range map[string]func(t *testing.T, k *testKeeper){
-		"the lease ends":  func(t *testing.T, k *testKeeper) { k.order(t, "lease NOW 1\n") },
-		"told to stop":    func(t *testing.T, k *testKeeper) { k.order(t, "stop 0\n") },
-		"zkelect is gone": func(_ *testing.T, k *testKeeper) { _ = k.orders.Close() },
-		"it goes on":      nil,
+	for name, c := range map[string]struct {
+		end    func(t *testing.T, k *testKeeper)
+		status int
+	}{
+		"the lease ends":     {func(t *testing.T, k *testKeeper) { k.order(t, "lease NOW 1\n") }, 137},
+		"told to stop":       {func(t *testing.T, k *testKeeper) { k.order(t, "stop 0\n") }, 137},
+		"told to stop later": {func(t *testing.T, k *testKeeper) { k.order(t, "stop 60000000000\n") }, 143},
+		"zkelect is gone":    {func(_ *testing.T, k *testKeeper) { _ = k.orders.Close() }, 137},
+		"it goes on":         {nil, 3},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -77,18 +81,18 @@ func TestKeeperExecHangs(t *testing.T) {
 			k := startTestKeeperOf(t, "0", script.path)
 			k.order(t, "lease NOW 60000000000\n")
 			script.hangs(t)
-			if end == nil {
+			if c.end == nil {
 				script.release(t)
-				assert.Equal(t, 3, k.wait())
+				assert.Equal(t, c.status, k.wait())
 				assert.Equal(t, "begins\n", j.read())
 				return
 			}
-			end(t, k)
+			c.end(t, k)
 			status := make(chan int, 1)
 			go func() { status <- k.wait() }()
 			select {
 			case s := <-status:
-				assert.Equal(t, 137, s)
+				assert.Equal(t, c.status, s)
 			case <-time.After(30 * time.Second):
 				t.Error("nobody has ended it while its exec hung")
 				script.release(t)

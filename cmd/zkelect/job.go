@@ -146,6 +146,12 @@ func (j *job) commandStatus() error {
 func (j *job) lead(ctx, parent context.Context, term election.Term) error {
 	j.env.say("leading %s (token %d): running %s", j.name, term.Token, j.argv[0])
 	j.systemd.status("leads %s, token %d", j.name, term.Token)
+	j.lost = false
+	defer func() {
+		if !j.lost { // else that was said then, and perhaps who leads now since
+			j.systemd.status("no longer leads %s", j.name)
+		}
+	}()
 	k, err := startKeeper(j.env, j.argv, j.grace, j.overlap, j.commandEnvironment(term))
 	if err != nil {
 		return fmt.Errorf("start %s: %w", j.argv[0], err)
@@ -165,12 +171,9 @@ func (j *job) lead(ctx, parent context.Context, term election.Term) error {
 		return nil
 	}
 	j.env.signals.forget()
-	j.ran, j.lost = true, false
+	j.ran = true
 	j.attend(ctx, parent, k)
 	j.status = k.status()
-	if !j.lost { // else that was said then, and perhaps who leads now since
-		j.systemd.status("no longer leads %s", j.name)
-	}
 	j.env.say("%s has ended with status %d", j.argv[0], j.status)
 	return nil
 }

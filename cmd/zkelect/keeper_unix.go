@@ -118,7 +118,7 @@ func begin(argv []string) int {
 	runtime.LockOSThread()
 	const wordFD, readyFD = 3, 4
 	syscall.CloseOnExec(wordFD)
-	for _, passedOn := range signalNames { // before the command is there they are nobody's, and must not end this
+	for _, passedOn := range signalNames { // before the command is there they are nobody's, and must not end this, as SIGTERM does
 		signal.Notify(make(chan os.Signal, 1), passedOn)
 	}
 	err := dieWithParent()
