@@ -139,7 +139,7 @@ func TestCausesAreTold(t *testing.T) {
 		}
 		return true
 	})
-	require.Len(t, causes, 7)
+	assert.Len(t, causes, 7)
 	label := func(name string) string {
 		return strings.TrimPrefix(regexp.MustCompile(`[A-Z]`).ReplaceAllStringFunc(strings.TrimPrefix(name, "Err"), func(c string) string {
 			return "_" + strings.ToLower(c)
@@ -152,11 +152,16 @@ func TestCausesAreTold(t *testing.T) {
 			"contrib/prometheus/prometheus_test.go": func(name string) string { return "election." + name },
 			"docs/operations.md":                    func(name string) string { return "`" + label(name) + "`" },
 			"logging_test.go":                       func(name string) string { return "\t\t" + name + ":" }, // TestLevelOfStepDown
+			"proof_actors_test.go":                  func(name string) string { return name },
+			"proof_simulate_situations_test.go":     func(name string) string { return `": ` + name + "," }, // noticeStepDown
+			"world_test.go":                         func(name string) string { return "election." + name + ": " },
 		} {
 			text, err := os.ReadFile(place)
 			require.NoError(t, err)
-			if place == "candidate.go" { // the comment of OnStepDown
-				_, after, _ := strings.Cut(string(text), "// OnStepDown registers")
+			if from := map[string]string{
+				"candidate.go": "// OnStepDown registers", "proof_actors_test.go": "\nfunc knownCause(",
+			}[place]; from != "" { // the comment of that, and that alone
+				_, after, _ := strings.Cut(string(text), from)
 				before, _, _ := strings.Cut(after, "\nfunc ")
 				text = []byte(before)
 			}
@@ -169,5 +174,5 @@ func TestCausesAreTold(t *testing.T) {
 		return all
 	}
 	assert.Empty(t, missing(causes))
-	assert.Len(t, missing([]string{"ErrMoonIsFull"}), 5)
+	assert.Len(t, missing([]string{"ErrMoonIsFull"}), 8)
 }

@@ -40,10 +40,9 @@ func withLastError(ctx context.Context, last *lastError) context.Context {
 }
 
 // do makes one call of the client, at most maxInFlight at a time. The error
-// is the call's, or the context's when that ends before the call begins. The
-// call makes at least one request, and if it is without an error its last one
-// was answered; one that finds nothing to ask returns errNothingAsked, which is
-// no error to do's caller.
+// is the call's, or the context's when that ends before the call begins. A call
+// without an error counts as an answer of the server. One that has asked nothing
+// returns errNothingAsked, and do nil for it.
 func (s *Session) do(ctx context.Context, call func(*zk.Conn) error) error {
 	select {
 	case s.slots <- struct{}{}:
@@ -234,7 +233,8 @@ func readNode(conn *zk.Conn, path string) (*node, error) {
 }
 
 // backoff spaces repeated tries: the first few quickly, later ones up to an
-// eighth of the session timeout apart, with jitter.
+// eighth of the session timeout apart, with jitter. It is for the loops of errands. A
+// candidate's loop holds its steps back (holdBack), an ackWatcher its reads (readFailed).
 type backoff struct{ next, most time.Duration }
 
 func (s *Session) newBackoff() *backoff {

@@ -11,8 +11,8 @@ import (
 // watchDeletion watches for the end of a znode that can have no children, and
 // returns its Stat; nil without an error means that it has ended already. It
 // is the watch on its children that is used: of an ephemeral node that one
-// fires for nothing but the deletion (new data leaves it alone), and asked of a
-// node that is gone it leaves no watch behind, where the client's ExistsW does.
+// fires for nothing but the deletion: new data leaves it alone. Asked of a node that
+// is gone it leaves no watch behind; the client's ExistsW would.
 func watchDeletion(conn *zk.Conn, path string) (*zk.Stat, <-chan zk.Event, error) {
 	_, stat, watch, err := conn.ChildrenW(path)
 	if errors.Is(err, zk.ErrNoAuth) {
@@ -29,8 +29,8 @@ func watchDeletion(conn *zk.Conn, path string) (*zk.Stat, <-chan zk.Event, error
 	return stat, watch, err
 }
 
-// spareWatches remembers watches on other candidates' ballots and on
-// acknowledgements. The client cannot give a watch back, so one that is no
+// spareWatches remembers watches on other candidates' ballots, all of them on their
+// end, and on acknowledgements. The client cannot give a watch back, so one that is no
 // longer waited for stays until its node goes; a candidate that votes again
 // behind the same predecessor uses it again, or they would pile up.
 type spareWatches struct {

@@ -249,7 +249,7 @@ func (j *job) attend(ctx, parent context.Context, k *kept) {
 			j.systemd.stopping() // which may take a moment
 		case <-leading:
 			leading = nil
-			if givenUp = isVoluntary(context.Cause(ctx)); givenUp {
+			if givenUp = waitsForEnd(context.Cause(ctx)); givenUp {
 				k.stop(j.grace) // the ballot stands until the command has ended
 			} else {
 				k.stop(j.overlap)
@@ -266,15 +266,15 @@ func (j *job) noteLoss(ctx context.Context) {
 	}
 	j.lost = true
 	j.systemd.status("no longer leads %s", j.name)
-	if isVoluntary(cause) {
+	if waitsForEnd(cause) {
 		j.env.say("leadership of %s is given up (%v): stopping %s", j.name, cause, j.argv[0])
 		return
 	}
 	j.env.say("leadership of %s is lost (%v): stopping %s", j.name, cause, j.argv[0])
 }
 
-// isVoluntary reports whether nobody leads before this process lets go.
-func isVoluntary(cause error) bool {
+// waitsForEnd reports whether the ballot stands until the command has ended: so it is where leadership was given up, and not lost.
+func waitsForEnd(cause error) bool {
 	return errors.Is(cause, election.ErrTransferred) || errors.Is(cause, election.ErrResigned)
 }
 
