@@ -63,8 +63,12 @@ func (l *sessionLoop) heartbeatDone(m heartbeatDone) {
 		return
 	}
 	l.last.over()
+	enough := m.on.MinToClaim()
 	if until, ok := l.heartbeats.Answered(m.beat, m.on.Connection, m.sent, m.answered); ok {
 		l.renew(m.on, until)
+	}
+	if m.on.MinToClaim() < enough {
+		l.wakeLeaseKeepers() // what was too little before may be enough now
 	}
 }
 
@@ -78,14 +82,19 @@ func (l *sessionLoop) renew(on *connection, until lease.Instant) {
 		margin := max(0, end-l.clock.Now())
 		l.shorten(current, on)
 		l.metrics.LeaseRenewed(margin)
-		if margin >= on.Rule.MinToClaim() {
-			return // nobody has been waiting for it, at any pace
+		if margin >= max(on.MinToClaim(), on.Rule.MinToClaim()) {
+			return // nobody has been waiting for it
 		}
 	} else if until-l.clock.Now() >= on.MinToClaim() {
 		current = lease.New(l.clock, on.Rule, until)
 		l.view.inc.lease.Store(current)
 		l.shorten(current, on)
 	}
+	l.wakeLeaseKeepers()
+}
+
+// wakeLeaseKeepers has those who need the lease look at it.
+func (l *sessionLoop) wakeLeaseKeepers() {
 	l.roster.mu.Lock()
 	defer l.roster.mu.Unlock()
 	for m := range l.roster.leaseKeepers {

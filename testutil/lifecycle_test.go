@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"log/slog"
 	"net"
+	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -68,6 +70,30 @@ func TestStartFailsWhenThePortIsTaken(t *testing.T) {
 		return
 	}
 	t.Fatal("each port was taken at once by somebody else")
+}
+
+// A server that is stopped keeps its port from all who claim one, and it is none that the system gives to outgoing
+// connections: whoever connects meanwhile would hold it.
+func TestStoppedServerKeepsItsPort(t *testing.T) {
+	srv, err := NewServer(&ServerOptions{Members: 3})
+	require.NoError(t, err)
+	srv.Stop()
+	for _, address := range srv.Servers() {
+		_, err := net.ListenPacket("udp", address)
+		require.ErrorIs(t, err, syscall.EADDRINUSE)
+		_, number, err := net.SplitHostPort(address)
+		require.NoError(t, err)
+		port, err := strconv.Atoi(number)
+		require.NoError(t, err)
+		assert.Less(t, port, 32000)
+	}
+	require.NoError(t, srv.Start())
+	srv.Close()
+	for _, address := range srv.Servers() {
+		claim, err := net.ListenPacket("udp", address)
+		require.NoError(t, err, "not given back")
+		_ = claim.Close()
+	}
 }
 
 func TestCloseFromSeveralSides(t *testing.T) {

@@ -1,11 +1,14 @@
 package testutil
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/zkelection/election/internal/port"
 )
 
 // A member is one server of the ensemble. Without an ensemble there is one, and
@@ -16,6 +19,7 @@ type member struct {
 
 	// The rest is guarded by the server's mutex.
 	ln        net.Listener
+	port      port.Port // claimed until the server is closed; none with NoListen
 	addr      string
 	clients   map[*conn]struct{} // connections that are not dead
 	bySession map[int64]*conn
@@ -338,9 +342,17 @@ func (m *member) openListener() error {
 	if !m.srv.listen || m.ln != nil {
 		return nil
 	}
-	ln, err := listenOn(m.addr)
+	if m.port.Address == "" {
+		p, err := port.Claim("127.0.0.1", 0)
+		if err != nil {
+			return fmt.Errorf("testutil: %w", err)
+		}
+		m.port = p
+	}
+	var config net.ListenConfig
+	ln, err := config.Listen(context.Background(), "tcp", m.port.Address)
 	if err != nil {
-		return err
+		return fmt.Errorf("testutil: %w", err)
 	}
 	m.ln, m.addr = ln, ln.Addr().String()
 	m.srv.spawn(func() { m.accept(ln) })

@@ -41,6 +41,8 @@ func neutral(said string) string {
 		{`(?m)^(ctime|mtime) = .*$`, "$1"},
 		{`ephemeralOwner = 0x[1-9a-f][0-9a-f]*`, "ephemeralOwner"},
 		{`[0-9a-f]{32}`, "UUID"},
+		// A thread of its own says that the client has closed, whenever it comes to that, or not at all.
+		{`\nWATCHER::\n(.*\n)??\nWatchedEvent state:Closed type:None path:null\n`, "$1"},
 		{`(?m)^(ZooKeeper CLI version|Zookeeper version).*$`, "$1"},
 	} {
 		said = regexp.MustCompile(s.pattern).ReplaceAllString(said, s.becomes)

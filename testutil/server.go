@@ -2,7 +2,6 @@ package testutil
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -293,6 +292,9 @@ func (s *Server) Close() {
 	s.unlock()
 	s.running.Wait()
 	s.mu.Lock()
+	for _, m := range s.members {
+		m.port.Release()
+	}
 	telling := s.telling
 	s.unlock()
 	if telling != nil {
@@ -418,17 +420,3 @@ func refused(addr string) error {
 }
 
 func sessionName(id int64) string { return "0x" + strconv.FormatInt(id, 16) }
-
-// listenOn opens a TCP listener on loopback, on the given address again if
-// there is one.
-func listenOn(addr string) (net.Listener, error) {
-	if addr == "" {
-		addr = "127.0.0.1:0"
-	}
-	var config net.ListenConfig
-	ln, err := config.Listen(context.Background(), "tcp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("testutil: %w", err)
-	}
-	return ln, nil
-}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -90,6 +91,11 @@ func startTestKeeper(t *testing.T, overlap, script string, args ...string) *test
 
 func startTestKeeperOf(t *testing.T, overlap string, command ...string) *testKeeper {
 	t.Helper()
+	return startTestKeeperSaying(t, nil, overlap, command...)
+}
+
+func startTestKeeperSaying(t *testing.T, stderr *os.File, overlap string, command ...string) *testKeeper {
+	t.Helper()
 	theirs, orders, err := os.Pipe()
 	require.NoError(t, err)
 	said, theirReports, err := os.Pipe()
@@ -98,6 +104,9 @@ func startTestKeeperOf(t *testing.T, overlap string, command ...string) *testKee
 	cmd := exec.CommandContext(t.Context(), os.Args[0], append([]string{keeperArgument, "1m", overlap}, command...)...)
 	cmd.Env = append(os.Environ(), asZkelect+"=1")
 	cmd.ExtraFiles = []*os.File{theirs, theirReports}
+	if stderr != nil {
+		cmd.Stderr = stderr
+	}
 	require.NoError(t, cmd.Start())
 	_, _ = theirs.Close(), theirReports.Close()
 	return &testKeeper{cmd, orders, said}
@@ -188,5 +197,29 @@ func TestParseOrder(t *testing.T) {
 		if (err == nil) != (want != nil) || want != nil && got != *want {
 			t.Errorf("%q: %+v, %v", line, got, err)
 		}
+	}
+}
+
+// TestKeeperUnheard: what a command that cannot be executed is reported by is its status, whether anybody reads the line or not.
+func TestKeeperUnheard(t *testing.T) {
+	t.Parallel()
+	script := filepath.Join(t.TempDir(), "script")
+	require.NoError(t, os.WriteFile(script, []byte("#!/no/such/interpreter\n"), 0o700)) //nolint:gosec // to be executed
+	for _, full := range []bool{false, true} {
+		reads, stderr, err := os.Pipe()
+		require.NoError(t, err)
+		if full { // and nobody reads
+			require.NoError(t, stderr.SetWriteDeadline(time.Now().Add(100*time.Millisecond)))
+			for err == nil {
+				_, err = stderr.Write(make([]byte, 4096))
+			}
+			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		} else {
+			_ = reads.Close()
+		}
+		k := startTestKeeperSaying(t, stderr, "0", script)
+		k.order(t, "lease NOW 60000000000\n")
+		assert.Equal(t, 127, k.wait(), "full: %v", full)
+		_, _ = reads.Close(), stderr.Close()
 	}
 }

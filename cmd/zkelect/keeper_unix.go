@@ -121,6 +121,7 @@ func begin(argv []string) int {
 	for _, passedOn := range signalNames { // before the command is there they are nobody's, and must not end this, as SIGTERM does
 		signal.Notify(make(chan os.Signal, 1), passedOn)
 	}
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // a line that cannot be written is lost
 	err := dieWithParent()
 	_ = syscall.Close(readyFD)
 	if n, _ := os.NewFile(wordFD, "word").Read(make([]byte, 1)); n == 0 {
@@ -132,7 +133,9 @@ func begin(argv []string) int {
 			err = &os.PathError{Op: "exec", Path: cmd.Path, Err: syscall.Exec(cmd.Path, cmd.Args, os.Environ())} //nolint:gosec // the same
 		}
 	}
-	fmt.Fprintln(os.Stderr, "zkelect:", err)
+	stderr := newLossyWriter(os.Stderr)
+	defer stderr.flush(time.Second)
+	fmt.Fprintln(stderr, "zkelect:", err)
 	return notStarted(err)
 }
 

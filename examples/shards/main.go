@@ -27,7 +27,7 @@ const shards = 1000
 
 var (
 	names = []string{"north", "east", "south", "west"}
-	won   = make(chan int, len(names)*shards) // the shard that has a new leader
+	won   = make(chan struct{}, 1) // a shard has a new leader
 )
 
 // member is one process of the fleet.
@@ -49,7 +49,10 @@ func newMember(servers []string, name string) *member {
 		check(err)
 		c.OnWin(func(context.Context, election.Term) error { // load the shard here
 			m.leads.Add(1)
-			won <- shard
+			select {
+			case won <- struct{}{}:
+			default: // it has been said
+			}
 			return nil
 		})
 		c.OnStepDown(func(context.Context, election.Term, error) { m.leads.Add(-1) }) // and let it go here
@@ -83,21 +86,24 @@ func (m *member) vote(rank int) {
 	votes.Wait()
 }
 
-// await waits until that many shards have a new leader.
-func await(n int) {
-	for range n {
-		select {
+// await waits until the fleet leads all shards, and shows how many each of it leads.
+func await(what string, began time.Time, fleet []*member) {
+	for {
+		all, each := 0, ""
+		for _, m := range fleet {
+			leads := int(m.leads.Load())
+			all += leads
+			each += fmt.Sprintf("  %-5s leads %4d shards\n", m.name, leads)
+		}
+		if all == shards {
+			fmt.Printf("%s in %v:\n%s", what, time.Since(began).Round(time.Millisecond), each)
+			return
+		}
+		select { // one may be led anew before all are: the lease of its session has lapsed
 		case <-won:
 		case <-time.After(time.Minute):
 			log.Fatal("shards: some shards have no leader")
 		}
-	}
-}
-
-func show(what string, began time.Time, fleet []*member) {
-	fmt.Printf("%s in %v:\n", what, time.Since(began).Round(time.Millisecond))
-	for _, m := range fleet {
-		fmt.Printf("  %-5s leads %4d shards\n", m.name, m.leads.Load())
 	}
 }
 
@@ -124,18 +130,15 @@ func main() {
 		}
 		members.Wait()
 		if rank == 0 {
-			await(shards)
-			show("all shards led", began, fleet)
+			await("all shards led", began, fleet)
 		}
 	}
 	for len(fleet) > 1 {
 		gone := fleet[0]
 		fleet = fleet[1:]
-		orphans := int(gone.leads.Load())
 		began = time.Now()
 		check(gone.session.Close())
-		await(orphans)
-		show(gone.name+" has left, its shards taken over", began, fleet)
+		await(gone.name+" has left, its shards taken over", began, fleet)
 	}
 	check(fleet[0].session.Close())
 }

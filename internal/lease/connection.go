@@ -29,7 +29,7 @@ func (c *Connection) MinToClaim() time.Duration {
 // paced notes how much of a lease is enough, at a pace, while the slowest answers take slowest; steady says that heartbeats
 // overlapped already when that was sent which the lease stands on. Then the next one to extend it is near, and
 // less of a lease will do: slow answers do not leave more. Before it what was heard came one answer at a time, and
-// the next lease of that kind can begin behind the end of this one.
+// the next lease can begin behind the end of this one, unless that lasts for as long as the heartbeats of the next take.
 func (c *Connection) paced(p pace, slowest time.Duration, steady bool) {
 	enough := time.Duration(0)
 	switch {
@@ -37,7 +37,7 @@ func (c *Connection) paced(p pace, slowest time.Duration, steady bool) {
 	case steady:
 		enough = c.Timeout / 16
 	case c.oneAtATime(slowest).age >= c.Duration():
-		enough = c.Timeout // more than any lease
+		enough = p.age
 	}
 	c.minToClaim.Store(int64(enough))
 }

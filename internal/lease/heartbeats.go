@@ -53,6 +53,9 @@ func (h *Heartbeats) Due(on *Connection, until, now Instant) (due Instant, ok bo
 func (h *Heartbeats) Sent(now Instant) Heartbeat {
 	if !h.pace.overlaps || now-h.tried > 2*h.pace.pause {
 		h.steady = now
+		if h.last.on != nil {
+			h.last.on.minToClaim.Store(0) // as long as nothing is known of the pace
+		}
 	}
 	h.pending++
 	h.tried = now
@@ -101,7 +104,10 @@ type slowest struct {
 
 // of returns it after an answer that came at a time and took delay.
 func (s *slowest) of(delay time.Duration, at Instant, timeout time.Duration) time.Duration {
-	if at-s.since > timeout {
+	switch gone := at - s.since; {
+	case gone > 2*timeout:
+		*s = slowest{since: at}
+	case gone > timeout:
 		*s = slowest{before: s.now, since: at}
 	}
 	s.now = max(s.now, delay)

@@ -72,7 +72,7 @@ type pace struct {
 // pace returns the pace after an answer that took delay, when the slowest of late took
 // slowest. One heartbeat at a time is the rule. Where that could leave less than a twelfth of T, or
 // nothing, of the lease, they overlap, as long as that leaves anything: where the network is
-// what is slow, that is up to 0.18 T. (Where it is the server, the answers take the longer the
+// what is slow, that is up to 0.17 T with the default tick, and longer with a shorter one. (Where it is the server, the answers take the longer the
 // more is asked.)
 func (r Rule) pace(delay, slowest time.Duration) pace {
 	if r.oneAtATime(slowest).age > r.Duration()-r.Timeout/12 {

@@ -157,7 +157,7 @@ func TestLeaseRuleNext(t *testing.T) {
 
 // The slower the answers, the shorter the pause; where one heartbeat at a time would
 // leave too little of the lease, they overlap. What the lease stands on must be younger
-// than the lease lasts: that holds up to a delay of 0.18 T, and with a short tick
+// than the lease lasts: that holds up to a delay of 0.17 T, and with a short tick
 // beyond it.
 func TestLeaseRulePace(t *testing.T) {
 	const T = 24 * time.Second
@@ -175,7 +175,10 @@ func TestLeaseRulePace(t *testing.T) {
 		{0, T / 8, 0, true, true},
 		{0, T * 2 / 13, 0, true, true},
 		{0, T / 6, 0, true, true},
+		{0, T * 12 / 100, 525333334, false, true},
+		{0, T * 122 / 1000, 0, true, true},
 		{0, T * 17 / 100, 0, true, true},
+		{0, T * 18 / 100, 0, false, false},
 		{0, T / 5, 0, false, false},
 		{T / 6, 0, 3 * time.Second, false, true},
 		{T / 6, T / 8, 0, false, true},

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/zkelection/election/internal/port"
 )
 
 // logTail is how much of a node's log a failed test prints.
@@ -30,10 +32,10 @@ type node struct {
 	dir          string
 	namespace    string
 	host         string
-	client       port
-	secure       port // zero without TLS
-	peer         port // zero for a node that stands alone
-	vote         port
+	client       port.Port
+	secure       port.Port // zero without TLS
+	peer         port.Port // zero for a node that stands alone
+	vote         port.Port
 	install      installation
 	options      []string
 	env          []string
@@ -85,7 +87,7 @@ func newNode(dir string, number int, opts EnsembleOptions, install installation)
 		}
 	}()
 	wanted := []struct {
-		port  *port
+		port  *port.Port
 		usual int
 		want  bool
 	}{
@@ -98,8 +100,8 @@ func newNode(dir string, number int, opts EnsembleOptions, install installation)
 		if !w.want {
 			continue
 		}
-		if *w.port, err = newPort(n.host, w.usual); err != nil {
-			return nil, err
+		if *w.port, err = port.Claim(n.host, w.usual); err != nil {
+			return nil, fmt.Errorf("realzk: %w", err)
 		}
 	}
 	return n, nil
@@ -113,7 +115,7 @@ func (n *node) writeConfig(nodes []*node, opts EnsembleOptions) error {
 		"syncLimit=5",
 		"dataDir=" + filepath.Join(n.dir, "data"),
 		"clientPortAddress=" + n.host,
-		fmt.Sprintf("clientPort=%d", n.client.number),
+		fmt.Sprintf("clientPort=%d", n.client.Number),
 		"maxClientCnxns=0",
 		fmt.Sprintf("minSessionTimeout=%d", opts.MinSessionTimeout.Milliseconds()),
 		fmt.Sprintf("maxSessionTimeout=%d", opts.MaxSessionTimeout.Milliseconds()),
@@ -121,11 +123,11 @@ func (n *node) writeConfig(nodes []*node, opts EnsembleOptions) error {
 		"admin.enableServer=false",
 	}
 	if opts.SecurePort {
-		lines = append(lines, "secureClientPortAddress="+n.host, fmt.Sprintf("secureClientPort=%d", n.secure.number))
+		lines = append(lines, "secureClientPortAddress="+n.host, fmt.Sprintf("secureClientPort=%d", n.secure.Number))
 	}
 	if len(nodes) > 1 {
 		for _, other := range nodes {
-			lines = append(lines, fmt.Sprintf("server.%d=%s:%d:%d", other.number+1, bracketed(other.host), other.peer.number, other.vote.number))
+			lines = append(lines, fmt.Sprintf("server.%d=%s:%d:%d", other.number+1, bracketed(other.host), other.peer.Number, other.vote.Number))
 		}
 	}
 	// A properties file keeps the last of two equal keys.
@@ -236,7 +238,7 @@ func (n *node) await(timeout time.Duration, ok func(answer string) bool) error {
 	poll := time.NewTicker(20 * time.Millisecond)
 	defer poll.Stop()
 	for {
-		answer, err := fourLetter(n.client.address, "srvr")
+		answer, err := fourLetter(n.client.Address, "srvr")
 		if err != nil {
 			answer = ""
 		} else {
@@ -253,7 +255,7 @@ func (n *node) await(timeout time.Duration, ok func(answer string) bool) error {
 		case <-p.exited:
 			return fmt.Errorf("realzk: ZooKeeper node %d ended: %v", n.number, p.cmd.ProcessState)
 		case <-deadline.C:
-			return fmt.Errorf("realzk: ZooKeeper node %d at %s, after %v, last answered %q: %w", n.number, n.client.address, timeout, answer, err)
+			return fmt.Errorf("realzk: ZooKeeper node %d at %s, after %v, last answered %q: %w", n.number, n.client.Address, timeout, answer, err)
 		case <-poll.C:
 		}
 	}
@@ -278,7 +280,7 @@ func (n *node) log(limit int) []byte {
 }
 
 func (n *node) releasePorts() {
-	for _, p := range []*port{&n.client, &n.secure, &n.peer, &n.vote} {
-		p.release()
+	for _, p := range []*port.Port{&n.client, &n.secure, &n.peer, &n.vote} {
+		p.Release()
 	}
 }

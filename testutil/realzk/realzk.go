@@ -223,7 +223,7 @@ func (e *Ensemble) Len() int { return len(e.nodes) }
 func (e *Ensemble) Servers() []string {
 	servers := make([]string, len(e.nodes))
 	for i, n := range e.nodes {
-		servers[i] = n.client.address
+		servers[i] = n.client.Address
 	}
 	return servers
 }
@@ -232,8 +232,8 @@ func (e *Ensemble) Servers() []string {
 func (e *Ensemble) SecureServers() []string {
 	var servers []string
 	for _, n := range e.nodes {
-		if n.secure.address != "" {
-			servers = append(servers, n.secure.address)
+		if n.secure.Address != "" {
+			servers = append(servers, n.secure.Address)
 		}
 	}
 	return servers
@@ -294,7 +294,7 @@ func (e *Ensemble) Leader() int {
 // FourLetter sends a four-letter word ("mntr", "cons", "wchp") to node i, and returns its answer. It waits at most two
 // seconds.
 func (e *Ensemble) FourLetter(i int, word string) (string, error) {
-	return fourLetter(e.nodes[i].client.address, word)
+	return fourLetter(e.nodes[i].client.Address, word)
 }
 
 func fourLetter(address, word string) (string, error) {
@@ -350,7 +350,7 @@ func modeOf(srvr string) string {
 // WriteLogs writes the end of each node's log, at most limit bytes a node, all of it if limit is 0.
 func (e *Ensemble) WriteLogs(w io.Writer, limit int) {
 	for i, n := range e.nodes {
-		fmt.Fprintf(w, "--- log of ZooKeeper node %d (%s)\n%s", i, n.client.address, n.log(limit))
+		fmt.Fprintf(w, "--- log of ZooKeeper node %d (%s)\n%s", i, n.client.Address, n.log(limit))
 	}
 }
 

@@ -175,19 +175,6 @@ func TestWithoutZooKeeperTheErrorSaysWhatIsMissing(t *testing.T) {
 	assert.ErrorContains(t, err, "java")
 }
 
-// TestAPortIsClaimedUntilReleased is what keeps two test processes apart.
-func TestAPortIsClaimedUntilReleased(t *testing.T) {
-	first, err := newPort("127.0.0.1", 2181)
-	require.NoError(t, err)
-	defer first.release()
-	_, err = net.ListenPacket("udp", first.address)
-	require.Error(t, err, "claimed twice")
-	first.release()
-	claim, err := net.ListenPacket("udp", first.address)
-	require.NoError(t, err, "not released")
-	claim.Close()
-}
-
 // TestATakenPortIsNoticed lets a program that claims nothing hold the port of a node.
 func TestATakenPortIsNoticed(t *testing.T) {
 	t.Parallel()

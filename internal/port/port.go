@@ -1,0 +1,60 @@
+// Package port claims TCP ports for the servers of tests.
+package port
+
+import (
+	"errors"
+	"math/rand/v2"
+	"net"
+	"strconv"
+)
+
+// A Port is a TCP port for a server that will listen on it later, and again after each restart. So it cannot be
+// held by listening on it; instead the UDP port of the same number is: no two tests get the same one, in whatever process,
+// and the kernel gives it back when the test's process ends, however it ends. The zero value is no port.
+type Port struct {
+	Number  int
+	Address string // HOST:PORT
+	claim   net.PacketConn
+}
+
+// The range lies below those from which Linux, macOS and Windows take the local ports of outgoing connections, so that
+// no client holds a number for a moment while the server of that number is down.
+const first, last = 15000, 31999
+
+// Claim claims a free port on a loopback address; other hosts are the test's own, and get the usual port.
+func Claim(host string, usual int) (Port, error) {
+	ip := net.ParseIP(host)
+	if ip == nil {
+		return Port{}, errors.New("not an IP address: " + host)
+	}
+	if !ip.IsLoopback() {
+		return Port{Number: usual, Address: net.JoinHostPort(host, strconv.Itoa(usual))}, nil
+	}
+	var failure error
+	for range 1000 {
+		number := first + rand.IntN(last-first+1)
+		address := net.JoinHostPort(host, strconv.Itoa(number))
+		claim, err := net.ListenPacket("udp", address)
+		if err != nil {
+			failure = err
+			continue
+		}
+		listener, err := net.Listen("tcp", address)
+		if err != nil {
+			_ = claim.Close()
+			failure = err
+			continue
+		}
+		_ = listener.Close()
+		return Port{Number: number, Address: address, claim: claim}, nil
+	}
+	return Port{}, failure
+}
+
+// Release gives the port back, if there is one.
+func (p *Port) Release() {
+	if p.claim != nil {
+		_ = p.claim.Close()
+		p.claim = nil
+	}
+}
