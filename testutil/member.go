@@ -342,15 +342,14 @@ func (m *member) openListener() error {
 	if !m.srv.listen || m.ln != nil {
 		return nil
 	}
+	var ln net.Listener
+	var err error
 	if m.port.Address == "" {
-		p, err := port.Claim("127.0.0.1", 0)
-		if err != nil {
-			return fmt.Errorf("testutil: %w", err)
-		}
-		m.port = p
+		m.port, ln, err = port.Listen("127.0.0.1")
+	} else {
+		var config net.ListenConfig
+		ln, err = config.Listen(context.Background(), "tcp", m.port.Address)
 	}
-	var config net.ListenConfig
-	ln, err := config.Listen(context.Background(), "tcp", m.port.Address)
 	if err != nil {
 		return fmt.Errorf("testutil: %w", err)
 	}

@@ -166,8 +166,11 @@ func (j *job) lead(ctx, parent context.Context, term election.Term) error {
 	defer release()
 	defer j.guardGroup(ctx, parent, k)()
 	if ctx.Err() != nil || parent.Err() != nil || !k.allow(freshLease(j.session.Timeout(), j.candidate.LeaseUntil, ctx, parent)) {
-		k.stop(0) // leadership has ended meanwhile; the command was not begun
+		k.stop(0) // leadership has ended meanwhile, or a signal has come; the command was not begun
 		<-k.finished
+		if parent.Err() != nil {
+			j.ran = false // so the status is the signal's, and not that of the command before
+		}
 		return nil
 	}
 	j.env.signals.forget()

@@ -30,25 +30,30 @@ func Claim(host string, usual int) (Port, error) {
 	if !ip.IsLoopback() {
 		return Port{Number: usual, Address: net.JoinHostPort(host, strconv.Itoa(usual))}, nil
 	}
-	var failure error
+	p, listener, err := Listen(host)
+	if err == nil {
+		_ = listener.Close()
+	}
+	return p, err
+}
+
+// Listen claims a free port on a loopback address, and listens on it. (To claim it first and listen then would not always do: a
+// process that is being started in that moment has the listener that the claim was tried with, until it executes its program.)
+func Listen(host string) (p Port, listener net.Listener, err error) {
 	for range 1000 {
 		number := first + rand.IntN(last-first+1)
 		address := net.JoinHostPort(host, strconv.Itoa(number))
-		claim, err := net.ListenPacket("udp", address)
-		if err != nil {
-			failure = err
+		var claim net.PacketConn
+		if claim, err = net.ListenPacket("udp", address); err != nil {
 			continue
 		}
-		listener, err := net.Listen("tcp", address)
-		if err != nil {
+		if listener, err = net.Listen("tcp", address); err != nil {
 			_ = claim.Close()
-			failure = err
 			continue
 		}
-		_ = listener.Close()
-		return Port{Number: number, Address: address, claim: claim}, nil
+		return Port{Number: number, Address: address, claim: claim}, listener, nil
 	}
-	return Port{}, failure
+	return Port{}, nil, err
 }
 
 // Release gives the port back, if there is one.
