@@ -42,6 +42,14 @@ func (c *Connection) paced(p pace, slowest time.Duration, steady bool) {
 	c.minToClaim.Store(int64(enough))
 }
 
+// unsteady is for a pause in the heartbeats: the next ones are not near any more. What was asked for is never less
+// after it, since nobody is told of that.
+func (c *Connection) unsteady() {
+	if c.MinToClaim() < c.Rule.MinToClaim() {
+		c.minToClaim.Store(0)
+	}
+}
+
 // NewConnection returns a connection with a session timeout, to servers with a
 // tick, on which nothing has been heard.
 func NewConnection(timeout, tick time.Duration) *Connection {

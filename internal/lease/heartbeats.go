@@ -54,7 +54,7 @@ func (h *Heartbeats) Sent(now Instant) Heartbeat {
 	if !h.pace.overlaps || now-h.tried > 2*h.pace.pause {
 		h.steady = now
 		if h.last.on != nil {
-			h.last.on.minToClaim.Store(0) // as long as nothing is known of the pace
+			h.last.on.unsteady()
 		}
 	}
 	h.pending++

@@ -124,6 +124,23 @@ func TestHeartbeatsOverlap(t *testing.T) {
 	require.False(t, ok, "one at a time")
 }
 
+// After a pause in them the next heartbeats are not near: as much of a lease is enough as else. But never less than
+// before, since whoever waits is not told.
+func TestPauseInHeartbeats(t *testing.T) {
+	const T = 32 * time.Second
+	on := NewConnection(T, 0)
+	h := Heartbeats{last: heartbeat{on: on}, pace: on.overlapping(T / 6)}
+	for _, c := range []struct{ at, before, after Instant }{
+		{T / 32, T / 16, T / 16},
+		{T, T / 16, T / 6},
+		{2 * T, T / 2, T / 2},
+	} {
+		on.minToClaim.Store(int64(c.before))
+		h.Sent(c.at)
+		assert.Equal(t, c.after, on.MinToClaim(), "%v", c)
+	}
+}
+
 // The handshake of a later connection may have granted less.
 func TestConnectionShortens(t *testing.T) {
 	l := New(NewClock(), NewRule(time.Hour, 0), time.Hour)
