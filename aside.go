@@ -113,8 +113,7 @@ func (c *Candidate) standWhile(ctx context.Context, handle *standHandle, checks 
 				continue // that was one failure already
 			}
 		case <-tick.C:
-			if !checks.asking {
-				checks.ask()
+			if !checks.due() {
 				continue
 			}
 			checks.late = true
@@ -150,6 +149,16 @@ type readiness struct {
 	asking    bool
 	late      bool // it has not returned in time, which has been counted
 	failures  int  // in a row
+}
+
+// due is called when a call should have returned, and the next one begins. It reports whether one is still under way. One that
+// has returned is not, though nobody has taken its answer yet, as after the whole process stood still.
+func (r *readiness) due() (overdue bool) {
+	if !r.asking {
+		r.ask()
+		return false
+	}
+	return len(r.answers) == 0
 }
 
 func (r *readiness) ask() {

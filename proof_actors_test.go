@@ -24,7 +24,8 @@ type process struct {
 	farness farness
 	caller  *callersConn // what the session is on; nil when it owns its connection
 	actors  atomic.Pointer[[]*actor]
-	closing bool // guarded by trial.mu
+	asking  atomic.Int64 // calls of Transfer that may have a request
+	closing bool         // guarded by trial.mu
 }
 
 // roundRobin gives out the servers in order, so that a seed chooses them.
@@ -356,10 +357,12 @@ func (a *actor) transfer(ctx context.Context, to *actor) error {
 	if path == "" {
 		return ErrTransferTargetGone
 	}
+	a.p.asking.Add(1)
 	err := a.Transfer(ctx, Ballot{Path: path})
 	to.mu.Lock()
 	led := to.led[path]
 	to.mu.Unlock()
+	settled := true // its request is not there any more
 	switch {
 	case err == nil && !led:
 		a.w.violated("transfer", "%s was told that %s leads with %s, which it never has", a.name, to.name, path)
@@ -367,7 +370,8 @@ func (a *actor) transfer(ctx context.Context, to *actor) error {
 		a.w.meets("transfer")
 	case errors.Is(err, ErrTransferBlocked) && !strings.Contains(err.Error(), "may still happen") && !strings.Contains(err.Error(), "no server"):
 		a.w.meets("transfer blocked")
-		if s, _ := a.w.look(); s.request != 0 && s.request == a.p.session.ID() {
+		// Where another call on the same session may have a request it could be that one.
+		if s, _ := a.w.look(); s.request != 0 && s.request == a.p.session.ID() && a.p.asking.Load() == 1 {
 			a.w.violated("transfer", "%s was told %q, and the request stands", a.name, err)
 		}
 	case errors.Is(err, ErrTransferTargetGone):
@@ -376,6 +380,10 @@ func (a *actor) transfer(ctx context.Context, to *actor) error {
 		a.w.meets("another transfer under way")
 	default:
 		a.w.meets("transfer ended")
+		settled = false
+	}
+	if settled {
+		a.p.asking.Add(-1)
 	}
 	return err
 }

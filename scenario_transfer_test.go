@@ -513,6 +513,9 @@ func (r *readiness) set(err error) {
 	r.err.Store(&err)
 }
 
+// checkedEvery is also what a call may take, on machines on which a goroutine may have to wait long for its turn.
+const checkedEvery = 500 * time.Millisecond
+
 var errLag = errors.New("the replica lags")
 
 func TestStandWhile(t *testing.T) {
@@ -523,7 +526,7 @@ func TestStandWhile(t *testing.T) {
 		r.set(errLag)
 		ctx, cancel := context.WithCancel(w.context())
 		done := make(chan error, 1)
-		go func() { done <- a.StandWhile(ctx, r.ready, 20*time.Millisecond) }()
+		go func() { done <- a.StandWhile(ctx, r.ready, checkedEvery) }()
 		w.until("why it does not stand", func() bool { return errors.Is(a.Status().Absence, errLag) })
 		assert.Empty(t, a.VotePath())
 		assert.False(t, a.Status().Standing)
@@ -557,7 +560,7 @@ func TestStandWhileBesideRun(t *testing.T) {
 		defer cancel()
 		stands, runs := make(chan error, 1), make(chan error, 1)
 		ran := make(chan struct{}, 10)
-		go func() { stands <- a.StandWhile(ctx, r.ready, 20*time.Millisecond) }()
+		go func() { stands <- a.StandWhile(ctx, r.ready, checkedEvery) }()
 		go func() {
 			runs <- a.Run(ctx, func(ctx context.Context, _ election.Term) error {
 				ran <- struct{}{}
@@ -643,7 +646,7 @@ func TestStandWhileEnds(t *testing.T) {
 		a := w.member("a", j)
 		stand := func(ready func(context.Context) error) chan error {
 			done := make(chan error, 1)
-			go func() { done <- a.StandWhile(w.context(), ready, 20*time.Millisecond) }()
+			go func() { done <- a.StandWhile(w.context(), ready, checkedEvery) }()
 			return done
 		}
 		ok := func(context.Context) error { return nil }

@@ -1,7 +1,6 @@
 package testutil
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"slices"
@@ -347,8 +346,7 @@ func (m *member) openListener() error {
 	if m.port.Address == "" {
 		m.port, ln, err = port.Listen("127.0.0.1")
 	} else {
-		var config net.ListenConfig
-		ln, err = config.Listen(context.Background(), "tcp", m.port.Address)
+		ln, err = m.port.ListenAgain()
 	}
 	if err != nil {
 		return fmt.Errorf("testutil: %w", err)

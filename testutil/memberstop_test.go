@@ -364,7 +364,7 @@ func TestMemberStartFailsWhenThePortIsTaken(t *testing.T) {
 	defer srv.Close()
 	srv.Member(1).Stop()
 	srv.Member(2).Stop()
-	thief, err := net.Listen("tcp", srv.Member(2).Addr())
+	thief, err := srv.members[2].port.ListenAgain()
 	require.NoError(t, err)
 	require.Error(t, srv.Member(2).Start())
 	require.Error(t, srv.Start(), "one of two ports is taken")

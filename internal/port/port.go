@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"strconv"
+	"time"
 )
 
 // A Port is a TCP port for a server that will listen on it later, and again after each restart. So it cannot be
@@ -54,6 +55,16 @@ func Listen(host string) (p Port, listener net.Listener, err error) {
 		return Port{Number: number, Address: address, claim: claim}, listener, nil
 	}
 	return Port{}, nil, err
+}
+
+// ListenAgain listens on a claimed port whose listener has been closed. For a moment that one may still be there: a process that is
+// being started has it until it executes its program. So it is tried for a second before the port is another program's.
+func (p *Port) ListenAgain() (listener net.Listener, err error) {
+	for tried := time.Now(); ; time.Sleep(time.Millisecond) {
+		if listener, err = net.Listen("tcp", p.Address); err == nil || time.Since(tried) > time.Second {
+			return listener, err
+		}
+	}
 }
 
 // Release gives the port back, if there is one.

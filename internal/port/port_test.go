@@ -1,7 +1,11 @@
 package port
 
 import (
+	"context"
 	"net"
+	"os/exec"
+	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -21,6 +25,36 @@ func TestClaimedUntilReleased(t *testing.T) {
 	claim, err := net.ListenPacket("udp", p.Address)
 	require.NoError(t, err, "not released")
 	claim.Close()
+}
+
+// Each process that is being started holds whatever its parent had open, for a moment.
+func TestListenAgainWhileProcessesStart(t *testing.T) {
+	program, err := exec.LookPath("true")
+	if err != nil {
+		t.Skip("no program that does nothing: ", err)
+	}
+	var starting sync.WaitGroup
+	defer starting.Wait()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for range 4 {
+		starting.Go(func() {
+			for ctx.Err() == nil {
+				_ = exec.CommandContext(ctx, program).Run()
+			}
+		})
+	}
+	p, listener, err := Listen("127.0.0.1")
+	require.NoError(t, err)
+	defer p.Release()
+	for range 2000 {
+		require.NoError(t, listener.Close())
+		listener, err = p.ListenAgain()
+		require.NoError(t, err)
+	}
+	_, err = p.ListenAgain()
+	require.ErrorIs(t, err, syscall.EADDRINUSE, "two listeners")
+	require.NoError(t, listener.Close())
 }
 
 func TestOtherHosts(t *testing.T) {
