@@ -86,12 +86,12 @@ SIMULATE_FIRST ?= $(shell date +%s)00000
 sweep:
 	$(GO) test -count=1 -v -timeout 24h -run '^TestSweep$$' . -sweep.pairs=$(SWEEP_PAIRS)
 
+# New seeds each time: what fails prints its seed, and that replays.
 .PHONY: simulate
 simulate:
-	$(GO) test -count=1 -v -timeout 24h -run '^TestSimulate$$' . -simulate.n=$(SCHEDULES)
-	$(GO) test -count=1 -v -timeout 24h -run '^TestSimulateCalls$$' . -simulate.n=$(SCHEDULES)
+	$(GO) test -count=1 -v -timeout 24h -run '^TestSimulate$$' . -simulate.n=$(SCHEDULES) -simulate.first=$(SIMULATE_FIRST)
+	$(GO) test -count=1 -v -timeout 24h -run '^TestSimulateCalls$$' . -simulate.n=$(SCHEDULES) -simulate.first=$(SIMULATE_FIRST)
 
-# New seeds each time: what fails prints its seed, and that replays.
 .PHONY: simulate-short
 simulate-short:
 	$(GO) test -count=1 -v -run '^TestSimulate$$|^TestSimulateCalls$$' . -simulate.for=$(SIMULATE_FOR) -simulate.first=$(SIMULATE_FIRST)
