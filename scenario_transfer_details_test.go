@@ -403,6 +403,78 @@ func (w *world) as(conn *zk.Conn, user, password string) error {
 	return conn.AddAuth("digest", []byte(user+":"+password))
 }
 
+// On a network whose answers take T/26 there is time to take the request back and, meanwhile, to ask who has not moved, and not
+// for one after the other.
+func TestTransferBlockedFarAway(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		t.Cleanup(func() { time.Sleep(w.timeout()) }) // until what was on the way has arrived
+		j := &journal{}
+		g := w.gem().vote()
+		g.acknowledge()
+		b := w.member("b", j).vote()
+		w.await(j, "b lost to gem")
+		session, err := election.Connect(w.servers, w.timeout(), &election.SessionOptions{
+			Dialer: election.Far(w.dial, func() time.Duration { return w.timeout() / 26 }), Logger: w.logger(),
+		})
+		require.NoError(t, err)
+		defer session.Close()
+		operator, err := election.NewCandidate(session, w.name(), nil)
+		require.NoError(t, err)
+		blockedBy(t, operator.Transfer(w.context2T(), b.ballotOf()), g.path[len(g.root)+1:], `"gem"`, "leads", `"ready"`)
+		w.noRequest(b.RootVotePath())
+	})
+}
+
+// Who could take its request back says so, also when the answer to who has not moved comes too late.
+func TestTransferTakenBackUnexplained(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		g := w.gem().vote()
+		g.acknowledge()
+		b := w.member("b", j).vote()
+		w.await(j, "b lost to gem")
+		operator := w.member("operator", j)
+		w.heard()
+		told := make(map[bool]int)
+		for i := range 20 {
+			var takenBack, asked, late bool
+			var mu sync.Mutex
+			hold := make(chan struct{})
+			end := w.srv.Control(testutil.AnyOp, func(q *testutil.Request) testutil.Action {
+				mu.Lock()
+				defer mu.Unlock()
+				switch {
+				case q.SessionID != operator.node.ID():
+				case q.Op == testutil.OpMulti && len(q.Ops) == 2 && q.Ops[0].Op == testutil.OpDelete:
+					takenBack = takenBack || !late
+				case q.Op == testutil.OpGetData && q.Path == g.path:
+					asked = true
+					if i%2 == 0 {
+						return testutil.DelayReply(time.Millisecond) // the request is removed first
+					}
+				case q.Op == testutil.OpGetData && q.Path == b.RootVotePath()+"/leader_ack" && asked:
+					late = true
+					return testutil.Hold(hold)
+				}
+				return testutil.Pass
+			})
+			err := operator.Transfer(w.context2T(), b.ballotOf())
+			require.ErrorIs(t, err, election.ErrTransferBlocked)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			mu.Lock()
+			assert.True(t, late, "the answer has come in time")
+			assert.Equal(t, takenBack, strings.Contains(err.Error(), "taken back"), err)
+			assert.Equal(t, !takenBack, strings.Contains(err.Error(), "may still happen"), err)
+			told[takenBack]++
+			mu.Unlock()
+			end()
+			close(hold)
+			w.noRequest(b.RootVotePath())
+		}
+		assert.Len(t, told, 2, "one of two orders has not come")
+	})
+}
+
 // Without a deadline of the caller's the error is none.
 func TestTransferNamesNoDeadlineThatNobodyGave(t *testing.T) {
 	virtually(t, func(t *testing.T, w *world) {

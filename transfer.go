@@ -169,7 +169,11 @@ func (c *Candidate) Transfer(ctx context.Context, to Ballot) error {
 		if !a.byCaller {
 			err = errNoAnswer // it is no deadline of the caller's
 		}
-		err = errorf("%w: no server has answered in time, so it may still happen: %w", ErrTransferBlocked, c.session.because(err, &c.last))
+		what := "no server has answered in time, so it may still happen"
+		if a.withdrawn.Load() {
+			what = "it has been taken back; who has not moved was not answered in time"
+		}
+		err = errorf("%w: %s: %w", ErrTransferBlocked, what, c.session.because(err, &c.last))
 	} else {
 		err = c.fail(bounded, err, "transfer leadership in", c.path)
 	}
@@ -198,7 +202,7 @@ type asker struct {
 	base     *Base
 	target   child
 	request  *transferRequest // as it was last seen
-	asked    bool             // it has been created
+	asked    bool             // it has been created, and may still be there
 	inc      *incarnation     // by this session
 	owner    int64            // the target's session, once that is known
 	limit    time.Time
@@ -206,6 +210,7 @@ type asker struct {
 	wake     chan struct{}
 	passing  atomic.Bool // the leader has begun to step down
 
+	withdrawn atomic.Bool // the request has been taken back
 	elsewhere atomic.Bool // something was read on another session than inc
 }
 
@@ -311,9 +316,9 @@ func (a *asker) follow(ctx context.Context) error {
 			return a.targetGone()
 		case transferRemoved:
 			if a.request.state == transferPassing {
-				return a.blocked(ctx, view, "it was removed while the leader stepped down for it, so it may still happen", false)
+				return a.blocked("it was removed while the leader stepped down for it, so it may still happen", a.whoBlocks(ctx, view, a.request.state), false)
 			}
-			return a.blocked(ctx, view, "it was removed", false)
+			return a.blocked("it was removed", a.whoBlocks(ctx, view, a.request.state), false)
 		case transferPending:
 		}
 		poll.Reset(jitter(a.session.Timeout() / 8))
@@ -485,16 +490,23 @@ func (a *asker) targetGone() error {
 	return fmt.Errorf("%w: %s/%s", ErrTransferTargetGone, a.path, a.target.name)
 }
 
-// giveUp takes the request back, unless leadership is being passed.
+// giveUp takes the request back, unless leadership is being passed. Who has not moved is asked for meanwhile: where answers are
+// slow there is not much more time than one of them takes.
 func (a *asker) giveUp(ctx context.Context, v transferView) error {
+	var asked sync.WaitGroup
+	var who string
+	state := a.request.state
+	asked.Go(func() { who = a.whoBlocks(ctx, v, state) })
 	withdrawn, err := a.takeBack(ctx)
+	a.withdrawn.Store(withdrawn)
+	asked.Wait()
 	switch {
 	case err != nil:
 		return err
 	case withdrawn:
-		return a.blocked(ctx, v, "", a.byCaller)
+		return a.blocked("", who, a.byCaller)
 	}
-	return a.blocked(ctx, v, "the leader has begun to step down for it, so it may still happen", a.byCaller)
+	return a.blocked("the leader has begun to step down for it, so it may still happen", a.whoBlocks(ctx, v, a.request.state), a.byCaller)
 }
 
 // takeBack removes the request if it is asked or ready. It reports whether nothing
@@ -520,6 +532,7 @@ func (a *asker) takeBack(ctx context.Context) (withdrawn bool, err error) {
 		err = a.removeRequest(ctx, r)
 		switch {
 		case err == nil:
+			a.asked = false // there is nothing to tidy up
 			return true, nil
 		case ctx.Err() != nil:
 			return false, contextError(ctx)
@@ -567,42 +580,49 @@ func (e errands) removeUnmarked(ctx context.Context, r *transferRequest) error {
 	return e.session.retry(ctx, func(conn *zk.Conn) error { return conn.Delete(e.transferPath(), r.version) })
 }
 
-// blocked is the error of a transfer that came to nothing: it names the lowest
-// ballot that has not moved. deadline is whether the caller's has come.
-func (a *asker) blocked(ctx context.Context, v transferView, why string, deadline bool) error {
-	var text strings.Builder
-	fmt.Fprintf(&text, "it came to the state %q", a.request.state)
+// blocked is the error of a transfer that came to nothing. deadline is whether the caller's has come.
+func (a *asker) blocked(why, who string, deadline bool) error {
+	text := fmt.Sprintf("it came to the state %q", a.request.state)
 	if why != "" {
-		text.WriteString(", " + why)
+		text += ", " + why
 	}
-	if i := blocking(v.ballots, a.target.name, a.request.state); i >= 0 {
-		b := v.ballots[i]
-		ballot, err := a.base.readBallot(ctx, b)
-		if err != nil {
-			ballot = nil
-		}
-		what := "has not moved"
-		switch {
-		case b.name == a.target.name && i == 0:
-			what = "has not acknowledged"
-		case b.name == a.target.name:
-			what = "has not said that it is ready"
-		case i == 0 && a.request.state == transferPassing:
-			what = "has not left the first place yet"
-		case i == 0 && a.takesOver(ctx, ballot):
-			what = "takes over, and has not acknowledged"
-		case i == 0:
-			what = "leads, and has not stepped down"
-		}
-		fmt.Fprintf(&text, "; %s %s", b.name, what)
-		if ballot != nil {
-			fmt.Fprintf(&text, " (session %s, data %.64q)", sessionName(ballot.SessionID), ballot.Data)
-		}
+	if who != "" {
+		text += "; " + who
 	}
 	if deadline {
-		return fmt.Errorf("%w: %s: %w", ErrTransferBlocked, text.String(), context.DeadlineExceeded)
+		return fmt.Errorf("%w: %s: %w", ErrTransferBlocked, text, context.DeadlineExceeded)
 	}
-	return fmt.Errorf("%w: %s", ErrTransferBlocked, text.String())
+	return fmt.Errorf("%w: %s", ErrTransferBlocked, text)
+}
+
+// whoBlocks names the lowest ballot that has not moved for a request in a state; "" if there is none.
+func (a *asker) whoBlocks(ctx context.Context, v transferView, state transferState) string {
+	i := blocking(v.ballots, a.target.name, state)
+	if i < 0 {
+		return ""
+	}
+	b := v.ballots[i]
+	ballot, err := a.base.readBallot(ctx, b)
+	if err != nil {
+		ballot = nil
+	}
+	what := "has not moved"
+	switch {
+	case b.name == a.target.name && i == 0:
+		what = "has not acknowledged"
+	case b.name == a.target.name:
+		what = "has not said that it is ready"
+	case i == 0 && state == transferPassing:
+		what = "has not left the first place yet"
+	case i == 0 && a.takesOver(ctx, ballot):
+		what = "takes over, and has not acknowledged"
+	case i == 0:
+		what = "leads, and has not stepped down"
+	}
+	if ballot == nil {
+		return b.name + " " + what
+	}
+	return fmt.Sprintf("%s %s (session %s, data %.64q)", b.name, what, sessionName(ballot.SessionID), ballot.Data)
 }
 
 // takesOver reports whether the first in line is known to have acknowledged nothing.
