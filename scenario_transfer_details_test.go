@@ -475,6 +475,32 @@ func TestTransferTakenBackUnexplained(t *testing.T) {
 	})
 }
 
+// The acknowledgement of a leader whose ballot somebody has deleted stands until that one hears of it. It is no other's on its session.
+func TestTransferToTheSessionOfADeletedLeader(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a := w.member("a", j).lead()
+		b := w.memberOn(a.node, "b", j).vote()
+		operator := w.member("operator", j)
+		w.heard()
+		to, leads := b.ballotOf(), a.VotePath()
+		a.link().setDown(true)
+		done := make(chan error, 1)
+		go func() { done <- operator.Transfer(w.context(), to) }()
+		w.request(b).await("asked")
+		require.NoError(t, w.client().Delete(leads, -1))
+		time.Sleep(w.timeout() / 4)
+		select {
+		case err := <-done:
+			t.Fatalf("the transfer has ended with %v, and b leads: %t", err, b.IsLeader())
+		default:
+		}
+		a.link().setDown(false)
+		require.NoError(t, <-done)
+		assert.True(t, b.IsLeader())
+	})
+}
+
 // Without a deadline of the caller's the error is none.
 func TestTransferNamesNoDeadlineThatNobodyGave(t *testing.T) {
 	virtually(t, func(t *testing.T, w *world) {

@@ -205,6 +205,7 @@ type asker struct {
 	asked    bool             // it has been created, and may still be there
 	inc      *incarnation     // by this session
 	owner    int64            // the target's session, once that is known
+	behind   int64            // zxid by which somebody was in front of the target
 	limit    time.Time
 	byCaller bool
 	wake     chan struct{}
@@ -309,7 +310,7 @@ func (a *asker) follow(ctx context.Context) error {
 		case err != nil:
 			return err
 		}
-		switch view.conclude(a.target, a.owner) {
+		switch view.conclude(a) {
 		case transferSucceeded:
 			return nil
 		case transferGone:
@@ -363,17 +364,17 @@ const (
 )
 
 // conclude: the target leads if it is the first and somebody of its session has
-// acknowledged since "done". When the request is in another state whoever led is gone, and what that one
+// acknowledged since, and since "done". When the request is in another state whoever led is gone, and what that one
 // had acknowledged with it: an acknowledgement stands beside the ballot that it was
-// made for, and that would be the first.
-func (v transferView) conclude(target child, owner int64) transferVerdict {
-	place, ok := standingOf(v.ballots, target.name)
+// made for, and that would be the first. Only of a leader whose ballot somebody has deleted it stands for a while.
+func (v transferView) conclude(a *asker) transferVerdict {
+	place, ok := standingOf(v.ballots, a.target.name)
 	switch {
 	case !ok:
 		return transferGone
 	case place.ahead > 0 && v.request == nil:
 		return transferRemoved
-	case place.ahead > 0, v.ack == nil, v.ack.stat.EphemeralOwner != owner:
+	case place.ahead > 0, v.ack == nil, v.ack.stat.EphemeralOwner != a.owner, v.ack.stat.Czxid <= a.behind:
 		return transferPending
 	case v.request != nil && v.request.state == transferDone && v.ack.stat.Czxid < v.request.mzxid:
 		return transferPending
@@ -460,8 +461,11 @@ func (a *asker) read(ctx context.Context, call func(*zk.Conn) error) error {
 
 func (a *asker) list(ctx context.Context) (ballots []child, err error) {
 	err = a.read(ctx, func(conn *zk.Conn) error {
-		children, _, err := conn.Children(a.path)
+		children, stat, err := conn.Children(a.path)
 		ballots = ballotsOf(children)
+		if place, ok := standingOf(ballots, a.target.name); ok && place.ahead > 0 {
+			a.behind = max(a.behind, stat.Pzxid)
+		}
 		return err
 	})
 	if errors.Is(err, zk.ErrNoNode) {
@@ -683,7 +687,7 @@ func (a *asker) tidyOnce(ctx context.Context) bool {
 	case view.request == nil:
 		a.removeMark(ctx)
 		return true
-	case view.request.state == transferPassing && view.conclude(a.target, a.owner) != transferSucceeded:
+	case view.request.state == transferPassing && view.conclude(a) != transferSucceeded:
 		return false
 	}
 	err = a.removeRequest(ctx, view.request)
