@@ -101,8 +101,8 @@ func (c *Candidate) StandWhile(ctx context.Context, ready func(ctx context.Conte
 }
 
 func (c *Candidate) standWhile(ctx context.Context, handle *standHandle, checks *readiness) (err error, resign bool) { //nolint:revive // the error is what is returned
-	tick := time.NewTicker(checks.every)
-	defer tick.Stop()
+	checks.tick = time.NewTicker(checks.every)
+	defer checks.tick.Stop()
 	checks.ask()
 	for {
 		var err error
@@ -112,7 +112,7 @@ func (c *Candidate) standWhile(ctx context.Context, handle *standHandle, checks 
 			if err != nil && checks.late {
 				continue // that was one failure already
 			}
-		case <-tick.C:
+		case <-checks.tick.C:
 			if !checks.due() {
 				continue
 			}
@@ -143,6 +143,7 @@ type readiness struct {
 	ready     func(context.Context) error
 	every     time.Duration
 	candidate *Candidate
+	tick      *time.Ticker
 	ctx       context.Context //nolint:containedctx // of the call
 	cancel    context.CancelFunc
 	answers   chan error // has room for one
@@ -163,6 +164,7 @@ func (r *readiness) due() (overdue bool) {
 
 func (r *readiness) ask() {
 	r.asking, r.late = true, false
+	r.tick.Reset(r.every) // where the last tick came late, this call has all of its time as well
 	go func() {
 		err := errors.New("election: the function given to StandWhile ended its goroutine")
 		defer func() { r.answers <- err }()

@@ -79,7 +79,7 @@ var (
 
 	// ErrTransferBlocked is returned by Transfer when it has come to nothing in time.
 	// The error says how far it came, and names the lowest ballot that has not
-	// moved, with its session and data. It was taken back, and will not happen,
+	// moved, with its session and data, if that was answered in time. It was taken back, and will not happen,
 	// unless the error says otherwise. It is also returned for a target that cannot take part: a member of the
 	// gem or of an earlier version.
 	ErrTransferBlocked = errors.New("election: the transfer is blocked")

@@ -523,7 +523,7 @@ func ExampleCandidate_StandWhile() {
 			return fmt.Errorf("%d transactions behind", n)
 		}
 		return nil
-	}, 10*time.Millisecond)
+	}, 100*time.Millisecond)
 	fmt.Println(errors.Is(err, context.Canceled))
 	fmt.Println(c.SetPriority(context.Background(), -1)) // from now on the others first
 	// Output:

@@ -370,8 +370,12 @@ func (a *actor) transfer(ctx context.Context, to *actor) error {
 		a.w.meets("transfer")
 	case errors.Is(err, ErrTransferBlocked) && !strings.Contains(err.Error(), "may still happen") && !strings.Contains(err.Error(), "no server"):
 		a.w.meets("transfer blocked")
-		// Where another call on the same session may have a request it could be that one.
-		if s, _ := a.w.look(); s.request != 0 && s.request == a.p.session.ID() && a.p.asking.Load() == 1 {
+		s, _ := a.w.look()
+		if a.p.asking.Load() > 1 {
+			break // a request that stands could be that of another call on the same session
+		}
+		a.w.meets("transfer taken back")
+		if s.request != 0 && s.request == a.p.session.ID() {
 			a.w.violated("transfer", "%s was told %q, and the request stands", a.name, err)
 		}
 	case errors.Is(err, ErrTransferTargetGone):

@@ -297,7 +297,7 @@ func TestWedgedLeader(t *testing.T) {
 func TestTakeoverTimeout(t *testing.T) {
 	everywhere(t, func(t *testing.T, w *world) {
 		j := &journal{}
-		a := w.member("a", j, func(o *election.CandidateOptions) { o.TakeoverTimeout = 100 * time.Millisecond })
+		a := w.member("a", j, func(o *election.CandidateOptions) { o.TakeoverTimeout = time.Second })
 		b := w.member("b", j)
 		a.OnWin(func(ctx context.Context, _ election.Term) error {
 			<-ctx.Done()

@@ -502,15 +502,30 @@ func (a *asker) giveUp(ctx context.Context, v transferView) error {
 	state := a.request.state
 	asked.Go(func() { who = a.whoBlocks(ctx, v, state) })
 	withdrawn, err := a.takeBack(ctx)
-	a.withdrawn.Store(withdrawn)
+	a.withdrawn.Store(withdrawn && !a.asked)
 	asked.Wait()
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case withdrawn:
+	}
+	if withdrawn && a.asked { // it is gone, and not by us: leadership may have passed before that
+		view, err := a.look(ctx)
+		if err != nil {
+			return err
+		}
+		if view.conclude(a) == transferSucceeded {
+			return nil
+		}
+		if place, ok := standingOf(view.ballots, a.target.name); ok && place.ahead == 0 {
+			return a.blocked("the target is the first, so it may still happen", a.whoBlocks(ctx, view, a.request.state), a.byCaller)
+		}
+	}
+	if a.request.state != state { // it has come farther meanwhile
+		who = a.whoBlocks(ctx, v, a.request.state)
+	}
+	if withdrawn {
 		return a.blocked("", who, a.byCaller)
 	}
-	return a.blocked("the leader has begun to step down for it, so it may still happen", a.whoBlocks(ctx, v, a.request.state), a.byCaller)
+	return a.blocked("the leader has begun to step down for it, so it may still happen", who, a.byCaller)
 }
 
 // takeBack removes the request if it is asked or ready. It reports whether nothing

@@ -206,8 +206,8 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 // Start starts every member that is stopped, under the address that it had and
 // with the tree and the sessions. As after a restart of ZooKeeper, every session
 // has its whole timeout before it again when a leader is found. It fails, and
-// starts none, when another program has taken a port meanwhile, or the server is
-// closed.
+// starts none, when another program has taken a port meanwhile, which takes a second in which nothing is answered,
+// or the server is closed.
 func (s *Server) Start() error {
 	s.mu.Lock()
 	defer s.unlock()

@@ -29,6 +29,7 @@ type job struct {
 	status int  // of the command's last run
 	ran    bool // there was one
 	lost   bool // and it ended with the loss of leadership
+	cut    bool // and a signal came meanwhile
 
 	turn atomic.Int64 // when the loop of lead last went round, in Unix nanoseconds; 0 while it does not
 }
@@ -125,7 +126,7 @@ func (j *job) stand(parent context.Context) error {
 		return &exit{exitRunFailed, failure}
 	case ended && j.lost:
 		return &exit{status: exitLost}
-	case ended, parent.Err() != nil && j.ran:
+	case ended, j.cut:
 		return j.commandStatus()
 	case errors.As(cause, &x):
 		return x
@@ -146,7 +147,7 @@ func (j *job) commandStatus() error {
 func (j *job) lead(ctx, parent context.Context, term election.Term) error {
 	j.env.say("leading %s (token %d): running %s", j.name, term.Token, j.argv[0])
 	j.systemd.status("leads %s, token %d", j.name, term.Token)
-	j.lost = false
+	j.lost, j.cut = false, false
 	defer func() {
 		if !j.lost { // else that was said then, and perhaps who leads now since
 			j.systemd.status("no longer leads %s", j.name)
@@ -168,15 +169,12 @@ func (j *job) lead(ctx, parent context.Context, term election.Term) error {
 	if ctx.Err() != nil || parent.Err() != nil || !k.allow(freshLease(j.session.Timeout(), j.candidate.LeaseUntil, ctx, parent)) {
 		k.stop(0) // leadership has ended meanwhile, or a signal has come; the command was not begun
 		<-k.finished
-		if parent.Err() != nil {
-			j.ran = false // so the status is the signal's, and not that of the command before
-		}
 		return nil
 	}
 	j.env.signals.forget()
 	j.ran = true
 	j.attend(ctx, parent, k)
-	j.status = k.status()
+	j.status, j.cut = k.status(), parent.Err() != nil
 	j.env.say("%s has ended with status %d", j.argv[0], j.status)
 	return nil
 }

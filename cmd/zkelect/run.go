@@ -87,7 +87,7 @@ Exit status:
            listens on the SOCKET of --guard
     126    COMMAND cannot be executed
     127    COMMAND was not found
-    128+N  signal N came before COMMAND was run`,
+    128+N  signal N came while COMMAND was not running`,
 		Example: `  zkelect run --election scheduler -- scheduler --foreground
   zkelect run --election backup --try -- backup.sh`,
 		DisableFlagsInUseLine: true,

@@ -269,7 +269,7 @@ func TestRunKeep(t *testing.T) {
 		journal := j.read()
 		for _, p := range []*process{a, b} {
 			p.signal(syscall.SIGTERM)
-			assert.Contains(t, []int{9, 143}, p.wait(), "the status of the last run")
+			assert.Contains(t, []int{9, 143}, p.wait(), "the command's if that was running, or the signal's")
 		}
 		last, open := int64(0), ""
 		for line := range strings.Lines(journal) {
@@ -286,6 +286,15 @@ func TestRunKeep(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestRunInterruptedBetweenRuns: the status is the signal's, and not that of a run that is over.
+func TestRunInterruptedBetweenRuns(t *testing.T) {
+	t.Parallel()
+	p := start(t, inProcess(t), "run", "--keep", "--pause", "10m", "--election", electionOf(t), "--", "sh", "-c", "exit 9")
+	p.says(&p.stderr, "has ended with status 9")
+	p.signal(syscall.SIGTERM)
+	assert.Equal(t, 143, p.wait())
 }
 
 // TestRunInterruptedEarly: a signal that comes while another leads, and a
