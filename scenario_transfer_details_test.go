@@ -506,8 +506,8 @@ func TestTransferToTheSessionOfADeletedLeader(t *testing.T) {
 
 // atTheLastMoment has an operator ask for a transfer from a member of the gem to b, behind another one, which comes to nothing, and does
 // something after its last look, before the request is taken back.
-func atTheLastMoment(t *testing.T, do func(w *world, request string, first, second *gem, b *member)) (told error, first, second *gem) {
-	virtually(t, func(t *testing.T, w *world) {
+func atTheLastMoment(t *testing.T, do func(w *world, request string, first, second *gem, b *member)) (first, second *gem, told error) {
+	virtually(t, func(_ *testing.T, w *world) {
 		first = w.gem().vote()
 		first.acknowledge()
 		second = w.gem().vote()
@@ -532,12 +532,12 @@ func atTheLastMoment(t *testing.T, do func(w *world, request string, first, seco
 		close(goOn)
 		told = <-done
 	})
-	return told, first, second
+	return first, second, told
 }
 
 // A request that comes farther at the last moment is blocked by whom it waits for then.
 func TestTransferBlockedAfterItsLastStep(t *testing.T) {
-	err, first, second := atTheLastMoment(t, func(w *world, request string, _, _ *gem, _ *member) {
+	first, second, err := atTheLastMoment(t, func(w *world, request string, _, _ *gem, _ *member) {
 		conn := w.client()
 		data, stat, err := conn.Get(request)
 		require.NoError(t, err)
@@ -550,7 +550,7 @@ func TestTransferBlockedAfterItsLastStep(t *testing.T) {
 
 // And one that is gone at the last moment has not failed if the target leads.
 func TestTransferDoneAtTheLastMoment(t *testing.T) {
-	err, _, _ := atTheLastMoment(t, func(w *world, request string, first, second *gem, b *member) {
+	_, _, err := atTheLastMoment(t, func(w *world, request string, first, second *gem, b *member) {
 		conn := w.client()
 		for _, name := range w.children(conn, b.RootVotePath()) {
 			if path := b.RootVotePath() + "/" + name; strings.HasPrefix(path, request) {
