@@ -47,7 +47,7 @@ var simSituations = map[string]float64{
 	"step-down: passed on":                   30,
 	"transfer":                               60,
 	"transfer blocked":                       4,
-	"transfer taken back":                    2,
+	"transfer taken back":                    4,
 	"transfer's target gone":                 4,
 	"another transfer under way":             40,
 	"transfer ended":                         8,
