@@ -362,7 +362,7 @@ func (a *actor) transfer(ctx context.Context, to *actor) error {
 	to.mu.Lock()
 	led := to.led[path]
 	to.mu.Unlock()
-	settled := true // its request is not there any more
+	gone := true // its request is not there any more
 	switch {
 	case err == nil && !led:
 		a.w.violated("transfer", "%s was told that %s leads with %s, which it never has", a.name, to.name, path)
@@ -384,9 +384,9 @@ func (a *actor) transfer(ctx context.Context, to *actor) error {
 		a.w.meets("another transfer under way")
 	default:
 		a.w.meets("transfer ended")
-		settled = false
+		gone = false
 	}
-	if settled {
+	if gone {
 		a.p.asking.Add(-1)
 	}
 	return err

@@ -507,7 +507,7 @@ func (a *asker) giveUp(ctx context.Context, v transferView) error {
 	if err != nil {
 		return err
 	}
-	if withdrawn && a.asked { // it is gone, and not by us: leadership may have passed before that
+	if withdrawn && a.asked { // it is gone, and nobody has told us by whom: leadership may have passed before that
 		view, err := a.look(ctx)
 		if err != nil {
 			return err
