@@ -166,17 +166,23 @@ func (j *job) lead(ctx, parent context.Context, term election.Term) error {
 	}
 	defer release()
 	defer j.guardGroup(ctx, parent, k)()
-	if ctx.Err() != nil || parent.Err() != nil || !k.allow(freshLease(j.session.Timeout(), j.candidate.LeaseUntil, ctx, parent)) {
+	if ctx.Err() != nil || parent.Err() != nil || !j.begin(k, freshLease(j.session.Timeout(), j.candidate.LeaseUntil, ctx, parent)) {
 		k.stop(0) // leadership has ended meanwhile, or a signal has come; the command was not begun
 		<-k.finished
 		return nil
 	}
-	j.env.signals.forget()
 	j.ran = true
 	j.attend(ctx, parent, k)
 	j.status, j.cut = k.status(), parent.Err() != nil
 	j.env.say("%s has ended with status %d", j.argv[0], j.status)
 	return nil
+}
+
+// begin lets the command begin, which it does not without a lease. What was to be passed on before is nobody's; from the order on
+// it is the command's, which may run, and be signalled, before this process goes on.
+func (j *job) begin(k *kept, until time.Time) bool {
+	j.env.signals.forget()
+	return k.allow(until)
 }
 
 // freshLease is when the lease ends under which the command begins, or zero when there is none. Where a slow machine has left

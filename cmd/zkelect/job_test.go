@@ -2,11 +2,16 @@ package main
 
 import (
 	"context"
+	"io"
+	"net"
+	"os"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // TestFreshLease: a command begins under a lease that has much left, or that has been renewed.
@@ -52,4 +57,22 @@ func TestFreshLease(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestSignalAtTheBeginning: a signal that comes when the command may begin is passed on to it, also where this process gets its
+// next turn after that. One that came before is not.
+func TestSignalAtTheBeginning(t *testing.T) {
+	keeper, orders := net.Pipe() // a write returns when all of it has been read
+	s := &signals{forwarded: make(chan os.Signal, 2)}
+	j := &job{runOptions: &runOptions{connection: &connection{env: &env{signals: s}}}}
+	s.forwarded <- syscall.SIGHUP
+	began := make(chan bool)
+	go func() { began <- j.begin(&kept{orders: orders}, time.Now().Add(time.Hour)) }()
+	_, err := io.ReadFull(keeper, make([]byte, len("lease ")))
+	require.NoError(t, err)
+	s.forwarded <- syscall.SIGINT
+	go func() { _, _ = io.Copy(io.Discard, keeper) }()
+	assert.True(t, <-began)
+	require.Len(t, s.forwarded, 1)
+	assert.Equal(t, syscall.SIGINT, <-s.forwarded)
 }

@@ -57,7 +57,7 @@ const (
 type kept struct {
 	say      func(format string, args ...any)
 	process  *exec.Cmd
-	orders   *os.File
+	orders   orderWriter
 	finished chan struct{} // closed when the keeper, and with it the command, has ended
 
 	blocked chan struct{} // closed when the keeper says that it cannot kill the command
@@ -67,6 +67,12 @@ type kept struct {
 	command int           // that one; written before, 0 when there was none
 	ended   bool          // the keeper says so; not to be read before finish
 	lapsed  bool          // and this; not to be read before finished is closed
+}
+
+// orderWriter is this process's end of the pipe for orders.
+type orderWriter interface {
+	io.WriteCloser
+	SetWriteDeadline(time.Time) error
 }
 
 func startKeeper(e *env, argv []string, grace, overlap time.Duration, environment []string) (*kept, error) {
