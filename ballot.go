@@ -28,6 +28,7 @@ type ballotState struct {
 
 	withdraw bool // it goes, when what is under way has ended
 	verify   bool // no claim before a recheck has found that it still stands
+	deleted  bool // its end was seen while it was being moved
 
 	line     line
 	recheck  recheck
@@ -36,7 +37,6 @@ type ballotState struct {
 	demotion demotion
 	rank     rank
 	handover *transferRequest // leadership is being passed on for it
-	deleted  bool             // its end was seen while it was being moved
 }
 
 // own returns the ballot that is known to exist; nil when there is none.
@@ -52,13 +52,13 @@ func (c *candidacy) own() *ballot {
 // (docs/protocol.md, section 4). One is taken out only where all that are left are named, so that
 // the end of a ballot cannot count for that of another one.
 type line struct {
-	known bool // place is, and the predecessor is watched
-	place standing
-	watch <-chan zk.Event // on the predecessor's end
+	known    bool // place is, and the predecessor is watched
+	nextSoon bool // the second has gone while the place was known: it was the leader, as a rule
+	place    standing
+	watch    <-chan zk.Event // on the predecessor's end
 
 	second   <-chan zk.Event // on the end of the one in front of that; nil: not watched (HotStandby)
 	secondAt time.Time       // when it is to be watched
-	nextSoon bool            // that one has gone while the place was known: it was the leader, as a rule
 }
 
 // secondPerPlace is for how long a candidate that has come puts off watching the second in front,
@@ -146,9 +146,9 @@ type acknowledgement struct {
 // ackRecord is what is known of an acknowledgement, for those who have to find
 // out whether the one that stands is ours. Errands are given a copy.
 type ackRecord struct {
-	possible bool     // there may be one
 	czxid    int64    // of it; 0 when that is not known
 	version  int32    // of its data, as we have left them; 0 when that is not known
+	possible bool     // there may be one
 	unsure   bool     // it has been asked for, and no reply has come
 	data     [][]byte // it carries one of these
 }

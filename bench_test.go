@@ -413,6 +413,7 @@ func manyElections(f *field, elections int) {
 	b := f.b
 	r := &renewals{}
 	network := newLink(f.dial)
+	network.forgets = true
 	leading := f.session(func(o *election.SessionOptions) { o.Metrics, o.Dialer = r.metrics(), network.Dial })
 	waiting := f.session(func(o *election.SessionOptions) { o.Metrics = r.metrics() })
 

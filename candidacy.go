@@ -52,13 +52,15 @@ func (s *seenSession) notice(view sessionView) (another, reconnected bool) {
 
 // helper is the goroutine that runs the candidate's errands.
 type helper struct {
-	busy   bool
 	cancel context.CancelCauseFunc
-	over   chan struct{} // closed when it has returned
-	// heldBack is, for each step, until when it is not tried again, since it failed. One that is refused holds back no
+	over   chan struct{} // closed when it has returned; nil while it has no errand
+	// heldBack is, for steps that have failed, until when they are not tried again. One that is refused holds back no
 	// other: a candidate whose recheck is refused can still acknowledge, pass leadership on, and withdraw.
-	heldBack [stepCount]time.Time
+	heldBack map[step]time.Time
 }
+
+// busy reports whether there is an errand whose result the loop has not taken.
+func (h *helper) busy() bool { return h.over != nil }
 
 // failure is what last went wrong, for Status.
 type failure struct {
@@ -250,7 +252,7 @@ func (c *candidacy) situation(view sessionView) situation {
 	s := situation{
 		phase: c.phase, want: c.want, closing: c.closing,
 		ready: view.inc != nil && view.connected, authFailed: view.err != nil, hopeless: c.hopeless(view),
-		busy: c.helper.busy, heldBack: c.helper.heldBackAt(c.now), votePaused: c.now.Before(c.absence.until),
+		busy: c.helper.busy(), heldBack: c.helper.heldBackAt(c.now), votePaused: c.now.Before(c.absence.until),
 		draining: c.term.drains(), overdue: c.stuck.Load(), causePending: c.term != nil && c.term.causePending,
 		exclusive: c.stepping.Load() != nil,
 		ballot:    c.own() != nil, stray: c.stray.possible, proclaim: len(c.proclaims) > 0,
@@ -396,7 +398,7 @@ func (c *candidacy) noticeSession(view sessionView) {
 func (c *candidacy) begin(o order) {
 	ctx, cancel := context.WithCancelCause(withLastError(context.Background(), &c.last))
 	over := make(chan struct{})
-	c.helper.busy, c.helper.cancel, c.helper.over = true, cancel, over
+	c.helper.cancel, c.helper.over = cancel, over
 	errands, inbox := c.errands, c.inbox
 	c.session.goHelper(func() {
 		defer close(over)
@@ -405,7 +407,7 @@ func (c *candidacy) begin(o order) {
 	})
 }
 
-func (c *candidacy) errandDone() { c.helper.busy, c.helper.cancel = false, nil }
+func (c *candidacy) errandDone() { c.helper.cancel, c.helper.over = nil, nil }
 
 // interrupt ends an errand that waits: for a connection, or between tries.
 func (c *candidacy) interrupt(cause error) {
@@ -420,11 +422,18 @@ func (c *candidacy) interrupt(cause error) {
 // kind, for the log, where what says in words what was tried.
 func (c *candidacy) holdBack(failed step, what string, err error) (say bool) {
 	if !isPermanent(err) {
-		c.helper.heldBack[failed] = c.now.Add(jitter(c.session.Timeout() / 32))
+		c.helper.holdBack(failed, c.now.Add(jitter(c.session.Timeout()/32)))
 		return false
 	}
-	c.helper.heldBack[failed] = c.now.Add(c.session.recheckInterval())
+	c.helper.holdBack(failed, c.now.Add(c.session.recheckInterval()))
 	return c.last.first(fmt.Errorf("%s: %w", what, err))
+}
+
+func (h *helper) holdBack(failed step, until time.Time) {
+	if h.heldBack == nil {
+		h.heldBack = make(map[step]time.Time)
+	}
+	h.heldBack[failed] = until
 }
 
 // heldBackAt is which steps are held back at a time.
@@ -436,7 +445,7 @@ func (h *helper) heldBackAt(now time.Time) (held [stepCount]bool) {
 }
 
 // retryAll is for another connection: what has failed on the one before may go well on this one.
-func (h *helper) retryAll() { h.heldBack = [stepCount]time.Time{} }
+func (h *helper) retryAll() { h.heldBack = nil }
 
 // retryDue is when the next of them may be tried again; zero if none is held back.
 func (h *helper) retryDue(now time.Time) (due time.Time) {

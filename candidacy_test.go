@@ -236,7 +236,7 @@ func TestAbandonedErrandEndsFirst(t *testing.T) {
 		for _, p := range []phase{casting, acking, leading, moving} {
 			c := onSession(t, s, p)
 			over := make(chan struct{})
-			c.helper = helper{busy: true, over: over}
+			c.helper = helper{over: over}
 			var asked atomic.Int32
 			stop := w.srv.Control(testutil.AnyOp, func(r *testutil.Request) testutil.Action {
 				if r.Op != testutil.OpPing {

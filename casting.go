@@ -491,6 +491,7 @@ func (e errands) confirm(ctx context.Context, inc *incarnation, tag, name string
 		}
 		return confirmed{}, fmt.Errorf("%w: %s", ErrSequenceExhausted, path)
 	}
+	name = path[len(path)-len(name):] // the same, without the answer that it lay in: this is kept
 	c.ballot = &ballot{path: path, name: name, sequence: parsed.sequence, token: own.stat.Czxid, inc: inc}
 	if !seen.stands {
 		return confirmed{}, errUncertain

@@ -131,7 +131,6 @@ func newBase(s *Session, name, root string, logger *slog.Logger) (*Base, error) 
 	}
 	b := &Base{session: s, logger: logger.With("election", name), name: name, path: path}
 	b.queue.logger = b.logger
-	b.closeOnce.done = make(chan struct{})
 	b.ctx, b.stop = context.WithCancelCause(context.Background())
 	return b, nil
 }
@@ -331,14 +330,20 @@ func (b *Base) OnLeaderAck(fn func(Leader)) (cancel func()) {
 // the same. It is no sync.Once: who waits for that is blocked on a mutex, and in
 // testing/synctest time stands still then.
 type closer struct {
-	began atomic.Bool
-	done  chan struct{} // closed when the first is through
-	err   error         // written before
+	mu   sync.Mutex    // not held while anything waits
+	done chan struct{} // nil before the first; closed when that is through
+	err  error         // written before
 }
 
 func (c *closer) do(work func() error) error {
-	if c.began.Swap(true) {
-		<-c.done
+	c.mu.Lock()
+	done := c.done
+	if done == nil {
+		c.done = make(chan struct{})
+	}
+	c.mu.Unlock()
+	if done != nil {
+		<-done
 		return c.err
 	}
 	defer close(c.done)

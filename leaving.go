@@ -226,7 +226,7 @@ func (c *candidacy) hurry() {
 // Session lives, the ballot is withdrawn then, or it would block the others
 // until the Session ends. What is returned is closed when that is over; nil: there is nothing to withdraw.
 func (c *candidacy) abandonBallot() (over <-chan struct{}) {
-	if c.phase == withdrawing && c.helper.busy {
+	if c.phase == withdrawing && c.helper.busy() {
 		return c.helper.over // that errand goes on
 	}
 	c.interrupt(ErrClosed)
@@ -234,11 +234,7 @@ func (c *candidacy) abandonBallot() (over <-chan struct{}) {
 	if w.ballot == nil && w.tag == "" {
 		return nil
 	}
-	var before <-chan struct{}
-	if c.helper.busy {
-		before = c.helper.over
-	}
-	errands, withdrawn := c.errands, make(chan struct{})
+	before, errands, withdrawn := c.helper.over, c.errands, make(chan struct{})
 	if !c.session.goHelper(func() {
 		defer close(withdrawn)
 		if before != nil {

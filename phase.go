@@ -225,10 +225,10 @@ func (c *candidacy) enter(p phase) {
 		c.ballot.catchUp = !bytes.Equal(c.ballot.data, c.data)
 		c.succeed()
 	case acking:
-		c.helper.heldBack[stepAcknowledge] = time.Time{} // what was refused before was of another term
+		delete(c.helper.heldBack, stepAcknowledge) // what was refused before was of another term
 	case withdrawing:
 		c.retreat.since = c.now
-		c.helper.heldBack[stepDelete] = time.Time{} // what was refused before was another withdrawal
+		delete(c.helper.heldBack, stepDelete) // what was refused before was another withdrawal
 	case idle, casting, moving, leaving, ended:
 	}
 }

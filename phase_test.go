@@ -142,7 +142,7 @@ func TestEveryPhaseComesToAnEnd(t *testing.T) {
 
 			c = onSession(t, s, p)
 			c.resign(resignCommand{cause: ErrResigned})
-			c.helper.busy = true // so that only steps without a request are taken
+			c.helper.over = make(chan struct{}) // so that only steps without a request are taken
 			c.takeSteps()
 			want := withdrawing
 			switch {

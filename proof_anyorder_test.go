@@ -181,9 +181,9 @@ func (l *anyOrderLoop) advanceAll() {
 				break
 			}
 			l.expect(next)
-			busy := l.helper.busy
+			busy := l.helper.busy()
 			l.take(next, view)
-			if !busy && !l.helper.busy {
+			if !busy && !l.helper.busy() {
 				l.answer = nil
 			}
 		}
@@ -444,7 +444,7 @@ func (l *anyOrderLoop) message() {
 		l.inbox.push(unrunCommand{l.run})
 		l.inbox.push(resignCommand{ErrResigned, reply("Run's end"), make(chan struct{})})
 		l.run, l.lead = nil, nil
-	case n < 15 && l.phase == casting && l.helper.busy && l.chance(2):
+	case n < 15 && l.phase == casting && l.helper.busy() && l.chance(2):
 		place := l.place(false)
 		l.note("the ballot's creation is answered: %+v", place)
 		l.inbox.push(castPlaced{place})
@@ -485,7 +485,7 @@ func (l *anyOrderLoop) pushAnswer(well bool) bool {
 	}
 	for _, n := range l.rng.Perm(3) {
 		switch {
-		case n == 0 && l.answer != nil && l.helper.busy:
+		case n == 0 && l.answer != nil && l.helper.busy():
 			answer := l.answer(well)
 			l.answer = nil
 			l.note("%T %+v", answer, answer)
@@ -673,7 +673,7 @@ func (l *anyOrderLoop) check() {
 	if is(ended) {
 		return // what has come behind the end is not taken
 	}
-	require.Equal(t, c.helper.busy, l.answer != nil, "%v: errand", c.phase)
+	require.Equal(t, c.helper.busy(), l.answer != nil, "%v: errand", c.phase)
 	for who, reply := range l.waiters {
 		require.LessOrEqual(t, len(reply), 1, "%s has more than one answer", who)
 	}
@@ -691,7 +691,7 @@ func (l *anyOrderLoop) check() {
 		if len(reply) == 0 && !waiting[reply] {
 			lost++
 			// A Proclaim may be under way.
-			require.True(t, strings.HasPrefix(who, "Proclaim") && c.helper.busy && lost == 1, "%s is forgotten", who)
+			require.True(t, strings.HasPrefix(who, "Proclaim") && c.helper.busy() && lost == 1, "%s is forgotten", who)
 		}
 		require.False(t, len(reply) > 0 && waiting[reply], "%s has an answer and waits for another", who)
 	}
@@ -732,7 +732,7 @@ func (l *anyOrderLoop) comeToRest() {
 			l.leave(context.Cause(l.term.lead.ctx))
 			continue
 		}
-		if !l.closing && !l.helper.busy && len(l.callbacks) == 0 && l.lead == nil && (l.phase == leading || l.phase == idle && !l.want) {
+		if !l.closing && !l.helper.busy() && len(l.callbacks) == 0 && l.lead == nil && (l.phase == leading || l.phase == idle && !l.want) {
 			break
 		}
 		require.Less(l.t, round, 200, "it does not come to rest: %v", l.phase)

@@ -45,7 +45,8 @@ func TestTimerDueWhileResting(t *testing.T) {
 	const due = time.Millisecond
 	for name, prepare := range map[string]func(c *candidacy, at time.Time){
 		"a withdrawal that failed": func(c *candidacy, at time.Time) {
-			c.phase, c.want, c.helper.heldBack[stepDelete] = withdrawing, false, at
+			c.phase, c.want = withdrawing, false
+			c.helper.holdBack(stepDelete, at)
 		},
 		"a periodic recheck": func(c *candidacy, at time.Time) {
 			c.phase, c.ballot.losing = waiting, &losing{}

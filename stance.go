@@ -18,7 +18,6 @@ type absence struct {
 	cause    error     // nil while it stands
 	until    time.Time // no vote before, since one was refused or a takeover failed
 	failures int       // takeovers that failed in a row
-	standing bool      // as the metrics were last told
 }
 
 // letStand is for whoever wants the candidate to stand. What has kept it from that does no longer, unless it stands aside.

@@ -66,17 +66,33 @@ type Status struct {
 
 var errNotVoted = errors.New("election: nobody has asked for the vote yet")
 
-// picture is what the loop publishes of itself for Status. It does not change.
+// picture is what the loop publishes of itself, for the fields of Status that have the same names. It does not change. It is kept
+// for each candidate, so it has nothing that Status finds out when it is called.
 type picture struct {
-	Status
-	lead *leadership
+	phase                    phase
+	standing                 bool
+	leaderAlive, leaderKnown bool
+	absence                  error
+	retryAt                  time.Time
+	ballot                   *ballot
+	priority, inFront        int
+	takingOverSince, ackedAt time.Time
+	failure                  failure
+	lead                     *leadership // while it leads, as far as the loop knows
 }
 
 // Status returns the present state of the candidate. It takes no lock of the
 // candidate's and asks no server.
 func (c *Candidate) Status() Status {
 	p := c.picture.Load()
-	s := p.Status
+	s := Status{
+		Phase: p.phase.words(), Standing: p.standing, Absence: p.absence, RetryAt: p.retryAt,
+		Priority: p.priority, InFront: p.inFront, TakingOverSince: p.takingOverSince, AcknowledgedAt: p.ackedAt,
+		LeaderAlive: p.leaderAlive, LeaderKnown: p.leaderKnown, LastError: p.failure.err, LastErrorAt: p.failure.at,
+	}
+	if p.ballot != nil {
+		s.Ballot = p.ballot.path
+	}
 	if l := p.lead; l != nil {
 		if until := l.lease.Deadline(); c.leader.Load() == l && l.lease.Valid() && !until.IsZero() {
 			s.Leads, s.Term, s.LeaseUntil = true, l.term, until
@@ -110,38 +126,34 @@ func (p phase) words() string {
 // publish makes the present state known to Status, and a change of standing to
 // the metrics. It comes before anybody else hears of that state.
 func (c *candidacy) publish() {
-	p := &picture{Status: Status{
-		Phase: c.phase.words(), Standing: c.stands(), InFront: -1,
-		Priority: c.priority.now(), LastError: c.failure.err, LastErrorAt: c.failure.at,
-	}}
-	if !p.Standing {
-		p.Absence, p.RetryAt = c.absence.cause, c.standsAgainAt()
+	p := &picture{phase: c.phase, standing: c.stands(), inFront: -1, priority: c.priority.now(), failure: c.failure}
+	if !p.standing {
+		p.absence, p.retryAt = c.absence.cause, c.standsAgainAt()
 	}
 	if b := c.live.Load(); b != nil {
-		p.Ballot = b.path
-		p.Priority, _ = priorityOf(b.name)
+		p.ballot = b
+		p.priority, _ = priorityOf(b.name)
 		switch {
 		case c.phase.leads(), c.phase == claiming, c.phase == moving && c.ballot.losing == nil:
-			p.InFront = 0
+			p.inFront = 0
 		case c.phase == waiting, c.phase == moving:
-			p.InFront = c.ballot.line.place.ahead
+			p.inFront = c.ballot.line.place.ahead
 		}
 	}
 	switch c.phase {
 	case winning, acking:
-		p.lead, p.TakingOverSince = c.term.lead, c.term.claimedAt
-		p.LeaderKnown = true
+		p.lead, p.takingOverSince = c.term.lead, c.term.claimedAt
+		p.leaderKnown = true
 	case leading:
-		p.lead, p.AcknowledgedAt = c.term.lead, c.term.ackedAt
-		p.LeaderAlive, p.LeaderKnown = true, true
+		p.lead, p.ackedAt = c.term.lead, c.term.ackedAt
+		p.leaderAlive, p.leaderKnown = true, true
 	case waiting, moving:
-		p.LeaderAlive, p.LeaderKnown = c.ballot.losing.alive()
+		p.leaderAlive, p.leaderKnown = c.ballot.losing.alive()
 	default:
 	}
-	c.picture.Store(p)
-	if p.Standing != c.absence.standing {
-		c.absence.standing = p.Standing
-		c.metrics.Standing(c.name, p.Standing)
+	before := c.picture.Swap(p)
+	if stood := before != nil && before.standing; p.standing != stood {
+		c.metrics.Standing(c.name, p.standing)
 	}
 }
 

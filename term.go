@@ -50,10 +50,10 @@ type termState struct {
 	// Its end.
 	draining     bool      // OnStepDown functions have not returned; since it was lost
 	running      bool      // Run's function has been given the term, and has not returned
-	overdueAt    time.Time // both are late from then on
+	over         bool      // nothing but callbacks that hang is left of it
 	causePending bool      // OnStepDown waits for the cause of the loss
 	causeBy      time.Time // but no longer than this
-	over         bool      // nothing but callbacks that hang is left of it
+	overdueAt    time.Time // draining and running are late from then on
 
 	hangAt time.Time // when to report next that a callback hangs; zero for never
 }

@@ -35,13 +35,13 @@ func TestTimers(t *testing.T) {
 			c.term.begunAt, c.term.hangAt = c.now, at
 		}, func(c *candidacy) bool { return c.hung.Load() }},
 		"Close gives up": {withdrawing, func(c *candidacy, at time.Time) {
-			c.closing, c.giveUpAt, c.helper.busy = true, at, true
+			c.closing, c.giveUpAt, c.helper.over = true, at, make(chan struct{})
 		}, func(c *candidacy) bool { return c.phase == ended && c.closeErr != nil }},
 		"a transfer may be tried again": {waiting, func(c *candidacy, at time.Time) { c.transfers.notBefore = at }, nil},
 		"nothing has come of a transfer": {leading, func(c *candidacy, at time.Time) {
 			c.transfers.seen, c.transfers.since = &transferRequest{}, at.Add(-transferTimeouts*c.session.Timeout())
 		}, nil},
-		"a step may be tried again": {idle, func(c *candidacy, at time.Time) { c.helper.heldBack[stepCast] = at }, nil},
+		"a step may be tried again": {idle, func(c *candidacy, at time.Time) { c.helper.holdBack(stepCast, at) }, nil},
 		"a vote may be tried again": {idle, func(c *candidacy, at time.Time) { c.absence.until = at }, nil},
 		"the periodic recheck":      {waiting, func(c *candidacy, at time.Time) { c.ballot.recheck.at = at }, nil},
 		"the second in front is to be watched": {waiting, func(c *candidacy, at time.Time) {
