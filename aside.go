@@ -34,12 +34,18 @@ func (s *stander) aside() bool { return s.reason != nil }
 // no ballot then, whoever asks for that.
 func (s *stander) undecided() bool { return s.handle != nil && !s.answered }
 
-// end tells StandWhile that the candidacy is over.
-func (s *stander) end(err error) {
-	if s.handle != nil {
-		s.handle.ended <- err
-	}
+// end is for the end of the candidacy. What it returns is to be told of that.
+func (s *stander) end() *standHandle {
+	handle := s.handle
 	*s = stander{}
+	return handle
+}
+
+// tell makes StandWhile return, if there is one.
+func (h *standHandle) tell(err error) {
+	if h != nil {
+		h.ended <- err
+	}
 }
 
 type (
@@ -230,6 +236,5 @@ func (c *candidacy) readiness(m readinessCommand) {
 
 // failVotersAside answers those who would wait until the candidate is ready.
 func (c *candidacy) failVotersAside() {
-	c.publish()
-	replyAll(&c.voters, errorf("%w: %w; the vote will be cast when it is", errAside, c.stander.reason))
+	c.replyAll(&c.voters, errorf("%w: %w; the vote will be cast when it is", errAside, c.stander.reason))
 }

@@ -91,8 +91,7 @@ func (c *candidacy) vote(m voteCommand) {
 // failStuckVoters answers those who would wait for callbacks that do not
 // return, and may be called from one. The vote is cast when they have.
 func (c *candidacy) failStuckVoters() {
-	c.publish()
-	replyAll(&c.voters, fmt.Errorf("%w in %v since leadership was lost; the vote will be cast when it has", ErrCallbackRunning, c.callbackTimeout()))
+	c.replyAll(&c.voters, fmt.Errorf("%w in %v since leadership was lost; the vote will be cast when it has", ErrCallbackRunning, c.callbackTimeout()))
 }
 
 func (c *candidacy) campaign(m *campaignCommand) {
@@ -158,7 +157,7 @@ func (c *candidacy) succeed() {
 // will not, for now.
 func (c *candidacy) fail(err error) {
 	c.publish()
-	replyAll(&c.voters, err)
+	c.replyAll(&c.voters, err)
 	c.answerCampaigns(campaignResult{err: err})
 	if c.runner != nil {
 		select {
@@ -168,14 +167,22 @@ func (c *candidacy) fail(err error) {
 	}
 }
 
-func (c *callers) answerCampaigns(result campaignResult) {
+// Whoever waits is answered when Status has what has come of it.
+
+func (c *candidacy) answerCampaigns(result campaignResult) {
+	if len(c.campaigns) > 0 {
+		c.publish()
+	}
 	for _, m := range c.campaigns {
 		m.reply <- result
 	}
 	c.campaigns = nil
 }
 
-func replyAll(waiters *[]chan error, err error) {
+func (c *candidacy) replyAll(waiters *[]chan error, err error) {
+	if len(*waiters) > 0 {
+		c.publish()
+	}
 	for _, reply := range *waiters {
 		if reply != nil {
 			reply <- err
@@ -203,11 +210,12 @@ func (c *candidacy) resign(m resignCommand) {
 		}
 		c.closing = true
 	}
-	c.endAsking(m.cause)
+	stander := c.endAsking(m.cause)
 	c.absence.failures = 0
-	c.fail(m.cause)
 	c.resigners = append(c.resigners, m.reply)
 	c.giveUpBallot(m.cause)
+	c.fail(m.cause)
+	stander.tell(m.cause)
 }
 
 // giveUpBallot withdraws the ballot that there is or may be, if it leads in order.
@@ -253,7 +261,10 @@ func (c *candidacy) settleProclaims() {
 	}
 }
 
-func (c *callers) answerProclaims(err error) {
+func (c *candidacy) answerProclaims(err error) {
+	if len(c.proclaims) > 0 {
+		c.publish()
+	}
 	for _, m := range c.proclaims {
 		m.reply <- err
 	}

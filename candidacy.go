@@ -238,7 +238,7 @@ func (c *candidacy) takeSteps() {
 		view := c.session.currentView()
 		c.noticeSession(view)
 		if c.phase == idle && (!c.term.drains() || c.stuck.Load()) {
-			replyAll(&c.resigners, nil)
+			c.replyAll(&c.resigners, nil)
 		}
 		next := decide(c.situation(view))
 		if next == rest {
@@ -466,8 +466,8 @@ func (c *candidacy) finish() {
 	c.live.Store(nil)
 	c.publish()
 	c.fail(ErrClosed)
-	replyAll(&c.priority.waiters, ErrClosed)
+	c.replyAll(&c.priority.waiters, ErrClosed)
 	c.answerProclaims(ErrClosed)
-	replyAll(&c.resigners, c.closeErr)
+	c.replyAll(&c.resigners, c.closeErr)
 	c.session.keepLease(c.Candidate, false)
 }

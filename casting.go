@@ -72,7 +72,7 @@ func (c *candidacy) castDone(r castResult) {
 		} else {
 			c.standInLine()
 		}
-		replyAll(&c.voters, nil)
+		c.replyAll(&c.voters, nil)
 	case isPermanent(r.err):
 		c.refused(r.err)
 	default:
@@ -99,8 +99,8 @@ func (c *candidacy) refused(err error) {
 	c.failed(err)
 	c.absence.cause = err
 	if len(c.voters) > 0 || len(c.campaigns) > 0 || c.runner != nil || c.stander.handle != nil {
-		c.endAsking(err)
-		defer c.fail(err)
+		stander := c.endAsking(err)
+		defer func() { c.fail(err); stander.tell(err) }()
 	}
 	c.absence.until = c.now.Add(c.session.recheckInterval())
 	switch {

@@ -25,9 +25,9 @@ func (c *candidacy) claim(under *lease.Lease) {
 	l.ctx, l.cancel = context.WithCancelCause(ctx)
 	c.term = &termState{lead: l, claimedAt: c.now}
 	c.leader.Store(l)
+	c.setPhase(winning)
 	c.metrics.Leading(c.name, true)
 	c.logger.Info("election: won", "ballot", b.name, "token", l.term.Token)
-	c.setPhase(winning)
 	c.queue.push(func() { c.callWin(l) })
 }
 
@@ -120,12 +120,14 @@ func (c *candidacy) takeoverFailed(err error) {
 	c.logger.Error("election: takeover failed", "ballot", c.own().name, "error", err)
 	c.ballot.withdraw = true
 	c.failed(err)
-	if goesOn := c.setBack(err, c.retry >= 0); goesOn {
+	goesOn, stander := c.setBack(err, c.retry >= 0)
+	if goesOn {
 		c.absence.until = c.now.Add(c.retryPause())
 	}
 	c.priority.demote()
 	c.leave(err)
 	c.fail(err)
+	stander.tell(err)
 }
 
 // retryDoublings is how often the pause after a failed takeover doubles.

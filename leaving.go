@@ -172,7 +172,7 @@ func (c *candidacy) withdrawDone(err error) {
 	c.logger.Error("election: cannot withdraw the ballot", "error", err)
 	c.retreat.refusal = err
 	c.failed(err)
-	replyAll(&c.resigners, err)
+	c.replyAll(&c.resigners, err)
 	if c.closing {
 		c.closeErr = errorf("withdraw from %s: %w", c.path, err)
 		c.setPhase(ended)

@@ -161,6 +161,9 @@ func (o *Observer) see(view ackView) {
 	if view.leader != nil {
 		leader := view.leader.leader()
 		o.current = &leader
+		o.alive.Store(1) // before anybody is told
+	} else {
+		o.alive.Store(-1)
 	}
 	same := former != nil && o.current != nil && former.Zxid == o.current.Zxid
 	switch {
@@ -178,11 +181,6 @@ func (o *Observer) see(view ackView) {
 			o.logger.Info("election: new leader", o.current.attrs()...)
 			o.call("OnNewLeader", &o.onNewLeader, *o.current)
 		}
-	}
-	if o.current != nil {
-		o.alive.Store(1)
-	} else {
-		o.alive.Store(-1)
 	}
 	if !o.began {
 		o.began = true

@@ -46,8 +46,12 @@ func (c *candidacy) goOnLosing() {
 }
 
 func (c *candidacy) stopLosing() {
-	c.ballot.losing.unsubscribe()
-	c.ballot.losing.endLoss()
+	l := c.ballot.losing
+	l.unsubscribe()
+	if l.cancel != nil {
+		c.publish() // it is not known any more who leads
+		l.endLoss()
+	}
 	c.ballot.losing = nil
 }
 
@@ -92,8 +96,9 @@ func (c *candidacy) leaderSeen(m leaderSeen) {
 	}
 	l.seen = true
 	if m.view.leader == nil {
-		l.endLoss()
 		l.told = 0
+		c.publish()
+		l.endLoss()
 		return
 	}
 	if !m.sub.lasting {
@@ -103,8 +108,9 @@ func (c *candidacy) leaderSeen(m leaderSeen) {
 	if leader.Zxid == l.told {
 		return
 	}
-	l.endLoss()
 	l.told = leader.Zxid
+	c.publish()
+	l.endLoss()
 	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), callbackOwner{}, c.Candidate))
 	l.cancel = cancel
 	c.metrics.Lost(c.name)

@@ -168,7 +168,11 @@ func (c *candidacy) setPhase(to phase) {
 	if _, legal := edges[from][to]; !legal {
 		panic(fmt.Sprintf("election: a candidate cannot go from %v to %v", from, to))
 	}
-	c.logger.Debug("election: candidate", "from", from, "to", to, "ballot", c.VotePath())
+	ballot := c.VotePath()
+	c.exit(from, to)
+	c.phase = to
+	c.publish() // before anybody is told
+	c.logger.Debug("election: candidate", "from", from, "to", to, "ballot", ballot)
 	if to.takesOver() != from.takesOver() {
 		var since time.Time
 		if to.takesOver() {
@@ -176,9 +180,6 @@ func (c *candidacy) setPhase(to phase) {
 		}
 		c.metrics.TakingOver(c.name, since)
 	}
-	c.exit(from, to)
-	c.phase = to
-	c.publish() // before anybody is told
 	c.enter(to)
 }
 

@@ -197,5 +197,5 @@ func (c *candidacy) settlePriority() {
 	case idle, claiming, winning, acking, leading, leaving, withdrawing, ended:
 	}
 	p.relabel = false
-	replyAll(&p.waiters, nil)
+	c.replyAll(&p.waiters, nil)
 }

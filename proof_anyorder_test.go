@@ -174,7 +174,7 @@ func (l *anyOrderLoop) advanceAll() {
 			view := l.session.currentView()
 			l.noticeSession(view)
 			if l.phase == idle && (!l.term.drains() || l.stuck.Load()) {
-				replyAll(&l.resigners, nil)
+				l.replyAll(&l.resigners, nil)
 			}
 			next := decide(l.situation(view))
 			if next == rest {

@@ -39,8 +39,12 @@ type (
 		closed     <-chan zk.Event // fires when the owner of the connection closes it
 		err        error
 	}
-	// closedArmed brings another such watch.
-	closedArmed struct{ closed <-chan zk.Event }
+	// closedArmed brings another such watch, or says why there is none.
+	closedArmed struct {
+		of     *incarnation
+		closed <-chan zk.Event
+		err    error
+	}
 	// heartbeatDone is the end of a heartbeat. The connection is nil unless it was
 	// the same before and after, under the same session.
 	heartbeatDone struct {
@@ -106,7 +110,7 @@ func (l *sessionLoop) handle(message any) {
 	case watchesRefused:
 		l.logger.Warn("election: the server refuses to set the watches again; asking until it does", "code", m.code)
 	case closedArmed:
-		l.owner.closed = m.closed
+		l.closedArmed(m)
 	case ownerProbed:
 		l.ownerProbed(m)
 	case notZooKeeper:
@@ -146,7 +150,8 @@ func (l *sessionLoop) step() {
 	}
 	l.reportConnection(now, hasSession, moved)
 	l.noteRefusal(now, conn, hasSession, established)
-	l.probeOwner(conn)
+	l.watchOwner(now, conn, hasSession)
+	l.probeOwner(now, conn)
 	l.seen = established
 	l.guard(id)
 	l.replaceClient(now)

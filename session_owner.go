@@ -15,7 +15,9 @@ import (
 type owner struct {
 	probing    bool            // a helper finds out whether the connection is closed
 	closedSeen int             // so many times in a row it seemed to be
-	closed     <-chan zk.Event // fires when it is; nil before there is a session
+	closed     <-chan zk.Event // fires when it is; nil before there is a session, and while that watch is set anew
+	arming     bool            // which a helper does
+	armAt      lease.Instant   // not before, since it has failed
 }
 
 // sessionsSeen counts the times that the connection had a session. With a
@@ -41,12 +43,15 @@ func (l *sessionLoop) sessionsSeen(conn *zk.Conn) int64 {
 var errOwnerClosed = errorf("the owner of the connection has closed it: %w", zk.ErrClosing)
 
 // probeOwner finds out whether the owner of a caller's connection has closed
-// it before there was a session. A client that is closed rests in
+// it while no watch tells. A client that is closed rests in
 // StateDisconnected, where others are for moments only, and answers whatever it is
 // asked at once, by ErrConnectionClosed.
-func (l *sessionLoop) probeOwner(conn *zk.Conn) {
-	if l.owned || l.owner.probing || l.view.err != nil || l.view.inc != nil {
-		return // with a session its watch tells
+func (l *sessionLoop) probeOwner(now lease.Instant, conn *zk.Conn) {
+	if l.owned || l.owner.probing || l.view.err != nil || l.owner.closed != nil {
+		return // its watch tells
+	}
+	if l.view.inc != nil && (l.link.Load().Connected || now-l.outage.began < l.Timeout()/4) {
+		return // most likely the watch is set in a moment
 	}
 	if conn.State() != zk.StateDisconnected {
 		l.owner.closedSeen = 0
@@ -90,18 +95,33 @@ func armClosed(conn *zk.Conn) (<-chan zk.Event, error) {
 	return watch, err
 }
 
-// closedFired takes the event of that watch.
+// closedFired takes the event of that watch. Where the connection is open, somebody has changed the root node.
 func (l *sessionLoop) closedFired(event zk.Event) {
 	l.owner.closed = nil
-	switch {
-	case errors.Is(event.Err, zk.ErrClosing):
+	if errors.Is(event.Err, zk.ErrClosing) {
 		l.ownerClosed()
-	case event.Err == nil: // somebody has changed the root node
-		conn := l.client.conn.Load()
-		l.goHelper(func() {
-			if watch, err := armClosed(conn); err == nil {
-				l.inbox.push(closedArmed{watch})
-			}
-		})
+	}
+}
+
+// watchOwner sets that watch again, until it is set.
+func (l *sessionLoop) watchOwner(now lease.Instant, conn *zk.Conn, hasSession bool) {
+	inc := l.view.inc
+	if l.owned || inc == nil || !hasSession || l.owner.closed != nil || l.owner.arming || now < l.owner.armAt {
+		return
+	}
+	l.owner.arming = true
+	l.goHelper(func() {
+		watch, err := armClosed(conn)
+		l.inbox.push(closedArmed{inc, watch, err})
+	})
+}
+
+func (l *sessionLoop) closedArmed(m closedArmed) {
+	l.owner.arming = false
+	switch {
+	case m.err != nil:
+		l.owner.armAt = l.clock.Now() + l.Timeout()/32 // at which the loop looks in any case
+	case m.of == l.view.inc: // else there is a watch of the session that has followed
+		l.owner.closed = m.closed
 	}
 }

@@ -465,7 +465,11 @@ func TestContextCause(t *testing.T) {
 // A connection that its owner closes first is told apart at once from servers
 // that do not answer.
 func TestOwnerClosesFirst(t *testing.T) {
-	for _, when := range []string{"before a session", "with nothing to do", "leading", "while the servers are away"} {
+	// The last two: what watches the owner has fired, since somebody changed the root node, and is set again in vain.
+	for _, when := range []string{
+		"before a session", "with nothing to do", "leading", "while the servers are away",
+		"unwatched", "unwatched while the servers are away",
+	} {
 		t.Run(when, func(t *testing.T) {
 			virtually(t, func(t *testing.T, w *world) {
 				conn, events, l := w.clientOn()
@@ -479,6 +483,22 @@ func TestOwnerClosesFirst(t *testing.T) {
 				}
 				if when == "leading" || when == "while the servers are away" {
 					a.lead()
+				}
+				if strings.HasPrefix(when, "unwatched") {
+					var lost atomic.Bool
+					defer w.srv.Control(testutil.OpExists, func(r *testutil.Request) testutil.Action {
+						if r.Path != "/" || lost.Swap(true) {
+							return testutil.Pass
+						}
+						if when != "unwatched" {
+							l.setDown(true)
+						}
+						return testutil.LoseRequest
+					})()
+					_, err := w.client().Set("/", []byte("x"), -1)
+					require.NoError(t, err)
+					w.until("the watch to be set again, in vain", lost.Load)
+					time.Sleep(w.timeout() / 8)
 				}
 				if when == "while the servers are away" {
 					l.setDown(true)

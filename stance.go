@@ -32,21 +32,22 @@ func (s *stance) endAbsence() {
 	}
 }
 
-// endAsking ends whatever anybody has asked for.
-func (s *stance) endAsking(cause error) {
+// endAsking ends whatever anybody has asked for. What it returns is to be told, as all who wait, when the rest has been done.
+func (s *stance) endAsking(cause error) *standHandle {
 	s.want, s.asked, s.absence.cause = false, false, cause
-	s.stander.end(cause)
+	return s.stander.end()
 }
 
 // setBack is for a takeover that has failed. The candidate goes on if Vote has asked for its candidacy, and it retries.
-func (s *stance) setBack(cause error, retries bool) (goesOn bool) {
+// A StandWhile that would stand by and never vote is ended, and to be told.
+func (s *stance) setBack(cause error, retries bool) (goesOn bool, ended *standHandle) {
 	s.absence.cause = cause
 	goesOn = s.asked && retries
 	s.want, s.asked = goesOn, goesOn
 	if s.stander.voted && !goesOn {
-		s.stander.end(cause) // it would stand by and never vote
+		ended = s.stander.end()
 	}
-	return goesOn
+	return goesOn, ended
 }
 
 // stands reports whether the candidate stands, or is about to.

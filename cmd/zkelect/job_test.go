@@ -67,7 +67,7 @@ func TestSignalAtTheBeginning(t *testing.T) {
 	j := &job{runOptions: &runOptions{connection: &connection{env: &env{signals: s}}}}
 	s.forwarded <- syscall.SIGHUP
 	began := make(chan bool)
-	go func() { began <- j.begin(&kept{orders: orders}, time.Now().Add(time.Hour)) }()
+	go func() { began <- j.begin(&kept{orders: patient{orders}}, time.Now().Add(time.Hour)) }()
 	_, err := io.ReadFull(keeper, make([]byte, len("lease ")))
 	require.NoError(t, err)
 	s.forwarded <- syscall.SIGINT
@@ -76,3 +76,8 @@ func TestSignalAtTheBeginning(t *testing.T) {
 	require.Len(t, s.forwarded, 1)
 	assert.Equal(t, syscall.SIGINT, <-s.forwarded)
 }
+
+// patient is a pipe to a reader that may be slow.
+type patient struct{ net.Conn }
+
+func (patient) SetWriteDeadline(time.Time) error { return nil }

@@ -66,7 +66,7 @@ func TestKilledWhileCutOff(t *testing.T) {
 	heal()
 	t.Logf("succeeded: killed %v after the end, killed when cut off %v after the cut; %v is the limit", plain, cut, silence)
 	if plain > silence/2 {
-		t.Skipf("a leader that is killed is succeeded after %v: this machine is too slow to tell", plain)
+		t.Logf("on a machine as slow as this, any leader is succeeded late: it shows less here")
 	}
 	assert.GreaterOrEqual(t, cut, silence-tick, "the others saw the end of a leader that was cut off from them")
 
