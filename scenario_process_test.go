@@ -13,7 +13,7 @@ import (
 
 const (
 	stoppedCandidateEnv = "ELECTION_TEST_CANDIDATE"
-	stoppedTimeout      = 2 * time.Second
+	stoppedTimeout      = 6 * time.Second
 )
 
 // stoppedCandidate is the process that is stopped: a candidate that prints
@@ -46,11 +46,12 @@ func stoppedCandidate(server string) {
 		os.Exit(0)
 	}()
 	for last := time.Now(); ; time.Sleep(time.Millisecond) {
+		now := time.Now() // before the samples: a stop between the two is told of by the next ones
 		leads := c.IsLeader()
 		ended := leader.Err() != nil
-		if now := time.Now(); now.Sub(last) > stoppedTimeout/2 {
+		if now.Sub(last) > stoppedTimeout/2 {
 			say("went on: leads %v, context ended %v", leads, ended)
 		}
-		last = time.Now()
+		last = now
 	}
 }

@@ -41,7 +41,7 @@ func TestColours(t *testing.T) {
 		t.Run(test.environment, func(t *testing.T) {
 			t.Parallel()
 			binary := filepath.Join(binaries, "dbfailover")
-			cmd := exec.CommandContext(t.Context(), script, "-qec", "env "+test.environment+" "+binary+" -pace 1ms -timeout 2s", "/dev/null")
+			cmd := exec.CommandContext(t.Context(), script, "-qec", "env "+test.environment+" "+binary+" -pace 1ms -timeout 6s", "/dev/null")
 			out, err := cmd.CombinedOutput()
 			require.NoError(t, err, string(out))
 			require.Contains(t, string(out), "loses its session")

@@ -190,6 +190,14 @@ func (p *process) signal(s syscall.Signal) {
 	require.NoError(p.t, p.cmd.Process.Signal(s))
 }
 
+// goesOn waits for so long, and until what is counted still grows.
+func goesOn(t *testing.T, long time.Duration, count func() int) {
+	t.Helper()
+	time.Sleep(long)
+	before := count()
+	until(t, "it to go on", func() bool { return count() > before+10 })
+}
+
 // until polls for a condition on processes and files, which tell of themselves
 // in no other way.
 func until(t *testing.T, what string, done func() bool) {

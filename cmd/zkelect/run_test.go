@@ -189,13 +189,13 @@ func TestRunKeeperKilled(t *testing.T) {
 func TestRunGrace(t *testing.T) {
 	onBoth(t, func(t *testing.T, servers string) {
 		j := newJournal(t)
-		run := func(name, script string) *process {
-			return start(t, servers, "run", "--election", electionOf(t), "--timeout", "8s", "--grace", "1s", "--",
+		run := func(name, grace, script string) *process {
+			return start(t, servers, "run", "--election", electionOf(t), "--timeout", "8s", "--grace", grace, "--",
 				"sh", "-c", fmt.Sprintf("exec >>%q; echo %s; %s", j.path, name, script))
 		}
-		a := run("A", "trap 'sleep 0.3; echo A ends; exit 5' TERM; while :; do sleep 0.05; done")
+		a := run("A", "1m", "trap 'sleep 0.3; echo A ends; exit 5' TERM; while :; do sleep 0.05; done")
 		j.has(t, "A\n")
-		b := run("B", "trap '' TERM; while :; do sleep 0.05; done")
+		b := run("B", "1s", "trap '' TERM; while :; do sleep 0.05; done")
 		a.signal(syscall.SIGTERM)
 		assert.Equal(t, 5, a.wait(), "the command's status")
 		j.has(t, "B\n")
@@ -212,7 +212,7 @@ func TestRunGrace(t *testing.T) {
 func TestRunStragglers(t *testing.T) {
 	onBoth(t, func(t *testing.T, servers string) {
 		j := newJournal(t)
-		script := fmt.Sprintf(`trap '' TERM; (while :; do echo A >>%q; sleep 0.01; done) & exit 3`, j.path)
+		script := fmt.Sprintf(`trap '' TERM; (while :; do echo A >>%[1]q; sleep 0.01; done) & until [ -s %[1]q ]; do sleep 0.01; done; exit 3`, j.path)
 		args := []string{"run", "--election", electionOf(t), "--grace", "300ms", "--", "sh", "-c"}
 		status, _, _ := zkelect(t, servers, append(args, script)...)
 		assert.Equal(t, 3, status, "the command's status")

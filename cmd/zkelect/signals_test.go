@@ -198,7 +198,7 @@ func TestStandardErrorGone(t *testing.T) {
 				_ = r.Close()
 			}
 			// Longer than the lease would last if the keeper were not told of another.
-			until(t, "some seconds of the command's life", func() bool { return strings.Count(j.read(), ".\n") > 300 })
+			goesOn(t, 10*time.Second, func() int { return strings.Count(j.read(), ".\n") })
 			p.signal(syscall.SIGTERM)
 			assert.Equal(t, 5, p.wait())
 			assert.True(t, strings.HasSuffix(j.read(), ".\nends\n"), "the command was not asked to end")

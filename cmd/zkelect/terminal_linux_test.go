@@ -104,7 +104,7 @@ const (
 // runs types a zkelect run of a script.
 func (x *terminal) runs(script string, flags ...string) {
 	x.t.Helper()
-	x.types(fmt.Sprintf("$Z run --election %s --timeout 4s %s -- sh -c %s\n", electionOf(x.t), strings.Join(flags, " "), shellQuoted(script)))
+	x.types(fmt.Sprintf("$Z run --election %s --timeout 20s %s -- sh -c %s\n", electionOf(x.t), strings.Join(flags, " "), shellQuoted(script)))
 }
 
 func shellQuoted(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
@@ -114,7 +114,7 @@ func TestTerminalSuspend(t *testing.T) {
 	onBoth(t, func(t *testing.T, servers string) {
 		j := newJournal(t)
 		x := newTerminal(t, servers)
-		x.runs(j.beats("A")[2])
+		x.runs(j.beats("A")[2], "--timeout", "4s")
 		j.has(t, "A\n")
 		b := start(t, servers, append([]string{"run", "--election", electionOf(t), "--"}, j.beats("B")...)...)
 		b.says(&b.stderr, "waiting")

@@ -53,9 +53,8 @@ func otherUser(t *testing.T, servers, form string, status int) {
 		a.signal(syscall.SIGTERM)
 	}
 	a.says(&a.stderr, "leadership is not passed on before it has ended")
-	before := strings.Count(j.read(), "A\n")
 	// Longer than a keeper that does not answer is given.
-	until(t, "it to go on", func() bool { return strings.Count(j.read(), "A\n") > before+300 })
+	goesOn(t, 2*keeperMargin, func() int { return strings.Count(j.read(), "A\n") })
 	assert.False(t, strings.Contains(j.read(), "B\n"), "B leads while A's command goes on")
 	require.NoError(t, os.WriteFile(stop.path, nil, 0o600))
 	assert.Equal(t, status, a.wait(), "the command's status")
