@@ -26,7 +26,6 @@ func (c *candidacy) claim(under *lease.Lease) {
 	c.term = &termState{lead: l, claimedAt: c.now}
 	c.leader.Store(l)
 	c.setPhase(winning)
-	c.metrics.Leading(c.name, true)
 	c.logger.Info("election: won", "ballot", b.name, "token", l.term.Token)
 	c.queue.push(func() { c.callWin(l) })
 }

@@ -37,7 +37,6 @@ func (c *candidacy) quit(cause error) {
 		c.failed(cause)
 	}
 	c.interrupt(cause)
-	c.metrics.Leading(c.name, false)
 	c.setPhase(leaving)
 }
 

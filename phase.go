@@ -173,6 +173,9 @@ func (c *candidacy) setPhase(to phase) {
 	c.phase = to
 	c.publish() // before anybody is told
 	c.logger.Debug("election: candidate", "from", from, "to", to, "ballot", ballot)
+	if to.leads() != from.leads() {
+		c.metrics.Leading(c.name, to.leads())
+	}
 	if to.takesOver() != from.takesOver() {
 		var since time.Time
 		if to.takesOver() {

@@ -17,7 +17,8 @@ import (
 )
 
 // ServerOptions are the settings of a Server. Nil, and the zero of each field,
-// mean ZooKeeper's defaults.
+// mean ZooKeeper's defaults. The functions and the Logger may be called before
+// NewServer has returned.
 type ServerOptions struct {
 	// Release is the ZooKeeper that the server behaves as. Default ZooKeeper39.
 	Release Release
