@@ -484,8 +484,8 @@ func (r *run) requestMangled(c *client, st step) {
 			r.drain(c)
 		}
 		return
-	case st.Xid == ping || st.Op == "ping" && st.Xid == 0:
-		// Its own answer looks like that of the ping.
+	case st.Xid == ping || st.Op == "ping":
+		// Its own answer looks like that of the ping: so does a ping's, whatever its xid.
 		if _, ok := r.answer(c, st.Op, ping); !ok {
 			return
 		}

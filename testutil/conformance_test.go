@@ -162,6 +162,20 @@ func TestConformance(t *testing.T) {
 // the real 3.8.0 was seen to leave a ping without an answer, and a sync another time, so that there was nothing to compare.
 func TestConformanceOfEnsembles(t *testing.T) { conform(t, testutil.ZooKeeper39, 3) }
 
+// TestPingOfAnyXid: all that a server answers is read in the step that has asked for it. One answer that lay in the connection
+// until that was closed was read, or was not, by the millisecond.
+func TestPingOfAnyXid(t *testing.T) {
+	transcript, ok := newBackend(t, testutil.ZooKeeper39, 1, overTCP, nil).execute([]step{{Op: "ping", Xid: 5}})
+	require.True(t, ok)
+	answers := 0
+	for _, line := range transcript {
+		if strings.HasPrefix(line, "  session 0: ping: ") {
+			answers++
+		}
+	}
+	assert.Equal(t, 2, answers, "of that and of the one behind the step: %q", transcript)
+}
+
 func conform(t *testing.T, release testutil.Release, members int) {
 	seed := setting(t, "ELECTION_CONFORMANCE_SEED", func(s string) (uint64, error) { return strconv.ParseUint(s, 10, 64) }, rand.Uint64())
 	wanted := setting(t, "ELECTION_CONFORMANCE_OPERATIONS", strconv.Atoi, 10_000/members)
