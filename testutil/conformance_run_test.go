@@ -663,10 +663,17 @@ func (r *run) noteEvent(c *client, p packet) {
 }
 
 // barrier collects the events that the last step brought to each session: they are written to a connection before the
-// answer to a ping that is sent afterwards, once the connection's member has applied the step.
+// answer to a ping that is sent afterwards, once the connection's member has applied the step. A real member hands requests of
+// several sessions to several threads, so a sync may be answered a moment before what was committed before it is applied.
 func (r *run) barrier() {
+	var applied int64
+	for _, c := range r.clients {
+		applied = max(applied, c.zxid)
+	}
 	for _, witness := range r.witnesses {
-		r.ask(witness, step{Op: "sync", Path: "/"})
+		for r.ask(witness, step{Op: "sync", Path: "/"}).zxid < applied {
+			time.Sleep(time.Millisecond)
+		}
 	}
 	for _, c := range r.clients {
 		r.request(c, step{Op: "ping"})
