@@ -92,7 +92,7 @@ func (l *sessionLoop) prepared(m prepared) {
 	inc := &incarnation{id: m.id}
 	inc.ctx, inc.cancel = context.WithCancelCause(context.Background())
 	l.view = sessionView{inc: inc, connected: conn.State() == zk.StateHasSession, reconnects: l.view.reconnects + 1}
-	l.owner.closed = m.closed
+	l.owner.closed, l.owner.closedSeen = m.closed, 0
 	l.last.over()
 	l.recheckAt = 0
 	l.guard(m.id) // before there is a ballot

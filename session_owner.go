@@ -2,6 +2,7 @@ package election
 
 import (
 	"errors"
+	"time"
 
 	"github.com/go-zookeeper/zk"
 
@@ -42,6 +43,9 @@ func (l *sessionLoop) sessionsSeen(conn *zk.Conn) int64 {
 // errOwnerClosed is why a Session on a caller's connection cannot be used.
 var errOwnerClosed = errorf("the owner of the connection has closed it: %w", zk.ErrClosing)
 
+// closedAnswer is how soon a client that is closed answers, without asking anybody. One that is slower is asked again.
+const closedAnswer = 5 * time.Millisecond
+
 // probeOwner finds out whether the owner of a caller's connection has closed
 // it while no watch tells. A client that is closed rests in
 // StateDisconnected, where others are for moments only, and answers whatever it is
@@ -59,8 +63,11 @@ func (l *sessionLoop) probeOwner(now lease.Instant, conn *zk.Conn) {
 	}
 	l.owner.probing = true
 	l.goHelper(func() {
+		asked := time.Now()
 		_, _, err := conn.Exists("/")
-		l.inbox.push(ownerProbed{errors.Is(err, zk.ErrConnectionClosed) && conn.State() == zk.StateDisconnected})
+		// Later is the same answer from a connection that was made, and lost, meanwhile.
+		atOnce := time.Since(asked) < closedAnswer
+		l.inbox.push(ownerProbed{atOnce && errors.Is(err, zk.ErrConnectionClosed) && conn.State() == zk.StateDisconnected})
 	})
 }
 
@@ -119,9 +126,11 @@ func (l *sessionLoop) watchOwner(now lease.Instant, conn *zk.Conn, hasSession bo
 func (l *sessionLoop) closedArmed(m closedArmed) {
 	l.owner.arming = false
 	switch {
+	case isPermanent(m.err):
+		l.owner.armAt = l.clock.Now() + l.recheckInterval()
 	case m.err != nil:
 		l.owner.armAt = l.clock.Now() + l.Timeout()/32 // at which the loop looks in any case
 	case m.of == l.view.inc: // else there is a watch of the session that has followed
-		l.owner.closed = m.closed
+		l.owner.closed, l.owner.closedSeen = m.closed, 0
 	}
 }

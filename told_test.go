@@ -93,13 +93,13 @@ func TestAnswersComeLast(t *testing.T) {
 	stands := func(c *candidacy) func() {
 		ended := make(chan error)
 		c.stander = stander{handle: &standHandle{ended: ended}, answered: true, voted: true}
-		return func() { <-ended }
+		return func() { <-ended } //nolint:errcheck // when, and not what
 	}
 	waits := func(list func(c *candidacy) *[]chan error) func(c *candidacy) func() {
 		return func(c *candidacy) func() {
 			reply := make(chan error)
 			*list(c) = []chan error{reply}
-			return func() { <-reply }
+			return func() { <-reply } //nolint:errcheck // when, and not what
 		}
 	}
 	leads := func(t *testing.T, c *candidacy) {
@@ -135,7 +135,7 @@ func TestAnswersComeLast(t *testing.T) {
 			leading, func(c *candidacy) func() {
 				reply := make(chan error)
 				c.proclaims = []*proclaimCommand{{reply: reply}}
-				return func() { <-reply }
+				return func() { <-reply } //nolint:errcheck // when, and not what
 			}, func(c *candidacy) { c.ackDone(ackDone{lead: c.term.lead, err: zk.ErrNoAuth}) },
 			func(t *testing.T, c *candidacy) { assert.ErrorIs(t, c.Status().LastError, zk.ErrNoAuth) },
 		},
