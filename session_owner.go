@@ -52,7 +52,7 @@ const closedAnswer = 5 * time.Millisecond
 // asked at once, by ErrConnectionClosed.
 func (l *sessionLoop) probeOwner(now lease.Instant, conn *zk.Conn) {
 	if l.owned || l.owner.probing || l.view.err != nil || l.owner.closed != nil {
-		return // its watch tells
+		return // its watch tells, or nothing is to be told any more
 	}
 	if l.view.inc != nil && (l.link.Load().Connected || now-l.outage.began < l.Timeout()/4) {
 		return // most likely the watch is set in a moment

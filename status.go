@@ -66,8 +66,8 @@ type Status struct {
 
 var errNotVoted = errors.New("election: nobody has asked for the vote yet")
 
-// picture is what the loop publishes of itself, for the fields of Status that have the same names. It does not change. It is kept
-// for each candidate, so it has nothing that Status finds out when it is called.
+// picture is what the loop publishes of itself for Status. It does not change. It is kept for each candidate, so it has nothing
+// that Status finds out when it is called.
 type picture struct {
 	phase                    phase
 	standing                 bool
