@@ -76,11 +76,13 @@ type (
 // does, and waits for ready to return. One StandWhile at a time. From inside a callback it returns
 // ErrCallbackRunning.
 func (c *Candidate) StandWhile(ctx context.Context, ready func(ctx context.Context) error, every time.Duration) error {
-	switch {
-	case inCallbackOf(ctx, c):
+	if inCallbackOf(ctx, c) {
 		return fmt.Errorf("%w: StandWhile was called from it", ErrCallbackRunning)
-	case ctx.Err() != nil:
-		return c.explain(contextError(ctx), "stand in")
+	}
+	if err := c.begins(ctx); err != nil {
+		return c.explain(err, "stand in")
+	}
+	switch {
 	case every < 0:
 		return errorf("stand in %s: every %v is negative", c.path, every)
 	case every == 0:

@@ -219,10 +219,11 @@ func (c *Candidate) OnTakeoverError(fn func(term Term, err error)) (cancel func(
 // If ctx ends first, Vote returns its error, and the candidate goes on
 // voting: there is then no ballot, or one that is served. Resign ends that. An
 // error that ZooKeeper answered (zk.ErrNoAuth), ErrSequenceExhausted,
-// ErrOpenElection or ErrTickTime means that there is no ballot and none will be cast.
+// ErrOpenElection or ErrTickTime means that none will be cast, and that there is no ballot, or that the one
+// that has been made is withdrawn in the background: an ErrorCode need not say whether there is one.
 func (c *Candidate) Vote(ctx context.Context) error {
-	if ctx.Err() != nil {
-		return c.explain(contextError(ctx), "vote in")
+	if err := c.begins(ctx); err != nil {
+		return c.explain(err, "vote in")
 	}
 	inside := inCallbackOf(ctx, c)
 	reply := make(chan error, 1)
@@ -245,8 +246,8 @@ func (c *Candidate) Campaign(ctx context.Context) (Term, error) {
 	if inCallbackOf(ctx, c) {
 		return Term{}, fmt.Errorf("%w: Campaign was called from it", ErrCallbackRunning)
 	}
-	if ctx.Err() != nil {
-		return Term{}, c.explain(contextError(ctx), "campaign in")
+	if err := c.begins(ctx); err != nil {
+		return Term{}, c.explain(err, "campaign in")
 	}
 	reply := make(chan campaignResult, 1)
 	command := &campaignCommand{reply: reply}
@@ -446,6 +447,18 @@ func (c *Candidate) running() bool {
 	default:
 		return true
 	}
+}
+
+// begins is asked first by what does nothing when ctx has ended already: a closed candidate says
+// that it is closed, whatever ctx is.
+func (c *Candidate) begins(ctx context.Context) error {
+	if !c.running() {
+		return ErrClosed
+	}
+	if ctx.Err() != nil {
+		return contextError(ctx)
+	}
+	return nil
 }
 
 func (c *Candidate) wait(ctx context.Context, reply <-chan error) error {

@@ -95,10 +95,13 @@ func (c *candidacy) standInLine() {
 // the only one who can is an operator, so it is tried again as rarely as the
 // periodic recheck.
 func (c *candidacy) refused(err error) {
-	c.logger.Error("election: cannot vote", "error", err)
+	asked := len(c.voters) > 0 || len(c.campaigns) > 0 || c.runner != nil || c.stander.handle != nil
+	if former := c.absence.cause; asked || former == nil || former.Error() != err.Error() {
+		c.logger.Error("election: cannot vote", "error", err) // each further try would say the same
+	}
 	c.failed(err)
 	c.absence.cause = err
-	if len(c.voters) > 0 || len(c.campaigns) > 0 || c.runner != nil || c.stander.handle != nil {
+	if asked {
 		stander := c.endAsking(err)
 		defer func() { c.fail(err); stander.tell(err) }()
 	}
@@ -206,7 +209,7 @@ func createFailed(ctx context.Context, err error) (uncertain bool, final error) 
 // read it, or what else there is. If that fails, the withdrawal goes on with it.
 func (e errands) takeBack(ctx context.Context, r *castResult, name string) {
 	if name != "" && r.uncertain {
-		if r.name = name; e.remove(ctx, e.path+"/"+name) == nil {
+		if r.name = name; e.removeStray(ctx, name) == nil {
 			r.uncertain, r.name = false, ""
 		}
 	}

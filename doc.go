@@ -65,7 +65,7 @@
 // fencing token, Term.Token, never falls. An acknowledgement is never written
 // without its ballot. Whatever reply is lost, a candidate has at most one ballot
 // that lasts, and it is served. After a Close that returned nil no callback runs,
-// and neither ballot nor acknowledgement is left.
+// and neither ballot nor acknowledgement is left (of a session given up before, until it ends).
 //
 // This assumes:
 //

@@ -187,13 +187,17 @@ func (b *Base) lookup(ctx context.Context, fresh bool) (Leader, error) {
 	defer release()
 	found, err := callAsync(ctx, b.session, func() (*node, error) {
 		var found *node
-		err := b.session.retry(ctx, func(conn *zk.Conn) (err error) {
+		err := b.session.lookUp(ctx, func(conn *zk.Conn) (err error) {
+			id := conn.SessionID()
 			if fresh {
 				if _, err := conn.Sync(path); err != nil {
 					return err
 				}
 			}
 			found, err = readNode(conn, path)
+			if fresh && err == nil && conn.SessionID() != id {
+				return errUncertain // another session may be on a server that has not caught up
+			}
 			return err
 		})
 		return found, err
@@ -227,7 +231,7 @@ func (b *Base) Ballots(ctx context.Context) ([]Ballot, error) {
 
 func (b *Base) readBallots(ctx context.Context) ([]Ballot, error) {
 	var names []string
-	err := b.session.retry(ctx, func(conn *zk.Conn) (err error) {
+	err := b.session.lookUp(ctx, func(conn *zk.Conn) (err error) {
 		names, _, err = conn.Children(b.path)
 		return err
 	})
@@ -282,11 +286,11 @@ func (b *Base) readBallot(ctx context.Context, child child) (*Ballot, error) {
 		gone = found == nil && err == nil
 		return err
 	}
-	err := b.session.retry(ctx, read)
+	err := b.session.lookUp(ctx, read)
 	if isPermanent(err) && ctx.Err() == nil {
 		// Whoever may not read a node may still see that it is there.
 		ballot.Err = err
-		err = b.session.retry(ctx, func(conn *zk.Conn) error {
+		err = b.session.lookUp(ctx, func(conn *zk.Conn) error {
 			exists, stat, err := conn.Exists(ballot.Path)
 			if gone = err == nil && !exists; err == nil && exists {
 				ballot.SessionID, ballot.Token = stat.EphemeralOwner, stat.Czxid
@@ -371,25 +375,33 @@ func (b *Base) fail(ctx context.Context, err error, operation, path string) erro
 			err = ErrClosed // it was not the caller's context that ended
 		}
 	}
-	last, _ := ctx.Value(lastErrorKey{}).(*lastError)
-	return wrapf(b.session.because(err, last), operation, path)
+	return wrapf(b.because(ctx, err), operation, path)
 }
 
-// checkRequest refuses what ZooKeeper could not take: the largest request that
-// a candidate with these data makes is the one that replaces an acknowledgement.
+// because adds to the error of a wait what stood in the way. ctx is from bound, or derived of it.
+func (b *Base) because(ctx context.Context, err error) error {
+	last, _ := ctx.Value(lastErrorKey{}).(*lastError)
+	return b.session.because(err, last)
+}
+
+// checkRequest refuses what ZooKeeper could not take: the largest requests that
+// a candidate with these data makes are those that pass leadership on, and that move a ballot
+// and wake a member of the gem. The bound holds for a request that would do both.
 func (c *Candidate) checkRequest(data []byte) error {
 	if len(data) > MaxDataSize {
 		return fmt.Errorf("%w: %d bytes, and at most %d may be", ErrDataTooLarge, len(data), MaxDataSize)
 	}
 	const (
-		fixed     = 256                                         // headers, flags, versions and lengths
-		ballot    = len("/ballot--j-") + 32 + len("2147483647") // below the election's node
-		perEntry  = 4 + 4 + 4                                   // permissions and two lengths
-		pathsEach = 4                                           // check, delete, create, setData
+		fixed    = 256                                         // headers, flags, versions and lengths
+		ballot   = len("/ballot--j-") + 32 + len("2147483647") // below the election's node
+		perEntry = 4 + 4 + 4                                   // permissions and two lengths
+		paths    = 6                                           // a handover: two of the request, the target, the acknowledgement, two ballots
+		request  = 256                                         // for a transfer, as it is written
+		acls     = 2                                           // that of the acknowledgement for the gem, and the ballot's
 	)
-	size := fixed + pathsEach*(len(c.path)+ballot) + len(data)
+	size := fixed + paths*(len(c.path)+ballot) + request + len(data)
 	for _, entry := range c.errands.nodeACL() {
-		size += perEntry + len(entry.Scheme) + len(entry.ID)
+		size += acls * (perEntry + len(entry.Scheme) + len(entry.ID))
 	}
 	if size > maxRequestSize {
 		return fmt.Errorf("%w: with the election's path and the ACL a request would have %d bytes, and ZooKeeper takes %d",

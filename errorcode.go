@@ -144,6 +144,9 @@ func endsWait(err error) bool {
 
 // after adds it to the error of a wait that was given up.
 func (l *lastError) after(err error) error {
+	if l == nil {
+		return err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.err == nil || errors.Is(err, l.err) {

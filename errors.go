@@ -118,6 +118,7 @@ var errNoSession = errors.New("election: nil Session")
 func isPermanent(err error) bool {
 	for _, refusal := range []error{
 		zk.ErrNoAuth, zk.ErrInvalidACL, zk.ErrBadArguments, zk.ErrNoChildrenForEphemerals,
+		zk.ErrNotEmpty, // of what we delete only what somebody else has put there has children
 		zk.ErrAuthFailed, zk.ErrInvalidPath, zk.ErrInvalidFlags, zk.ErrAPIError, zk.ErrReconfigDisabled,
 		ErrSequenceExhausted, ErrOpenElection, ErrDataTooLarge, ErrClosed, errOwnerClosed,
 	} {
@@ -141,7 +142,7 @@ func isDefinite(err error) bool {
 // isSettled reports whether repeating a request that ended with err is of no
 // use: it was answered, or it is refused for good.
 func isSettled(err error) bool {
-	return isDefinite(err) || isPermanent(err) || errors.Is(err, zk.ErrNodeExists) || errors.Is(err, zk.ErrNotEmpty)
+	return isDefinite(err) || isPermanent(err) || errors.Is(err, zk.ErrNodeExists)
 }
 
 // errorf is fmt.Errorf for errors that tell of others. The text begins with the

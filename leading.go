@@ -362,10 +362,10 @@ func (e errands) acknowledge(ctx context.Context, b *ballot, data []byte, known 
 			return 0, 0, errBallotGone
 		case errors.Is(err, zk.ErrNodeExists), errors.Is(err, zk.ErrNoNode):
 			// Somebody's acknowledgement is there, or went while we replaced it.
-		case len(write) == 2 && len(ops) > 2 && failedAt(results, len(ops)-1, zk.ErrNoAuth):
+		case slices.Contains(ops, any(create)) && failedAt(results, slices.Index(ops, any(create))+1, zk.ErrNoAuth):
 			// An ACL under which nobody may write: it has its data from the start.
 			write = []any{&zk.CreateRequest{Path: path, Data: data, Acl: create.Acl, Flags: create.Flags}}
-			ops = append(slices.Clip(ops[:len(ops)-2]), write...)
+			ops = append(slices.Clip(ops[:slices.Index(ops, any(create))]), write...)
 			continue
 		case isPermanent(err), ctx.Err() != nil:
 			return 0, 0, err
@@ -386,14 +386,24 @@ func (e errands) acknowledge(ctx context.Context, b *ballot, data []byte, known 
 		case found == nil:
 			ops = append([]any{guard}, write...)
 		case !isOurs(found, b, [][]byte{data}, known, maybe):
-			// One transaction, so that there is no moment without.
-			ops = append([]any{guard, &zk.DeleteRequest{Path: path, Version: -1}}, write...)
+			ops = append([]any{guard}, replacing(found, write)...)
 		case bytes.Equal(found.data, data):
 			return found.stat.Czxid, found.stat.Version, nil
 		default:
 			ops = []any{guard, set}
 		}
 	}
+}
+
+// replacing are the operations that put what write makes in the place of another acknowledgement: one transaction,
+// so that there is no moment without. What comes has another version than what goes, as long as it may be written
+// at all: who made that one, and is about to delete it by its version, does not delete this one.
+func replacing(found *node, write []any) []any {
+	ops := []any{&zk.DeleteRequest{Path: write[0].(*zk.CreateRequest).Path, Version: -1}, write[0]}
+	if len(write) == 2 && found.stat.Version == 1 {
+		ops = append(ops, &zk.SetDataRequest{Path: write[1].(*zk.SetDataRequest).Path, Data: []byte{}, Version: -1})
+	}
+	return append(ops, write[1:]...)
 }
 
 // isOurs reports whether this candidate made an acknowledgement. The session

@@ -148,7 +148,8 @@ func (c *candidacy) withdrawal() withdrawal {
 		w.stray = c.stray
 	}
 	if b := c.ballot; b != nil && b.node != nil {
-		w.ballot, w.ack, w.watched, w.front = b.node, b.ack.ackRecord, b.ack.watch != nil, b.line.first()
+		w.ballot, w.ack, w.watched, w.front = b.node, b.ack.ackRecord, b.ack.watch != nil, b.line.first() || !b.line.known
+		w.place = b.line.known
 	}
 	return w
 }
@@ -208,7 +209,7 @@ func (c *candidacy) hurry() {
 		c.tellStepDown(ErrBallotDeleted)
 	}
 	if c.phase != idle {
-		c.closeErr = errorf("close %s: the time to shut down was over: the ballot ends with the session", c.path)
+		c.closeErr = c.last.after(errorf("close %s: the time to shut down was over: the ballot ends with the session", c.path))
 	}
 	c.stepping.Store(nil) // before the ballot goes
 	until := c.giveUpAt
@@ -255,8 +256,9 @@ type withdrawal struct {
 	ack ackRecord
 	// watched: a watch on that has not fired, so it still stands.
 	watched bool
-	// front: no other ballot is in front.
+	// front: no other ballot is in front, or, without place, perhaps none.
 	front bool
+	place bool
 }
 
 func (w withdrawal) run(ctx context.Context, e errands) any { return withdrawDone{e.withdraw(ctx, w)} }
@@ -275,7 +277,7 @@ func (e errands) withdraw(ctx context.Context, w withdrawal) error {
 	switch {
 	case w.name != "":
 		// Its owner need not be asked: nobody else makes one with our tag.
-		return e.remove(ctx, e.path+"/"+w.name)
+		return e.removeStray(ctx, w.name)
 	case w.tag == "":
 		return nil
 	}
@@ -303,7 +305,12 @@ func (e errands) deleteTagged(conn *zk.Conn, tag string, inc *incarnation) error
 		path := e.path + "/" + b.name
 		exists, stat, err := conn.Exists(path)
 		if err == nil && exists && stat.EphemeralOwner == inc.id {
-			err = conn.Delete(path, -1)
+			if all := ballotsOf(children); isFront(all, b.name) && gemIsNext(all, b.name) {
+				err = e.deleteWaking(conn, path)
+			}
+			if err == nil || errors.Is(err, zk.ErrNodeExists) {
+				err = conn.Delete(path, -1)
+			}
 		}
 		if err != nil && !errors.Is(err, zk.ErrNoNode) {
 			return err
@@ -337,7 +344,7 @@ func (e errands) deleteBallot(ctx context.Context, w withdrawal) error {
 		}
 		if !withAck && w.front {
 			w.front = false
-			if e.wakeGem(ctx, w.ballot) {
+			if e.wakeGem(ctx, w.ballot.name, w.place) {
 				return nil
 			}
 		}
@@ -371,16 +378,27 @@ func (e errands) deleteOnce(ctx context.Context, w withdrawal, withAck bool) (re
 }
 
 // deleteLeftAck is for a ballot that is not there. Somebody has deleted it, or our own deletion's
-// reply was lost and it took the acknowledgement along: only what we made is deleted.
+// reply was lost and it took the acknowledgement along: only what we made is deleted. A successor may
+// replace it between the look and the deletion; its own never has the same version (replacing).
 func (e errands) deleteLeftAck(ctx context.Context, w withdrawal) error {
 	if _, err := e.session.barrier(ctx); err != nil {
 		return err
 	}
-	ack, err := e.ownAck(ctx, w)
-	if err == nil && ack != 0 {
-		err = e.remove(ctx, e.ackPath())
+	for {
+		ack, err := e.ownAck(ctx, w)
+		if err != nil || ack == nil {
+			return err
+		}
+		err = e.session.retry(ctx, func(conn *zk.Conn) error { return conn.Delete(e.ackPath(), ack.stat.Version) })
+		switch {
+		case errors.Is(err, zk.ErrBadVersion):
+			// Another one is in its place, or somebody has changed its data.
+		case errors.Is(err, zk.ErrNoNode):
+			return nil
+		default:
+			return err
+		}
 	}
-	return err
 }
 
 // confirmAck finds out whether there is an acknowledgement of ours to go with the
@@ -401,7 +419,10 @@ func (e errands) confirmAck(ctx context.Context, w withdrawal) (withdrawal, erro
 		return w, err
 	}
 	// What is found later may be of another candidate on this session.
-	w.ack.possible, w.ack.czxid, w.ack.unsure, w.watched = ack != 0, ack, false, true
+	w.ack.possible, w.ack.czxid, w.ack.unsure, w.watched = ack != nil, 0, false, true
+	if ack != nil {
+		w.ack.czxid = ack.stat.Czxid
+	}
 	return w, nil
 }
 
@@ -414,39 +435,62 @@ func (r ackRecord) deletion(path string) *zk.DeleteRequest {
 	return &zk.DeleteRequest{Path: path, Version: r.version}
 }
 
-// ownAck returns the czxid of the acknowledgement if this candidate made it.
-func (e errands) ownAck(ctx context.Context, w withdrawal) (int64, error) {
+// ownAck returns the acknowledgement if this candidate made it, or nil.
+func (e errands) ownAck(ctx context.Context, w withdrawal) (*node, error) {
 	var found *node
 	err := e.session.retry(ctx, func(conn *zk.Conn) (err error) {
 		found, err = readNode(conn, e.ackPath())
 		return err
 	})
 	if err != nil || found == nil || !isOurs(found, w.ballot, w.ack.data, w.ack.czxid, w.ack.unsure || w.ack.czxid == 0) {
-		return 0, err
+		return nil, err
 	}
-	return found.stat.Czxid, nil
+	return found, nil
+}
+
+// removeStray deletes a ballot of ours that nobody serves. It may be the one that all others wait for.
+func (e errands) removeStray(ctx context.Context, name string) error {
+	if e.wakeGem(ctx, name, false) {
+		return nil
+	}
+	return e.remove(ctx, e.path+"/"+name)
 }
 
 // wakeGem deletes a ballot that is at the front and has acknowledged nothing,
 // if the next in line is a member of the Ruby gem. That one waits for an
 // acknowledgement before it looks at anything else, so it is given one, which is
-// gone again in the same transaction. It reports whether the ballot is deleted.
-func (e errands) wakeGem(ctx context.Context, b *ballot) bool {
+// gone again in the same transaction. front tells that it is known to be at the front; otherwise
+// that is looked up, too. It reports whether the ballot is deleted.
+func (e errands) wakeGem(ctx context.Context, name string, front bool) bool {
 	var names []string
 	if err := e.session.retry(ctx, func(conn *zk.Conn) (err error) {
+		if !front {
+			// Who has gone meanwhile is not to be taken for one in front.
+			if _, err := conn.Sync(e.path); err != nil {
+				return err
+			}
+		}
 		names, _, err = conn.Children(e.path)
 		return err
-	}); err != nil || !gemIsNext(ballotsOf(names), b.name) {
+	}); err != nil {
 		return false
 	}
-	path := e.ackPath()
-	return e.session.retry(ctx, func(conn *zk.Conn) error {
-		_, err := conn.Multi(
-			&zk.CreateRequest{Path: path, Data: []byte{}, Acl: e.nodeACL(), Flags: zk.FlagEphemeral},
-			&zk.DeleteRequest{Path: path, Version: -1},
-			&zk.DeleteRequest{Path: b.path, Version: -1})
-		return err
-	}) == nil // or one stands, for which the gem member has not waited in vain
+	ballots := ballotsOf(names)
+	if !gemIsNext(ballots, name) || !front && !isFront(ballots, name) {
+		return false
+	}
+	return e.session.retry(ctx, func(conn *zk.Conn) error { return e.deleteWaking(conn, e.path+"/"+name) }) == nil
+	// Otherwise an acknowledgement stands, for which the gem member has not waited in vain.
+}
+
+// deleteWaking deletes a ballot, and makes an acknowledgement for no time.
+func (e errands) deleteWaking(conn *zk.Conn, path string) error {
+	ack := e.ackPath()
+	_, err := conn.Multi(
+		&zk.CreateRequest{Path: ack, Data: []byte{}, Acl: e.nodeACL(), Flags: zk.FlagEphemeral},
+		&zk.DeleteRequest{Path: ack, Version: -1},
+		&zk.DeleteRequest{Path: path, Version: -1})
+	return err
 }
 
 // causeOrder asks whether a session has outlived the ballot of its leader.

@@ -81,7 +81,9 @@ func (o *Observer) OnLeaderData(fn func(Leader)) (cancel func()) { return o.onLe
 // ends first Observe returns its error and observing goes on, until Close; so it
 // does when ZooKeeper does not let this session read the acknowledgement
 // (zk.ErrNoAuth), which Observe returns at once, and which is tried again about
-// once in each session timeout. Observe may be called again; it then only waits.
+// once in each session timeout; and when the Session cannot be used, since the credentials
+// are refused or the owner of its connection has closed it, which Observe returns
+// at once, too. Observe may be called again; it then only waits.
 func (o *Observer) Observe(ctx context.Context) error {
 	o.mu.Lock()
 	if o.ctx.Err() != nil {
@@ -92,27 +94,33 @@ func (o *Observer) Observe(ctx context.Context) error {
 		o.sub = &subscription{lasting: true, notify: o.see, refused: o.refuse}
 		o.session.subscribe(o.LeaderAckPath(), o.sub)
 	}
-	last, refusal, refused := o.sub.watcher.last, o.refusal, o.refused
+	last := o.sub.watcher.last
 	o.mu.Unlock()
-	select {
-	case <-o.known:
-		return nil
-	default:
-	}
-	if refusal != nil {
-		return wrapf(refusal, "observe", o.path)
-	}
-	select {
-	case <-o.known:
-		return nil
-	case <-refused:
+	for {
 		o.mu.Lock()
-		defer o.mu.Unlock()
-		return wrapf(o.refusal, "observe", o.path)
-	case <-o.ctx.Done():
-		return ErrClosed
-	case <-ctx.Done():
-		return wrapf(o.session.because(contextError(ctx), last), "observe", o.path)
+		refusal, refused := o.refusal, o.refused
+		o.mu.Unlock()
+		view, changed, _ := o.session.roster.watch()
+		select {
+		case <-o.known:
+			return nil
+		default:
+		}
+		switch {
+		case refusal != nil:
+			return wrapf(refusal, "observe", o.path)
+		case view.err != nil:
+			return wrapf(view.err, "observe", o.path)
+		}
+		select {
+		case <-o.known:
+		case <-refused:
+		case <-changed:
+		case <-o.ctx.Done():
+			return ErrClosed
+		case <-ctx.Done():
+			return wrapf(o.session.because(contextError(ctx), last), "observe", o.path)
+		}
 	}
 }
 

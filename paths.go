@@ -285,6 +285,9 @@ func standingOf(ballots []child, name string) (place standing, ok bool) {
 	return standing{}, false
 }
 
+// isFront reports whether no other ballot is in front of ours.
+func isFront(ballots []child, name string) bool { return len(ballots) > 0 && ballots[0].name == name }
+
 // gemIsNext reports whether the ballot behind ours is one of the Ruby gem's.
 func gemIsNext(ballots []child, name string) bool {
 	i := slices.IndexFunc(ballots, func(b child) bool { return b.name == name })

@@ -162,10 +162,21 @@ func (s *Session) barrier(ctx context.Context) (*incarnation, error) {
 }
 
 // retry repeats a call that may safely be made any number of times, until
-// it is answered, the context ends, or it is refused for good.
+// it is answered, the context ends, or it is refused for good. It is for what
+// the Session's end has to wait for, too.
 func (s *Session) retry(ctx context.Context, call func(*zk.Conn) error) error {
+	return s.repeat(ctx, true, call)
+}
+
+// lookUp is retry for who only wants to know something: it does not wait for
+// a Session that cannot be used.
+func (s *Session) lookUp(ctx context.Context, call func(*zk.Conn) error) error {
+	return s.repeat(ctx, false, call)
+}
+
+func (s *Session) repeat(ctx context.Context, cleaning bool, call func(*zk.Conn) error) error {
 	for wait := s.newBackoff(); ; wait.pause(ctx) {
-		if _, err := s.await(ctx, true); err != nil {
+		if _, err := s.await(ctx, cleaning); err != nil {
 			return err
 		}
 		err := s.do(ctx, call)

@@ -18,11 +18,11 @@ import (
 //
 // lead runs on the goroutine that called Run. One Run at a time.
 func (c *Candidate) Run(ctx context.Context, lead func(ctx context.Context, term Term) error) (err error) {
-	switch {
-	case inCallbackOf(ctx, c):
+	if inCallbackOf(ctx, c) {
 		return fmt.Errorf("%w: Run was called from it", ErrCallbackRunning)
-	case ctx.Err() != nil:
-		return c.explain(contextError(ctx), "run in")
+	}
+	if err := c.begins(ctx); err != nil {
+		return c.explain(err, "run in")
 	}
 	r := &runner{terms: make(chan *leadership, 1), ended: make(chan error, 1)}
 	reply := make(chan error, 1)

@@ -345,6 +345,45 @@ func TestLastAnswerStandsInTheError(t *testing.T) {
 	}
 }
 
+// Who asks for a transfer is told the last answer, and not that there was none.
+func TestTransferSaysTheLastAnswer(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		line := w.settledLine(&journal{}, 2)
+		by := w.member("operator", &journal{})
+		w.heard()
+		to := line[1].ballotOf()
+		_, cancel := w.answering(throttled, func(r *testutil.Request) bool { return r.SessionID == by.node.ID() })
+		defer cancel()
+		ctx, stop := context.WithTimeout(context.Background(), w.timeout())
+		defer stop()
+		err := by.Transfer(ctx, to)
+		require.ErrorIs(t, err, election.ErrTransferBlocked)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.ErrorIs(t, err, throttled)
+		assert.NotContains(t, err.Error(), "no server has answered")
+	})
+}
+
+// Somebody has put a node of his own, with children, where the acknowledgement belongs: it cannot be replaced, so
+// the takeover fails, and everybody is told why.
+func TestAcknowledgementThatHasChildren(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a := w.member("a", j)
+		stranger := w.client()
+		for _, path := range []string{"/_zkelection", a.RootVotePath(), a.LeaderAckPath(), a.LeaderAckPath() + "/child"} {
+			require.NoError(t, second(stranger.Create(path, nil, 0, zk.WorldACL(zk.PermAll))))
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 4*w.timeout())
+		defer cancel()
+		_, err := a.Campaign(ctx)
+		require.ErrorIs(t, err, election.ErrTakeoverFailed)
+		require.ErrorIs(t, err, zk.ErrNotEmpty)
+		require.NoError(t, stranger.Delete(a.LeaderAckPath()+"/child", -1))
+		a.lead()
+	})
+}
+
 // On a real ZooKeeper that enforces quotas: the refused ballot and the refused
 // acknowledgement.
 func TestQuotaExceeded(t *testing.T) {

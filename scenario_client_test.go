@@ -25,8 +25,8 @@ import (
 // What went wrong in the clients that the libraries before stood on: lessons
 // about connections, watches and servers.
 
-// A client goes on without the watches that a server refused to set again. The
-// connection on which that happened ends soon, and the next one has them.
+// A client goes on without the watches that a server refused to set again. They
+// are set again one by one.
 func TestWatchesLost(t *testing.T) {
 	for _, test := range []struct {
 		name    string

@@ -189,6 +189,57 @@ func TestSiblingKeepsItsAcknowledgement(t *testing.T) {
 	})
 }
 
+// So it does when the other acknowledges between the look and the deletion of that clean-up. Somebody may have
+// changed the data of what is to be deleted: it goes all the same.
+func TestSuccessorKeepsItsAcknowledgement(t *testing.T) {
+	for _, does := range []string{"acknowledges", "proclaimed", "changes the data"} {
+		t.Run(does, func(t *testing.T) {
+			virtually(t, func(t *testing.T, w *world) {
+				j, oj := &journal{}, &journal{}
+				a, b := w.member("a", j).lead(), w.member("b", j)
+				wins := make(chan struct{})
+				b.OnWin(func(context.Context, election.Term) error { <-wins; return nil })
+				b.vote()
+				o := w.observer(w.session(), oj)
+				require.NoError(t, o.Observe(w.context()))
+				if does == "proclaimed" {
+					require.NoError(t, a.Proclaim(w.context(), []byte("a")))
+				}
+				first, err := o.LeaderSync(w.context())
+				require.NoError(t, err)
+				held, release := w.holding(func(r *testutil.Request) bool {
+					return r.Op == testutil.OpDelete && r.Path == a.LeaderAckPath() && r.SessionID == a.node.ID()
+				})
+				operator := w.client()
+				require.NoError(t, operator.Delete(a.VotePath(), -1))
+				<-held
+				if does == "changes the data" {
+					require.NoError(t, second(operator.Set(a.LeaderAckPath(), []byte("x"), -1)))
+				} else {
+					close(wins)
+					w.until("b to acknowledge", func() bool { return !b.Status().AcknowledgedAt.IsZero() })
+				}
+				release()
+				w.until("a to stand again", func() bool { return a.Voted() && !a.IsLeader() })
+				last, err := o.LeaderSync(w.context())
+				if does == "changes the data" {
+					require.ErrorIs(t, err, election.ErrNoLeader, "what a left still stands")
+					close(wins)
+					w.until("b to acknowledge", func() bool { return !b.Status().AcknowledgedAt.IsZero() })
+					return
+				}
+				require.NoError(t, err, "the acknowledgement was taken away")
+				assert.Greater(t, last.Zxid, first.Zxid)
+				assert.Equal(t, []byte("b"), last.Data)
+				time.Sleep(3 * w.timeout())
+				again, err := o.LeaderSync(w.context())
+				require.NoError(t, err)
+				assert.Equal(t, last.Zxid, again.Zxid, "the acknowledgement was written again")
+			})
+		})
+	}
+}
+
 // A takeover costs no request more for that, and a resignation none either.
 func TestCzxidComesWithTheAcknowledgement(t *testing.T) {
 	virtually(t, func(t *testing.T, w *world) {
@@ -281,10 +332,21 @@ func TestClosed(t *testing.T) {
 					"Leader": second(a.Leader(ctx)), "LeaderSync": second(a.LeaderSync(ctx)), "LeaderData": second(o.LeaderData(ctx)),
 					"LeaderAcked": second(o.LeaderAcked(ctx)), "Ballots": second(a.Ballots(ctx)), "Ballots of the observer": second(o.Ballots(ctx)),
 					"Observe": o.Observe(ctx), "Proclaim": a.Proclaim(ctx, nil), "Resign": a.Resign(ctx),
+					"Vote": a.Vote(ctx), "Campaign": second(a.Campaign(ctx)),
+					"Run":        a.Run(ctx, func(context.Context, election.Term) error { return nil }),
+					"StandWhile": a.StandWhile(ctx, func(context.Context) error { return nil }, 0),
 				} {
 					require.ErrorIs(t, err, election.ErrClosed, what)
 				}
 			}
+		}
+		m := w.session()
+		require.NoError(t, m.Close())
+		ended, cancel := context.WithCancel(w.context())
+		cancel()
+		for range 200 {
+			require.ErrorIs(t, m.AwaitConnected(ended), election.ErrClosed)
+			require.NoError(t, m.Shutdown(ended), "it is shut down")
 		}
 	})
 }
@@ -498,6 +560,32 @@ func TestLargestOfEverything(t *testing.T) {
 		})
 		require.ErrorIs(t, c.Proclaim(w.context(), append(data, 'x')), election.ErrDataTooLarge)
 		require.NoError(t, c.Resign(w.context()))
+
+		// With as large an ACL as is allowed the largest one passes leadership on.
+		for len(acl) < 1000 {
+			larger := append(acl, zk.DigestACL(zk.PermAll, fmt.Sprintf("user%d", len(acl)), "password")...)
+			d, err := election.NewCandidate(n.Session, name, &election.CandidateOptions{Root: root, Data: data, ACL: larger})
+			if err != nil {
+				break
+			}
+			require.NoError(t, d.Close())
+			acl = larger
+		}
+		other := name[:len(name)-1] + "o"
+		var line []*election.Candidate
+		for range 2 {
+			d, err := election.NewCandidate(n.Session, other, &election.CandidateOptions{Root: root, Data: data, ACL: acl})
+			require.NoError(t, err)
+			require.NoError(t, d.Vote(w.context()))
+			line = append(line, d)
+		}
+		w.until("the first to lead", func() bool { return !line[0].Status().AcknowledgedAt.IsZero() })
+		ballots, err := line[0].Ballots(w.context())
+		require.NoError(t, err)
+		require.NoError(t, line[0].Transfer(w.context(), ballots[1]))
+		for _, d := range line {
+			require.NoError(t, d.Close())
+		}
 		if w.virtual() {
 			assert.Equal(t, sessionID, n.ID())
 			assert.Equal(t, int64(2), w.srv.Counts()[testutil.OpConnect], "a connection was closed for what was sent on it")
@@ -528,6 +616,25 @@ func TestACLWithoutWrite(t *testing.T) {
 
 // A node above the election that may be neither read nor created is taken for
 // what it is: there.
+// On 3.9 whoever may not read the root node is not told of its existence either. Nothing that is done there needs it.
+func TestRootThatMayNotBeRead(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		operator := w.client()
+		require.NoError(t, operator.AddAuth("digest", []byte("operator:secret")))
+		require.NoError(t, second(operator.Create("/open", nil, 0, zk.WorldACL(zk.PermAll))))
+		require.NoError(t, second(operator.SetACL("/", zk.DigestACL(zk.PermAll, "operator", "secret"), -1)))
+		j := &journal{}
+		for name, n := range map[string]*node{"owned": w.session(), "a caller's": w.onCallersConnection()} {
+			in := func(o *election.CandidateOptions) { o.Root = "/open" }
+			a := w.memberOn(n, name, j, in).lead()
+			n.link.cut()
+			time.Sleep(4 * w.timeout())
+			assert.True(t, a.IsLeader(), name)
+			a.resign()
+		}
+	})
+}
+
 func TestParentThatMayNotBeRead(t *testing.T) {
 	virtually(t, func(t *testing.T, w *world) {
 		operator := w.client()

@@ -260,7 +260,7 @@ func TestCloseWhileNobodyAnswers(t *testing.T) {
 func TestCallbacksMayCallEverything(t *testing.T) {
 	everywhere(t, func(t *testing.T, w *world) {
 		j := &journal{}
-		quick := func(o *election.CandidateOptions) { o.StepDownTimeout = 500 * time.Millisecond }
+		quick := func(o *election.CandidateOptions) { o.StepDownTimeout = 3 * time.Second }
 		a := w.member("a", j, quick)
 		b := w.member("b", j, quick)
 		a.OnWin(func(ctx context.Context, term election.Term) error {

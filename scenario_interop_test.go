@@ -3,13 +3,16 @@ package election_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/go-zookeeper/zk"
 	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election"
+	"github.com/zkelection/election/testutil"
 )
 
 // Members that are not this library: the Ruby gem casts ballots called
@@ -126,6 +129,83 @@ func gemIsWoken(t *testing.T, w *world, win func(context.Context, *member) error
 	require.False(t, b.IsLeader(), "journal %q", j.all())
 }
 
+// So does a ballot that its candidate never knew it had, and one whose place is not known when it goes.
+func TestGemBehindAStray(t *testing.T) {
+	for how, stray := range map[string]func(w *world, a *member, next func()){
+		"the reply to its creation was lost": func(w *world, a *member, next func()) {
+			made := make(chan struct{})
+			cancel := w.srv.Control(testutil.OpCreate, func(r *testutil.Request) testutil.Action {
+				if !isBallotCreation(r) {
+					return testutil.Pass
+				}
+				close(made)
+				a.link().setDown(true)
+				return testutil.LoseReply
+			})
+			go func() { _ = a.Vote(w.context()) }()
+			<-made
+			synctest.Wait()
+			cancel()
+			next()
+			go func() { _ = a.Resign(w.context()) }()
+			synctest.Wait()
+			a.link().setDown(false)
+		},
+		"it may not be watched": func(w *world, a *member, next func()) {
+			held, release := w.holding(func(r *testutil.Request) bool { return r.Op == testutil.OpGetChildren2 && r.Path == a.RootVotePath() })
+			cancel := w.srv.Control(testutil.AnyOp, func(r *testutil.Request) testutil.Action {
+				if opIs(testutil.OpGetChildren2, testutil.OpExists)(r) && strings.HasPrefix(r.Path, a.RootVotePath()+"/ballot-") {
+					return testutil.Fail(zk.ErrNoAuth)
+				}
+				return testutil.Pass
+			})
+			go func() { _ = a.Vote(w.context()) }()
+			<-held
+			next()
+			release()
+			time.Sleep(w.timeout() / 2)
+			cancel()
+		},
+		"its place is not known": func(w *world, a *member, next func()) {
+			first, second := w.gem().vote(), w.gem().vote()
+			first.acknowledge()
+			a.vote()
+			time.Sleep(w.timeout())
+			listed, cancel := w.answering(throttled, func(r *testutil.Request) bool {
+				return r.Op == testutil.OpGetChildren2 && r.SessionID == a.node.ID() && r.Path == a.RootVotePath()
+			})
+			second.leave()
+			w.until("a to look for its place", func() bool { return listed.Load() > 0 })
+			first.leave()
+			next()
+			go func() { _ = a.Resign(w.context()) }()
+			synctest.Wait()
+			cancel()
+		},
+	} {
+		t.Run(how, func(t *testing.T) {
+			virtually(t, func(t *testing.T, w *world) {
+				w.gem().vote().leave() // the election is there
+				var g *gem
+				var created <-chan zk.Event
+				stray(w, w.member("a", &journal{}), func() {
+					g = w.gem().vote()
+					require.False(t, g.isLeader(), "there is no ballot in front")
+					created = g.awaitLeader()
+				})
+				select {
+				case e := <-created:
+					require.Equal(t, zk.EventNodeCreated, e.Type, "the gem is told %v", e)
+				case <-time.After(2 * w.timeout()):
+					t.Fatalf("the gem still waits\n%s", w.log.String())
+				}
+				require.True(t, g.isLeader(), "the gem is woken before its turn")
+				g.acknowledge()
+			})
+		})
+	}
+}
+
 // The next in line is ours: nobody is woken, whoever is behind it.
 func TestGemFurtherBehind(t *testing.T) {
 	everywhere(t, func(t *testing.T, w *world) {
@@ -164,6 +244,7 @@ func TestBehindTheGem(t *testing.T) {
 		a := w.member("a", j).vote()
 		o := w.observer(w.session(), j)
 		require.NoError(t, o.Observe(w.context()))
+		w.await(j, "dead leader ")
 		w.settle()
 		w.same("before the gem has acknowledged", j.all(), []string{"dead leader "})
 		g.acknowledge()

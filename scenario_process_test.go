@@ -13,7 +13,7 @@ import (
 
 const (
 	stoppedCandidateEnv = "ELECTION_TEST_CANDIDATE"
-	stoppedTimeout      = 6 * time.Second
+	stoppedTimeout      = 12 * time.Second
 )
 
 // stoppedCandidate is the process that is stopped: a candidate that prints

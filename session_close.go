@@ -49,8 +49,9 @@ func (c *sessionClosing) awaitLeft() {
 // the connection, if the Session owns it. It returns the errors of those, and
 // ErrCallbackRunning when an OnConnected function has not returned within the
 // session timeout. When it returns nil no callback runs any more and, with an
-// owned connection, no goroutine is left. It waits for StepDownTimeout and two
-// session timeouts at most, as Candidate.Close does, and some seconds for the
+// owned connection, no goroutine is left. It waits for two
+// session timeouts at most where no server answers, twice StepDownTimeout where callbacks do
+// not return, as Candidate.Close does, one more session timeout for OnConnected functions, and some seconds for the
 // connection; Shutdown has a bound of yours. A second Close waits for the first
 // and returns the same.
 func (s *Session) Close() error { return s.Shutdown(context.Background()) }
@@ -79,6 +80,11 @@ func (s *Session) Shutdown(ctx context.Context) error {
 		return s.closing.err
 	case <-ctx.Done():
 	}
+	select {
+	case <-s.closing.closed:
+		return s.closing.err // both have ended, and this says more
+	default:
+	}
 	s.roster.mu.Lock()
 	hurried := make(map[*Candidate]chan struct{})
 	for m := range s.roster.members {
@@ -100,7 +106,7 @@ func (s *Session) Shutdown(ctx context.Context) error {
 		s.client.takeNoMore()
 		s.goHelper(s.client.close)
 	}
-	return errorf("shut down: %w", contextError(ctx))
+	return errorf("shut down: %w", s.because(contextError(ctx), nil))
 }
 
 // closeAll is what Close and Shutdown wait for.

@@ -64,7 +64,10 @@ func (l *sessionLoop) prepare(conn *zk.Conn, id int64) {
 		}
 		var closed <-chan zk.Event
 		if err == nil && !l.owned {
-			closed, err = armClosed(conn)
+			// Whoever may not read the root node has no such watch: the connection is looked at then.
+			if closed, err = armClosed(conn); errors.Is(err, zk.ErrNoAuth) {
+				err = nil
+			}
 		}
 		l.inbox.push(prepared{conn, id, done, closed, named(err)})
 	})

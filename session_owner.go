@@ -99,7 +99,7 @@ func (l *sessionLoop) ownerClosed() {
 // client then ends all watches, with an error that says so.
 func armClosed(conn *zk.Conn) (<-chan zk.Event, error) {
 	_, _, watch, err := conn.ExistsW("/")
-	return watch, err
+	return watch, named(err)
 }
 
 // closedFired takes the event of that watch. Where the connection is open, somebody has changed the root node.

@@ -78,6 +78,13 @@ func (r *roster) publish(v sessionView) {
 	r.changed = make(chan struct{})
 }
 
+// watch returns the view, and what is closed when there is another one.
+func (r *roster) watch() (view sessionView, changed <-chan struct{}, closing bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.current(), r.changed, r.closing
+}
+
 // join registers a member, unless the Session is closed.
 func (s *Session) join(m member) error {
 	if s == nil {
@@ -157,10 +164,10 @@ func (s *Session) recheckInterval() time.Duration {
 // waits for those who clean up, and not for the others.
 func (s *Session) await(ctx context.Context, cleaning bool) (*incarnation, error) {
 	for {
-		s.roster.mu.Lock()
-		view, changed, closing := s.roster.current(), s.roster.changed, s.roster.closing
-		s.roster.mu.Unlock()
+		view, changed, closing := s.roster.watch()
 		switch {
+		case !cleaning && s.ended(): // the context's end comes second
+			return nil, ErrClosed
 		case ctx.Err() != nil:
 			return nil, contextError(ctx)
 		case view.err != nil && !cleaning:
@@ -179,6 +186,16 @@ func (s *Session) await(ctx context.Context, cleaning bool) (*incarnation, error
 		case <-ctx.Done():
 			return nil, contextError(ctx)
 		}
+	}
+}
+
+// ended reports whether the Session is closed, and all that it has done has come to its end.
+func (s *Session) ended() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
 	}
 }
 

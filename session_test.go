@@ -520,6 +520,8 @@ func TestOwnerClosesFirst(t *testing.T) {
 					w.until("the step-down", func() bool { return j.has("a stepped down: session lost") })
 				}
 				require.ErrorIs(t, a.Vote(w.context()), zk.ErrClosing, "Vote")
+				require.ErrorIs(t, w.observer(a.node, &journal{}).Observe(w.context()), zk.ErrClosing, "Observe")
+				require.ErrorIs(t, second(a.Leader(w.context())), zk.ErrClosing, "Leader")
 				require.ErrorIs(t, s.Close(), zk.ErrClosing, "Close")
 				limit := w.timeout() / 2
 				if when == "with nothing to do" || when == "leading" || when == "unwatched" {
@@ -550,6 +552,11 @@ func TestCredentialsRefusedOnResumption(t *testing.T) {
 		require.ErrorIs(t, n.AwaitConnected(w.context()), zk.ErrAuthFailed)
 		c := w.memberOn(n, "c", j)
 		require.ErrorIs(t, c.Vote(w.context()), zk.ErrAuthFailed)
+		o, began := w.observer(n, &journal{}), time.Now()
+		require.ErrorIs(t, o.Observe(w.context()), zk.ErrAuthFailed)
+		require.ErrorIs(t, second(c.Leader(w.context())), zk.ErrAuthFailed)
+		require.ErrorIs(t, second(o.Ballots(w.context())), zk.ErrAuthFailed)
+		assert.Less(t, time.Since(began), w.timeout()/100, "told at once")
 		require.Equal(t, 1, strings.Count(w.log.String(), "the server refuses the credentials"), "in the log")
 		time.Sleep(5 * w.timeout() / 2)
 		require.True(t, b.IsLeader(), "the line has not moved on in 3 T")
@@ -558,11 +565,14 @@ func TestCredentialsRefusedOnResumption(t *testing.T) {
 		assert.True(t, b.IsLeader())
 		require.ErrorIs(t, n.AwaitConnected(w.context()), zk.ErrAuthFailed)
 		require.Equal(t, 1, strings.Count(w.log.String(), "the server refuses the credentials"), "in the log")
+		assert.LessOrEqual(t, strings.Count(w.log.String(), `msg="election: cannot vote"`), 2, "a and c say it once each")
+		require.ErrorIs(t, o.Observe(w.context()), zk.ErrAuthFailed)
 		assert.NotEqual(t, session, n.ID())
 		// Nothing is left to be done by hand when they are taken again.
 		accept()
 		w.until("a to stand again", a.Voted)
 		require.NoError(t, n.AwaitConnected(w.context()))
+		require.NoError(t, o.Observe(w.context()))
 		b.resign()
 		w.until("a to lead again", a.IsLeader)
 	})

@@ -169,11 +169,15 @@ func (c *Candidate) Transfer(ctx context.Context, to Ballot) error {
 		if !a.byCaller {
 			err = errNoAnswer // it is no deadline of the caller's
 		}
+		err = c.because(bounded, err)
 		what := "no server has answered in time, so it may still happen"
-		if a.withdrawn.Load() {
+		switch code := ErrorCode(0); {
+		case a.withdrawn.Load():
 			what = "it has been taken back; who has not moved was not answered in time"
+		case errors.As(err, &code):
+			what = "its removal was not confirmed in time, so it may still happen"
 		}
-		err = errorf("%w: %s: %w", ErrTransferBlocked, what, c.session.because(err, &c.last))
+		err = errorf("%w: %s: %w", ErrTransferBlocked, what, err)
 	} else {
 		err = c.fail(bounded, err, "transfer leadership in", c.path)
 	}

@@ -134,7 +134,7 @@ func (w *world) timeout() time.Duration {
 	if w.virtual() {
 		return 4 * time.Second
 	}
-	return 8 * time.Second
+	return 12 * time.Second
 }
 
 // patience is how long something may take that is to happen.
