@@ -10,29 +10,32 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/go-zookeeper/zk"
 	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election/testutil"
 	"github.com/zkelection/election/testutil/realzk"
+	"github.com/zkelection/election/testutil/virtualtime"
 )
 
-// abandoned is a session whose client has gone without a word.
-func abandoned(t *testing.T, srv *testutil.Server) *record {
+// abandoned is a session of 10 s whose client has gone without a word.
+func abandoned(t *testing.T, srv *testutil.Server, dial zk.Dialer) *record {
 	t.Helper()
-	return abandonedAt(t, srv.Addr())
+	return abandonedAt(t, srv.Addr(), 10*time.Second, dial)
 }
 
-func abandonedAt(t *testing.T, address string) *record {
+func abandonedAt(t *testing.T, address string, timeout time.Duration, dial zk.Dialer) *record {
 	t.Helper()
-	conn, err := net.Dial("tcp", address)
+	conn, err := dial("tcp", address, time.Minute)
 	require.NoError(t, err)
 	hello := appendInt32(nil, 0)
 	hello = binary.BigEndian.AppendUint64(hello, 0)
-	hello = appendInt32(hello, 10000)
+	hello = appendInt32(hello, int32(timeout.Milliseconds()))
 	hello = binary.BigEndian.AppendUint64(hello, 0)
 	hello = append(appendBuffer(hello, make([]byte, 16)), 0)
 	_, err = conn.Write(appendBuffer(nil, hello))
@@ -40,8 +43,9 @@ func abandonedAt(t *testing.T, address string) *record {
 	answer, err := readFrame(conn)
 	require.NoError(t, err)
 	require.NoError(t, conn.Close())
+	require.Equal(t, timeout.Milliseconds(), int64(binary.BigEndian.Uint32(answer[4:])))
 	return &record{
-		ID: int64(binary.BigEndian.Uint64(answer[8:])), Password: answer[20:36], Timeout: 10 * time.Second,
+		ID: int64(binary.BigEndian.Uint64(answer[8:])), Password: answer[20:36], Timeout: timeout,
 		Servers: []server{{Name: address, Addresses: []string{address}}},
 	}
 }
@@ -90,6 +94,22 @@ func scripted(t *testing.T, scripts ...func(conn net.Conn)) (address string, ask
 	return listener.Addr().String(), func() int { mu.Lock(); defer mu.Unlock(); return len(conns) }
 }
 
+// inMemory is scripted without sockets, for a test in virtual time: there a try that takes its time to be answered is not
+// taken for one that nobody answers, however slow the machine is.
+func inMemory(scripts ...func(conn net.Conn)) (dial zk.Dialer, asked func() int) {
+	var dialed atomic.Int64
+	dial = func(string, string, time.Duration) (net.Conn, error) {
+		script := scripts[min(int(dialed.Add(1)), len(scripts))-1]
+		ours, theirs := net.Pipe()
+		go func() {
+			script(theirs)
+			_ = theirs.Close()
+		}()
+		return ours, nil
+	}
+	return dial, func() int { return int(dialed.Load()) }
+}
+
 // answers reads the request and sends frames: a handshake that grants timeout, and the codes of answers to closeSession.
 func answers(timeout int32, codes ...int32) func(net.Conn) {
 	return func(conn net.Conn) {
@@ -121,48 +141,56 @@ func at(addresses ...string) *record {
 
 func TestCloseSession(t *testing.T) {
 	t.Parallel()
-	srv := newServer(t, nil)
-	r := abandoned(t, srv)
-	require.Len(t, srv.Sessions(), 1)
-	require.NoError(t, closeSession(t.Context(), r, nil))
-	require.Empty(t, srv.Sessions())
-	require.NoError(t, closeSession(t.Context(), r, nil), "it is closed already")
+	virtualtime.Test(t, nil, func(t *testing.T, srv *testutil.Server) {
+		r := abandoned(t, srv, srv.Dialer())
+		require.Len(t, srv.Sessions(), 1)
+		require.NoError(t, closeSession(t.Context(), r, srv.Dialer()))
+		require.Empty(t, srv.Sessions())
+		require.NoError(t, closeSession(t.Context(), r, srv.Dialer()), "it is closed already")
 
-	other := abandoned(t, srv)
-	other.Password = bytes.Clone(r.Password)
-	require.NoError(t, closeSession(t.Context(), other, nil), "the server knows no session with this password")
-	require.Len(t, srv.Sessions(), 1)
+		other := abandoned(t, srv, srv.Dialer())
+		other.Password = bytes.Clone(r.Password)
+		require.NoError(t, closeSession(t.Context(), other, srv.Dialer()), "the server knows no session with this password")
+		require.Len(t, srv.Sessions(), 1)
+	})
 }
 
 // TestOnlyAnAnswerCounts: neither the end of a connection nor an error is a success, and then not even that a server
 // knows no such session.
 func TestOnlyAnAnswerCounts(t *testing.T) {
 	t.Parallel()
+	reads := func(conn net.Conn) { _, _ = readFrame(conn); _, _ = readFrame(conn) }
 	for name, script := range map[string]func(net.Conn){
 		"hangs up":                   hangsUp,
-		"hangs up after the request": func(conn net.Conn) { _, _ = readFrame(conn); _, _ = readFrame(conn) },
+		"hangs up after the request": reads,
 		"granted, and no more":       answers(1000),
 		"an error":                   answers(1000, -118),
-		"nonsense":                   func(conn net.Conn) { _, _ = conn.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n")) },
-		"a short answer":             func(conn net.Conn) { _, _ = conn.Write(appendBuffer(nil, make([]byte, 3))) },
+		"nonsense":                   func(conn net.Conn) { reads(conn); _, _ = conn.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n")) },
+		"a short answer":             func(conn net.Conn) { reads(conn); _, _ = conn.Write(appendBuffer(nil, make([]byte, 3))) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			address, asked := scripted(t, script, script, answers(1000, 0))
-			require.NoError(t, closeSession(t.Context(), at(address), nil))
-			require.Equal(t, 3, asked())
+			synctest.Test(t, func(t *testing.T) {
+				dial, asked := inMemory(script, script, answers(1000, 0))
+				require.NoError(t, closeSession(t.Context(), at("zk1"), dial))
+				require.Equal(t, 3, asked())
 
-			// What knows no such session may be closing it: it is asked until the session is over by itself.
-			address, asked = scripted(t, script, answers(0))
-			r := at(address)
-			r.Timeout, r.Tick = 3*time.Second, 50*time.Millisecond // some fifteen tries on a quick machine
-			require.ErrorIs(t, closeSession(t.Context(), r, nil), errTooLate)
-			require.Greater(t, asked(), 2)
+				// What knows no such session may be closing it: it is asked until the session is over by itself.
+				dial, asked = inMemory(script, answers(0))
+				r := at("zk1")
+				r.Timeout, r.Tick = 3*time.Second, 50*time.Millisecond
+				began := time.Now()
+				require.ErrorIs(t, closeSession(t.Context(), r, dial), errTooLate)
+				require.Equal(t, r.lifetime(), time.Since(began))
+				require.Equal(t, int(r.lifetime()/retryAfter)+1, asked())
+			})
 		})
 	}
-	address, asked := scripted(t, answers(0))
-	require.NoError(t, closeSession(t.Context(), at(address), nil), "nothing went unanswered")
-	require.Equal(t, 1, asked())
+	synctest.Test(t, func(t *testing.T) {
+		dial, asked := inMemory(answers(0))
+		require.NoError(t, closeSession(t.Context(), at("zk1"), dial), "nothing went unanswered")
+		require.Equal(t, 1, asked())
+	})
 }
 
 // TestHangingServer: a first server that takes connections and says nothing costs a moment, and one that refuses them, not
@@ -197,10 +225,12 @@ func TestSilentForLong(t *testing.T) {
 // TestRefused: what asking again cannot change ends it.
 func TestRefused(t *testing.T) {
 	t.Parallel()
-	address, asked := scripted(t, answers(1000, codeNeedsAuth))
-	err := closeSession(t.Context(), at(address), nil)
-	require.ErrorContains(t, err, "-124")
-	require.Equal(t, 1, asked())
+	synctest.Test(t, func(t *testing.T) {
+		dial, asked := inMemory(answers(1000, codeNeedsAuth))
+		err := closeSession(t.Context(), at("zk1"), dial)
+		require.ErrorContains(t, err, "-124")
+		require.Equal(t, 1, asked())
+	})
 }
 
 // TestRefusedForReal: a server that wants credentials does not close a session without them. It ends by itself all the same, and
@@ -210,7 +240,7 @@ func TestRefusedForReal(t *testing.T) {
 	zookeeper := realzk.StartZooKeeperWith(t, 1, realzk.EnsembleOptions{
 		Properties: []string{"zookeeper.enforce.auth.enabled=true", "zookeeper.enforce.auth.schemes=digest"},
 	})
-	r := abandonedAt(t, zookeeper.Servers()[0])
+	r := abandonedAt(t, zookeeper.Servers()[0], 10*time.Second, net.DialTimeout)
 	err := closeSession(t.Context(), r, nil)
 	var refused refusal
 	require.ErrorAs(t, err, &refused)
@@ -260,22 +290,23 @@ func (w wallDeadline) Deadline() (time.Time, bool) { return w.at, true }
 // TestCredentials: they are sent before closeSession, and a refusal of them is final.
 func TestCredentials(t *testing.T) {
 	t.Parallel()
-	srv := newServer(t, nil)
-	r := abandoned(t, srv)
-	r.Auth = []Auth{{Scheme: "digest", Credentials: []byte("user:password")}}
-	var sent []string
-	defer srv.Control(testutil.OpAuth, func(*testutil.Request) testutil.Action {
-		sent = append(sent, "auth")
-		return testutil.Pass
-	})()
-	require.NoError(t, closeSession(t.Context(), r, nil))
-	require.Equal(t, []string{"auth"}, sent)
+	virtualtime.Test(t, nil, func(t *testing.T, srv *testutil.Server) {
+		r := abandoned(t, srv, srv.Dialer())
+		r.Auth = []Auth{{Scheme: "digest", Credentials: []byte("user:password")}}
+		var sent []string
+		defer srv.Control(testutil.OpAuth, func(*testutil.Request) testutil.Action {
+			sent = append(sent, "auth")
+			return testutil.Pass
+		})()
+		require.NoError(t, closeSession(t.Context(), r, srv.Dialer()))
+		require.Equal(t, []string{"auth"}, sent)
 
-	r = abandoned(t, srv)
-	r.Auth = []Auth{{Scheme: "nonsense", Credentials: []byte("x")}}
-	err := closeSession(t.Context(), r, nil)
-	var refused refusal
-	require.True(t, errors.As(err, &refused), "%v", err)
+		r = abandoned(t, srv, srv.Dialer())
+		r.Auth = []Auth{{Scheme: "nonsense", Credentials: []byte("x")}}
+		err := closeSession(t.Context(), r, srv.Dialer())
+		var refused refusal
+		require.True(t, errors.As(err, &refused), "%v", err)
+	})
 }
 
 // TestRecord: the connected server comes first, with the address that it has; a name that has no address is left to

@@ -35,6 +35,7 @@ type configuration struct {
 	Servers   []string
 	More      []string // servers that the guard knows besides
 	Timeout   time.Duration
+	Tick      time.Duration     // of the servers, if it is to be known
 	Name      string            // of the election
 	Sessions  int               // 0 means one
 	Auth      string            // user:password
@@ -67,7 +68,11 @@ func serve(c configuration) {
 	}
 	logger := slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	debug.SetTraceback("none")
-	opts := &election.SessionOptions{Logger: logger}
+	// The lease that is renewed is there: a candidate that waits tells of it in no other way.
+	leased := sync.OnceFunc(func() { say("leased") })
+	opts := &election.SessionOptions{
+		Logger: logger, TickTime: c.Tick, Metrics: &election.Metrics{LeaseRenewed: func(time.Duration) { leased() }},
+	}
 	if c.Elsewhere != nil {
 		opts.Dialer = func(network, address string, timeout time.Duration) (net.Conn, error) {
 			return net.DialTimeout(network, c.Elsewhere[address], timeout)

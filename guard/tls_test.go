@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -19,6 +20,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/zkelection/election/testutil"
 )
 
 // certificate makes one that signs itself, for a name, and returns its files.
@@ -46,7 +49,7 @@ func certificate(t *testing.T, name string) (certFile, keyFile string) {
 // not its address.
 func TestTLS(t *testing.T) {
 	t.Parallel()
-	srv := newServer(t, nil)
+	srv := newServer(t, &testutil.ServerOptions{MaxSessionTimeout: time.Minute})
 	serverCert, serverKey := certificate(t, "zk1.example")
 	clientCert, clientKey := certificate(t, "service.example")
 	pair, err := tls.LoadX509KeyPair(serverCert, serverKey)
@@ -80,7 +83,7 @@ func TestTLS(t *testing.T) {
 	})
 	t.Cleanup(func() { _ = listener.Close(); all.Wait() })
 
-	r := abandoned(t, srv)
+	r := abandonedAt(t, srv.Addr(), time.Minute, net.DialTimeout) // it is to outlast what comes to nothing
 	r.Timeout, r.Tick = time.Second, 100*time.Millisecond
 	r.Servers = []server{{Name: "zk1.example:2281", Addresses: []string{listener.Addr().String()}}}
 	for name, files := range map[string]*TLS{
@@ -122,11 +125,15 @@ func TestNothingInTheClear(t *testing.T) {
 		received <- first[:n]
 	}()
 	r := newRecord(&Session{
-		Servers: []string{listener.Addr().String()}, ID: 1, Password: make([]byte, 16), Timeout: time.Second, Tick: 100 * time.Millisecond,
+		Servers: []string{listener.Addr().String()}, ID: 1, Password: make([]byte, 16), Timeout: time.Minute, Tick: 100 * time.Millisecond,
 		Auth: []Auth{{Scheme: "digest", Credentials: []byte("user:secret")}}, Encrypted: true,
 	}, nil, literal)
 	require.ErrorIs(t, closeSession(t.Context(), r, nil), errClear)
 	r.Encrypted = false
-	require.ErrorIs(t, closeSession(t.Context(), r, nil), errTooLate)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- closeSession(ctx, r, nil) }()
 	assert.Contains(t, string(<-received), "secret", "the control: this is what would be read")
+	cancel()
+	require.ErrorIs(t, <-ended, context.Canceled)
 }

@@ -46,7 +46,7 @@ func TestKeeper(t *testing.T) {
 		"stopped, and killed":            {"trap '' TERM; BEGIN; while :; do sleep 0.05; done", "0", []string{lease(time.Minute), "stop 300000000\n"}, true, 137, begins},
 		"killed without grace":           {"trap 'exit 4' TERM; BEGIN; while :; do sleep 0.05; done", "0", []string{lease(time.Minute), "stop 0\n"}, true, 137, begins},
 		"a lease does not unstop":        {"trap '' TERM; BEGIN; while :; do sleep 0.05; done", "0", []string{lease(time.Minute), "stop 300000000\n" + lease(time.Minute)}, true, 137, begins},
-		"what it cannot understand":      {"BEGIN; sleep 3; exit 5", "0", []string{lease(time.Minute), "frobnicate\nstop soon\nlease 1\n"}, true, 5, begins},
+		"what it cannot understand":      {"trap 'sleep 1; exit 5' USR1; BEGIN; while :; do sleep 0.05; done", "0", []string{lease(time.Minute), fmt.Sprintf("frobnicate\nstop soon\nlease 1\nsignal %d\n", syscall.SIGUSR1)}, true, 5, begins},
 		"stopped, the lease ends":        {"trap '' TERM; BEGIN; while :; do sleep 0.05; done", "0", []string{lease(time.Minute), "stop 60000000000\n" + lease(300*time.Millisecond)}, true, 137, begins},
 		"the lease ends, and it may end": {"trap 'exit 6' TERM; BEGIN; while :; do sleep 0.05; done", "1m", []string{lease(time.Minute), lease(100 * time.Millisecond)}, true, 6, begins},
 		"it may, and does not":           {"trap '' TERM; BEGIN; while :; do sleep 0.05; done", "300ms", []string{lease(time.Minute), lease(100 * time.Millisecond)}, true, 137, begins},

@@ -157,8 +157,9 @@ func startCommand(t *testing.T, cmd *exec.Cmd, servers string) *process {
 		p.cmd.SysProcAttr = apart() // so that a test can signal its whole group, and not this one's
 	}
 	// A command that is left over would keep the pipes open: that is found
-	// otherwise, and must not hang the test.
-	p.cmd.WaitDelay = time.Second
+	// otherwise, and must not hang the test. What was written is lost after
+	// this, so it is longer than this process may be held off.
+	p.cmd.WaitDelay = 20 * time.Second
 	require.NoError(t, p.cmd.Start())
 	go func() {
 		_ = p.cmd.Wait()
@@ -213,6 +214,24 @@ func until(t *testing.T, what string, done func() bool) {
 func (p *process) says(l *lines, text string) {
 	p.t.Helper()
 	until(p.t, fmt.Sprintf("%q", text), func() bool { return strings.Contains(l.String(), text) })
+}
+
+// atEase is a run whose lease is not lost while the machine stands still for some seconds: it knows the tick that all servers
+// here have. What it is given goes behind that.
+func atEase(t *testing.T, args ...string) []string {
+	t.Helper()
+	return append([]string{"run", "--election", electionOf(t), "--timeout", "12s", "--tick", "500ms"}, args...)
+}
+
+// unhurried leaves out what zkelect says when the connection takes long, as on a slow machine.
+func unhurried(stderr string) string {
+	var said strings.Builder
+	for line := range strings.Lines(stderr) {
+		if !strings.HasPrefix(line, "zkelect: waiting for ZooKeeper at ") {
+			said.WriteString(line)
+		}
+	}
+	return said.String()
 }
 
 // zkelect runs it to its end.

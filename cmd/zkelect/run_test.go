@@ -20,8 +20,8 @@ import (
 
 func TestRunTellsTheCommand(t *testing.T) {
 	onBoth(t, func(t *testing.T, servers string) {
-		p := start(t, servers, "run", "--election", electionOf(t), "--data", "some data", "--timeout", "8s", "--",
-			"sh", "-c", `echo "$ZKELECT_ELECTION/$ZKELECT_DATA/$ZKELECT_TOKEN"; echo oops >&2; exit 7`)
+		p := start(t, servers, atEase(t, "--data", "some data", "--",
+			"sh", "-c", `echo "$ZKELECT_ELECTION/$ZKELECT_DATA/$ZKELECT_TOKEN"; echo oops >&2; exit 7`)...)
 		assert.Equal(t, 7, p.wait(), "the command's status")
 		var token int64
 		want := electionOf(t) + "/some data/%d\n"
@@ -105,7 +105,7 @@ func TestOverlap(t *testing.T) {
 func pair(t *testing.T, servers string, j journal, flags ...string) (a, b *process) {
 	t.Helper()
 	begin := func(name string) *process {
-		args := append([]string{"run", "--election", electionOf(t), "--data", name, "--timeout", "8s"}, flags...)
+		args := atEase(t, append([]string{"--data", name}, flags...)...)
 		return start(t, servers, append(append(args, "--"), j.beats(name)...)...)
 	}
 	a = begin("A")
@@ -168,8 +168,8 @@ func TestRunSurvivors(t *testing.T) {
 func TestRunKeeperKilled(t *testing.T) {
 	onBoth(t, func(t *testing.T, servers string) {
 		j, keeper := newJournal(t), newJournal(t)
-		a := start(t, servers, "run", "--election", electionOf(t), "--timeout", "8s", "--", "sh", "-c", fmt.Sprintf(
-			`echo $PPID >%q; (trap '' TERM HUP; while :; do echo A >>%q; sleep 0.01; done) & wait`, keeper.path, j.path))
+		a := start(t, servers, atEase(t, "--", "sh", "-c", fmt.Sprintf(
+			`echo $PPID >%q; (trap '' TERM HUP; while :; do echo A >>%q; sleep 0.01; done) & wait`, keeper.path, j.path))...)
 		j.has(t, "A\n")
 		b := start(t, servers, append([]string{"run", "--election", electionOf(t), "--"}, j.beats("B")...)...)
 		b.says(&b.stderr, "waiting")
@@ -190,8 +190,8 @@ func TestRunGrace(t *testing.T) {
 	onBoth(t, func(t *testing.T, servers string) {
 		j := newJournal(t)
 		run := func(name, grace, script string) *process {
-			return start(t, servers, "run", "--election", electionOf(t), "--timeout", "8s", "--grace", grace, "--",
-				"sh", "-c", fmt.Sprintf("exec >>%q; echo %s; %s", j.path, name, script))
+			return start(t, servers, atEase(t, "--grace", grace, "--",
+				"sh", "-c", fmt.Sprintf("exec >>%q; echo %s; %s", j.path, name, script))...)
 		}
 		a := run("A", "1m", "trap 'sleep 0.3; echo A ends; exit 5' TERM; while :; do sleep 0.05; done")
 		j.has(t, "A\n")

@@ -114,7 +114,7 @@ func TestTerminalSuspend(t *testing.T) {
 	onBoth(t, func(t *testing.T, servers string) {
 		j := newJournal(t)
 		x := newTerminal(t, servers)
-		x.runs(j.beats("A")[2], "--timeout", "4s")
+		x.runs(j.beats("A")[2], "--timeout", "12s")
 		j.has(t, "A\n")
 		b := start(t, servers, append([]string{"run", "--election", electionOf(t), "--"}, j.beats("B")...)...)
 		b.says(&b.stderr, "waiting")
@@ -228,7 +228,13 @@ func TestTerminalTop(t *testing.T) {
 	x.shows("2 elections, 1 without a leader")
 	x.shows(red + "a ")
 	x.shows(green + "b ")
-	tables := strings.ReplaceAll(x.screen.String(), home, "\n") // the next one begins behind the last line of the one before
+	var screen string // without the last table, which is perhaps not all there yet
+	until(t, "another table", func() bool {
+		screen = x.screen.String()
+		screen = screen[:max(0, strings.LastIndex(screen, home))]
+		return strings.Contains(screen, green+"b ")
+	})
+	tables := strings.ReplaceAll(screen, home, "\n") // the next one begins behind the last line of the one before
 	for line := range strings.FieldsFuncSeq(tables, func(r rune) bool { return r == '\r' || r == '\n' }) {
 		line = controlSequence.ReplaceAllString(line, "")
 		assert.LessOrEqual(t, len(line), 80, "too long: %q", line)

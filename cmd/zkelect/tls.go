@@ -1,12 +1,15 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"os"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,6 +21,10 @@ import (
 type tlsFiles struct {
 	on                        bool
 	ca, cert, key, serverName string
+
+	lookup func(ctx context.Context, host string) ([]string, error) // nil means the system's
+	mu     sync.Mutex
+	dialed map[string]int // by host: how many times
 }
 
 func (t *tlsFiles) flags(c *cobra.Command) {
@@ -82,13 +89,59 @@ func (t *tlsFiles) config() (*tls.Config, error) {
 	return config, nil
 }
 
-// dial is a zk.Dialer.
+// dial is a zk.Dialer. It goes round the addresses of a name, as the default dialer of a Session does: one that begins each
+// time with the first that takes a connection would never come to another, though nothing good came of that.
 func (t *tlsFiles) dial(network, address string, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
 	config, err := t.config()
 	if err != nil {
 		return nil, err
 	}
-	return tls.DialWithDialer(&net.Dialer{Timeout: timeout}, network, address, config)
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	if config.ServerName == "" {
+		config.ServerName = host
+	}
+	addresses, first, err := t.addresses(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	for i := range addresses {
+		// Each gets its share of the time that is left.
+		end, _ := ctx.Deadline()
+		share, cancel := context.WithTimeout(ctx, time.Until(end)/time.Duration(len(addresses)-i))
+		c, err := (&tls.Dialer{Config: config}).DialContext(share, network, net.JoinHostPort(addresses[(first+i)%len(addresses)], port))
+		cancel()
+		if err == nil {
+			return c, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
+}
+
+// addresses returns those of a host, and with which to begin.
+func (t *tlsFiles) addresses(ctx context.Context, host string) (addresses []string, first int, err error) {
+	lookup := t.lookup
+	if lookup == nil {
+		lookup = net.DefaultResolver.LookupHost
+	}
+	if addresses, err = lookup(ctx, host); err != nil {
+		return nil, 0, err
+	}
+	slices.Sort(addresses) // a resolver may turn them round by itself
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.dialed == nil {
+		t.dialed = make(map[string]int)
+	}
+	first = t.dialed[host]
+	t.dialed[host]++
+	return slices.Compact(addresses), first, nil
 }
 
 // forGuard is the same for the guard of the session; nil for no TLS.

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -136,6 +137,59 @@ func TestTLS(t *testing.T) {
 	}, "run", "--election", "e", "--", "echo", "it runs")
 	assert.Zero(t, p.wait(), "environment")
 	assert.Equal(t, "it runs\n", p.stdout.String(), "environment")
+}
+
+// TestTLSAddresses: of a name with several addresses each is tried, whatever comes of another that takes connections, and
+// whether its handshake succeeds or not.
+func TestTLSAddresses(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	a.make("server", &x509.Certificate{DNSNames: []string{"zk.example"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
+	pair, err := tls.LoadX509KeyPair(a.path("server.pem"), a.path("server.key"))
+	require.NoError(t, err)
+	serving := func(address string, serve func(net.Conn)) (port string) {
+		listener, err := net.Listen("tcp", address)
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = listener.Close() })
+		go func() {
+			for {
+				c, err := listener.Accept()
+				if err != nil {
+					return
+				}
+				go func() {
+					defer func() { _ = c.Close() }()
+					serve(c)
+				}()
+			}
+		}()
+		_, port, err = net.SplitHostPort(listener.Addr().String())
+		require.NoError(t, err)
+		return port
+	}
+	good := func(c net.Conn) {
+		secure := tls.Server(c, &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}})
+		_, _ = io.Copy(io.Discard, secure)
+	}
+	port := serving("127.0.0.1:0", func(net.Conn) {}) // closes at once
+	for _, other := range []string{"127.0.0.2:", "127.0.0.3:"} {
+		serving(other+port, good)
+	}
+	files := &tlsFiles{ca: a.path("ca.pem"), lookup: func(_ context.Context, host string) ([]string, error) {
+		assert.Equal(t, "zk.example", host)
+		return []string{"127.0.0.3", "127.0.0.1", "127.0.0.2"}, nil
+	}}
+	reached := map[string]int{}
+	for range 6 {
+		c, err := files.dial("tcp", net.JoinHostPort("zk.example", port), time.Minute)
+		require.NoError(t, err)
+		assert.IsType(t, (*tls.Conn)(nil), c, "what the Session takes for encrypted")
+		host, _, err := net.SplitHostPort(c.RemoteAddr().String())
+		require.NoError(t, err)
+		reached[host]++
+		require.NoError(t, c.Close())
+	}
+	assert.Equal(t, map[string]int{"127.0.0.2": 4, "127.0.0.3": 2}, reached)
 }
 
 // TestTLSGuarded: the guard of the session knows how to connect, too.

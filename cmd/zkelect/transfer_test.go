@@ -24,8 +24,8 @@ func TestTransfer(t *testing.T) {
 	onBoth(t, func(t *testing.T, servers string) {
 		j := newJournal(t)
 		begin := func(name string) *process {
-			p := start(t, servers, "run", "--keep", "--election", electionOf(t), "--data", name, "--timeout", "8s", "--",
-				"sh", "-c", fmt.Sprintf(`echo %[1]s begins >>%[2]q; trap 'sleep 0.3; echo %[1]s ends >>%[2]q; exit' TERM; while :; do sleep 0.05; done`, name, j.path))
+			p := start(t, servers, atEase(t, "--keep", "--data", name, "--",
+				"sh", "-c", fmt.Sprintf(`echo %[1]s begins >>%[2]q; trap 'sleep 0.3; echo %[1]s ends >>%[2]q; exit' TERM; while :; do sleep 0.05; done`, name, j.path))...)
 			until(t, name+" to stand", func() bool {
 				_, stdout, _ := zkelect(t, servers, "status", "--wide", "--election", electionOf(t))
 				return strings.Contains(stdout, "  "+name+"\n")
@@ -59,8 +59,8 @@ func TestTransferGivesTheCommandItsGrace(t *testing.T) {
 	onBoth(t, func(t *testing.T, servers string) {
 		j := newJournal(t)
 		begin := func(name string) {
-			start(t, servers, "run", "--keep", "--election", electionOf(t), "--data", name, "--timeout", "8s", "--grace", "1m", "--",
-				"sh", "-c", fmt.Sprintf(`echo %[1]s begins >>%[2]q; trap 'sleep 9; echo %[1]s ends >>%[2]q; exit' TERM; while :; do sleep 0.05; done`, name, j.path))
+			start(t, servers, atEase(t, "--keep", "--data", name, "--grace", "1m", "--",
+				"sh", "-c", fmt.Sprintf(`echo %[1]s begins >>%[2]q; trap 'sleep 13; echo %[1]s ends >>%[2]q; exit' TERM; while :; do sleep 0.05; done`, name, j.path))...)
 			until(t, name+" to stand", func() bool {
 				_, stdout, _ := zkelect(t, servers, "status", "--wide", "--election", electionOf(t))
 				return strings.Contains(stdout, "  "+name+"\n")
@@ -122,10 +122,9 @@ func TestRunReady(t *testing.T) {
 		j := newJournal(t)
 		lags := filepath.Join(t.TempDir(), "lags")
 		require.NoError(t, os.WriteFile(lags, nil, 0o600))
-		a := start(t, servers, append([]string{
-			"run", "--keep", "--election", electionOf(t), "--data", "A", "--timeout", "8s",
-			"--ready", fmt.Sprintf("! test -e %q || { echo 7 s behind; exit 1; }", lags), "--ready-every", "100ms", "--",
-		}, j.beats("A")...)...)
+		a := start(t, servers, append(atEase(
+			t, "--keep", "--data", "A", "--ready", fmt.Sprintf("! test -e %q || { echo 7 s behind; exit 1; }", lags), "--ready-every", "100ms", "--",
+		), j.beats("A")...)...)
 		a.says(&a.stderr, "7 s behind")
 		status, stdout, _ := zkelect(t, servers, "status", "--election", electionOf(t))
 		assert.Equal(t, exitNoLeader, status, stdout)
@@ -133,7 +132,7 @@ func TestRunReady(t *testing.T) {
 
 		require.NoError(t, os.Remove(lags))
 		j.has(t, "A\n")
-		start(t, servers, append([]string{"run", "--election", electionOf(t), "--data", "B", "--timeout", "8s", "--"}, j.beats("B")...)...)
+		start(t, servers, append(atEase(t, "--data", "B", "--"), j.beats("B")...)...)
 		require.NoError(t, os.WriteFile(lags, nil, 0o600))
 		j.has(t, "B\n")
 		assert.Empty(t, overlap(j.read()))
@@ -146,7 +145,7 @@ func TestRunPriority(t *testing.T) {
 	onBoth(t, func(t *testing.T, servers string) {
 		j := newJournal(t)
 		begin := func(name string, flags ...string) *process {
-			args := append([]string{"run", "--election", electionOf(t), "--data", name, "--timeout", "8s"}, flags...)
+			args := atEase(t, append([]string{"--data", name}, flags...)...)
 			return start(t, servers, append(append(args, "--"), j.beats(name)...)...)
 		}
 		a := begin("A")

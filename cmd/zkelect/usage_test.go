@@ -81,7 +81,7 @@ func TestUsage(t *testing.T) {
 		{"status --servers x:1 --tls-ca /etc/passwd --election e", 2, "no certificate in /etc/passwd"},
 		{"status --dev --tls --election e", 2, "--dev has no TLS"},
 		{"status --dev --root / --election e", 2, "invalid path"},
-		{"status --servers 127.0.0.1:1 --wait 3s --election e", 1, "no ZooKeeper answers at 127.0.0.1:1 in 3s (dial tcp 127.0.0.1:1: connect"},
+		{"status --servers 127.0.0.1:1 --wait 10s --election e", 1, "no ZooKeeper answers at 127.0.0.1:1 in 10s (dial tcp 127.0.0.1:1: connect"},
 		{"list --servers 127.0.0.1:1 --wait 300ms", 1, "no ZooKeeper answers"},
 		{"top --servers 127.0.0.1:1 --wait 300ms", 1, "no ZooKeeper answers"},
 		{"watch --servers 127.0.0.1:1 --wait 300ms --election e", 1, "no ZooKeeper answers"},

@@ -44,8 +44,8 @@ func otherUser(t *testing.T, servers, form string, status int) {
 	require.NoError(t, os.Chmod(filepath.Dir(stop.path), 0o777)) //nolint:gosec // and looks there
 	work := fmt.Sprintf(`while [ ! -e %q ]; do echo A >>%q; sleep 0.01; done; exit 9`, stop.path, j.path)
 	script := fmt.Sprintf(form, "setpriv --reuid 65534 --clear-groups sh -c "+shellQuoted(work), j.path)
-	a := startCommand(t, exec.Command("setpriv", "--bounding-set", "-kill", os.Args[0], "run", "--election", electionOf(t), "--grace", "100ms", "--", //nolint:gosec // a test's
-		"sh", "-c", script), servers)
+	run := append([]string{"--bounding-set", "-kill", os.Args[0]}, atEase(t, "--grace", "100ms", "--", "sh", "-c", script)...)
+	a := startCommand(t, exec.Command("setpriv", run...), servers) //nolint:gosec // a test's
 	j.has(t, "A\n")
 	b := start(t, servers, append([]string{"run", "--election", electionOf(t), "--"}, j.beats("B")...)...)
 	b.says(&b.stderr, "waiting")

@@ -17,21 +17,23 @@ import (
 // return syscall.ESRCH for one that is gone. Of a group without a process, or with one that cannot be seen, nothing is known.
 //
 // It looks twice: a process that forks and ends while it is looked shows that it has ended, and not its child. What lives at
-// the end of the first look has either been seen in the second, or is among those that have ended by then.
+// the end of the first look is either found in the second, itself or a child of it, or is among those that have ended by then.
+// Or it is listed in the second, and reaped before it is looked at: so where one is gone then, whosever it was, nothing is known.
 func GroupEnded(group int, over func(pid int) (bool, error)) bool {
-	before, ok := endedOf(group, over)
+	before, _, ok := endedOf(group, over)
 	if !ok || len(before) == 0 {
 		return false
 	}
-	after, ok := endedOf(group, over)
-	return ok && slices.Equal(before, after)
+	after, missed, ok := endedOf(group, over)
+	return ok && !missed && slices.Equal(before, after)
 }
 
-// endedOf returns the processes of a group, and whether all of them have ended.
-func endedOf(group int, over func(pid int) (bool, error)) (pids []int, ok bool) {
+// endedOf returns the processes of a group, and whether all of them have ended. It has missed those that were gone before it
+// could be seen of which group they are, or whether they have ended.
+func endedOf(group int, over func(pid int) (bool, error)) (pids []int, missed, ok bool) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
-		return nil, false
+		return nil, false, false
 	}
 	for _, entry := range entries {
 		pid, err := strconv.Atoi(entry.Name())
@@ -42,17 +44,18 @@ func endedOf(group int, over func(pid int) (bool, error)) (pids []int, ok bool) 
 		if err == nil && its == group {
 			var ended bool
 			if ended, err = over(pid); err == nil && !ended {
-				return nil, false
+				return nil, false, false
 			}
 			if err == nil {
 				pids = append(pids, pid)
 			}
 		}
 		if err != nil && !gone(err) {
-			return nil, false
+			return nil, false, false
 		}
+		missed = missed || err != nil
 	}
-	return pids, true
+	return pids, missed, true
 }
 
 // Ended reports whether a process has ended: whether each of its threads has. Its main thread may end long before the others,
