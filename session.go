@@ -23,7 +23,9 @@ type SessionOptions struct {
 	// Dialer opens connections, for TLS, proxies and tests. It is given the
 	// servers as they were given to Connect. The default resolves a name anew
 	// each time, and goes round its addresses; while no name server answers, round
-	// those that it had last.
+	// those that it had last. One of your own has to go round the addresses of a name itself:
+	// net.Dialer and tls.Dialer begin each time with the first one that takes a connection, so the
+	// servers behind the others are never tried while nothing good comes of that one.
 	Dialer zk.Dialer
 	// HostProvider chooses the server for each connection. The default goes
 	// round in random order, and names are resolved anew each time. One of

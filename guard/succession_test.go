@@ -20,8 +20,8 @@ import (
 // TestSuccession: on a real ensemble of three, from each kind of death of the leader to OnWin of the next one. With
 // -guard.long each is done fifty times, on a machine that has nothing else to do, and what is promised is asked for.
 // Otherwise it is done five times, and what is asked for bears a machine, or an ensemble, that stands still for some seconds:
-// no session has ended by itself, and most were closed within three seconds. A guard that does nothing would take more than
-// three quarters of the session timeout each time, and one that is late would be so mostly.
+// no session has ended by itself, and all but one were closed within three seconds. A guard that does nothing would take more
+// than three quarters of the session timeout each time, and one that is late would be so more than once.
 func TestSuccession(t *testing.T) {
 	if !*long {
 		t.Parallel()
@@ -93,7 +93,7 @@ func TestSuccession(t *testing.T) {
 			t.Logf("%s: %d deaths: median %.1f ms, longest %.1f ms, shortest %.1f ms; the machine's load: %s",
 				name, len(all), ms(median), ms(longest), ms(all[0]), load())
 			require.Less(t, longest, timeout/2, "the session has ended by itself")
-			require.Less(t, median, 3*time.Second, "the guard is late")
+			require.Less(t, all[len(all)-2], 3*time.Second, "the guard is late") // not once, as beside a machine that stands still
 			if *long {
 				require.LessOrEqual(t, median, 50*time.Millisecond)
 				require.LessOrEqual(t, longest, 500*time.Millisecond)
