@@ -39,9 +39,9 @@ func TestFollowerCutOff(t *testing.T) {
 	if *flagPeers {
 		contestants = append(contestants, peers(t)...)
 	}
-	const tick = 2 * time.Second // ZooKeeper's default, with syncLimit=5: 10 s
+	const tick = 2 * time.Second // ZooKeeper's default, with the syncLimit of its example: 10 s
 	zookeeper := realzk.StartZooKeeperWith(t, 3, realzk.EnsembleOptions{
-		TickTime: tick, Hosts: net.hosts, Namespaces: net.namespaces,
+		TickTime: tick, Config: []string{"initLimit=10", "syncLimit=5"}, Hosts: net.hosts, Namespaces: net.namespaces,
 	})
 	// How long the control has two leaders depends on when in its ticks the
 	// ensemble is cut: from most of a second to six. It must show what the cut

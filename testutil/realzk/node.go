@@ -111,8 +111,10 @@ func newNode(dir string, number int, opts EnsembleOptions, install installation)
 func (n *node) writeConfig(nodes []*node, opts EnsembleOptions) error {
 	lines := []string{
 		fmt.Sprintf("tickTime=%d", opts.TickTime.Milliseconds()),
-		"initLimit=10",
-		"syncLimit=5",
+		// ZooKeeper's example has 10 and 5, for ticks of 2 s. With ticks as short as these, a JVM that a busy machine holds up
+		// for 2.5 s would lose its peers, and drop its clients.
+		"initLimit=30",
+		"syncLimit=20",
 		"dataDir=" + filepath.Join(n.dir, "data"),
 		"clientPortAddress=" + n.host,
 		fmt.Sprintf("clientPort=%d", n.client.Number),
