@@ -60,6 +60,10 @@ func raceEnabled() bool {
 	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
 
+// lasting is for examples in which a session that lapses by itself is no part
+// of the story. They wait for as long, so it is not their default.
+const lasting = "-timeout=10s"
+
 // zooKeeper is one real server for all examples.
 var zooKeeper struct {
 	once    sync.Once
@@ -80,8 +84,9 @@ func realServers(t *testing.T) string {
 }
 
 // onBoth runs an example without flags, and again with -servers on a real
-// ZooKeeper, and gives what it printed to check.
-func onBoth(t *testing.T, name string, check func(output string) error) {
+// ZooKeeper, and gives what it printed to check. The flags are for the latter:
+// a busy machine may hold a JVM up.
+func onBoth(t *testing.T, name string, check func(output string) error, flags ...string) {
 	t.Helper()
 	t.Run("in-process", func(t *testing.T) {
 		t.Parallel()
@@ -89,7 +94,7 @@ func onBoth(t *testing.T, name string, check func(output string) error) {
 	})
 	t.Run("ZooKeeper", func(t *testing.T) {
 		t.Parallel()
-		runExample(t, check, name, "-servers", realServers(t))
+		runExample(t, check, name, append(flags, "-servers", realServers(t))...)
 	})
 }
 

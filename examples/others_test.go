@@ -58,7 +58,7 @@ blue is gone
 
 func TestFencedStore(t *testing.T) {
 	t.Parallel()
-	onBoth(t, "fencedstore", checkFencedStore)
+	onBoth(t, "fencedstore", checkFencedStore, lasting)
 }
 
 var fencedStore = regexp.MustCompile(`^the old leader writes with token (\d+)

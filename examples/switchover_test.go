@@ -14,7 +14,7 @@ import (
 
 func TestSwitchover(t *testing.T) {
 	t.Parallel()
-	onBoth(t, "switchover", checkSwitchover)
+	onBoth(t, "switchover", checkSwitchover, lasting)
 }
 
 // switchoverStory is what is told in whatever order the replicas are, which say

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,7 +28,7 @@ type backend struct {
 	born  time.Time
 
 	admin *client // lives as long as the server, and looks at the tree from outside
-	// witnesses are the same on the members that follow: what they have seen their members have applied.
+	// witnesses are such clients, one on each member, the admin first: what one has seen its member has applied.
 	witnesses []*client
 
 	runs int
@@ -90,8 +91,9 @@ func (b *backend) execute(script []step) (transcript []string, ok bool) {
 		b.admin = &client{wire: &wire{}, name: "outside"}
 		r.connect(b.admin, int32(longestTimeout.Milliseconds()))
 		r.proveOutside()
-		for i := range b.dials[1:] {
-			witness := &client{wire: &wire{}, name: fmt.Sprintf("witness of member %d", i+1), member: i + 1}
+		b.witnesses = []*client{b.admin}
+		for i := 1; i < len(b.dials); i++ {
+			witness := &client{wire: &wire{}, name: fmt.Sprintf("witness of member %d", i), member: i}
 			r.connect(witness, int32(longestTimeout.Milliseconds()))
 			b.witnesses = append(b.witnesses, witness)
 		}
@@ -104,6 +106,7 @@ func (b *backend) execute(script []step) (transcript []string, ok bool) {
 	r.root = r.parent + "/run"
 	r.sessions[b.admin.id] = b.admin.name
 	r.transcript = nil
+	r.settle() // each has the run's node
 	for i := range r.clients {
 		r.clients[i] = &client{wire: &wire{}, name: fmt.Sprintf("session %d", i), member: i % len(b.dials)}
 	}
@@ -129,9 +132,6 @@ func (b *backend) execute(script []step) (transcript []string, ok bool) {
 
 // close ends what the backend's own session holds; the server is its maker's to end.
 func (b *backend) close() {
-	if b.admin != nil {
-		b.admin.hangUp()
-	}
 	for _, witness := range b.witnesses {
 		witness.hangUp()
 	}
@@ -180,6 +180,9 @@ func (r *run) proveOutside() {
 	}
 }
 
+// A halfCloser is a connection over TCP.
+type halfCloser interface{ CloseWrite() error }
+
 // hangUp ends the connection from the client's side. It waits until the server has done the same: ZooKeeper, when it
 // notices the end of a session's old connection only after the session got a new one, forgets the new one.
 func (c *client) hangUp() {
@@ -187,7 +190,7 @@ func (c *client) hangUp() {
 		return
 	}
 	c.open = false
-	if half, ok := c.conn.(*net.TCPConn); ok && half.CloseWrite() == nil {
+	if half, ok := c.conn.(halfCloser); ok && half.CloseWrite() == nil {
 		for err := error(nil); err == nil; {
 			_, err = c.readFrame()
 		}
@@ -427,9 +430,10 @@ func (r *run) drain(c *client) {
 	}
 }
 
-// awaitNoMarker polls, since a watch of the outside session would be one more that the servers could differ in.
+// awaitNoMarker polls, since a watch of the outside session would be one more that the servers could differ in. That a session
+// never expires is what it would see, not how soon it does.
 func (r *run) awaitNoMarker() bool {
-	const patience = 10 * shortestTimeout
+	const patience = 30 * time.Second
 	deadline := time.Now().Add(patience)
 	for time.Now().Before(deadline) {
 		p := r.outside(step{Op: "getChildren", Path: "^"})
@@ -541,23 +545,26 @@ func (r *run) handshake(c *client, st step) {
 	e.long(id)
 	e.data(st)
 	e.bool(st.Watch)
-	if err := w.write(st.mangle(e.bytes)); err != nil {
-		r.lost(stranger, err)
-		return
-	}
-	a, err := w.readConnectAnswer()
-	if err != nil {
-		r.lost(stranger, err)
-		return
-	}
-	if a.id != 0 && a.id != c.id {
-		r.sessions[a.id] = "stranger"
-	}
-	r.noteConnect(stranger, a)
-	r.untilPing(stranger, "")
-	if stranger.open && a.id != c.id {
-		r.request(stranger, step{Op: "closeSession"})
-	}
+	// The session may be one of the shortest.
+	r.prompt(func() {
+		if err := w.write(st.mangle(e.bytes)); err != nil {
+			r.lost(stranger, err)
+			return
+		}
+		a, err := w.readConnectAnswer()
+		if err != nil {
+			r.lost(stranger, err)
+			return
+		}
+		if a.id != 0 && a.id != c.id {
+			r.sessions[a.id] = "stranger"
+		}
+		r.noteConnect(stranger, a)
+		r.untilPing(stranger, "")
+		if stranger.open && a.id != c.id {
+			r.request(stranger, step{Op: "closeSession"})
+		}
+	})
 	stranger.hangUp()
 }
 
@@ -580,7 +587,7 @@ func (r *run) stream(st step) {
 	_, err := w.conn.Write([]byte(st.Data))
 	var got []byte
 	if err == nil {
-		if half, ok := w.conn.(*net.TCPConn); ok && st.Null {
+		if half, ok := w.conn.(halfCloser); ok && st.Null {
 			_ = half.CloseWrite()
 		} else if st.Null {
 			_ = w.conn.Close()
@@ -663,20 +670,34 @@ func (r *run) noteEvent(c *client, p packet) {
 }
 
 // barrier collects the events that the last step brought to each session: they are written to a connection before the
-// answer to a ping that is sent afterwards, once the connection's member has applied the step. A real member hands requests of
-// several sessions to several threads, so a sync may be answered a moment before what was committed before it is applied.
+// answer to a ping that is sent afterwards, once the connection's member has applied the step.
 func (r *run) barrier() {
-	var applied int64
-	for _, c := range r.clients {
-		applied = max(applied, c.zxid)
-	}
-	for _, witness := range r.witnesses {
-		for r.ask(witness, step{Op: "sync", Path: "/"}).zxid < applied {
-			time.Sleep(time.Millisecond)
-		}
-	}
+	r.settle()
 	for _, c := range r.clients {
 		r.request(c, step{Op: "ping"})
+	}
+}
+
+// settle waits until every member has applied all that was answered by any of them. What a client has been told its member
+// has applied, but no other one need have: a follower may be ahead of the leader, and a real member answers even a sync before
+// it has applied what another session's request had committed. So each is asked after the answers, and then again until it
+// shows what the foremost of them has shown; what the clients themselves have seen would lack what was done by a stranger,
+// and the beginning of a session, whose answer shows no zxid.
+func (r *run) settle() {
+	if len(r.witnesses) == 1 {
+		return // one member does all things in the order in which it is asked
+	}
+	shown := make([]int64, len(r.witnesses))
+	ask := func(i int) { shown[i] = r.ask(r.witnesses[i], step{Op: "sync", Path: "/"}).zxid }
+	for i := range shown {
+		ask(i)
+	}
+	foremost := slices.Max(shown)
+	for i := range shown {
+		for shown[i] < foremost {
+			time.Sleep(time.Millisecond)
+			ask(i)
+		}
 	}
 }
 

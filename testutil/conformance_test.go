@@ -64,7 +64,7 @@ func inMemory(member testutil.Member) func() (net.Conn, error) {
 }
 
 // tickOf is short enough for sessions to expire soon, but long enough for the members of an ensemble, which lose each
-// other when they hear nothing for five.
+// other when they hear nothing for some.
 func tickOf(members int) time.Duration {
 	if members == 1 {
 		return conformanceTick

@@ -50,19 +50,25 @@ func (n *node) join() {
 		say(n.host, "replicates from %s", leader.Data)
 		db.mu.Lock()
 		defer db.mu.Unlock()
+		if n.source == "" { // it begins with a copy
+			n.write = db.last()
+		}
 		n.source = string(leader.Data)
 	})
 	say(n.host, "joins")
 	go func() {
-		if err := c.StandWhile(ctx, n.ready, 100*time.Millisecond); !errors.Is(err, election.ErrClosed) {
+		if err := c.StandWhile(ctx, n.ready, 250*time.Millisecond); !errors.Is(err, election.ErrClosed) {
 			log.Fatal("switchover: ", err)
 		}
 	}()
 }
 
-// ready reports why the node must not be the master now.
+// ready reports why the node must not be the master now. One that replicates
+// from nobody yet is not behind: only who stands learns whom to replicate from.
 func (n *node) ready(context.Context) error {
-	if behind := n.lag(); behind > mostBehind {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if behind := db.last() - n.write; n.source != "" && behind > mostBehind {
 		return fmt.Errorf("%d writes behind", behind)
 	}
 	return nil
@@ -122,12 +128,6 @@ func (d *database) setSlow(n *node, slow bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n.slow = slow
-}
-
-func (n *node) lag() int {
-	db.mu.Lock()
-	defer db.mu.Unlock()
-	return db.last() - n.write
 }
 
 func (n *node) serves() bool {

@@ -5,10 +5,12 @@ package chaos
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/go-zookeeper/zk"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -39,9 +41,9 @@ func TestFollowerCutOff(t *testing.T) {
 	if *flagPeers {
 		contestants = append(contestants, peers(t)...)
 	}
-	const tick = 2 * time.Second // ZooKeeper's default, with syncLimit=5: 10 s
+	const tick = 2 * time.Second // ZooKeeper's default, with the syncLimit of its example: 10 s
 	zookeeper := realzk.StartZooKeeperWith(t, 3, realzk.EnsembleOptions{
-		TickTime: tick, Hosts: net.hosts, Namespaces: net.namespaces,
+		TickTime: tick, Config: []string{"initLimit=10", "syncLimit=5"}, Hosts: net.hosts, Namespaces: net.namespaces,
 	})
 	// How long the control has two leaders depends on when in its ticks the
 	// ensemble is cut: from most of a second to six. It must show what the cut
@@ -75,6 +77,11 @@ func TestFollowerCutOff(t *testing.T) {
 		leads := func(s state) bool { return s.leads() && s.acked }
 		former := stand("a", servers[follower])
 		await(t, 30*time.Second, "leaders on the follower", f.describe, all(former, leads))
+		// When the sessions of the old leaders end is seen from outside.
+		ended := make([]func() int64, 2)
+		for i, root := range []string{library: "/_zkelection/", control: "/simple-"} {
+			ended[i] = endOfBallot(t, without(servers, follower), fmt.Sprintf("%scut%d-%d", root, round, i))
+		}
 		next := stand("b", strings.Join(without(servers, follower), ","))
 		// The session's timeout restarts with each sign of life, so let the joining be over.
 		time.Sleep(tick)
@@ -120,14 +127,46 @@ func TestFollowerCutOff(t *testing.T) {
 				round, c.name, r[i].steppedDown, r[i].until, r[i].overlap)
 		}
 		worst = max(worst, r[control].overlap)
-		// Both wait for the expiry of a session, which a tick's bucket may set apart; ours then for two heartbeats.
-		assert.LessOrEqual(t, r[library].until, r[control].until+tick+time.Second, "how soon it led again; the control after %v", r[control].until)
+		// Both wait for the expiry of a session, which a tick's bucket may set apart; ours then for two heartbeats. So what is
+		// compared is how long after that they led.
+		expired := []time.Duration{time.Duration(ended[library]() - cut), time.Duration(ended[control]() - cut)}
+		t.Logf("cut %d: the sessions ended after %v, and the control's %v", round, expired[library], expired[control])
+		assert.LessOrEqual(t, expired[library], expired[control]+tick+time.Second, "the end of its session; that of the control's after %v", expired[control])
+		assert.LessOrEqual(t, r[library].until-expired[library], r[control].until-expired[control]+tick+time.Second,
+			"how soon after that it led again; the control %v after", r[control].until-expired[control])
 		results.cuts = append(results.cuts, r)
 	}
 	for _, c := range contestants {
 		results.contestants = append(results.contestants, c.name)
 	}
 	assert.GreaterOrEqual(t, worst, time.Second, "the control, which trusts its connection, did not have two leaders for long: the cuts prove nothing")
+}
+
+// endOfBallot waits for an election's only ballot, and returns what waits for its end and tells when that was.
+func endOfBallot(t *testing.T, servers []string, election string) (ended func() int64) {
+	conn, events, err := zk.Connect(servers, 30*time.Second, zk.WithLogger(quiet{}))
+	require.NoError(t, err)
+	go func() {
+		for range events {
+		}
+	}()
+	t.Cleanup(conn.Close)
+	var ballots []string
+	await(t, 30*time.Second, "only ballot in "+election, func() string { return fmt.Sprint(ballots) }, func() bool {
+		children, _, err := conn.Children(election)
+		ballots = slices.DeleteFunc(children, func(child string) bool { return !strings.HasPrefix(child, "ballot") })
+		return err == nil && len(ballots) == 1
+	})
+	there, _, gone, err := conn.ExistsW(election + "/" + ballots[0])
+	require.NoError(t, err)
+	require.True(t, there, "the ballot %s in %s", ballots[0], election)
+	at := make(chan int64, 1)
+	go func() {
+		if event := <-gone; event.Type == zk.EventNodeDeleted {
+			at <- monotonic.Now()
+		}
+	}()
+	return func() int64 { return receive(t, at) }
 }
 
 // contestant is a kind of candidate, whose old leader is cut off.

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/zkelection/election/internal/port"
@@ -17,6 +18,9 @@ import (
 
 // logTail is how much of a node's log a failed test prints.
 const logTail = 8 << 10
+
+// longAnswer is how long a node that runs may take to answer a four-letter word.
+const longAnswer = 30 * time.Second
 
 // errPortTaken marks a node that did not come up because another program holds its port.
 var errPortTaken = errors.New("realzk: a port of ZooKeeper was taken by another program")
@@ -111,8 +115,10 @@ func newNode(dir string, number int, opts EnsembleOptions, install installation)
 func (n *node) writeConfig(nodes []*node, opts EnsembleOptions) error {
 	lines := []string{
 		fmt.Sprintf("tickTime=%d", opts.TickTime.Milliseconds()),
-		"initLimit=10",
-		"syncLimit=5",
+		// ZooKeeper's example has 10 and 5, for ticks of 2 s. With ticks as short as these, a JVM that a busy machine holds up
+		// for 2.5 s would lose its peers, and drop its clients.
+		"initLimit=30",
+		"syncLimit=20",
 		"dataDir=" + filepath.Join(n.dir, "data"),
 		"clientPortAddress=" + n.host,
 		fmt.Sprintf("clientPort=%d", n.client.Number),
@@ -223,6 +229,18 @@ func (n *node) running() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.process != nil && !n.process.paused
+}
+
+// ask is fourLetter that asks again, while the node runs, when it brings no answer, or one that is not sound: on a busy machine a
+// JVM may be held up for seconds, and one that ceases to serve closes the connection on which it is being asked. That the
+// node accepts no connection is an answer.
+func (n *node) ask(word string, sound func(answer string) bool) (answer string, err error) {
+	for deadline := time.Now().Add(longAnswer); ; time.Sleep(10 * time.Millisecond) {
+		answer, err = fourLetter(n.client.Address, word)
+		if err == nil && sound(answer) || errors.Is(err, syscall.ECONNREFUSED) || !n.running() || time.Now().After(deadline) {
+			return answer, err
+		}
+	}
 }
 
 // await asks the node for "srvr" until ok says yes to the answer ("" for none).

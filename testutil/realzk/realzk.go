@@ -271,16 +271,18 @@ func (e *Ensemble) Resume(i int) {
 	}
 }
 
-// Mode is what node i says of itself: "standalone", "leader", "follower", or "" while it does not serve.
+// Mode is what node i says of itself: "standalone", "leader", "follower", or "" while it does not serve. A node that runs is
+// given 30 s to say it.
 func (e *Ensemble) Mode(i int) string {
-	answer, err := e.FourLetter(i, "srvr")
+	answer, err := e.nodes[i].ask("srvr", func(answer string) bool { return answer != "" })
 	if err != nil {
 		return ""
 	}
 	return modeOf(answer)
 }
 
-// Leader is the number of the node that leads the ensemble (or stands alone), and -1 while none does.
+// Leader is the number of the node that leads the ensemble (or stands alone), and -1 while none does. It asks as
+// [Ensemble.Mode] does, so that one that is slow to answer is not taken for none.
 func (e *Ensemble) Leader() int {
 	for i := range e.nodes {
 		switch e.Mode(i) {
@@ -291,10 +293,10 @@ func (e *Ensemble) Leader() int {
 	return -1
 }
 
-// FourLetter sends a four-letter word ("mntr", "cons", "wchp") to node i, and returns its answer. It waits at most two
-// seconds.
+// FourLetter sends a four-letter word ("mntr", "cons", "wchp") to node i, and returns its answer. A node that is dead or paused
+// is given two seconds; one that runs is asked again when it has not answered by then, for 30 s.
 func (e *Ensemble) FourLetter(i int, word string) (string, error) {
-	return fourLetter(e.nodes[i].client.Address, word)
+	return e.nodes[i].ask(word, func(string) bool { return true })
 }
 
 func fourLetter(address, word string) (string, error) {

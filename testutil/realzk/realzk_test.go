@@ -78,6 +78,24 @@ func TestPausedZooKeeperAnswersAgainOnceResumed(t *testing.T) {
 	require.Equal(t, "imok", answer)
 }
 
+// TestSlowZooKeeperIsAskedAgain holds the process up behind the ensemble's back, as a busy machine does, for longer than one
+// question is given.
+func TestSlowZooKeeperIsAskedAgain(t *testing.T) {
+	t.Parallel()
+	zookeeper := StartZooKeeper(t, 1)
+	process := zookeeper.nodes[0].process.cmd.Process
+	for what, answered := range map[string]func() bool{
+		"Leader":     func() bool { return zookeeper.Leader() == 0 },
+		"FourLetter": func() bool { answer, err := zookeeper.FourLetter(0, "ruok"); return err == nil && answer == "imok" },
+	} {
+		require.NoError(t, stopOrContinue(process, true))
+		resumed := make(chan error, 1)
+		time.AfterFunc(3*time.Second, func() { resumed <- stopOrContinue(process, false) })
+		assert.True(t, answered(), what)
+		require.NoError(t, <-resumed)
+	}
+}
+
 func TestEnsembleElectsAnotherLeaderAndTakesTheOldOneBack(t *testing.T) {
 	t.Parallel()
 	zookeeper := StartZooKeeper(t, 3)
