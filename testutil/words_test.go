@@ -6,6 +6,7 @@ import (
 	"net"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -118,7 +119,7 @@ func TestWordsAsTheRealOneSaysThem(t *testing.T) {
 						compareShapes(t, word+" of the "+role.name, ask(t, role.theirs, word), ask(t, role.ours, word))
 					}
 					compareConnections(t, "lop=NA,", ask(t, role.theirs, "cons"), ask(t, role.ours, "cons")) // after crst
-					compareDumps(t, ask(t, role.theirs, "dump"), ask(t, role.ours, "dump"))
+					compareDumps(t, wholeDump(t, role.theirs), wholeDump(t, role.ours))
 				}
 				if members > 1 {
 					compareConfigs(t, dialZK(t, theirs.Servers()[0]), dialZK(t, ours.Servers()[0]))
@@ -216,6 +217,53 @@ func compareConnections(t require.TestingT, operation, theirs, ours string) {
 	}
 	assert.Equal(t, session(theirs), session(ours))
 	assert.Contains(t, ours, operation)
+}
+
+// wholeDump asks for a dump that does not contradict itself. The real one prints the size of a set of sessions and lists
+// them a moment later, and a session that has been heard of goes from one set to another meanwhile.
+func wholeDump(t *testing.T, addr string) string {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); ; {
+		dump := ask(t, addr, "dump")
+		if isWholeDump(dump) {
+			return dump
+		}
+		require.True(t, time.Now().Before(end), "no whole dump in a minute: %s", dump)
+	}
+}
+
+// isWholeDump reports whether the sets have as many sessions as are listed, and as there are in all. A follower
+// lists them without sets.
+func isWholeDump(dump string) bool {
+	total := regexp.MustCompile(`Session Sets \(\d+\)/\((\d+)\):\n`).FindStringSubmatchIndex(dump)
+	if total == nil {
+		return true
+	}
+	number := func(text string) int {
+		n, _ := strconv.Atoi(text)
+		return n
+	}
+	sets, _, _ := strings.Cut(dump[total[1]:], "ephemeral nodes dump:")
+	inSets := 0
+	for _, size := range regexp.MustCompile(`(?m)^(\d+) expire at`).FindAllStringSubmatch(sets, -1) {
+		inSets += number(size[1])
+	}
+	listed := len(regexp.MustCompile(`(?m)^\s+0x`).FindAllString(sets, -1))
+	return listed == inSets && listed == number(dump[total[2]:total[3]])
+}
+
+func TestIsWholeDump(t *testing.T) {
+	const head, tail = "SessionTracker dump:\nSession Sets (2)/(1):\n", "ephemeral nodes dump:\nSessions with Ephemerals (1):\n0x1000:\n\t/e\n"
+	for text, whole := range map[string]bool{
+		"0 expire at A:\n1 expire at B:\n\t0x1000\n":           true,
+		"0 expire at A:\n1 expire at B:\n":                     false, // it has gone to the next set
+		"0 expire at A:\n0 expire at B:\n":                     false,
+		"1 expire at A:\n\t0x1000\n1 expire at B:\n\t0x1000\n": false,
+		"1 expire at A:\n\t0x1000\n0 expire at B:\n":           true,
+	} {
+		assert.Equal(t, whole, isWholeDump(head+text+tail), text)
+	}
+	assert.True(t, isWholeDump("SessionTracker dump:\nGlobal Sessions(1):\n0x1000\t60000ms\n"+tail))
 }
 
 func compareDumps(t require.TestingT, theirs, ours string) {
