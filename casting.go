@@ -97,7 +97,7 @@ func (c *candidacy) standInLine() {
 func (c *candidacy) refused(err error) {
 	asked := len(c.voters) > 0 || len(c.campaigns) > 0 || c.runner != nil || c.stander.handle != nil
 	if former := c.absence.cause; asked || former == nil || former.Error() != err.Error() {
-		c.logger.Error("election: cannot vote", "error", err) // each further try would say the same
+		c.logger.Error("election: cannot vote", "error", err) // each further try would say the same, mostly
 	}
 	c.failed(err)
 	c.absence.cause = err

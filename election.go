@@ -278,8 +278,10 @@ func (b *Base) readBallot(ctx context.Context, child child) (*Ballot, error) {
 		ballot.Priority = priority
 	}
 	gone := false
+	var answer error // of the node: what else ends a look-up tells nothing of it
 	read := func(conn *zk.Conn) error {
 		found, err := readNode(conn, ballot.Path)
+		answer = named(err)
 		if found != nil {
 			ballot.Data, ballot.SessionID, ballot.Token = found.data, found.stat.EphemeralOwner, found.stat.Czxid
 		}
@@ -287,17 +289,18 @@ func (b *Base) readBallot(ctx context.Context, child child) (*Ballot, error) {
 		return err
 	}
 	err := b.session.lookUp(ctx, read)
-	if isPermanent(err) && ctx.Err() == nil {
+	if isPermanent(answer) && errors.Is(err, answer) {
 		// Whoever may not read a node may still see that it is there.
 		ballot.Err = err
 		err = b.session.lookUp(ctx, func(conn *zk.Conn) error {
 			exists, stat, err := conn.Exists(ballot.Path)
+			answer = named(err)
 			if gone = err == nil && !exists; err == nil && exists {
 				ballot.SessionID, ballot.Token = stat.EphemeralOwner, stat.Czxid
 			}
 			return err
 		})
-		if isPermanent(err) && ctx.Err() == nil {
+		if isPermanent(answer) && errors.Is(err, answer) {
 			err = nil
 		}
 	}

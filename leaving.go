@@ -258,6 +258,7 @@ type withdrawal struct {
 	watched bool
 	// front: no other ballot is in front, or, without place, perhaps none.
 	front bool
+	// place: the ballot's place is known.
 	place bool
 }
 
@@ -306,9 +307,9 @@ func (e errands) deleteTagged(conn *zk.Conn, tag string, inc *incarnation) error
 		exists, stat, err := conn.Exists(path)
 		if err == nil && exists && stat.EphemeralOwner == inc.id {
 			if all := ballotsOf(children); isFront(all, b.name) && gemIsNext(all, b.name) {
-				err = e.deleteWaking(conn, path)
+				err = named(e.deleteWaking(conn, path))
 			}
-			if err == nil || errors.Is(err, zk.ErrNodeExists) {
+			if isSettled(err) { // it may be refused what wakes
 				err = conn.Delete(path, -1)
 			}
 		}
@@ -353,6 +354,8 @@ func (e errands) deleteBallot(ctx context.Context, w withdrawal) error {
 		case failedAt(results, 0, zk.ErrBadVersion):
 			// Another one is in its place, or somebody has changed its data.
 			w.ack.version, w.watched = 0, false
+		case withAck && failedAt(results, 0, zk.ErrNotEmpty):
+			withAck, w.ack.possible = false, false // somebody's, since ours has no children
 		case failedAt(results, 0, zk.ErrNoNode):
 			withAck = false // the ballot remains to be deleted
 		case !errors.Is(err, zk.ErrNoNode):
@@ -381,23 +384,25 @@ func (e errands) deleteOnce(ctx context.Context, w withdrawal, withAck bool) (re
 // reply was lost and it took the acknowledgement along: only what we made is deleted. A successor may
 // replace it between the look and the deletion; its own never has the same version (replacing).
 func (e errands) deleteLeftAck(ctx context.Context, w withdrawal) error {
-	if _, err := e.session.barrier(ctx); err != nil {
-		return err
-	}
-	for {
+	for wait := e.session.newBackoff(); ; wait.pause(ctx) {
+		if _, err := e.session.barrier(ctx); err != nil {
+			return err
+		}
 		ack, err := e.ownAck(ctx, w)
 		if err != nil || ack == nil {
 			return err
 		}
-		err = e.session.retry(ctx, func(conn *zk.Conn) error { return conn.Delete(e.ackPath(), ack.stat.Version) })
+		// Not a second time without a look: a successor may have come to a place that the first has made free.
+		err = e.session.do(ctx, func(conn *zk.Conn) error { return conn.Delete(e.ackPath(), ack.stat.Version) })
 		switch {
-		case errors.Is(err, zk.ErrBadVersion):
-			// Another one is in its place, or somebody has changed its data.
-		case errors.Is(err, zk.ErrNoNode):
+		case err == nil || errors.Is(err, zk.ErrNoNode):
 			return nil
-		default:
+		case isPermanent(err):
 			return err
+		case ctx.Err() != nil:
+			return contextError(ctx)
 		}
+		// Its answer was lost, another one is in its place, or somebody has changed its data.
 	}
 }
 

@@ -350,8 +350,8 @@ func (e errands) sendMove(ctx context.Context, o moveOrder, wakeGem bool, r *mov
 		case failedAmong(results, len(conditions)):
 			r.refused = true
 			return ""
-		case withAck && failedAt(results, ackAt, zk.ErrNoNode):
-			withAck = false // somebody has deleted it
+		case withAck && (failedAt(results, ackAt, zk.ErrNoNode) || failedAt(results, ackAt, zk.ErrNotEmpty)):
+			withAck = false // somebody has deleted it, or put another one with children in its place
 		case withAck && failedAt(results, ackAt, zk.ErrBadVersion):
 			o.ack.version, o.watched = 0, false
 			if o.withdrawal, r.err = e.confirmAck(ctx, o.withdrawal); r.err != nil {

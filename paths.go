@@ -17,7 +17,7 @@ const DefaultRoot = "/_zkelection"
 
 // MaxNameSize is the most bytes that an election's name may have, every slash
 // counted as the two underscores that are written for it; its root may have as
-// many. Every request carries the path, some up to four times, as do the
+// many. Every request carries the path, some up to six times, as do the
 // watches that the client sends again on each connection. Within this bound what
 // the paths take of a request is small beside what ZooKeeper lets one hold.
 const MaxNameSize = 1_024
@@ -285,8 +285,10 @@ func standingOf(ballots []child, name string) (place standing, ok bool) {
 	return standing{}, false
 }
 
-// isFront reports whether no other ballot is in front of ours.
-func isFront(ballots []child, name string) bool { return len(ballots) > 0 && ballots[0].name == name }
+// isFront reports whether no other ballot is in front of ours. Beyond the end of the counter the order means nothing.
+func isFront(ballots []child, name string) bool {
+	return len(ballots) > 0 && ballots[0].name == name && ballots[0].sequence >= 0
+}
 
 // gemIsNext reports whether the ballot behind ours is one of the Ruby gem's.
 func gemIsNext(ballots []child, name string) bool {

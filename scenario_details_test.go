@@ -192,7 +192,7 @@ func TestSiblingKeepsItsAcknowledgement(t *testing.T) {
 // So it does when the other acknowledges between the look and the deletion of that clean-up. Somebody may have
 // changed the data of what is to be deleted: it goes all the same.
 func TestSuccessorKeepsItsAcknowledgement(t *testing.T) {
-	for _, does := range []string{"acknowledges", "proclaimed", "changes the data"} {
+	for _, does := range []string{"acknowledges", "proclaimed", "changes the data", "acknowledges behind a lost answer"} {
 		t.Run(does, func(t *testing.T) {
 			virtually(t, func(t *testing.T, w *world) {
 				j, oj := &journal{}, &journal{}
@@ -207,9 +207,31 @@ func TestSuccessorKeepsItsAcknowledgement(t *testing.T) {
 				}
 				first, err := o.LeaderSync(w.context())
 				require.NoError(t, err)
-				held, release := w.holding(func(r *testutil.Request) bool {
+				deletes := func(r *testutil.Request) bool {
 					return r.Op == testutil.OpDelete && r.Path == a.LeaderAckPath() && r.SessionID == a.node.ID()
-				})
+				}
+				var held <-chan struct{}
+				var release func()
+				if does == "acknowledges behind a lost answer" {
+					lost := make(chan struct{})
+					held = lost
+					cancel := w.srv.Control(testutil.OpDelete, func(r *testutil.Request) testutil.Action {
+						if !deletes(r) {
+							return testutil.Pass
+						}
+						select {
+						case <-lost:
+							return testutil.Pass
+						default:
+						}
+						close(lost)
+						a.link().setDown(true)
+						return testutil.LoseReply
+					})
+					release = func() { cancel(); a.link().setDown(false) }
+				} else {
+					held, release = w.holding(deletes)
+				}
 				operator := w.client()
 				require.NoError(t, operator.Delete(a.VotePath(), -1))
 				<-held
@@ -614,8 +636,6 @@ func TestACLWithoutWrite(t *testing.T) {
 	})
 }
 
-// A node above the election that may be neither read nor created is taken for
-// what it is: there.
 // On 3.9 whoever may not read the root node is not told of its existence either. Nothing that is done there needs it.
 func TestRootThatMayNotBeRead(t *testing.T) {
 	virtually(t, func(t *testing.T, w *world) {
@@ -635,6 +655,8 @@ func TestRootThatMayNotBeRead(t *testing.T) {
 	})
 }
 
+// A node above the election that may be neither read nor created is taken for
+// what it is: there.
 func TestParentThatMayNotBeRead(t *testing.T) {
 	virtually(t, func(t *testing.T, w *world) {
 		operator := w.client()

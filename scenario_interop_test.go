@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/go-zookeeper/zk"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election"
@@ -204,6 +205,37 @@ func TestGemBehindAStray(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Who may not make what wakes the gem member withdraws all the same.
+func TestStrayGoesThoughNobodyCanBeWoken(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		w.gem().vote().leave()
+		a, operator := w.member("a", &journal{}), w.client()
+		made := make(chan struct{})
+		cancel := w.srv.Control(testutil.OpCreate, func(r *testutil.Request) testutil.Action {
+			if !isBallotCreation(r) {
+				return testutil.Pass
+			}
+			close(made)
+			a.link().setDown(true)
+			return testutil.LoseReply
+		})
+		go func() { _ = a.Vote(w.context()) }()
+		<-made
+		synctest.Wait()
+		cancel()
+		asked, cancel := w.answering(-125, isAcknowledgement)
+		defer cancel()
+		g := w.gem().vote()
+		resigned := make(chan error, 1)
+		go func() { resigned <- a.Resign(w.context()) }()
+		synctest.Wait()
+		a.link().setDown(false)
+		require.NoError(t, <-resigned)
+		assert.Positive(t, asked.Load(), "nobody was to be woken")
+		assert.Equal(t, []string{g.path[len(g.root)+1:]}, ballotNames(w.children(operator, g.root)))
+	})
 }
 
 // The next in line is ours: nobody is woken, whoever is behind it.

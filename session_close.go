@@ -50,8 +50,8 @@ func (c *sessionClosing) awaitLeft() {
 // ErrCallbackRunning when an OnConnected function has not returned within the
 // session timeout. When it returns nil no callback runs any more and, with an
 // owned connection, no goroutine is left. It waits for two
-// session timeouts at most where no server answers, twice StepDownTimeout where callbacks do
-// not return, as Candidate.Close does, one more session timeout for OnConnected functions, and some seconds for the
+// session timeouts at most where no server answers, twice StepDownTimeout, or a session timeout for an observer's, where
+// callbacks do not return, one more session timeout for OnConnected functions, and some seconds for the
 // connection; Shutdown has a bound of yours. A second Close waits for the first
 // and returns the same.
 func (s *Session) Close() error { return s.Shutdown(context.Background()) }

@@ -112,8 +112,8 @@ func (r *rounds) dial(network, server string, timeout time.Duration) (net.Conn, 
 		}
 	}
 	r.mu.Lock()
-	first := r.next[host]
-	r.next[host]++
+	first := r.next[server] // of the server: with two ports of a name in turn each would begin with the same address
+	r.next[server]++
 	r.mu.Unlock()
 	var errs []error
 	for i := range addresses {

@@ -55,6 +55,8 @@ func TestRounds(t *testing.T) {
 		switch host {
 		case "three.example":
 			return []string{"127.0.0.3", "127.0.0.1", "127.0.0.2"}, nil
+		case "two.example":
+			return []string{"127.0.0.1", "127.0.0.2"}, nil
 		case "half.example": // nobody listens at the first
 			return []string{"127.0.0.2", "127.0.0.1"}, nil
 		}
@@ -72,11 +74,19 @@ func TestRounds(t *testing.T) {
 	for i := range taken {
 		assert.Equal(t, int64(2), taken[i].Load(), "connections to address %d", i+1)
 	}
+	// Two servers of one name take turns, and each goes round the addresses.
+	for range 2 {
+		dial("two.example")
+		_, err := r.dial("tcp", "two.example:1", 10*time.Second)
+		require.Error(t, err, "nobody listens there")
+	}
+	assert.Equal(t, int64(3), taken[0].Load())
+	assert.Equal(t, int64(3), taken[1].Load())
 	require.NoError(t, listeners[0].Close())
 	for range 2 {
 		dial("half.example")
 	}
-	assert.Equal(t, int64(4), taken[1].Load(), "where one address is down the other is tried")
+	assert.Equal(t, int64(5), taken[1].Load(), "where one address is down the other is tried")
 	_, err = r.dial("tcp", net.JoinHostPort("127.0.0.1", port), 10*time.Second)
 	require.Error(t, err)
 	_, err = r.dial("tcp", "unknown.example:1", time.Second)

@@ -189,7 +189,7 @@ func (s *Session) await(ctx context.Context, cleaning bool) (*incarnation, error
 	}
 }
 
-// ended reports whether the Session is closed, and all that it has done has come to its end.
+// ended reports whether the Session's loop has ended: it is closed.
 func (s *Session) ended() bool {
 	select {
 	case <-s.done:

@@ -578,6 +578,36 @@ func TestCredentialsRefusedOnResumption(t *testing.T) {
 	})
 }
 
+// So while the ballots are read: that the session cannot be used is not why a ballot cannot be read.
+func TestBallotsBesideARefusal(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		n := w.session(func(o *election.SessionOptions) {
+			o.Auth = []election.Auth{{Scheme: "digest", Credentials: []byte("user:password")}}
+		})
+		w.member("a", &journal{}).lead()
+		o := w.observer(n, &journal{})
+		held, release := w.holding(func(r *testutil.Request) bool {
+			return r.Op == testutil.OpGetData && r.SessionID == n.ID() && strings.Contains(r.Path, "/ballot-")
+		})
+		type result struct {
+			ballots []election.Ballot
+			err     error
+		}
+		done := make(chan result, 1)
+		go func() {
+			ballots, err := o.Ballots(w.context())
+			done <- result{ballots, err}
+		}()
+		<-held
+		defer w.srv.Control(testutil.OpAuth, func(*testutil.Request) testutil.Action { return testutil.Fail(zk.ErrAuthFailed) })()
+		n.link.cut()
+		release()
+		r := <-done
+		require.ErrorIs(t, r.err, zk.ErrAuthFailed)
+		assert.Empty(t, r.ballots)
+	})
+}
+
 // One server refuses the credentials, the next one takes them: nothing is lost.
 func TestCredentialsRefusedOnce(t *testing.T) {
 	virtually(t, func(t *testing.T, w *world) {

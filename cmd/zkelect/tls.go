@@ -105,27 +105,32 @@ func (t *tlsFiles) dial(network, address string, timeout time.Duration) (net.Con
 	if config.ServerName == "" {
 		config.ServerName = host
 	}
-	addresses, first, err := t.addresses(ctx, host)
+	addresses, first, err := t.addresses(ctx, host, address)
 	if err != nil {
 		return nil, err
 	}
 	var errs []error
 	for i := range addresses {
-		// Each gets its share of the time that is left.
+		// Each gets its share of the time that is left, to connect. A handshake takes some round trips more, and has all of it:
+		// behind one that is never answered the next dial begins with the next address.
 		end, _ := ctx.Deadline()
 		share, cancel := context.WithTimeout(ctx, time.Until(end)/time.Duration(len(addresses)-i))
-		c, err := (&tls.Dialer{Config: config}).DialContext(share, network, net.JoinHostPort(addresses[(first+i)%len(addresses)], port))
+		c, err := (&net.Dialer{}).DialContext(share, network, net.JoinHostPort(addresses[(first+i)%len(addresses)], port))
 		cancel()
 		if err == nil {
-			return c, nil
+			secure := tls.Client(c, config)
+			if err = secure.HandshakeContext(ctx); err == nil {
+				return secure, nil
+			}
+			_ = c.Close()
 		}
 		errs = append(errs, err)
 	}
 	return nil, errors.Join(errs...)
 }
 
-// addresses returns those of a host, and with which to begin.
-func (t *tlsFiles) addresses(ctx context.Context, host string) (addresses []string, first int, err error) {
+// addresses returns those of a host, and with which to begin: another one each time that a server is dialed.
+func (t *tlsFiles) addresses(ctx context.Context, host, server string) (addresses []string, first int, err error) {
 	lookup := t.lookup
 	if lookup == nil {
 		lookup = net.DefaultResolver.LookupHost
@@ -139,8 +144,8 @@ func (t *tlsFiles) addresses(ctx context.Context, host string) (addresses []stri
 	if t.dialed == nil {
 		t.dialed = make(map[string]int)
 	}
-	first = t.dialed[host]
-	t.dialed[host]++
+	first = t.dialed[server]
+	t.dialed[server]++
 	return slices.Compact(addresses), first, nil
 }
 

@@ -24,9 +24,17 @@ func GroupEnded(group int, over func(pid int) (bool, error)) bool {
 	if !ok || len(before) == 0 {
 		return false
 	}
-	after, missed, ok := endedOf(group, over)
-	return ok && !missed && slices.Equal(before, after)
+	for range looks {
+		after, missed, ok := endedOf(group, over)
+		if !ok || !missed {
+			return ok && slices.Equal(before, after)
+		}
+	}
+	return false
 }
+
+// looks is how often the second look is made where processes end meanwhile, whosever they are.
+const looks = 5
 
 // endedOf returns the processes of a group, and whether all of them have ended. It has missed those that were gone before it
 // could be seen of which group they are, or whether they have ended.
