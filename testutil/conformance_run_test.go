@@ -79,6 +79,10 @@ const (
 func (r *run) prompt(work func()) {
 	begin := time.Now()
 	work()
+	r.mustBePrompt(begin)
+}
+
+func (r *run) mustBePrompt(begin time.Time) {
 	r.late = r.late || time.Since(begin) > shortestTimeout/2
 }
 
@@ -545,27 +549,28 @@ func (r *run) handshake(c *client, st step) {
 	e.long(id)
 	e.data(st)
 	e.bool(st.Watch)
-	// The session may be one of the shortest.
-	r.prompt(func() {
-		if err := w.write(st.mangle(e.bytes)); err != nil {
-			r.lost(stranger, err)
-			return
-		}
-		a, err := w.readConnectAnswer()
-		if err != nil {
-			r.lost(stranger, err)
-			return
-		}
-		if a.id != 0 && a.id != c.id {
-			r.sessions[a.id] = "stranger"
-		}
-		r.noteConnect(stranger, a)
-		r.untilPing(stranger, "")
-		if stranger.open && a.id != c.id {
-			r.request(stranger, step{Op: "closeSession"})
-		}
-	})
-	stranger.hangUp()
+	defer stranger.hangUp()
+	begin := time.Now()
+	if err := w.write(st.mangle(e.bytes)); err != nil {
+		r.lost(stranger, err)
+		return
+	}
+	a, err := w.readConnectAnswer()
+	if err != nil {
+		r.lost(stranger, err)
+		return
+	}
+	if a.id != 0 && a.id != c.id {
+		r.sessions[a.id] = "stranger"
+	}
+	r.noteConnect(stranger, a)
+	r.untilPing(stranger, "")
+	if stranger.open && a.id != c.id {
+		r.request(stranger, step{Op: "closeSession"})
+	}
+	if a.timeout == int32(shortestTimeout.Milliseconds()) {
+		r.mustBePrompt(begin)
+	}
 }
 
 // stream sends bytes on a connection of their own, after a handshake or without, and reads to the end.
