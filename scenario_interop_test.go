@@ -130,23 +130,28 @@ func gemIsWoken(t *testing.T, w *world, win func(context.Context, *member) error
 	require.False(t, b.IsLeader(), "journal %q", j.all())
 }
 
+// voteUnanswered has a candidate vote whose ballot is made and not answered for, and whose network is down then.
+func (w *world) voteUnanswered(a *member) {
+	made := make(chan struct{})
+	cancel := w.srv.Control(testutil.OpCreate, func(r *testutil.Request) testutil.Action {
+		if !isBallotCreation(r) {
+			return testutil.Pass
+		}
+		close(made)
+		a.link().setDown(true)
+		return testutil.LoseReply
+	})
+	defer cancel()
+	go func() { _ = a.Vote(w.context()) }()
+	<-made
+	synctest.Wait()
+}
+
 // So does a ballot that its candidate never knew it had, and one whose place is not known when it goes.
 func TestGemBehindAStray(t *testing.T) {
 	for how, stray := range map[string]func(w *world, a *member, next func()){
 		"the reply to its creation was lost": func(w *world, a *member, next func()) {
-			made := make(chan struct{})
-			cancel := w.srv.Control(testutil.OpCreate, func(r *testutil.Request) testutil.Action {
-				if !isBallotCreation(r) {
-					return testutil.Pass
-				}
-				close(made)
-				a.link().setDown(true)
-				return testutil.LoseReply
-			})
-			go func() { _ = a.Vote(w.context()) }()
-			<-made
-			synctest.Wait()
-			cancel()
+			w.voteUnanswered(a)
 			next()
 			go func() { _ = a.Resign(w.context()) }()
 			synctest.Wait()
@@ -212,19 +217,7 @@ func TestStrayGoesThoughNobodyCanBeWoken(t *testing.T) {
 	virtually(t, func(t *testing.T, w *world) {
 		w.gem().vote().leave()
 		a, operator := w.member("a", &journal{}), w.client()
-		made := make(chan struct{})
-		cancel := w.srv.Control(testutil.OpCreate, func(r *testutil.Request) testutil.Action {
-			if !isBallotCreation(r) {
-				return testutil.Pass
-			}
-			close(made)
-			a.link().setDown(true)
-			return testutil.LoseReply
-		})
-		go func() { _ = a.Vote(w.context()) }()
-		<-made
-		synctest.Wait()
-		cancel()
+		w.voteUnanswered(a)
 		asked, cancel := w.answering(-125, isAcknowledgement)
 		defer cancel()
 		g := w.gem().vote()
