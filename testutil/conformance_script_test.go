@@ -491,28 +491,40 @@ func (g *generator) stream() step {
 func (g *generator) burst() step {
 	st := step{Op: "burst"}
 	for range 2 + g.IntN(8) {
+		next := g.request
 		switch g.IntN(8) {
 		case 0:
-			multi := g.multi()
-			// One that it cannot read to its end ZooKeeper does not undo at once, and what
-			// follows may see what it had begun: a matter of chance.
-			for slices.ContainsFunc(multi.Ops, unreadable) {
-				multi = g.multi()
-			}
-			st.Ops = append(st.Ops, multi)
+			next = g.multi
 		case 1:
-			st.Ops = append(st.Ops, g.setWatches())
-		default:
-			request := g.request()
-			// Until it has applied a setACL, ZooKeeper judges what follows by the old rights: a matter of chance. What
-			// follows an operation that it does not know, as 3.9 a check, may be applied before the connection closes.
-			for request.Op == "setACL" || request.Op == "check" && g.release != testutil.ZooKeeper38 {
-				request = g.request()
-			}
-			st.Ops = append(st.Ops, request)
+			next = g.setWatches
 		}
+		request := next()
+		for g.chancy(request) {
+			request = next()
+		}
+		st.Ops = append(st.Ops, request)
 	}
 	return st
+}
+
+// chancy tells of a request behind which the answers to others of its burst are a matter of chance: ZooKeeper has applied it
+// by then, or has only prepared it.
+func (g *generator) chancy(st step) bool {
+	switch st.Op {
+	case "setACL": // until it is applied, what follows is judged by the old rights
+		return true
+	case "check": // what follows an operation that it does not know, as 3.9 a check, may be applied before the connection closes
+		return g.release != testutil.ZooKeeper38
+	case "multi": // one that it cannot read to its end it does not undo at once: what follows may see what it had begun
+		return slices.ContainsFunc(st.Ops, unreadable) || slices.ContainsFunc(st.Ops, ephemeralContainer)
+	}
+	return ephemeralContainer(st)
+}
+
+// ephemeralContainer tells of a container whose flags ask for an ephemeral node. It is taken for one, which has no children and
+// is not deleted as containers are, until it is applied, and for a container from then on.
+func ephemeralContainer(st step) bool {
+	return st.Op == "createContainer" && (st.Flags == 1 || st.Flags == 3)
 }
 
 // brood is a burst that makes many children of one node, and lists them: their order shows with their number.
