@@ -99,7 +99,7 @@ func (c *candidacy) campaign(m *campaignCommand) {
 	case c.closing:
 		m.reply <- campaignResult{err: ErrClosed}
 		return
-	case c.phase == leading:
+	case c.phase == leading && !c.term.lead.lost(): // nobody is told of a leader that is none
 		m.reply <- campaignResult{term: c.term.lead.term}
 		return
 	}

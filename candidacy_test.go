@@ -229,6 +229,32 @@ func TestLossBeforeTheAcknowledgement(t *testing.T) {
 	assert.EqualValues(t, 7, c.ballot.ack.czxid, "it is to be withdrawn with the ballot")
 }
 
+// TestCampaignIsNotToldOfALostTerm: a loop that has not noticed yet that leadership is over tells nobody of it.
+func TestCampaignIsNotToldOfALostTerm(t *testing.T) {
+	for _, lost := range []bool{false, true} {
+		c := inPhase(t, leading)
+		c.term.lead.lease = lease.New(lease.NewClock(), lease.NewRule(time.Hour, 0), time.Hour)
+		if lost {
+			c.term.lead.lease.Revoke(ErrLeaseLapsed)
+		}
+		reply := make(chan campaignResult, 1)
+		c.campaign(&campaignCommand{reply: reply})
+		assert.Equal(t, !lost, len(reply) == 1, "lost %v: answered", lost)
+		assert.Equal(t, lost, len(c.campaigns) == 1, "lost %v: waits for the next term", lost)
+	}
+}
+
+// TestHurriedBehindItsBallot: the ballot of a candidate that is closed in a hurry was withdrawn, and nothing is left to say.
+func TestHurriedBehindItsBallot(t *testing.T) {
+	withSession(t, func(t *testing.T, _ *trial, s *Session) {
+		c := onSession(t, s, withdrawing)
+		c.ballot, c.closing = nil, true
+		c.hurry()
+		assert.Equal(t, ended, c.phase)
+		assert.NoError(t, c.closeErr)
+	})
+}
+
 // TestAbandonedErrandEndsFirst: what a candidate that is closed in a hurry leaves behind is withdrawn when the errand that it
 // had under way has ended, which may be about to ask for just that.
 func TestAbandonedErrandEndsFirst(t *testing.T) {

@@ -132,7 +132,7 @@ type published struct {
 // NewCandidate makes a candidate in the election called name. It does nothing
 // on ZooKeeper until Vote. A nil opts means the defaults. The errors are
 // ErrInvalidName, ErrInvalidPath (of the root), ErrDataTooLarge and, on a
-// closed Session, ErrClosed.
+// closed Session, ErrClosed; a Follow that is none, a Priority beyond -9 to 9 and a nil Session are errors, too.
 func NewCandidate(s *Session, name string, opts *CandidateOptions) (*Candidate, error) {
 	if opts == nil {
 		opts = &CandidateOptions{}

@@ -73,9 +73,11 @@
 //     in each T.
 //   - SessionOptions.TickTime is not less than the tick of the servers, or else
 //     it is left out and T is at least two ticks.
-//   - The timeout given to NewSession is the negotiated one.
+//   - The timeout given to NewSession is the negotiated one, and all servers bound session
+//     timeouts alike.
 //   - The ensemble's leader pings its followers every half tick, as ZooKeeper's
-//     does, and ZooKeeper expires no session before its time.
+//     does, and ZooKeeper expires no session before its time. No candidate is the
+//     client of a ZooKeeper observer behind a follower's observerMasterPort.
 //
 // # What is not
 //

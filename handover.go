@@ -189,7 +189,7 @@ func (c *candidacy) transferFailed(what string, err error) {
 		pause = c.session.recheckInterval()
 		c.failed(err)
 		if c.last.first(errorf("%s: %w", what, err)) {
-			c.logger.Warn("election: cannot do what a transfer asks for", "what", what, "error", err)
+			c.logger.Warn("election: cannot do what a transfer or a priority asks for", "what", what, "error", err)
 		}
 	}
 	c.transfers.notBefore = c.now.Add(pause)

@@ -190,7 +190,7 @@ func (c *candidacy) closeDue() time.Time {
 // giveUpClosing ends a Close that no server has answered.
 func (c *candidacy) giveUpClosing() {
 	switch {
-	case c.own() == nil && !c.stray.possible && c.phase != casting:
+	case c.leavesNothing():
 	case c.retreat.refusal != nil:
 		c.closeErr = errorf("withdraw from %s: %w", c.path, c.retreat.refusal)
 	default:
@@ -198,6 +198,11 @@ func (c *candidacy) giveUpClosing() {
 	}
 	c.abandonBallot()
 	c.setPhase(ended)
+}
+
+// leavesNothing reports whether there is no ballot, and none that may have been cast.
+func (c *candidacy) leavesNothing() bool {
+	return c.own() == nil && !c.stray.possible && c.phase != casting
 }
 
 // hurry ends a Close whose time is over, whatever has not answered or returned.
@@ -208,7 +213,7 @@ func (c *candidacy) hurry() {
 	if c.phase == leaving && c.term.causePending {
 		c.tellStepDown(ErrBallotDeleted)
 	}
-	if c.phase != idle {
+	if c.phase != idle && !c.leavesNothing() {
 		c.closeErr = c.last.after(errorf("close %s: the time to shut down was over: the ballot ends with the session", c.path))
 	}
 	c.stepping.Store(nil) // before the ballot goes

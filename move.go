@@ -188,6 +188,9 @@ func (c *candidacy) notMoved(r moveResult) {
 // front may be true, so the place is looked up anew; and so is what the move was for.
 func (c *candidacy) notMadeWay(r moveResult) {
 	c.transferFailed("move to the end of the line", r.err)
+	if r.reason == forPriority && isPermanent(r.err) {
+		c.replyAll(&c.priority.waiters, r.err) // it is tried again all the same
+	}
 	if r.reason == forHandover {
 		c.logger.Warn("election: leadership could not be passed on", "ballot", c.own().name, "to", c.ballot.handover.target, "error", r.err)
 		c.ballot.handover = nil

@@ -141,8 +141,9 @@ func (r *rank) seen(gives bool, now time.Time, timeout time.Duration) {
 // SetPriority changes CandidateOptions.Priority. A candidate that waits gives its
 // place in line up for it: it goes to the end, once a leader has acknowledged, and
 // those behind it that are worse give way to it in time. One that leads, or is about
-// to, goes on, and its next ballot has the new priority. If ctx ends first the
-// change is made all the same, later.
+// to, goes on, and its next ballot has the new priority. What ZooKeeper refuses the
+// move with is returned; then, and if ctx ends first, the change is made all the same as
+// soon as it can be.
 func (c *Candidate) SetPriority(ctx context.Context, priority int) error {
 	if err := checkPriority(priority); err != nil {
 		return err

@@ -12,7 +12,8 @@ import (
 // again; when lead returns while leading, Run resigns and returns lead's
 // error; a panic is one. When ctx ends Run resigns and returns its error. Two
 // leads never overlap, and leadership passes on only after lead has returned,
-// or StepDownTimeout later. The context has the values of ctx. Run also ends
+// or StepDownTimeout later. The context has the values of ctx. Run returns when the ballot is
+// withdrawn, or two session timeouts later, when OnStepDown may still run: Close waits for it. Run also ends
 // when Resign is called (ErrResigned), when a takeover fails and for what
 // Vote returns.
 //

@@ -144,6 +144,24 @@ func TestRefusedAcknowledgementFailsTheTakeover(t *testing.T) {
 	})
 }
 
+// Nor is a move for a priority that is refused waited for in silence; it is made when it can be.
+func TestRefusedPriorityIsTold(t *testing.T) {
+	forEachCode(t, func(t *testing.T, w *world, code election.ErrorCode) {
+		a, b := w.member("a", &journal{}).lead(), w.member("b", &journal{})
+		b.vote()
+		w.settle()
+		asked, cancel := w.answering(code, isMove)
+		began := time.Now()
+		require.ErrorIs(t, b.SetPriority(w.context(), 5), code)
+		assert.Less(t, time.Since(began), w.timeout()/10)
+		time.Sleep(10 * w.timeout())
+		assert.LessOrEqual(t, asked.Load(), int64(20), "it is not asked again and again")
+		cancel()
+		w.until("the move", func() bool { return b.Status().Priority == 5 })
+		assert.True(t, a.IsLeader())
+	})
+}
+
 // A leader whose acknowledgement was removed, and may not be written again,
 // asks at the slow pace, and says so to who waits for it.
 func TestAcknowledgementRefusedLater(t *testing.T) {

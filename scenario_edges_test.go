@@ -86,10 +86,17 @@ func TestEndedContextDoesNothing(t *testing.T) {
 			for _, err := range []error{
 				a.Vote(ended), second(a.Campaign(ended)),
 				a.Run(ended, func(context.Context, election.Term) error { return nil }),
+				a.Transfer(ended, election.Ballot{Path: a.RootVotePath() + "/ballot-0123456789abcdef-j-0000000000"}),
 			} {
 				require.ErrorIs(t, err, context.Canceled)
 			}
 		}
+		late, cancel := context.WithDeadline(context.Background(), time.Now())
+		defer cancel()
+		err := a.Transfer(late, election.Ballot{Path: a.RootVotePath() + "/ballot-0123456789abcdef-j-0000000000"})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.ErrorIs(t, err, election.ErrTransferBlocked)
+		require.NotContains(t, err.Error(), "may still happen", "nothing was asked")
 		w.settle()
 		require.False(t, a.Voted(), "it has voted")
 		require.False(t, a.IsLeader(), "it has voted")

@@ -101,8 +101,8 @@ type setup struct {
 //	roster.mu        members are woken, hooks queued and ackWatchers made under it
 //	audience.mu, inbox.mu, callbackQueue.mu and all the others
 //
-// The two of a wire.Conn, writing before mu, stand apart: nothing of the Session's
-// is taken under them. No lock is held across a call of the client, a user's
+// The two of a wire.Conn, writing before mu, stand apart: of the Session's
+// only pipelines.mu, the last of all, is taken under them. No lock is held across a call of the client, a user's
 // function or anything else that may wait, but for writing, across the writing of a
 // frame. The client calls the dialer, wire.Events and the event callback on its own
 // goroutines, at times under its own locks: they only store and hand on.
@@ -146,6 +146,9 @@ func Connect(servers []string, timeout time.Duration, opts *SessionOptions) (*Se
 // Close the Session before the connection. The other way round its ZooKeeper
 // session ends at once, another may lead before a candidate here has noticed that it
 // no longer does, and the Session's methods return zk.ErrClosing.
+//
+// Make one Session for a connection and keep it: each leaves a watch or two in the client
+// until the ZooKeeper session ends.
 //
 // Of the options TickTime, Logger and Metrics can be given. The others are
 // about making a connection, and are an error here.

@@ -116,7 +116,7 @@ func (g *grant) note(id int64, created bool, timeout time.Duration) time.Duratio
 }
 
 // connection is one connection of a session. With a caller's connection it stands
-// for all that we know of it. It does not change, but for what has been heard on it.
+// for all that we know of it. It does not change, but for what has been heard on it and how much of a lease suffices.
 type connection struct {
 	*lease.Connection
 
@@ -127,12 +127,12 @@ type connection struct {
 }
 
 // signs are what connections have told of the servers. The client's goroutines
-// write them; anybody reads them.
+// write them, and the loop where it begins anew; anybody reads them.
 type signs struct {
 	established atomic.Int64            // counts StateHasSession
 	unanswered  atomic.Int64            // handshakes sent since one was answered
 	helloAt     atomic.Int64            // instant of the first of those
-	answeredAt  atomic.Int64            // instant of the last answer on any connection
+	answeredAt  atomic.Int64            // when the request was sent that was answered last on any connection
 	refusedAt   atomic.Int64            // instant since when servers refuse the credentials; 0: they do not
 	trouble     atomic.Pointer[trouble] // of the last attempt to get a connection; nil since one was had
 }

@@ -92,6 +92,8 @@ func (l *sessionLoop) prepared(m prepared) {
 	if conn.SessionID() != m.id || l.view.inc != nil {
 		return
 	}
+	// What another server refused before this one took them is over: no other answer need have come since.
+	l.signs.refusedAt.Store(0)
 	inc := &incarnation{id: m.id}
 	inc.ctx, inc.cancel = context.WithCancelCause(context.Background())
 	l.view = sessionView{inc: inc, connected: conn.State() == zk.StateHasSession, reconnects: l.view.reconnects + 1}

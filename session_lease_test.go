@@ -127,6 +127,16 @@ func TestIsLeaderBesideLoopThatFoundAJump(t *testing.T) {
 	})
 }
 
+// A session that nobody needs a lease of looks at its clocks all the same: a jump that is found when the leader dies
+// costs the takeover its time.
+func TestIdleSessionLooksAtItsClocks(t *testing.T) {
+	s := newSession(12 * time.Second)
+	s.owned = true
+	l := &sessionLoop{Session: s, view: sessionView{inc: &incarnation{}, connected: true}}
+	now := s.clock.Now()
+	assert.LessOrEqual(t, l.wakeAt(now)-now, s.Timeout())
+}
+
 // logFunc is a log that calls a function for each line.
 type logFunc func(slog.Record)
 

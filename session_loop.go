@@ -197,7 +197,7 @@ func (l *sessionLoop) publishLocked() {
 
 // wakeAt returns when the loop has something to do without being told.
 func (l *sessionLoop) wakeAt(now lease.Instant) lease.Instant {
-	at := now + time.Hour
+	at := now + l.Timeout() // to look at the clocks: a jump that is found late costs a takeover its time
 	soonest := func(t lease.Instant) { at = min(at, t) }
 	if !l.owned {
 		// The connection's events are the caller's: ours is to look.

@@ -52,8 +52,8 @@ func (l *sessionLoop) startAnew() {
 	})
 }
 
-// noteRefusal notes that servers refuse the credentials of a session that they
-// have resumed. Each handshake keeps that session alive, and its ballots, though
+// noteRefusal notes that servers refuse the credentials, of a new session or of one that they
+// have resumed. In the second case each handshake keeps that session alive, and its ballots, though
 // nothing can be done with it: others would wait behind them forever. So after T
 // without a server that takes the credentials the session is given up, as one
 // that no server heard of would be.
@@ -61,6 +61,10 @@ func (l *sessionLoop) noteRefusal(now lease.Instant, conn *zk.Conn, hasSession b
 	since := lease.Instant(l.signs.refusedAt.Load())
 	switch {
 	case l.view.inc == nil:
+		// The client itself gives the credentials that were taken before to each new session, ahead of what is asked on it.
+		if since != 0 && l.view.err == nil {
+			l.refuse(zk.ErrAuthFailed)
+		}
 	case since == 0:
 		if l.view.err != nil {
 			l.view.err = nil

@@ -634,6 +634,75 @@ func TestCredentialsRefusedOnce(t *testing.T) {
 	})
 }
 
+// A session in the place of a lost one is given the credentials by the client itself, ahead of what is asked on it: their
+// refusal is the answer to nothing that anybody waits for, and is told all the same.
+func TestCredentialsRefusedAfterExpiry(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		n := w.session(func(o *election.SessionOptions) {
+			o.Auth = []election.Auth{{Scheme: "digest", Credentials: []byte("user:password")}}
+		})
+		a := w.memberOn(n, "a", &journal{}).lead()
+		accept := w.srv.Control(testutil.OpAuth, func(*testutil.Request) testutil.Action { return testutil.Fail(zk.ErrAuthFailed) })
+		require.True(t, w.srv.ExpireSession(n.ID()))
+		time.Sleep(w.timeout())
+		began := time.Now()
+		require.ErrorIs(t, n.AwaitConnected(w.context()), zk.ErrAuthFailed)
+		require.ErrorIs(t, w.memberOn(n, "b", &journal{}).Vote(w.context()), zk.ErrAuthFailed)
+		require.ErrorIs(t, w.observer(n, &journal{}).Observe(w.context()), zk.ErrAuthFailed)
+		assert.Less(t, time.Since(began), w.timeout()/100, "told at once")
+		time.Sleep(5 * time.Minute)
+		require.ErrorIs(t, n.AwaitConnected(w.context()), zk.ErrAuthFailed)
+		require.Equal(t, 1, strings.Count(w.log.String(), "the server refuses the credentials"), "in the log")
+		accept()
+		w.until("a to lead again", a.IsLeader)
+		require.NoError(t, n.AwaitConnected(w.context()))
+	})
+}
+
+// Credentials that were refused at first, however long: once a server has taken them the session is as good as any.
+func TestCredentialsTakenAtLast(t *testing.T) {
+	for _, late := range []bool{false, true} {
+		t.Run(fmt.Sprintf("after more than T: %v", late), func(t *testing.T) {
+			virtually(t, func(t *testing.T, w *world) {
+				var last atomic.Pointer[net.Conn]
+				refused := make(chan struct{}, 1000)
+				accept := w.srv.Control(testutil.OpAuth, func(*testutil.Request) testutil.Action {
+					refused <- struct{}{}
+					time.AfterFunc(time.Millisecond, func() { _ = (*last.Load()).Close() }) // as a server does behind the refusal
+					return testutil.Fail(zk.ErrAuthFailed)
+				})
+				lost := 0
+				dial := func(network, address string, timeout time.Duration) (net.Conn, error) {
+					conn, err := w.dial(network, address, timeout)
+					last.Store(&conn)
+					return conn, err
+				}
+				s, err := election.Connect(w.servers, w.timeout(), &election.SessionOptions{
+					Dialer: dial, Logger: w.logger(), Metrics: &election.Metrics{SessionLost: func() { lost++ }},
+					Auth: []election.Auth{{Scheme: "digest", Credentials: []byte("user:password")}},
+				})
+				require.NoError(t, err)
+				<-refused
+				require.ErrorIs(t, s.AwaitConnected(w.context()), zk.ErrAuthFailed)
+				if late {
+					time.Sleep(3 * w.timeout())
+				}
+				accept()
+				w.until("the session", func() bool { return s.AwaitConnected(w.context()) == nil })
+				a, err := election.NewCandidate(s, w.name(), nil)
+				require.NoError(t, err)
+				require.NoError(t, a.Vote(w.context()), "when the session was told to be there")
+				w.until("a to lead", a.IsLeader)
+				time.Sleep(5 * w.timeout())
+				assert.True(t, a.IsLeader())
+				require.NoError(t, s.Close())
+				assert.Zero(t, lost, "sessions")
+				assert.NotContains(t, w.log.String(), "giving it up")
+			})
+		})
+	}
+}
+
 // Shutdown is one bound for everything, whatever does not answer or return.
 func TestShutdown(t *testing.T) {
 	within := func(limit time.Duration) (context.Context, context.CancelFunc) {

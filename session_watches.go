@@ -12,7 +12,7 @@ import (
 // returns its Stat; nil without an error means that it has ended already. It
 // is the watch on its children that is used: of an ephemeral node that one
 // fires for nothing but the deletion: new data leaves it alone. Asked of a node that
-// is gone it leaves no watch behind; the client's ExistsW would.
+// is gone it leaves no watch behind; the client's ExistsW would, which is asked where the children may not be read.
 func watchDeletion(conn *zk.Conn, path string) (*zk.Stat, <-chan zk.Event, error) {
 	_, stat, watch, err := conn.ChildrenW(path)
 	if errors.Is(err, zk.ErrNoAuth) {

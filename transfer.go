@@ -152,6 +152,12 @@ func (c *Candidate) Transfer(ctx context.Context, to Ballot) error {
 		return err
 	}
 	defer release()
+	switch ended := c.fail(bounded, contextError(ctx), "transfer leadership in", c.path); {
+	case errors.Is(ended, context.DeadlineExceeded):
+		return errorf("%w: the time was over before anything was asked: %w", ErrTransferBlocked, ended)
+	case ended != nil:
+		return ended
+	}
 	a := &asker{
 		errands: c.errands, base: c.Base, target: target,
 		request: &transferRequest{target: name, nonce: newNonce(), state: transferAsked},

@@ -1,7 +1,7 @@
 // Package guard closes the ZooKeeper sessions of a process that has died.
 //
 // A process that dies without election.Session.Close (kill -9, the kernel's memory killer, a panic, os.Exit) leaves its
-// session behind, and the next candidate leads only when ZooKeeper has expired that: a session timeout and up to a tick
+// session behind, and the next candidate leads only when ZooKeeper has expired that: a session timeout and up to two ticks
 // later. A guard is another process. It learns of the death from the kernel, and closes the dead process's session with
 // its id and password, so that the next one leads within milliseconds.
 //

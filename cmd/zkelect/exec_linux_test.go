@@ -131,11 +131,47 @@ func TestKeeperBeforeTheLease(t *testing.T) {
 			if want.journal != "" {
 				script.hangs(t)
 			}
+			if strings.Contains(order, "signal") {
+				// What has not been passed on, or taken, when the exec goes on comes to the command itself.
+				k.order(t, fmt.Sprintf("signal %d\n", syscall.SIGSTOP))
+				until(t, "the command to be stopped", func() bool { return processState(t, command) == "T" })
+				require.NoError(t, syscall.Kill(command, syscall.SIGCONT))
+				until(t, "the signals to be taken", func() bool { return processState(t, command) != "T" && !signalsWait(t, command) })
+			}
 			script.release(t)
 			assert.Equal(t, want.status, k.wait())
 			assert.Equal(t, want.journal, j.read())
 		})
 	}
+}
+
+// processState is a letter, as in /proc.
+func processState(t *testing.T, pid int) string {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	require.NoError(t, err)
+	_, behind, _ := strings.Cut(string(text), ") ")
+	return behind[:1]
+}
+
+// signalsWait reports whether there are signals that no thread of a process has taken.
+func signalsWait(t *testing.T, pid int) bool {
+	t.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	require.NoError(t, err)
+	for _, thread := range threads {
+		text, err := os.ReadFile(thread)
+		if err != nil {
+			continue // it has ended
+		}
+		for line := range strings.Lines(string(text)) {
+			name, set, _ := strings.Cut(line, ":")
+			if (name == "SigPnd" || name == "ShdPnd") && strings.Trim(set, "0\t\n ") != "" {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // TestCommandDiesWithItsKeeper: where there is nobody else to kill it the system does.

@@ -88,7 +88,7 @@ Exit status:
     126    COMMAND cannot be executed
     127    COMMAND was not found
     128+N  signal N came while COMMAND was not running`,
-		Example: `  zkelect run --election scheduler -- scheduler --foreground
+		Example: `  zkelect run --keep --election scheduler -- scheduler --foreground
   zkelect run --election backup --try -- backup.sh`,
 		DisableFlagsInUseLine: true,
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
@@ -109,7 +109,7 @@ Exit status:
 	f.IntVar(&o.priority, "priority", 0, "who should be next of those who wait, from -9 to 9: the highest `NUMBER`; the leader is not unseated")
 	f.StringVar(&o.ready, "ready", "", "stand aside while this shell `COMMAND` fails: a replica that lags, for one")
 	durationFlag(c, &o.every, "ready-every", 5*time.Second, "with --ready, run that in each `DURATION`; one that takes longer fails")
-	f.BoolVar(&o.standby, "standby", false, "take over two writes sooner when next in line, for up to eight small writes in each session timeout")
+	f.BoolVar(&o.standby, "standby", false, "take over two writes sooner when next in line, for eight small writes in each session timeout, up to 32 while answers are slow")
 	f.StringVar(&o.guarding, "guard", "own", "what ends the session when zkelect is killed: own for a process of its own, off for nothing, or the `SOCKET` of a zkelect guard")
 	f.BoolVar(&o.private, "private", false, "with --auth, let nobody but holders of the same credentials see or touch this candidate, and the election if this creates it")
 	o.flags(c, 0)

@@ -133,8 +133,8 @@ func (w *Watch) LookClosely(timeout time.Duration) (found Jump) {
 }
 
 // compare takes a difference between the two clocks for a jump. It looks back for
-// one session timeout or two, so that short stops add up: nothing older bears on
-// a lease.
+// one session timeout or more, up to four where nothing else has it look, so that short
+// stops add up: nothing older bears on a lease.
 func (w *Watch) compare(now reading, timeout time.Duration) (jumped bool) {
 	if now.slept(w.readings[0], timeout/driftParts) {
 		w.stoodStill(now)

@@ -6,7 +6,7 @@ import (
 )
 
 // Connection is one connection of a session: the rule that holds on it, and which
-// requests have been answered on it. Its methods may be called from any goroutine.
+// requests have been answered on it, and how quickly. Its methods may be called from any goroutine.
 type Connection struct {
 	Rule
 	heard *contacts
@@ -78,9 +78,13 @@ func (c *Connection) Forget(before Instant) { c.heard.forget(before) }
 func (c *Connection) SurelyHeard(by Instant) (sent Instant, ok bool) { return c.heard.surelyHeard(by) }
 
 // Shorten makes a lease from before this connection last no longer than its
-// handshake allows. The lease may be nil.
+// handshake allows, and bear no more of the clocks than its timeout does. The lease may be nil.
 func (c *Connection) Shorten(l *Lease) {
-	if l != nil && c.bound > 0 {
+	if l == nil {
+		return
+	}
+	l.bear(c.Timeout)
+	if c.bound > 0 {
 		l.shorten(c.bound)
 	}
 }

@@ -16,9 +16,9 @@ var ErrLapsed = errors.New("election: lease lapsed")
 type Lease struct {
 	clock   *Clock
 	until   atomic.Int64 // nanoseconds since the clock's beginning; 0 once lapsed
-	renewed atomic.Int64 // when it was last extended, likewise
-	// tolerance is by how much the wall clock may move beside the monotonic one.
-	tolerance time.Duration
+	renewed atomic.Int64 // when an answer was last taken for it, likewise
+	// tolerance is by how many nanoseconds the wall clock may move beside the monotonic one.
+	tolerance atomic.Int64
 	jumps     int64 // of the clock, before the lease began
 	ctx       context.Context
 	cancel    context.CancelCauseFunc
@@ -31,7 +31,8 @@ type Lease struct {
 // more than a lease under rule can bear. Whoever asks first after a suspension
 // is told by that, before any Watch has looked.
 func New(clock *Clock, rule Rule, until Instant) *Lease {
-	l := &Lease{clock: clock, tolerance: rule.Timeout / driftParts, jumps: clock.jumps.Load()}
+	l := &Lease{clock: clock, jumps: clock.jumps.Load()}
+	l.tolerance.Store(int64(rule.Timeout / driftParts))
 	l.until.Store(int64(until))
 	l.renewed.Store(int64(clock.Now()))
 	l.ctx, l.cancel = context.WithCancelCause(context.Background())
@@ -66,7 +67,7 @@ func (l *Lease) Valid() bool {
 	until := l.until.Load()
 	now := time.Now()
 	since := now.Sub(l.clock.base)
-	if until != 0 && !l.clock.inOrder(now, since, l.tolerance) {
+	if until != 0 && !l.clock.inOrder(now, since, time.Duration(l.tolerance.Load())) {
 		l.Revoke(ErrLapsed)
 		return false
 	}
@@ -123,6 +124,16 @@ func (l *Lease) shorten(until Instant) {
 	}
 }
 
+// bear lowers the tolerance to what a session timeout leaves, if it is higher.
+func (l *Lease) bear(timeout time.Duration) {
+	for {
+		current, least := l.tolerance.Load(), int64(timeout/driftParts)
+		if current <= least || l.tolerance.CompareAndSwap(current, least) {
+			return
+		}
+	}
+}
+
 // Revoke ends the lease before its time.
 func (l *Lease) Revoke(cause error) {
 	l.until.Store(0)
@@ -156,5 +167,5 @@ func (l *Lease) Remaining() time.Duration {
 	return max(0, l.Until()-now)
 }
 
-// Age is how long ago the lease was last extended.
+// Age is how long ago an answer was last taken for the lease, whether it moved the end or not.
 func (l *Lease) Age() time.Duration { return l.clock.Now() - Instant(l.renewed.Load()) }

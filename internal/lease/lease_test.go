@@ -94,6 +94,24 @@ func TestLeaseBesideWallClock(t *testing.T) {
 	}
 }
 
+// A resumption that grants less leaves less for the clocks, too.
+func TestLeaseBearsLessOfLess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, granted := range []time.Duration{12 * time.Second, 6 * time.Second} {
+			clock := NewClock()
+			l := New(clock, NewRule(12*time.Second, 0), 10*time.Second)
+			for _, timeout := range []time.Duration{granted, 24 * time.Second} { // one that grants more changes nothing
+				c := NewConnection(timeout, 0)
+				c.Establish(clock.Now(), true)
+				c.Shorten(l)
+			}
+			require.True(t, l.Valid())
+			clock.Skew(time.Second)
+			require.Equal(t, granted == 12*time.Second, l.Valid(), "%v granted", granted)
+		}
+	})
+}
+
 // A Watch that finds a jump ends the leases from before it by that alone: their
 // owner may be held up before it revokes them. A later lease is not touched.
 func TestJumpEndsLeaseBeforeItIsRevoked(t *testing.T) {

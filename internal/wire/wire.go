@@ -1,7 +1,7 @@
 // Package wire is the net.Conn below a client of ZooKeeper. It shows what
 // go-zookeeper does not tell: the session timeout that a handshake granted, and
-// when each request and ping was sent and answered. It reads no more than the
-// first bytes of each frame.
+// when each request and ping was sent and answered. Of a frame it reads the
+// first bytes; of a creation the path, too, and of watches that are set again all.
 //
 // It also keeps from the client what the client, as of v1.0.4, does not bear: a
 // handshake that nobody answers or that no ZooKeeper server would answer so, a
@@ -40,7 +40,7 @@ const (
 )
 
 // Events are told what one Conn sees. They are called on the client's sending
-// goroutine (HandshakeSent and Creating), on a timer's (Failed), and on the client's receiving
+// goroutine (Creating), on the one that connects it (HandshakeSent), on a timer's (Failed), and on the client's receiving
 // goroutine (Failed and the others), must not block, and may close the Conn.
 type Events interface {
 	// HandshakeSent is told that the client is about to ask for a session, and
@@ -227,7 +227,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 }
 
 // feed follows the frames through whatever pieces they are read in. Its error
-// is that this cannot be the protocol: the client would make room for
+// is that this cannot be the protocol: of the answer to a handshake the client would make room for
 // gigabytes, or panic.
 func (c *Conn) feed(p []byte) error {
 	r := &c.receiving
