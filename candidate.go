@@ -68,9 +68,10 @@ type CandidateOptions struct {
 	// preferred. A candidate goes to the end of the line for a better one behind
 	// it, once it has seen that one for a while; a leader is never unseated, which
 	// is what Transfer is for. Best effort, and no part of who leads: the order of
-	// the line is all that counts. Who went to the end of the line for want of a
-	// lease, and who comes back after a takeover that failed, has the lowest until it has
-	// held a lease for a session timeout, or SetPriority is called. Members of the
+	// the line is all that counts. Who was to go to the end of the line for want of a
+	// lease (where nobody stands behind it, it stays), and who comes back after a takeover
+	// that failed, shows the lowest with its next ballot, until it has held a lease for a
+	// session timeout, or SetPriority is called. Members of the
 	// gem and of earlier versions have none, and take no part in it.
 	Priority int
 	// Metrics is told of this candidate's leadership. The default is the Session's.

@@ -62,7 +62,8 @@ func (l *sessionLoop) noteRefusal(now lease.Instant, conn *zk.Conn, hasSession b
 	switch {
 	case l.view.inc == nil:
 		// The client itself gives the credentials that were taken before to each new session, ahead of what is asked on it.
-		if since != 0 && l.view.err == nil {
+		// Of those that were not, the answer is read by whoever prepares the session.
+		if since != 0 && l.fresh.authorized > 0 && l.view.err == nil {
 			l.refuse(zk.ErrAuthFailed)
 		}
 	case since == 0:
