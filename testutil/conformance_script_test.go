@@ -507,7 +507,7 @@ func (g *generator) burst() step {
 	return st
 }
 
-// chancy tells of a request behind which the answers to others of its burst are a matter of chance: ZooKeeper has applied it
+// chancy reports whether the answers to what is behind a request in its burst are a matter of chance: ZooKeeper has applied it
 // by then, or has only prepared it.
 func (g *generator) chancy(st step) bool {
 	switch st.Op {
@@ -521,7 +521,7 @@ func (g *generator) chancy(st step) bool {
 	return ephemeralContainer(st)
 }
 
-// ephemeralContainer tells of a container whose flags ask for an ephemeral node. It is taken for one, which has no children and
+// ephemeralContainer reports whether a container has the flags of an ephemeral node. It is taken for one, which has no children and
 // is not deleted as containers are, until it is applied, and for a container from then on.
 func ephemeralContainer(st step) bool {
 	return st.Op == "createContainer" && (st.Flags == 1 || st.Flags == 3)
@@ -550,7 +550,7 @@ func (g *generator) word() string {
 	return b.String()
 }
 
-// unreadable tells of a create within a multi whose flags ask for a time to live that it has no room for.
+// unreadable reports whether the flags of a create within a multi ask for a time to live that it has no room for.
 func unreadable(st step) bool {
 	return slices.Contains([]string{"create", "create2", "createContainer"}, st.Op) && (st.Flags == 5 || st.Flags == 6)
 }
