@@ -364,7 +364,7 @@ func (a *actor) transfer(ctx context.Context, to *actor) error {
 	to.mu.Unlock()
 	gone := true // its request is not there any more
 	switch {
-	case err == nil && !led:
+	case err == nil && !led && !a.w.isMistakable(path):
 		a.w.violated("transfer", "%s was told that %s leads with %s, which it never has", a.name, to.name, path)
 	case err == nil:
 		a.w.meets("transfer")

@@ -53,6 +53,7 @@ type trial struct {
 	tags      map[string]*actor // who casts with a tag, by the data of the ballot
 	forced    map[int64]bool    // sessions that ended early, against ZooKeeper's promise
 	tampered  bool              // somebody deleted nodes by hand
+	mistaken  map[string]bool   // ballots that a deleted one's acknowledgement may be taken for
 	stopped   bool              // time stands still for the sessions
 	met       map[string]int    // situations of simSituations, and how often each was met
 	asked     map[string]bool   // data that an acknowledgement has been asked for with
@@ -80,7 +81,7 @@ func newTrial(t *testing.T, opts testutil.ServerOptions, timeout time.Duration) 
 	w := &trial{
 		t: t, timeout: timeout, tick: opts.TickTime, began: time.Now(), path: DefaultRoot + "/" + electionName,
 		broken: make(map[string]bool), tags: make(map[string]*actor),
-		forced: make(map[int64]bool), asked: make(map[string]bool), met: make(map[string]int),
+		forced: make(map[int64]bool), mistaken: make(map[string]bool), asked: make(map[string]bool), met: make(map[string]int),
 	}
 	w.actors.Store(new([]*actor))
 	w.logger = slog.New(&historian{w, ""})
@@ -161,6 +162,24 @@ func (w *trial) isExcused(session int64) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.forced[session] || w.tampered
+}
+
+// mistake says that a ballot is about to be deleted by hand: until its owner knows, Transfer may take its acknowledgement for that of
+// another ballot on its session, if that stood already, as its comment says.
+func (w *trial) mistake(deleted seenBallot, ballots []seenBallot) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, b := range ballots {
+		if b.path != deleted.path && b.session == deleted.session {
+			w.mistaken[b.path] = true
+		}
+	}
+}
+
+func (w *trial) isMistakable(ballot string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.mistaken[ballot]
 }
 
 // stop and start are the server's; the sessions' time stands still in between.

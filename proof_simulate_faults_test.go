@@ -392,6 +392,7 @@ func (s *simulation) deleteBallot() {
 	for _, b := range found.ballots {
 		if b.path == path {
 			s.excuse(b.session)
+			s.mistake(b, found.ballots)
 			s.deleteByHand(path, "ballot deleted by hand")
 		}
 	}

@@ -478,8 +478,14 @@ func TestTransferTakenBackUnexplained(t *testing.T) {
 	})
 }
 
-// The acknowledgement of a leader whose ballot somebody has deleted stands until that one hears of it. It is no other's on its session.
+// The acknowledgement of a leader whose ballot somebody has deleted stands until that one hears of it. It is no other's on its
+// session: neither when the target was seen behind that leader, nor when its ballot is the younger one.
 func TestTransferToTheSessionOfADeletedLeader(t *testing.T) {
+	t.Run("asked before", func(t *testing.T) { transferToTheSessionOfADeletedLeader(t, false) })
+	t.Run("asked after", func(t *testing.T) { transferToTheSessionOfADeletedLeader(t, true) })
+}
+
+func transferToTheSessionOfADeletedLeader(t *testing.T, deleted bool) {
 	virtually(t, func(t *testing.T, w *world) {
 		j := &journal{}
 		a := w.member("a", j).lead()
@@ -488,10 +494,15 @@ func TestTransferToTheSessionOfADeletedLeader(t *testing.T) {
 		w.heard()
 		to, leads := b.ballotOf(), a.VotePath()
 		a.link().setDown(true)
+		if deleted {
+			require.NoError(t, w.client().Delete(leads, -1))
+		}
 		done := make(chan error, 1)
 		go func() { done <- operator.Transfer(w.context(), to) }()
 		w.request(b).await("asked")
-		require.NoError(t, w.client().Delete(leads, -1))
+		if !deleted {
+			require.NoError(t, w.client().Delete(leads, -1))
+		}
 		time.Sleep(w.timeout() / 4)
 		select {
 		case err := <-done:

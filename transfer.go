@@ -121,7 +121,8 @@ func (e errands) changeRequest(r *transferRequest, next transferState) []any {
 // next and could lead at once, the leader steps down, in order (OnStepDown is told
 // ErrTransferred), and goes to the end of the line itself. Any candidate of the
 // election may ask, one that does not stand, the leader or the target, too. Transfer returns nil
-// once the target has acknowledged: if it leads already, at once.
+// once the target has acknowledged: if it leads already, at once. (If somebody has deleted the ballot of a leader that shares the
+// target's Session, it may return nil too early: until that leader hears of it, its acknowledgement stands.)
 //
 // It is the ballot that is meant, and no other of the same candidate. If it is gone, the
 // error is ErrTransferTargetGone; while another transfer is asked for, it is
@@ -215,7 +216,7 @@ type asker struct {
 	asked    bool             // it has been created, and may still be there
 	inc      *incarnation     // by this session
 	owner    int64            // the target's session, once that is known
-	behind   int64            // zxid by which somebody was in front of the target
+	behind   int64            // zxid by which the target was not the first, or was not there yet
 	limit    time.Time
 	byCaller bool
 	wake     chan struct{}
@@ -376,7 +377,8 @@ const (
 // conclude: the target leads if it is the first and somebody of its session has
 // acknowledged since, and since "done". When the request is in another state whoever led is gone, and what that one
 // had acknowledged with it: an acknowledgement stands beside the ballot that it was
-// made for, and that would be the first. Only of a leader whose ballot somebody has deleted it stands for a while.
+// made for, and that would be the first. Only of a leader whose ballot somebody has deleted it stands for a while. On another
+// session, or from before the target's ballot, that is seen. Else it cannot be: what was in front is not there to be read.
 func (v transferView) conclude(a *asker) transferVerdict {
 	place, ok := standingOf(v.ballots, a.target.name)
 	switch {
@@ -448,7 +450,7 @@ func (a *asker) lookOnce(ctx context.Context) (v transferView, err error) {
 	err = a.read(ctx, func(conn *zk.Conn) error {
 		exists, stat, err := conn.Exists(a.path + "/" + a.target.name)
 		if err == nil && exists {
-			a.owner = stat.EphemeralOwner
+			a.owner, a.behind = stat.EphemeralOwner, max(a.behind, stat.Czxid)
 		} else if err == nil {
 			v.ballots = v.ballots[1:]
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"regexp"
 	"strings"
 	"syscall"
@@ -271,6 +272,36 @@ func TestStatusTakingOver(t *testing.T) {
 	status, stdout, _ := zkelect(t, servers, "status", "--election", electionOf(t))
 	assert.Equal(t, exitNoLeader, status)
 	assert.Contains(t, stdout, "takes over  0x")
+}
+
+// TestAcknowledgedBeforeTheBallot: it was somebody else's on the same session, whose ballot was deleted by hand.
+func TestAcknowledgedBeforeTheBallot(t *testing.T) {
+	t.Parallel()
+	servers := inProcess(t)
+	s, c := member(t, servers, "operator")
+	conn, _, err := zk.Connect([]string{servers}, 10*time.Second, zk.WithLogInfo(false))
+	require.NoError(t, err)
+	defer conn.Close()
+	for _, node := range []struct {
+		path  string
+		flags int32
+	}{
+		{path.Dir(c.RootVotePath()), 0},
+		{c.RootVotePath(), 0},
+		{c.LeaderAckPath(), zk.FlagEphemeral},
+		{c.RootVotePath() + "/ballot", zk.FlagEphemeralSequential},
+	} {
+		_, err := conn.Create(node.path, []byte("there"), node.flags, zk.WorldACL(zk.PermAll))
+		require.NoError(t, err, node.path)
+	}
+	_, stdout, _ := zkelect(t, servers, "status", "--election", electionOf(t))
+	assert.Contains(t, stdout, "takes over  0x")
+	assert.NotContains(t, stdout, "token  ", "of whom?")
+	_, _, stderr := zkelect(t, servers, "run", "--try", "--election", electionOf(t), "--", "true")
+	assert.Contains(t, stderr, "there takes over")
+	_, leads, err := resolve(t.Context(), &connection{wait: s.Timeout()}, c, "there")
+	require.NoError(t, err)
+	assert.False(t, leads)
 }
 
 func TestList(t *testing.T) {

@@ -71,7 +71,7 @@ func (j *job) somebodyStands(ctx context.Context) error {
 	}
 	who := printable(ballots[0].Data)
 	verb := "takes over"
-	if leader, err := j.candidate.Leader(limit); err == nil && leader.SessionID == ballots[0].SessionID {
+	if leader, err := j.candidate.Leader(limit); err == nil && hasAcknowledged(ballots[0], leader) {
 		verb = "leads"
 	} else if err != nil && !errors.Is(err, election.ErrNoLeader) {
 		return misuse(signalledOr(ctx, err))

@@ -143,7 +143,7 @@ func lookAt(ctx context.Context, s *election.Session, name, root string) (*statu
 	for i, b := range ballots {
 		// The first in line leads once it has acknowledged. Somebody else's acknowledgement there is one that is about to be
 		// replaced.
-		leads := i == 0 && result.Leader != nil && leader.SessionID == b.SessionID
+		leads := i == 0 && hasAcknowledged(b, leader)
 		if leads {
 			result.Token = b.Token
 		}
@@ -208,4 +208,10 @@ func printStatus(e *env, r *statusJSON, wide bool) error {
 		line.row(append(cells, data)...)
 	}
 	return line.print(e.stdout)
+}
+
+// hasAcknowledged reports whether it is the first in line that leads; leader is empty when there is none. The session does not tell alone:
+// two candidates of a program may share one. An acknowledgement is younger than its ballot.
+func hasAcknowledged(first election.Ballot, leader election.Leader) bool {
+	return leader.SessionID == first.SessionID && leader.Zxid > first.Token
 }

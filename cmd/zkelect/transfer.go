@@ -180,7 +180,7 @@ func resolve(ctx context.Context, o *connection, asker *election.Candidate, to s
 	}
 	switch {
 	case len(found) == 1:
-		return found[0], leader.SessionID == found[0].SessionID && found[0].Path == ballots[0].Path, nil
+		return found[0], found[0].Path == ballots[0].Path && hasAcknowledged(found[0], leader), nil
 	case len(found) > 1:
 		return election.Ballot{}, false, &exit{exitNobody, fmt.Errorf("%d candidates of %s are called %q: give a ballot or a session (%s)",
 			len(found), asker.Name(), to, names(found))}
