@@ -65,6 +65,7 @@ type runner struct {
 // stand notes that somebody asks for this candidacy.
 func (c *candidacy) stand() {
 	c.letStand()
+	c.helper.retry(stepDelete) // of the ballot before
 	c.publish()
 }
 
@@ -237,7 +238,9 @@ func (c *candidacy) giveUpBallot(cause error) {
 		if c.ballot != nil {
 			c.ballot.withdraw = true
 		}
-	case withdrawing, ended:
+	case withdrawing:
+		c.helper.retry(stepDelete) // what was refused before was asked for by others
+	case ended:
 	}
 }
 

@@ -151,6 +151,8 @@ func (c *candidacy) handle(message any) {
 		close(m.taken)
 	case *proclaimCommand:
 		c.proclaims = append(c.proclaims, m)
+		c.helper.retry(stepAcknowledge) // it has to be there
+		c.helper.retry(stepProclaim)
 	case runCommand:
 		c.startRun(m)
 	case unrunCommand:
@@ -443,6 +445,9 @@ func (h *helper) heldBackAt(now time.Time) (held [stepCount]bool) {
 	}
 	return held
 }
+
+// retry is for somebody who asks for a step that has failed before.
+func (h *helper) retry(failed step) { delete(h.heldBack, failed) }
 
 // retryAll is for another connection: what has failed on the one before may go well on this one.
 func (h *helper) retryAll() { h.heldBack = nil }

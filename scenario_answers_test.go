@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -567,6 +568,50 @@ func TestTransferAfterARefusal(t *testing.T) {
 			require.NoError(t, line[0].Transfer(w.context(), line[1].ballotOf()))
 			assert.Less(t, time.Since(began), w.timeout()/8)
 		})
+	}
+}
+
+// TestWhoAsksAgainDoesNotWait: what was refused is tried again for whoever asks for it next, and not only when it would be by
+// itself.
+func TestWhoAsksAgainDoesNotWait(t *testing.T) {
+	resign := func(w *world, a *member) error { return a.Resign(w.context()) }
+	for _, test := range []struct {
+		name          string
+		before, again func(w *world, a *member) error
+		told          bool // again that it is refused
+	}{
+		{"Resign", resign, resign, true},
+		{"Close", resign, func(_ *world, a *member) error { return a.Close() }, true},
+		{"Vote", resign, func(w *world, a *member) error { return a.Vote(w.context()) }, false},
+		{"Proclaim", func(w *world, a *member) error {
+			require.NoError(w.t, w.client().Delete(a.LeaderAckPath(), -1)) // so that it has to be written again
+			return a.Proclaim(w.context(), []byte("x"))
+		}, func(w *world, a *member) error { return a.Proclaim(w.context(), []byte("y")) }, true},
+	} {
+		for _, want := range []error{nil, zk.ErrNoAuth} {
+			if want != nil && !test.told {
+				continue
+			}
+			t.Run(fmt.Sprintf("%s, then %v", test.name, want), func(t *testing.T) {
+				virtually(t, func(t *testing.T, w *world) {
+					a := w.member("a", &journal{}).lead()
+					stop := w.srv.Control(testutil.OpMulti, func(r *testutil.Request) testutil.Action {
+						if slices.ContainsFunc(r.Ops, func(op testutil.Request) bool { return op.Op == testutil.OpCreate || op.Op == testutil.OpDelete }) {
+							return testutil.Fail(zk.ErrNoAuth)
+						}
+						return testutil.Pass
+					})
+					defer stop()
+					require.ErrorIs(t, test.before(w, a), zk.ErrNoAuth)
+					if want == nil {
+						stop()
+					}
+					began := time.Now()
+					require.ErrorIs(t, test.again(w, a), want)
+					assert.Less(t, time.Since(began), w.timeout()/8)
+				})
+			})
+		}
 	}
 }
 

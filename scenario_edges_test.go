@@ -279,12 +279,12 @@ func TestCloseDuringDial(t *testing.T) {
 func TestTimeoutShrinks(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := inProcess(t, nil)
-		dials := 0
+		var dials atomic.Int64 // by two clients: the session ends isolated, and its client is replaced
 		s, err := election.Connect(w.servers, 20*time.Second, &election.SessionOptions{
 			Logger: w.logger(), TickTime: 2 * time.Second,
 			Dialer: func(network, address string, timeout time.Duration) (net.Conn, error) {
 				conn, err := w.dial(network, address, timeout)
-				if dials++; err == nil && dials == 2 {
+				if n := dials.Add(1); err == nil && n == 2 {
 					conn = &shrinkingConn{Conn: conn, timeout: 4 * time.Second}
 				}
 				return conn, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -27,13 +28,14 @@ func TestConnectionBreaksBehindTheHandshake(t *testing.T) {
 		srv, err := testutil.NewServer(&testutil.ServerOptions{NoListen: true})
 		require.NoError(t, err)
 		defer srv.Close()
-		dial, breaks := srv.Dialer(), false
+		dial := srv.Dialer()
+		var breaks atomic.Bool
 		s, err := Connect([]string{"mem"}, 4*time.Second, &SessionOptions{
 			Auth: []Auth{{"digest", []byte("user:password")}},
 			Dialer: func(network, address string, timeout time.Duration) (net.Conn, error) {
 				conn, err := dial(network, address, timeout)
-				if breaks {
-					breaks, conn = false, &onceWriter{Conn: conn}
+				if breaks.Swap(false) {
+					conn = &onceWriter{Conn: conn}
 				}
 				return conn, err
 			},
@@ -41,7 +43,7 @@ func TestConnectionBreaksBehindTheHandshake(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, s.AwaitConnected(t.Context()))
 		synctest.Wait()
-		breaks = true
+		breaks.Store(true)
 		srv.DropConnections()
 		time.Sleep(time.Minute)
 		if info := srv.Sessions(); len(info) != 1 || !info[0].Connected() {

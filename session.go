@@ -26,12 +26,15 @@ type SessionOptions struct {
 	// those that it had last. One of your own has to go round the addresses of a name itself:
 	// net.Dialer and tls.Dialer begin each time with the first one that takes a connection, so the
 	// servers behind the others are never tried while nothing good comes of that one.
+	// It may be called by two goroutines at a time: where a client is replaced, since no server answers it,
+	// the former one may be dialing still.
 	Dialer zk.Dialer
 	// HostProvider chooses the server for each connection. The default goes
 	// round in random order, and names are resolved anew each time. One of
 	// your own must say retryStart once in each round, or Close cannot end a
 	// client that finds no server; the client then pauses for a second, where the
-	// default makes shorter pauses first.
+	// default makes shorter pauses first. Like Dialer it may be called by two goroutines at
+	// a time, and Init more than once.
 	HostProvider zk.HostProvider
 	// Auth is added to the connection before anything else is asked on it.
 	Auth []Auth

@@ -467,7 +467,7 @@ func TestContextCause(t *testing.T) {
 func TestOwnerClosesFirst(t *testing.T) {
 	// The last two: what watches the owner has fired, since somebody changed the root node, and is set again in vain.
 	for _, when := range []string{
-		"before a session", "with nothing to do", "leading", "while the servers are away",
+		"before a session", "with nothing to do", "leading", "voting", "while the servers are away",
 		"unwatched", "unwatched while the servers are away",
 	} {
 		t.Run(when, func(t *testing.T) {
@@ -483,6 +483,18 @@ func TestOwnerClosesFirst(t *testing.T) {
 				}
 				if when == "leading" || when == "while the servers are away" {
 					a.lead()
+				}
+				if when == "voting" {
+					casting, never := make(chan struct{}), make(chan struct{})
+					defer w.srv.Control(testutil.OpCreate, func(*testutil.Request) testutil.Action {
+						close(casting)
+						return testutil.Hold(never)
+					})()
+					defer close(never)
+					voted := make(chan error, 1)
+					go func() { voted <- a.Vote(w.context()) }()
+					defer func() { require.ErrorIs(t, <-voted, zk.ErrClosing, "the vote under way") }()
+					<-casting
 				}
 				if strings.HasPrefix(when, "unwatched") {
 					var lost atomic.Bool
@@ -524,7 +536,7 @@ func TestOwnerClosesFirst(t *testing.T) {
 				require.ErrorIs(t, second(a.Leader(w.context())), zk.ErrClosing, "Leader")
 				require.ErrorIs(t, s.Close(), zk.ErrClosing, "Close")
 				limit := w.timeout() / 2
-				if when == "with nothing to do" || when == "leading" || when == "unwatched" {
+				if when != "before a session" && !strings.HasSuffix(when, "the servers are away") {
 					limit = w.timeout() / 4 // its watch tells, which is sooner than what is done where there is none
 				}
 				assert.Less(t, time.Since(began), limit)
