@@ -154,6 +154,17 @@ func (c *candidacy) succeed() {
 	c.giveToRunner()
 }
 
+// isAsked reports whether somebody waits for this candidate to vote or lead, who can be told that it may not.
+func (c *candidacy) isAsked() bool {
+	return len(c.voters) > 0 || len(c.campaigns) > 0 || c.runner != nil || c.stander.handle != nil
+}
+
+// refuse ends what they have asked for. What it returns tells them, when the rest has been done.
+func (c *candidacy) refuse(err error) (tell func()) {
+	stander := c.endAsking(err)
+	return func() { c.fail(err); stander.tell(err) }
+}
+
 // fail tells everybody who waits for this candidate to vote or lead that it
 // will not, for now.
 func (c *candidacy) fail(err error) {

@@ -214,7 +214,7 @@ func (c *Candidate) OnTakeoverError(fn func(term Term, err error)) (cancel func(
 // Vote casts a ballot, and returns once it is cast; the callbacks follow on
 // their own goroutine. While a ballot is live Vote does nothing, so it may be
 // called any number of times, from an OnConnected hook for one; during a
-// withdrawal it waits for its end and casts a new one. When its session or its
+// withdrawal it waits for its end and casts a new one, or returns why ZooKeeper refuses it. When its session or its
 // ballot is lost the candidate votes again by itself.
 //
 // If ctx ends first, Vote returns its error, and the candidate goes on

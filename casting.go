@@ -95,15 +95,14 @@ func (c *candidacy) standInLine() {
 // the only one who can is an operator, so it is tried again as rarely as the
 // periodic recheck.
 func (c *candidacy) refused(err error) {
-	asked := len(c.voters) > 0 || len(c.campaigns) > 0 || c.runner != nil || c.stander.handle != nil
+	asked := c.isAsked()
 	if former := c.absence.cause; asked || former == nil || former.Error() != err.Error() {
 		c.logger.Error("election: cannot vote", "error", err) // each further try would say the same, mostly
 	}
 	c.failed(err)
 	c.absence.cause = err
 	if asked {
-		stander := c.endAsking(err)
-		defer func() { c.fail(err); stander.tell(err) }()
+		defer c.refuse(err)()
 	}
 	c.absence.until = c.now.Add(c.session.recheckInterval())
 	switch {

@@ -173,9 +173,12 @@ func (c *candidacy) withdrawDone(err error) {
 	c.retreat.refusal = err
 	c.failed(err)
 	c.replyAll(&c.resigners, err)
-	if c.closing {
+	switch {
+	case c.closing:
 		c.closeErr = errorf("withdraw from %s: %w", c.path, err)
 		c.setPhase(ended)
+	case c.isAsked():
+		c.refuse(err)() // nothing is cast beside a ballot that stands
 	}
 }
 
