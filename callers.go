@@ -76,8 +76,8 @@ func (c *candidacy) vote(m voteCommand) {
 	}
 	c.asked = true
 	c.stand()
-	if c.own() != nil && !c.ballot.withdraw && c.phase != withdrawing {
-		m.reply <- nil
+	if b := c.own(); b != nil && b.inc.ctx.Err() == nil && !c.ballot.withdraw && c.phase != withdrawing {
+		m.reply <- nil // what has gone with its session is about to be noticed
 		return
 	}
 	c.voters = append(c.voters, m.reply)
