@@ -601,7 +601,7 @@ func TestWhoAsksAgainDoesNotWait(t *testing.T) {
 				}
 				if a.IsLeader() {
 					cancel()
-					<-ended
+					require.ErrorIs(w.t, <-ended, context.Canceled)
 					return nil
 				}
 			}
