@@ -47,15 +47,16 @@ var errOwnerClosed = errorf("the owner of the connection has closed it: %w", zk.
 const closedAnswer = 5 * time.Millisecond
 
 // probeOwner finds out whether the owner of a caller's connection has closed
-// it while no watch tells. A client that is closed rests in
+// it while no watch tells: there is none, or the client hangs as it closes, and ends none (its flushRequests
+// may wait forever, where a request was just being written). A client that is closed rests in
 // StateDisconnected, where others are for moments only, and answers whatever it is
 // asked at once, by ErrConnectionClosed.
 func (l *sessionLoop) probeOwner(now lease.Instant, conn *zk.Conn) {
-	if l.owned || l.owner.probing || l.view.err != nil || l.owner.closed != nil {
-		return // its watch tells, or nothing is to be told any more
+	if l.owned || l.owner.probing || l.view.err != nil {
+		return
 	}
 	if l.view.inc != nil && (l.link.Load().Connected || now-l.outage.began < l.Timeout()/4) {
-		return // most likely the watch is set in a moment
+		return // the watch tells, or is set in a moment
 	}
 	if conn.State() != zk.StateDisconnected {
 		l.owner.closedSeen = 0
@@ -71,14 +72,18 @@ func (l *sessionLoop) probeOwner(now lease.Instant, conn *zk.Conn) {
 	})
 }
 
-// ownerProbed takes what came of that. It takes two in a row.
+// ownerProbed takes what came of that. It takes two in a row, and four where a watch stands.
 func (l *sessionLoop) ownerProbed(m ownerProbed) {
 	l.owner.probing = false
 	if !m.closed {
 		l.owner.closedSeen = 0
 		return
 	}
-	if l.owner.closedSeen++; l.owner.closedSeen < 2 {
+	enough := 2
+	if l.owner.closed != nil {
+		enough = 4
+	}
+	if l.owner.closedSeen++; l.owner.closedSeen < enough {
 		return // the step that follows asks again
 	}
 	l.ownerClosed()
@@ -87,7 +92,7 @@ func (l *sessionLoop) ownerProbed(m ownerProbed) {
 // ownerClosed notes that a caller's connection is closed, and with it the
 // session.
 func (l *sessionLoop) ownerClosed() {
-	l.view.err = errOwnerClosed
+	l.view.err, l.owner.closed = errOwnerClosed, nil
 	if l.view.inc != nil {
 		l.lose(ErrSessionLost)
 	}

@@ -25,6 +25,7 @@ import (
 
 	"github.com/zkelection/election"
 	"github.com/zkelection/election/guard"
+	"github.com/zkelection/election/internal/zxid"
 	"github.com/zkelection/election/testutil"
 )
 
@@ -543,6 +544,37 @@ func TestOwnerClosesFirst(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A client that hangs as it is closed, here since its owner's callback does, ends no watch: it is found out all the same.
+func TestOwnerClosesAndTheClientHangs(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		never, closing := make(chan struct{}), atomic.Bool{}
+		dial := func(network, _ string, timeout time.Duration) (net.Conn, error) {
+			c, err := w.dial(network, w.servers[0], timeout)
+			return willingConn{c}, err
+		}
+		conn, _, err := zk.Connect([]string{"127.0.0.1:1"}, w.timeout(), zk.WithDialer(zxid.Dialer(dial)), zk.WithLogger(silent{}),
+			zk.WithEventCallback(func(e zk.Event) {
+				if closing.Load() && e.State == zk.StateDisconnected {
+					<-never
+				}
+			}))
+		require.NoError(t, err)
+		defer close(never)
+		s, err := election.NewSession(conn, w.timeout(), &election.SessionOptions{Logger: w.logger()})
+		require.NoError(t, err)
+		j := &journal{}
+		a := w.memberOn(&node{Session: s}, "a", j).lead()
+		closing.Store(true)
+		conn.Close()
+		began := time.Now()
+		w.until("AwaitConnected to tell", func() bool { return errors.Is(s.AwaitConnected(w.context()), zk.ErrClosing) })
+		assert.Less(t, time.Since(began), w.timeout()/2)
+		w.until("the step-down", func() bool { return j.has("a stepped down: session lost") })
+		require.ErrorIs(t, a.Vote(w.context()), zk.ErrClosing)
+		require.ErrorIs(t, s.Close(), zk.ErrClosing)
+	})
 }
 
 // Credentials that were taken and are refused when the session is resumed: each
