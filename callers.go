@@ -65,7 +65,7 @@ type runner struct {
 // stand notes that somebody asks for this candidacy.
 func (c *candidacy) stand() {
 	c.letStand()
-	c.helper.retry(stepDelete) // of the ballot before
+	c.helper.retry(stepDelete) // the ballot before has to go first
 	c.publish()
 }
 
@@ -159,8 +159,8 @@ func (c *candidacy) isAsked() bool {
 	return len(c.voters) > 0 || len(c.campaigns) > 0 || c.runner != nil || c.stander.handle != nil
 }
 
-// refuse ends what they have asked for. What it returns tells them, when the rest has been done.
-func (c *candidacy) refuse(err error) (tell func()) {
+// refuseCallers ends what they have asked for. What it returns tells them, when the rest has been done.
+func (c *candidacy) refuseCallers(err error) (tell func()) {
 	stander := c.endAsking(err)
 	return func() { c.fail(err); stander.tell(err) }
 }
@@ -250,7 +250,7 @@ func (c *candidacy) giveUpBallot(cause error) {
 			c.ballot.withdraw = true
 		}
 	case withdrawing:
-		c.helper.retry(stepDelete) // what was refused before was asked for by others
+		c.helper.retry(stepDelete) // for whoever asks now
 	case ended:
 	}
 }

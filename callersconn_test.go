@@ -82,6 +82,17 @@ func (w *callersWire) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// Unfailing opens connections as dial does that hide it.
+func Unfailing(dial zk.Dialer) zk.Dialer {
+	return func(network, address string, timeout time.Duration) (net.Conn, error) {
+		conn, err := dial(network, address, timeout)
+		if err != nil {
+			return nil, err
+		}
+		return &callersWire{conn}, nil
+	}
+}
+
 type mute struct{}
 
 func (mute) Printf(string, ...any) {}

@@ -152,7 +152,6 @@ func (c *candidacy) handle(message any) {
 	case *proclaimCommand:
 		c.proclaims = append(c.proclaims, m)
 		c.helper.retry(stepAcknowledge) // it has to be there
-		c.helper.retry(stepProclaim)
 	case runCommand:
 		c.startRun(m)
 	case unrunCommand:
@@ -446,7 +445,7 @@ func (h *helper) heldBackAt(now time.Time) (held [stepCount]bool) {
 	return held
 }
 
-// retry is for somebody who asks for a step that has failed before.
+// retry is for a caller, who need not wait until a step that has failed is tried again by itself.
 func (h *helper) retry(failed step) { delete(h.heldBack, failed) }
 
 // retryAll is for another connection: what has failed on the one before may go well on this one.

@@ -102,7 +102,7 @@ func (c *candidacy) refused(err error) {
 	c.failed(err)
 	c.absence.cause = err
 	if asked {
-		defer c.refuse(err)()
+		defer c.refuseCallers(err)()
 	}
 	c.absence.until = c.now.Add(c.session.recheckInterval())
 	switch {

@@ -178,7 +178,7 @@ func (c *candidacy) withdrawDone(err error) {
 		c.closeErr = errorf("withdraw from %s: %w", c.path, err)
 		c.setPhase(ended)
 	case c.isAsked():
-		c.refuse(err)() // nothing is cast beside a ballot that stands
+		c.refuseCallers(err)() // nothing is cast beside a ballot that stands
 	}
 }
 

@@ -170,6 +170,7 @@ func (c *candidacy) setPriority(m priorityCommand) {
 	c.priority.wanted, c.priority.demoted = m.priority, false
 	c.priority.waiters = append(c.priority.waiters, m.reply)
 	c.priority.relabel = true
+	c.transfers.notBefore = time.Time{} // for whoever asks now
 }
 
 // mustRelabel reports whether SetPriority was called, and the ballot shows another one.

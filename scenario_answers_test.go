@@ -163,6 +163,27 @@ func TestRefusedPriorityIsTold(t *testing.T) {
 	})
 }
 
+// Whoever sets it again is answered by another try, whether that is refused or not.
+func TestPriorityIsSetAgain(t *testing.T) {
+	for _, refused := range []bool{false, true} {
+		virtually(t, func(t *testing.T, w *world) {
+			w.member("a", &journal{}).lead()
+			b := w.member("b", &journal{}).vote()
+			w.settle()
+			_, cancel := w.answering(-125, isMove)
+			require.ErrorIs(t, b.SetPriority(w.context(), 5), election.ErrorCode(-125))
+			if !refused {
+				cancel()
+			}
+			began := time.Now()
+			err := b.SetPriority(w.context(), 5)
+			assert.Equal(t, refused, errors.Is(err, election.ErrorCode(-125)), err)
+			assert.Less(t, time.Since(began), w.timeout()/8)
+			cancel()
+		})
+	}
+}
+
 // A leader whose acknowledgement was removed, and may not be written again,
 // asks at the slow pace, and says so to who waits for it.
 func TestAcknowledgementRefusedLater(t *testing.T) {

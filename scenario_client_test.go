@@ -297,26 +297,11 @@ func (w *world) clientOn() (*zk.Conn, <-chan zk.Event, *link) {
 	w.t.Helper()
 	l := newLink(w.dial)
 	conn, events, err := zk.Connect([]string{"127.0.0.1:1"}, w.timeout(), zk.WithLogger(silent{}),
-		zk.WithDialer(zxid.Dialer(func(network, _ string, timeout time.Duration) (net.Conn, error) {
-			c, err := l.Dial(network, w.servers[0], timeout)
-			if err != nil {
-				return nil, err
-			}
-			return willingConn{c}, nil
-		})))
+		zk.WithDialer(zxid.Dialer(election.Unfailing(func(network, _ string, timeout time.Duration) (net.Conn, error) {
+			return l.Dial(network, w.servers[0], timeout)
+		}))))
 	require.NoError(w.t, err)
 	return conn, events, l
-}
-
-// willingConn takes what is written to it when it is closed, as TCP does for a moment. Otherwise the client may hang as it is closed, and
-// would for ever: a request that is just being written has three answers then, and its channel has room for two.
-type willingConn struct{ net.Conn }
-
-func (c willingConn) Write(p []byte) (int, error) {
-	if n, err := c.Conn.Write(p); err == nil {
-		return n, nil
-	}
-	return len(p), nil
 }
 
 // Nobody reads the events of a caller's connection, of which the client

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -36,6 +37,32 @@ func withSession(t *testing.T, run func(t *testing.T, w *trial, s *Session)) {
 		defer func() { _ = s.Close() }()
 		require.NoError(t, s.AwaitConnected(t.Context()))
 		run(t, w, s)
+	})
+}
+
+// TestClosedOwnerIsLoggedOnce: what shows that a caller's connection is closed arrives when the watch has told of it.
+func TestClosedOwnerIsLoggedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTrial(t, testutil.ServerOptions{}, racesTimeout)
+		defer w.srv.Close()
+		p := w.newCallersProcess("a", 0, 0)
+		require.NoError(t, p.session.AwaitConnected(t.Context()))
+		p.caller.close()
+		synctest.Wait()
+		for range 4 {
+			p.session.inbox.push(ownerProbed{true})
+			synctest.Wait()
+		}
+		require.ErrorIs(t, p.session.Close(), zk.ErrClosing)
+		told := 0
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		for _, h := range w.history {
+			if strings.Contains(h.text(), "the owner of the connection has closed it") {
+				told++
+			}
+		}
+		assert.Equal(t, 1, told)
 	})
 }
 

@@ -16,7 +16,7 @@ import (
 type owner struct {
 	probing    bool            // a helper finds out whether the connection is closed
 	closedSeen int             // so many times in a row it seemed to be
-	closed     <-chan zk.Event // fires when it is; nil before there is a session, and while that watch is set anew
+	closed     <-chan zk.Event // fires when it is; nil before there is a session, while that watch is set anew, and when it is closed
 	arming     bool            // which a helper does
 	armAt      lease.Instant   // not before, since it has failed
 }
@@ -47,8 +47,8 @@ var errOwnerClosed = errorf("the owner of the connection has closed it: %w", zk.
 const closedAnswer = 5 * time.Millisecond
 
 // probeOwner finds out whether the owner of a caller's connection has closed
-// it while no watch tells: there is none, or the client hangs as it closes, and ends none (its flushRequests
-// may wait forever, where a request was just being written). A client that is closed rests in
+// it while no watch tells. There may be none; or the client hangs as it is closed, and ends none of its watches:
+// its flushRequests can wait forever where a request was just being written. A client that is closed rests in
 // StateDisconnected, where others are for moments only, and answers whatever it is
 // asked at once, by ErrConnectionClosed.
 func (l *sessionLoop) probeOwner(now lease.Instant, conn *zk.Conn) {
@@ -75,6 +75,9 @@ func (l *sessionLoop) probeOwner(now lease.Instant, conn *zk.Conn) {
 // ownerProbed takes what came of that. It takes two in a row, and four where a watch stands.
 func (l *sessionLoop) ownerProbed(m ownerProbed) {
 	l.owner.probing = false
+	if l.view.err != nil {
+		return // its watch has told meanwhile
+	}
 	if !m.closed {
 		l.owner.closedSeen = 0
 		return

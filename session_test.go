@@ -550,10 +550,9 @@ func TestOwnerClosesFirst(t *testing.T) {
 func TestOwnerClosesAndTheClientHangs(t *testing.T) {
 	virtually(t, func(t *testing.T, w *world) {
 		never, closing := make(chan struct{}), atomic.Bool{}
-		dial := func(network, _ string, timeout time.Duration) (net.Conn, error) {
-			c, err := w.dial(network, w.servers[0], timeout)
-			return willingConn{c}, err
-		}
+		dial := election.Unfailing(func(network, _ string, timeout time.Duration) (net.Conn, error) {
+			return w.dial(network, w.servers[0], timeout)
+		})
 		conn, _, err := zk.Connect([]string{"127.0.0.1:1"}, w.timeout(), zk.WithDialer(zxid.Dialer(dial)), zk.WithLogger(silent{}),
 			zk.WithEventCallback(func(e zk.Event) {
 				if closing.Load() && e.State == zk.StateDisconnected {

@@ -377,8 +377,8 @@ const (
 // conclude: the target leads if it is the first and somebody of its session has
 // acknowledged since, and since "done". When the request is in another state whoever led is gone, and what that one
 // had acknowledged with it: an acknowledgement stands beside the ballot that it was
-// made for, and that would be the first. Only of a leader whose ballot somebody has deleted it stands for a while. On another
-// session, or from before the target's ballot, that is seen. Else it cannot be: what was in front is not there to be read.
+// made for, and that would be the first. Only of a leader whose ballot somebody has deleted it stands for a while. That is
+// known by another session, or by being older than the target's ballot. By nothing else: the ballot that it was made for is gone.
 func (v transferView) conclude(a *asker) transferVerdict {
 	place, ok := standingOf(v.ballots, a.target.name)
 	switch {

@@ -141,8 +141,7 @@ func lookAt(ctx context.Context, s *election.Session, name, root string) (*statu
 		return nil, err
 	}
 	for i, b := range ballots {
-		// The first in line leads once it has acknowledged. Somebody else's acknowledgement there is one that is about to be
-		// replaced.
+		// Somebody else's acknowledgement is one that is about to be replaced.
 		leads := i == 0 && hasAcknowledged(b, leader)
 		if leads {
 			result.Token = b.Token
@@ -210,8 +209,8 @@ func printStatus(e *env, r *statusJSON, wide bool) error {
 	return line.print(e.stdout)
 }
 
-// hasAcknowledged reports whether it is the first in line that leads; leader is empty when there is none. The session does not tell alone:
-// two candidates of a program may share one. An acknowledgement is younger than its ballot.
+// hasAcknowledged reports whether leader, which is empty when nobody has acknowledged, is the first in line. Two candidates of a program may
+// share a session, so that does not tell alone; an acknowledgement is younger than the ballot that it was made for.
 func hasAcknowledged(first election.Ballot, leader election.Leader) bool {
 	return leader.SessionID == first.SessionID && leader.Zxid > first.Token
 }
