@@ -610,23 +610,17 @@ func TestWhoAsksAgainDoesNotWait(t *testing.T) {
 		{"StandWhile", resign, func(w *world, a *member) error {
 			ctx, cancel := context.WithCancel(w.context())
 			defer cancel()
-			ended := make(chan error, 1)
-			go func() {
-				ended <- a.StandWhile(ctx, func(context.Context) error { return nil }, time.Second)
-			}()
-			for began := time.Now(); time.Since(began) < w.timeout()/8; time.Sleep(w.timeout() / 1000) {
-				select {
-				case err := <-ended:
-					return err
-				default:
-				}
-				if a.IsLeader() {
-					cancel()
-					require.ErrorIs(w.t, <-ended, context.Canceled)
-					return nil
-				}
+			won, ended := make(chan struct{}), make(chan error, 1)
+			a.OnWin(func(context.Context, election.Term) error { close(won); return nil })
+			go func() { ended <- a.StandWhile(ctx, func(context.Context) error { return nil }, time.Second) }()
+			select {
+			case <-won:
+				cancel()
+				require.ErrorIs(w.t, <-ended, context.Canceled)
+				return nil
+			case err := <-ended:
+				return err
 			}
-			return errors.New("it goes on")
 		}},
 		{"Proclaim", func(w *world, a *member) error {
 			require.NoError(w.t, w.client().Delete(a.LeaderAckPath(), -1)) // so that it has to be written again
