@@ -75,13 +75,12 @@ func fixACL(list []acl, who []identity) ([]acl, code) {
 	if len(list) == 0 {
 		return nil, codeInvalidACL
 	}
-	seen := make(map[acl]bool, len(list))
-	fixed := make([]acl, 0, len(list))
-	for _, a := range list {
-		if seen[a] {
-			continue
-		}
-		seen[a] = true
+	distinct, ok := withoutRepeats(list)
+	if !ok {
+		return nil, codeMarshallingError
+	}
+	fixed := make([]acl, 0, len(distinct))
+	for _, a := range distinct {
 		known := a.id.scheme == "world" || a.id.scheme == "digest" || a.id.scheme == "ip"
 		switch {
 		case a.id.id == nullText && known:
@@ -108,6 +107,32 @@ func fixACL(list []acl, who []identity) ([]acl, code) {
 	return fixed, codeOK
 }
 
+// withoutRepeats leaves out what stands in the list before. It is not ok when ZooKeeper
+// stumbles over a null: it asks each entry whether it equals those before it, and one that
+// has the same rights asks its scheme, which must not be null then, and one of the same
+// scheme its id.
+func withoutRepeats(list []acl) (distinct []acl, ok bool) {
+	for _, a := range list {
+		repeated := false
+		for _, before := range distinct {
+			if a.perms != before.perms {
+				continue
+			}
+			if a.id.scheme == nullText || a.id.scheme == before.id.scheme && a.id.id == nullText {
+				return nil, false
+			}
+			if a == before {
+				repeated = true
+				break
+			}
+		}
+		if !repeated {
+			distinct = append(distinct, a)
+		}
+	}
+	return distinct, true
+}
+
 // validDigest asks for two parts as Java's split counts them: trailing empty
 // ones do not count.
 func validDigest(id string) bool {
@@ -123,8 +148,8 @@ func validDigest(id string) bool {
 func parseIPv4(s string) (addr uint32, ok bool) {
 	parts := strings.Split(s, ".")
 	for _, part := range parts {
-		n, err := strconv.ParseUint(part, 10, 8)
-		if err != nil {
+		n, err := strconv.Atoi(part) // which takes a sign, as Java does
+		if err != nil || n < 0 || n > 0xff {
 			return 0, false
 		}
 		addr = addr<<8 | uint32(n)

@@ -98,12 +98,50 @@ func (d *decoder) nullableString() string {
 	return asText(d.bytes())
 }
 
-// asText reads what is no UTF-8 as U+FFFD, as Java does.
+// asText reads what is no UTF-8 as Java does: a character that breaks off is one U+FFFD,
+// and so are a surrogate, which takes three bytes, and each byte that begins nothing.
 func asText(p []byte) string {
 	if utf8.Valid(p) {
 		return string(p)
 	}
-	return string([]rune(string(p)))
+	var text []rune
+	for len(p) > 0 {
+		if r, size := utf8.DecodeRune(p); r != utf8.RuneError || size > 1 {
+			text, p = append(text, r), p[size:]
+			continue
+		}
+		text, p = append(text, utf8.RuneError), p[brokenOff(p):]
+	}
+	return string(text)
+}
+
+// brokenOff is how many bytes at the beginning, which is that of no character, Java takes for
+// one: as far as they might have become one, a surrogate included.
+func brokenOff(p []byte) int {
+	least, most := byte(0x80), byte(0xbf) // of the second byte
+	size := 1
+	switch first := p[0]; {
+	case first >= 0xc2 && first <= 0xdf:
+		size = 2
+	case first >= 0xe0 && first <= 0xef:
+		size = 3
+		if first == 0xe0 {
+			least = 0xa0
+		}
+	case first >= 0xf0 && first <= 0xf4:
+		size = 4
+		if first == 0xf0 {
+			least = 0x90
+		} else if first == 0xf4 {
+			most = 0x8f
+		}
+	}
+	n := 1
+	for n < min(size, len(p)) && p[n] >= least && p[n] <= most {
+		least, most = 0x80, 0xbf
+		n++
+	}
+	return n
 }
 
 // count reads the length of a vector whose elements take at least size bytes
@@ -120,9 +158,15 @@ func (d *decoder) count(size int) int {
 	return int(n)
 }
 
+// isNull reports whether what comes next is a string, a buffer or a vector that is null. It
+// reads nothing.
+func (d *decoder) isNull() bool {
+	return len(d.b) >= 4 && int32(binary.BigEndian.Uint32(d.b)) == -1
+}
+
 // strings reads a vector of strings; null is nil, and an empty one is not.
 func (d *decoder) strings() []string {
-	if len(d.b) >= 4 && int32(binary.BigEndian.Uint32(d.b)) == -1 {
+	if d.isNull() {
 		d.int32()
 		return nil
 	}
@@ -139,7 +183,7 @@ func (d *decoder) acls() []acl {
 	n := d.count(12)
 	list := make([]acl, 0, n)
 	for range n {
-		list = append(list, acl{perms: d.int32(), id: identity{scheme: d.nullableString(), id: d.string()}})
+		list = append(list, acl{perms: d.int32(), id: identity{scheme: d.string(), id: d.string()}})
 	}
 	return list
 }

@@ -89,6 +89,12 @@ func TestStringsAreThoseOfJava(t *testing.T) {
 		"/\xff":           "/\ufffd",
 		"/a\U0001f600b":   "/a\xed\xa0\xbd\xed\xb8\x80b",
 		"/\U0010ffff\xc3": "/\xed\xaf\xbf\xed\xbf\xbf\ufffd",
+		// What breaks off is one, up to the byte that cannot belong to it; so is a surrogate.
+		"\xe2\x82A\xe2A\xe2\x82":            "\ufffdA\ufffdA\ufffd",
+		"u\xed\xa0\xbd\xed\xb8\x80:h":       "u\ufffd\ufffd:h",
+		"\xf0\x9f\x98A\xf0\x9f":             "\ufffdA\ufffd",
+		"\xe0\x80A\xf0\x80\x80\xf5\xc1\x80": "\ufffd\ufffdA\ufffd\ufffd\ufffd\ufffd\ufffd\ufffd",
+		"\xf4\x90\x80\xf4\x8f\xbfA":         "\ufffd\ufffd\ufffd\ufffdA",
 	} {
 		in := &encoder{}
 		in.bytes([]byte(given))

@@ -41,7 +41,7 @@ type step struct {
 	// What makes of a request one that no client sends, see mangled. In a handshake they do the same to it.
 	NullPath bool    `json:"nullPath,omitempty"`
 	Xid      int32   `json:"xid,omitempty"` // instead of the one that is due
-	Put      []int32 `json:"put,omitempty"` // where in the body, and the number that is put there
+	Put      []int32 `json:"put,omitempty"` // where in the body, and the number that is put there; then where else, and so on
 	Cut      int     `json:"cut,omitempty"` // as many bytes are left out at the end
 	Pad      string  `json:"pad,omitempty"` // is added there
 }
@@ -53,8 +53,10 @@ func (st step) mangled() bool {
 
 // mangle changes the bytes of what would have been a request.
 func (st step) mangle(body []byte) []byte {
-	if len(st.Put) == 2 && int(st.Put[0])+4 <= len(body) {
-		binary.BigEndian.PutUint32(body[st.Put[0]:], uint32(st.Put[1]))
+	for put := range slices.Chunk(st.Put, 2) {
+		if len(put) == 2 && int(put[0])+4 <= len(body) {
+			binary.BigEndian.PutUint32(body[put[0]:], uint32(put[1]))
+		}
 	}
 	return append(body[:max(0, len(body)-st.Cut)], st.Pad...)
 }

@@ -2,6 +2,7 @@ package testutil
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 	"time"
 )
@@ -222,23 +223,31 @@ func (k *call) write() bool {
 		c.reply(k.xid, codeMarshallingError, nil)
 		return true
 	}
+	d := &decoder{b: k.body}
+	var ops []write
+	var reads bool
+	var failed error
+	if k.op == OpMulti {
+		if ops, reads, failed = decodeMulti(s.release, d); errors.Is(failed, errNullACL) {
+			c.reply(k.xid, codeMarshallingError, nil)
+			return true
+		}
+	}
 	p := &preparer{
 		release: s.release, tree: s.tree, who: c.who, session: c.session, zxid: s.nextZxid(), now: s.wallTime(),
 		check: func() code { return s.mayWrite(c.session, m) },
 	}
 	var x *txn
-	d := &decoder{b: k.body}
 	switch k.op {
 	case OpMulti:
-		ops, reads, ok := decodeMulti(s.release, d)
 		null := slices.ContainsFunc(ops, func(w write) bool { return w.path == nullText })
-		if ok && null && s.release.losesWhatItStumblesOver() {
+		if failed == nil && null && s.release.losesWhatItStumblesOver() {
 			// ZooKeeper stumbles over a null path between taking a zxid and making
 			// a transaction for it.
 			c.reply(k.xid, codeMarshallingError, func(e *encoder) { e.multiResults(nil) })
 			return true
 		}
-		if !ok || reads || null {
+		if failed != nil || reads || null {
 			x = p.failed(codeMarshallingError)
 		} else {
 			x = p.prepareMulti(ops)

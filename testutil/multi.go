@@ -1,19 +1,30 @@
 package testutil
 
-import "slices"
+import (
+	"errors"
+	"slices"
+)
 
-// decodeMulti reads the operations of a multi or a multiRead. ok is false when
-// ZooKeeper would not understand them: an operation that may not be in one, or
-// reads and writes together.
-func decodeMulti(release Release, d *decoder) (ops []write, reads, ok bool) {
+var (
+	// errMulti is of what ZooKeeper does not understand: an operation that may not be in a
+	// multi, reads and writes together, or a record that ends too early.
+	errMulti = errors.New("not the operations of a multi")
+	// errNullACL is of what it stumbles over before it has taken a zxid.
+	errNullACL = errors.New("a create without a list of access rights")
+)
+
+// decodeMulti reads the operations of a multi or a multiRead, up to the first that
+// cannot be read.
+func decodeMulti(release Release, d *decoder) (ops []write, reads bool, err error) {
+	understood := true // all that have been read
 	for {
 		op, done := Op(d.int32()), d.bool()
 		d.int32() // an error, which means nothing in a request
 		if d.err != nil {
-			return nil, false, false
+			return nil, false, errMulti
 		}
 		if done {
-			return ops, reads, true
+			return ops, reads, nil
 		}
 		read := false
 		switch op {
@@ -21,16 +32,21 @@ func decodeMulti(release Release, d *decoder) (ops []write, reads, ok bool) {
 			read = true
 		case OpCreate, OpCreate2, OpCreateContainer, OpCreateTTL, OpDelete, OpSetData, OpCheck:
 		default:
-			return nil, false, false
+			return nil, false, errMulti
 		}
 		w := decodeWrite(op, d)
 		if read {
 			d.bool() // a watch, which these reads do not set
 		} else if op.isCreate() {
+			_, known := modeOfFlags(w.flags)
+			if d.err == nil && understood && known && w.nullACL && op != OpCreateTTL && release.stumblesOverNullACLs() {
+				return nil, false, errNullACL
+			}
 			w.inMulti(release)
+			understood = understood && w.op != opError
 		}
 		if d.err != nil || len(ops) > 0 && read != reads {
-			return nil, false, false
+			return nil, false, errMulti
 		}
 		reads = read
 		ops = append(ops, w)

@@ -80,7 +80,9 @@ func (c *conn) read(op Op, d *decoder) (err code, body func(*encoder)) {
 		if d.err != nil {
 			break
 		}
-		all := strings.TrimSpace(prefix) == "" || strings.TrimSpace(prefix) == "/"
+		// Java trims everything up to the space, and nothing else.
+		trimmed := strings.TrimFunc(prefix, func(r rune) bool { return r <= ' ' })
+		all := trimmed == "" || trimmed == "/"
 		var paths []string
 		for _, path := range t.ephemeralsOf(c.session) {
 			if all || strings.HasPrefix(path, prefix) {
@@ -143,9 +145,9 @@ func (c *conn) readable(path string, perm int32, d *decoder) (*znode, code) {
 }
 
 func (c *conn) multiRead(d *decoder) (code, func(*encoder)) {
-	ops, reads, ok := decodeMulti(c.srv.release, d)
+	ops, reads, failed := decodeMulti(c.srv.release, d)
 	switch {
-	case !ok:
+	case failed != nil:
 		return codeMarshallingError, nil
 	case len(ops) > 0 && !reads:
 		return codeMarshallingError, func(e *encoder) { e.multiResults(nil) }

@@ -8,6 +8,7 @@ type write struct {
 	path    string
 	data    []byte
 	acl     []acl
+	nullACL bool // acl was null, which is else as good as empty
 	flags   int32
 	ttl     int64
 	version int32
@@ -19,6 +20,7 @@ func decodeWrite(op Op, d *decoder) write {
 	switch op {
 	case OpCreate, OpCreate2, OpCreateContainer, OpCreateTTL:
 		w.data = d.bytes()
+		w.nullACL = d.isNull()
 		w.acl = d.acls()
 		w.flags = d.int32()
 		if op == OpCreateTTL {

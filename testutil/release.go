@@ -35,8 +35,12 @@ func (r Release) readsMultisFirst() bool { return r != ZooKeeper38 }
 func (r Release) createsKeepTheirCode() bool { return r != ZooKeeper38 }
 
 // readsBeforeZxid reports whether a write that cannot be read takes no zxid. Of a
-// reconfig that is so in every release, of a multi in none.
+// reconfig that is so in every release; of a multi in none, but see stumblesOverNullACLs.
 func (r Release) readsBeforeZxid() bool { return r != ZooKeeper38 }
+
+// stumblesOverNullACLs reports whether a multi in which the access rights of a create are
+// null is given up as it is read, and takes no zxid. To a createTTL it does not happen.
+func (r Release) stumblesOverNullACLs() bool { return r != ZooKeeper38 }
 
 // losesWhatItStumblesOver reports whether a multi with a null path takes a zxid and
 // makes no transaction of it.
