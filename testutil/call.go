@@ -87,7 +87,6 @@ func (k *call) run() bool {
 	if !k.handshake && k.op != OpAuth && !c.m.hear(c.session, c.timeout) {
 		return true // no such session: ZooKeeper drops the request
 	}
-	c.stats.lastXid, c.stats.lastOp = k.xid, k.op
 	return k.proceed()
 }
 

@@ -47,16 +47,37 @@ type conn struct {
 	dead    bool // takes no part any more; what is in out may still be sent
 	closing bool // to be closed once out has been sent
 	ended   bool // the client has closed its side
-	stats   connStats
+	// queued counts the requests with a number above 0 that have not been answered.
+	queued int
+	stats  connStats
 }
 
-// connStats are for the four-letter words.
+// A packetCount is for the four-letter words. That of a member counts from when it began to
+// follow its leader, or from srst, that of a connection from its beginning, or from crst.
+type packetCount struct{ received, sent int64 }
+
+// connStats are for the four-letter words, and about what was answered last.
 type connStats struct {
-	received, sent int64
-	lastXid        int32
-	lastZxid       int64
-	lastOp         Op
-	lastReply      time.Time
+	packetCount
+	lastXid   int32 // -1 for none; those below 0 are not noted
+	lastZxid  int64
+	lastOp    string
+	lastReply int64 // milliseconds; the real one counts them from no known time
+}
+
+// resetStats is what crst does to a connection.
+func (c *conn) resetStats() {
+	c.stats = connStats{lastXid: -1, lastZxid: -1, lastOp: "NA"}
+}
+
+func (c *conn) countReceived() {
+	c.stats.received++
+	c.m.packets.received++
+}
+
+func (c *conn) countSent() {
+	c.stats.sent++
+	c.m.packets.sent++
 }
 
 // serve takes a connection on; it is false when nobody listens.
@@ -74,7 +95,7 @@ func (m *member) serve(nc net.Conn) bool {
 	if host, _, err := net.SplitHostPort(c.remote); err == nil {
 		c.who = []identity{{"ip", host}}
 	}
-	c.stats.lastReply = c.began
+	c.stats.lastOp = "null" // until something is answered, to which the handshake of a session resumed does not count
 	s.conns[c] = struct{}{}
 	m.clients[c] = struct{}{}
 	s.spawn(func() {
@@ -160,9 +181,11 @@ func (c *conn) receive(frame []byte, first bool) error {
 		s.unlock()
 		return nil
 	}
-	c.stats.received++
+	c.countReceived()
 	if first {
 		c.claimed = int64(binary.BigEndian.Uint64(frame[16:]))
+	} else if int32(binary.BigEndian.Uint32(frame)) > 0 {
+		c.queued++
 	}
 	if c.parked && c.session != 0 && !c.isolated() {
 		// The member has heard of the client though it cannot answer yet.
@@ -220,8 +243,16 @@ func (c *conn) send(frame []byte) {
 		return
 	}
 	c.out = append(c.out, frame...)
-	c.stats.sent++
+	c.countSent()
 	c.poke()
+}
+
+// answer is send for the answer to a request.
+func (c *conn) answer(xid int32, e *encoder) {
+	if xid > 0 {
+		c.queued--
+	}
+	c.send(e.frame())
 }
 
 func (c *conn) poke() {

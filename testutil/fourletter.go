@@ -40,6 +40,7 @@ func (c *conn) answerWord(word string) {
 	s := c.srv
 	s.mu.Lock()
 	defer s.unlock()
+	c.countReceived()
 	var w strings.Builder
 	switch {
 	case !c.m.serving() && word == "isro":
@@ -49,8 +50,8 @@ func (c *conn) answerWord(word string) {
 	default:
 		fourLetterWords[word](c.m, &w)
 	}
-	if !c.dead {
-		c.out = append(c.out, w.String()...)
+	if w.Len() > 0 {
+		c.send([]byte(w.String()))
 	}
 	c.kill(true)
 }
@@ -75,15 +76,6 @@ func (m *member) connections() []*conn {
 	return list
 }
 
-// packets sums what the present clients have sent and been sent.
-func (m *member) packets() (received, sent int64) {
-	for c := range m.clients {
-		received += c.stats.received
-		sent += c.stats.sent
-	}
-	return received, sent
-}
-
 func (m *member) wordSrvr(w *strings.Builder) {
 	fmt.Fprintf(w, "Zookeeper version: %s\n", m.srv.release.version())
 	m.summary(w)
@@ -99,9 +91,8 @@ func (m *member) wordStat(w *strings.Builder) {
 }
 
 func (m *member) summary(w *strings.Builder) {
-	received, sent := m.packets()
 	fmt.Fprintf(w, "Latency min/avg/max: 0/0.0/0\nReceived: %d\nSent: %d\nConnections: %d\nOutstanding: %d\n",
-		received, sent, len(m.clients), m.outstanding())
+		m.packets.received, m.packets.sent, len(m.clients), m.outstanding())
 	fmt.Fprintf(w, "Zxid: 0x%x\nMode: %s\nNode count: %d\n", m.tree.lastZxid, m.mode(), m.tree.count())
 	if m == m.srv.leader && len(m.srv.members) > 1 {
 		w.WriteString("Proposal sizes last/min/max: -1/-1/-1\n")
@@ -125,7 +116,6 @@ func (t *tree) count() int { return len(t.nodes) }
 
 func (m *member) wordMntr(w *strings.Builder) {
 	line := func(name string, value any) { fmt.Fprintf(w, "zk_%s\t%v\n", name, value) }
-	received, sent := m.packets()
 	ephemerals, size := 0, 0
 	for _, paths := range m.tree.ephemerals {
 		ephemerals += paths.len()
@@ -145,8 +135,8 @@ func (m *member) wordMntr(w *strings.Builder) {
 	line("min_latency", 0)
 	line("avg_latency", "0.0")
 	line("max_latency", 0)
-	line("packets_received", received)
-	line("packets_sent", sent)
+	line("packets_received", m.packets.received)
+	line("packets_sent", m.packets.sent)
 	line("num_alive_connections", len(m.clients))
 	line("outstanding_requests", m.outstanding())
 	line("znode_count", m.tree.count())
@@ -186,14 +176,14 @@ func (m *member) wordConf(w *strings.Builder) {
 
 func (m *member) wordCrst(w *strings.Builder) {
 	for c := range m.clients {
-		c.stats = connStats{lastXid: -1, lastReply: c.stats.lastReply}
+		c.resetStats()
 	}
 	w.WriteString("Connection stats reset.\n")
 }
 
-// wordSrst resets the sums, which are those of the connections here.
+// wordSrst leaves what there is of the connections alone, as crst does the member's.
 func (m *member) wordSrst(w *strings.Builder) {
-	m.wordCrst(new(strings.Builder))
+	m.packets = packetCount{}
 	w.WriteString("Server stats reset.\n")
 }
 
@@ -204,18 +194,18 @@ func (c *conn) brief() string {
 	if c.session == 0 {
 		interested = 0
 	}
-	return fmt.Sprintf("/%s[%d](queued=%d,recved=%d,sent=%d", c.remote, interested, len(c.inbox), c.stats.received, c.stats.sent)
+	return fmt.Sprintf("/%s[%d](queued=%d,recved=%d,sent=%d", c.remote, interested, c.queued, c.stats.received, c.stats.sent)
 }
 
 func (m *member) wordCons(w *strings.Builder) {
 	for _, c := range m.connections() {
 		fmt.Fprintf(w, " %s", c.brief())
 		if c.session != 0 {
-			fmt.Fprintf(w, ",sid=0x%x,lop=%s,est=%d,to=%d", c.session, c.stats.lastOp.short(), c.began.UnixMilli(), c.timeout)
+			fmt.Fprintf(w, ",sid=0x%x,lop=%s,est=%d,to=%d", c.session, c.stats.lastOp, c.began.UnixMilli(), c.timeout)
 			if c.stats.lastXid >= 0 {
 				fmt.Fprintf(w, ",lcxid=0x%x", c.stats.lastXid)
 			}
-			fmt.Fprintf(w, ",lzxid=0x%x,lresp=%d,llat=0,minlat=0,avglat=0,maxlat=0", uint64(c.stats.lastZxid), c.stats.lastReply.UnixMilli())
+			fmt.Fprintf(w, ",lzxid=0x%x,lresp=%d,llat=0,minlat=0,avglat=0,maxlat=0", uint64(c.stats.lastZxid), c.stats.lastReply)
 		}
 		w.WriteString(")\n")
 	}
@@ -285,7 +275,7 @@ func (m *member) wordDump(w *strings.Builder) {
 	fmt.Fprintf(w, "ephemeral nodes dump:\nSessions with Ephemerals (%d):\n", len(m.tree.ephemerals))
 	for _, id := range sortedKeys(m.tree.ephemerals) {
 		fmt.Fprintf(w, "0x%x:\n", id)
-		for _, path := range m.tree.ephemeralsOf(id) {
+		for _, path := range m.tree.ephemerals[id].strings() {
 			fmt.Fprintf(w, "\t%s\n", path)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/go-zookeeper/zk"
@@ -122,5 +123,50 @@ func TestDumpNamesWhatThereIs(t *testing.T) {
 		} {
 			assert.Contains(t, dump, want)
 		}
+	})
+}
+
+// A write that hangs is queued as far as its client is concerned, and has been handled as far as the member is.
+func TestConsCountsWhatIsNotAnswered(t *testing.T) {
+	inMemory(t, three, func(t *testing.T, srv *Server) {
+		c := openRaw(t, srv.Member(1), 10*time.Second)
+		cons := func() string {
+			asker := newRaw(t, srv.Member(1))
+			asker.write([]byte("cons"))
+			answer, err := io.ReadAll(asker.nc)
+			require.NoError(t, err)
+			return string(answer)
+		}
+		srv.Member(1).CutOff()
+		c.request(OpPing, nil)
+		c.request(OpCreate, createBody("/a", "", 0))
+		c.request(OpExists, watchBody("/a", false))
+		c.request(OpPing, nil)
+		synctest.Wait()
+		assert.Contains(t, cons(), "(queued=2,recved=5,sent=2,sid="+sessionName(c.session)+",lop=PING,")
+		srv.Member(1).Heal()
+		synctest.Wait()
+		assert.Contains(t, cons(), "(queued=0,recved=5,sent=5,sid="+sessionName(c.session)+",lop=PING,")
+	})
+}
+
+// What a member has sent and received it begins to count anew with each leader.
+func TestSumsOfAMemberBeginWithItsLeader(t *testing.T) {
+	inMemory(t, three, func(t *testing.T, srv *Server) {
+		srvr := func() string {
+			asker := newRaw(t, srv.Member(1))
+			asker.write([]byte("srvr"))
+			answer, err := io.ReadAll(asker.nc)
+			require.NoError(t, err)
+			return string(answer)
+		}
+		c := openRaw(t, srv.Member(1), 10*time.Second)
+		c.do(OpPing, nil)
+		assert.Contains(t, srvr(), "\nReceived: 3\nSent: 2\n")
+		c.want(codeOK, OpClose, nil)
+		c.wantClosed()
+		assert.Contains(t, srvr(), "\nReceived: 5\nSent: 4\n", "its client has gone")
+		srv.Member(0).Stop()
+		assert.Contains(t, srvr(), "\nReceived: 1\nSent: 0\n")
 	})
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"slices"
-	"time"
 )
 
 // connect answers the handshake: a session begins or goes on here. It is false
@@ -41,7 +40,10 @@ func (k *call) connect() bool {
 	m.bySession[id] = c
 	s.logInfo("session begins", "session", sessionName(id), "timeout", timeout, "client", c.remote)
 	s.commit(&txn{op: OpConnect, zxid: s.nextZxid(), time: s.wallTime(), session: id, timeout: timeout})
-	return k.whenApplied(func() { c.welcome(hasReadOnly) })
+	return k.whenApplied(func() {
+		k.noteAnswer(OpConnect.short())
+		c.welcome(hasReadOnly)
+	})
 }
 
 func (k *call) resumeSession(id int64, password []byte, hasReadOnly bool) {
@@ -119,7 +121,7 @@ func (k *call) execute() bool {
 	}
 	switch k.op {
 	case OpPing:
-		c.reply(-2, codeOK, nil)
+		k.reply(codeOK, nil)
 	case OpAuth:
 		k.authenticate()
 	case OpSASL:
@@ -131,7 +133,7 @@ func (k *call) execute() bool {
 		// Without a SASL configuration the answer is an empty token.
 		e := newReply(k.xid, 0, codeOK)
 		e.bytes(nil)
-		c.send(e.frame())
+		c.answer(k.xid, e)
 	case OpClose:
 		return k.closeSession()
 	case OpCreate, OpCreate2, OpCreateContainer, OpCreateTTL, OpDelete, OpSetData, OpSetACL, OpCheck,
@@ -140,8 +142,7 @@ func (k *call) execute() bool {
 	case OpExists, OpGetData, OpGetACL, OpGetChildren, OpGetChildren2, OpSync, OpMultiRead, OpSetWatches,
 		OpSetWatches2, OpGetEphemerals, OpGetAllChildrenNumber, OpAddWatch, OpCheckWatches, OpRemoveWatches,
 		OpWhoAmI:
-		err, body := c.read(k.op, &decoder{b: k.body})
-		c.reply(k.xid, err, body)
+		k.reply(c.read(k.op, &decoder{b: k.body}))
 	default:
 		k.refuseUnknown()
 	}
@@ -152,18 +153,37 @@ func (k *call) execute() bool {
 func (k *call) refuseUnknown() {
 	c := k.c
 	c.srv.logWarn("operation not known", "op", k.op, "client", c.remote)
-	c.send(newReply(k.xid, -1, codeUnimplemented).frame())
+	c.answer(k.xid, newReply(k.xid, -1, codeUnimplemented))
 	c.kill(true)
 }
 
 // reply answers a request with the header's zxid as this member has it.
-func (c *conn) reply(xid int32, err code, body func(*encoder)) {
+func (k *call) reply(err code, body func(*encoder)) {
+	c := k.c
+	xid := k.xid
+	if k.op == OpPing {
+		xid = -2 // whatever it was
+	}
 	e := newReply(xid, c.m.tree.lastZxid, err)
 	if body != nil {
 		body(e)
 	}
-	c.stats.lastZxid, c.stats.lastReply = c.m.tree.lastZxid, time.Now()
-	c.send(e.frame())
+	name := k.op.short()
+	if k.op.isWrite() && err != codeOK && body == nil {
+		name = "NA" // it is refused as one of which nothing is known any more
+	}
+	k.noteAnswer(name)
+	c.answer(xid, e)
+}
+
+// noteAnswer notes what the four-letter words tell of the last answer. To them auth and SASL
+// are none.
+func (k *call) noteAnswer(name string) {
+	c := k.c
+	if k.xid >= 0 {
+		c.stats.lastXid = k.xid
+	}
+	c.stats.lastZxid, c.stats.lastOp, c.stats.lastReply = c.m.tree.lastZxid, name, c.srv.wallTime()
 }
 
 func (k *call) authenticate() {
@@ -186,7 +206,7 @@ func (k *call) authenticate() {
 	case scheme != "ip":
 		err = codeAuthFailed
 	}
-	c.send(newReply(k.xid, 0, err).frame())
+	c.answer(k.xid, newReply(k.xid, 0, err))
 	if err != codeOK {
 		c.kill(true)
 	}
@@ -211,7 +231,7 @@ func (k *call) closeSession() bool {
 	s.logInfo("session closes", "session", sessionName(id))
 	s.endSession(id)
 	return k.whenApplied(func() {
-		c.reply(k.xid, codeOK, nil)
+		k.reply(codeOK, nil)
 		c.kill(true)
 	})
 }
@@ -220,7 +240,7 @@ func (k *call) closeSession() bool {
 func (k *call) write() bool {
 	c, m, s := k.c, k.c.m, k.c.srv
 	if k.op != OpMulti && (k.op == OpReconfig || s.release.readsBeforeZxid()) && !k.readable() {
-		c.reply(k.xid, codeMarshallingError, nil)
+		k.reply(codeMarshallingError, nil)
 		return true
 	}
 	d := &decoder{b: k.body}
@@ -229,7 +249,7 @@ func (k *call) write() bool {
 	var failed error
 	if k.op == OpMulti {
 		if ops, reads, failed = decodeMulti(s.release, d); errors.Is(failed, errNullACL) {
-			c.reply(k.xid, codeMarshallingError, nil)
+			k.reply(codeMarshallingError, nil)
 			return true
 		}
 	}
@@ -244,7 +264,7 @@ func (k *call) write() bool {
 		if failed == nil && null && s.release.losesWhatItStumblesOver() {
 			// ZooKeeper stumbles over a null path between taking a zxid and making
 			// a transaction for it.
-			c.reply(k.xid, codeMarshallingError, func(e *encoder) { e.multiResults(nil) })
+			k.reply(codeMarshallingError, func(e *encoder) { e.multiResults(nil) })
 			return true
 		}
 		if failed != nil || reads || null {
@@ -296,15 +316,16 @@ func (k *call) answerWrite(r result) {
 		return
 	}
 	if r.err != codeOK {
-		c.reply(k.xid, r.err, nil)
+		k.reply(r.err, nil)
 		return
 	}
 	if k.op == OpCheck {
 		// ZooKeeper 3.8 fails to write the answer of a check that is not within a
 		// multi, and sends none.
+		k.noteAnswer(k.op.short())
 		return
 	}
-	c.reply(k.xid, codeOK, func(e *encoder) {
+	k.reply(codeOK, func(e *encoder) {
 		switch k.op {
 		case OpCreate:
 			e.string(r.path)
@@ -337,9 +358,5 @@ func (k *call) fail(err code) {
 	if k.op.isWrite() && s.canCommit() && c.m.inStep() {
 		s.commit(&txn{op: opError, zxid: s.nextZxid(), time: s.wallTime(), session: c.session, err: err})
 	}
-	xid := k.xid
-	if k.op == OpPing {
-		xid = -2
-	}
-	c.reply(xid, err, nil)
+	k.reply(err, nil)
 }

@@ -29,7 +29,7 @@ type member struct {
 	// backlog holds what was committed since the member fell out of step.
 	backlog []*proposal
 	heard   map[int64]int32 // sessions and timeouts to pass on to the leader
-	upAt    int64           // when it was started last
+	upAt    int64           // when it began to follow its leader, or to lead
 	downAt  int64           // when it was stopped, -1 while it runs
 	cutAt   int64           // when it was cut off, -1 while it is not
 	lagging bool
@@ -37,6 +37,7 @@ type member struct {
 	epoch   int64 // of the leader that it follows, or followed last
 	nextID  int64
 	dials   int
+	packets packetCount
 }
 
 // A proposal is a committed transaction that a member has yet to apply, and the
@@ -281,6 +282,7 @@ func (m *member) log(message string) { m.srv.logInfo(message, "member", m.index)
 // rejoin lets a member without clients follow the leader, caught up with it.
 func (m *member) rejoin() {
 	m.refuses = false
+	m.upAt, m.packets = m.srv.now(), packetCount{} // as those of a server that begins anew
 	m.epoch = m.srv.epoch
 	m.tree = m.srv.tree
 	if m.lagging {

@@ -103,18 +103,22 @@ func (o Op) String() string {
 // short is how cons names an operation.
 func (o Op) short() string {
 	switch o {
-	case OpNotification:
-		return "NA" // nothing yet
 	case OpConnect:
 		return "SESS"
 	case OpClose:
 		return "CLOS"
 	case OpGetChildren, OpGetChildren2:
 		return "GETC"
-	case OpCheckWatches, OpRemoveWatches:
-		return strings.ToUpper(o.String()[:3]) + "W"
-	case OpSetWatches, OpSetWatches2:
+	case OpCheckWatches:
+		return "CHKW"
+	case OpRemoveWatches:
+		return "REMW"
+	case OpSetWatches:
 		return "SETW"
+	case OpSetWatches2:
+		return "STW2"
+	case OpWhoAmI:
+		return "HOMI"
 	case OpGetAllChildrenNumber:
 		return "GETACN"
 	case OpGetEphemerals:

@@ -231,7 +231,7 @@ func (s *Server) start(members []*member) error {
 	}
 	for _, m := range members {
 		if m.down() {
-			m.upAt, m.downAt = s.now(), -1
+			m.downAt = -1
 		}
 	}
 	s.quorumChanged()

@@ -276,10 +276,7 @@ func (t *tree) remove(path string, zxid int64, fire func(event)) {
 	switch n.kind {
 	case persistent:
 	case ephemeral:
-		t.ephemerals[n.owner].remove(path)
-		if t.ephemerals[n.owner].len() == 0 {
-			delete(t.ephemerals, n.owner)
-		}
+		t.ephemerals[n.owner].remove(path) // until the session ends the set stays, though it be empty, and as large as it was
 	case container, withTTL:
 		delete(t.transient, path)
 	}

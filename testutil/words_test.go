@@ -159,6 +159,164 @@ func openWire(t *testing.T, addr string) (request func(step)) {
 	}
 }
 
+// TestWordsCountAsTheRealOneDoes: what cons, srvr and dump tell after each of these steps, numbers and all.
+func TestWordsCountAsTheRealOneDoes(t *testing.T) {
+	for _, release := range releases {
+		t.Run(string(release), func(t *testing.T) {
+			t.Parallel()
+			theirs := realzk.StartZooKeeperWith(t, 1, realzk.EnsembleOptions{Release: release, TickTime: 2 * time.Second})
+			ours, err := testutil.NewServer(&testutil.ServerOptions{Release: release, MaxSessionTimeout: time.Minute})
+			require.NoError(t, err)
+			t.Cleanup(ours.Close)
+			want := wordsCounted(t, ours.Addr(), nil)
+			assert.Equal(t, wordsCounted(t, theirs.Servers()[0], want), want)
+		})
+	}
+}
+
+// wordsCounted asks again where the answer is not what is awaited: the real one counts a packet when it has been sent, and as
+// answered a little later.
+func wordsCounted(t *testing.T, addr string, awaited []string) (told []string) {
+	t.Helper()
+	asked := 0 // since srst
+	word := func(word string) string {
+		asked++
+		return ask(t, addr, word)
+	}
+	tell := func(after string, what func() string) {
+		t.Helper()
+		for end := time.Now().Add(time.Second); ; time.Sleep(5 * time.Millisecond) {
+			line := after + ": " + what()
+			if n := len(told); n >= len(awaited) || awaited[n] == line || time.Now().After(end) {
+				told = append(told, line)
+				return
+			}
+		}
+	}
+	conn, err := tcp(addr)()
+	require.NoError(t, err)
+	w := &wire{conn: conn}
+	t.Cleanup(func() { _ = w.conn.Close() })
+	a, err := w.handshake(0, int32(time.Minute.Milliseconds()), 0, make([]byte, 16))
+	require.NoError(t, err)
+	session := fmt.Sprintf("0x%x", a.id)
+	hide := strings.NewReplacer(session, "SESSION")
+	note := func(after string) {
+		t.Helper()
+		tell(after, func() string {
+			for line := range strings.Lines(word("cons")) {
+				if _, of, _ := strings.Cut(line, "("); strings.Contains(of, session) {
+					return hide.Replace(regexp.MustCompile(`(est|llat|minlat|avglat|maxlat)=\d+|(lresp)=[1-9]\d*`).ReplaceAllString(of, "$1$2=N"))
+				}
+			}
+			return "none"
+		})
+	}
+	note("handshake")
+	xid := int32(0)
+	request := func(st step) {
+		xid++
+		number := xid
+		if fixed, ok := fixedXids[st.Op]; ok {
+			number = fixed
+		}
+		var e encoder
+		e.int(number)
+		e.int(opcodes[st.Op])
+		e.bytes = append(e.bytes, encodeRequest(st, func(path string) string { return path }, 0)...)
+		require.NoError(t, w.write(e.bytes))
+		p := packet{xid: eventXid}
+		for p.xid == eventXid {
+			p, err = w.readPacket()
+			require.NoError(t, err, "%s", st)
+		}
+		note(st.String())
+	}
+	sums := func(after string) {
+		t.Helper()
+		tell(after, func() string {
+			summary := word("srvr") // its own answer has not been sent yet
+			number := func(name string) int {
+				_, rest, _ := strings.Cut(summary, "\n"+name+": ")
+				rest, _, _ = strings.Cut(rest, "\n")
+				n, err := strconv.Atoi(rest)
+				require.NoError(t, err, "%s of %s", name, summary)
+				return n
+			}
+			return fmt.Sprintf("received %d, sent %d", number("Received")-asked, number("Sent")-(asked-1))
+		})
+	}
+	ephemerals := func(after string) {
+		t.Helper()
+		tell(after, func() string {
+			_, dump, _ := strings.Cut(word("dump"), "ephemeral nodes dump:")
+			dump, _, _ = strings.Cut(dump, "Connections dump:")
+			return hide.Replace(dump)
+		})
+	}
+	reset := func(name string) {
+		t.Helper()
+		told = append(told, word(name))
+		if name == "srst" {
+			asked = 0
+		}
+		note("after " + name)
+		sums("after " + name)
+	}
+	ephemeral := func(path string) { request(step{Op: "create", Path: path, Flags: 1, ACL: openACL}) }
+	reset("srst")
+	request(step{Op: "create", Path: "/a", ACL: openACL})
+	request(step{Op: "create", Path: "/a", ACL: openACL}) // refused
+	request(step{Op: "exists", Path: "/none"})
+	request(step{Op: "ping"})
+	request(step{Op: "auth", Scheme: "digest", Auth: "ann:secret"})
+	request(step{Op: "setWatches", Paths: [][]string{{"/a"}, {}, {}}})
+	request(step{Op: "setWatches2", Paths: [][]string{{"/a"}, {}, {}, {}, {}}})
+	request(step{Op: "checkWatches", Path: "/a", Type: 3})
+	request(step{Op: "removeWatches", Path: "/a", Type: 3})
+	request(step{Op: "addWatch", Path: "/a"})
+	request(step{Op: "setData", Path: "/a", Version: -1}) // its event is a packet, too
+	request(step{Op: "whoAmI"})
+	request(step{Op: "getAllChildrenNumber", Path: "/a"})
+	request(step{Op: "getEphemerals", Path: "/a"})
+	request(step{Op: "multi", Ops: []step{{Op: "delete", Path: "/none"}}})
+	request(step{Op: "multi", Ops: []step{{Op: "create", Path: "/q", Flags: 9, ACL: openACL}}})
+	request(step{Op: "multiRead", Ops: []step{{Op: "getData", Path: "/a"}}})
+	request(step{Op: "sync", Path: "/a"})
+	sums("so far")
+	reset("crst")
+	reset("srst")
+	request(step{Op: "ping"})
+	ephemerals("no ephemeral nodes")
+	for i := range 14 {
+		ephemeral(fmt.Sprintf("/e%d", i))
+	}
+	ephemerals("fourteen")
+	for i := range 14 {
+		request(step{Op: "delete", Path: fmt.Sprintf("/e%d", i), Version: -1})
+	}
+	ephemerals("none any more")
+	for _, path := range []string{"/c", "/b", "/s", "/r"} {
+		ephemeral(path)
+	}
+	ephemerals("four")
+	request(step{Op: "sync", Path: "/"})
+	sums("before the client is gone")
+
+	old := w.conn
+	conn, err = tcp(addr)()
+	require.NoError(t, err)
+	w = &wire{conn: conn}
+	again, err := w.handshake(0, int32(time.Minute.Milliseconds()), a.id, a.password)
+	require.NoError(t, err)
+	require.Equal(t, a.id, again.id)
+	_ = old.Close()
+	note("resumed")
+	request(step{Op: "exists", Path: "/a"})
+	sums("resumed")
+	return told
+}
+
 func dialZK(t *testing.T, addr string) *zk.Conn {
 	t.Helper()
 	conn, events, err := zk.Connect([]string{addr}, 30*time.Second, zk.WithLogger(silent{}), zk.WithLogInfo(false))
