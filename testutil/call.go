@@ -9,6 +9,9 @@ type call struct {
 	body      []byte
 	action    Action
 	clock     float64 // of a new session's client
+	// heard and unknown are those of its arrival.
+	heard, unknown bool
+	who            []identity // whom the client had proved to be when it arrived
 }
 
 func (k *call) decode(frame []byte) {
@@ -51,13 +54,24 @@ func (k *call) handle(controls []*control, session int64) bool {
 	return k.run()
 }
 
-// resume goes on with a request that had to wait, and with what is behind it.
+// resume goes on with a request that was to arrive late, and with what is behind it. From
+// a client that is isolated it cannot arrive yet.
 func (k *call) resume() {
-	k.c.srv.mu.Lock()
+	c, s := k.c, k.c.srv
+	s.mu.Lock()
+	for c.isolated() && !c.dead {
+		changed := s.changed
+		s.unlock()
+		select {
+		case <-changed:
+		case <-c.done:
+		}
+		s.mu.Lock()
+	}
 	finished := k.run()
-	k.c.srv.unlock()
+	s.unlock()
 	if finished {
-		k.c.drain()
+		c.drain()
 	}
 }
 
@@ -84,10 +98,22 @@ func (k *call) run() bool {
 		return true
 	default: // the request is carried out
 	}
-	if !k.handshake && k.op != OpAuth && !c.m.hear(c.session, c.timeout) {
+	if !k.hear() {
 		return true // no such session: ZooKeeper drops the request
 	}
 	return k.proceed()
+}
+
+// hear lets the member hear of the session, once for each request. It is false when there
+// is no such session.
+func (k *call) hear() bool {
+	switch {
+	case k.heard:
+		return !k.unknown
+	case k.handshake || !k.op.asksServer():
+		return true
+	}
+	return k.c.m.hear(k.c.session, k.c.timeout)
 }
 
 // proceed is run once the member has heard of the request.
@@ -102,13 +128,12 @@ func (k *call) proceed() bool {
 		return false
 	}
 	if k.action.kind == actWaitReply {
-		c.held++
+		h := c.hold()
 		s.spawn(func() {
 			if k.action.wait(c.done) {
 				s.mu.Lock()
-				c.held--
+				c.release(h)
 				s.unlock()
-				c.poke()
 			}
 		})
 	}
@@ -153,6 +178,8 @@ func (k *call) ready() bool {
 		return true
 	case k.handshake && k.c.claimed != 0:
 		return asked
+	case k.op == OpSync && m == s.leader:
+		return !m.lagging // to its own clients a sync is a read
 	case k.op == OpSync:
 		return asked && (s.canCommit() || s.hanging == 0) && !m.lagging
 	case k.op.isWrite():

@@ -68,8 +68,13 @@ func (s *Server) sweepIfDue(now int64) {
 	if now < s.nextSweep {
 		return
 	}
-	s.nextSweep = now/sweepInterval*sweepInterval + sweepInterval
+	s.setSweep()
 	for _, path := range s.tree.overdue(s.wallTime()) {
 		s.commit(&txn{op: OpDeleteContainer, zxid: s.nextZxid(), time: s.wallTime(), path: path})
 	}
+}
+
+// setSweep says when the next sweep is due. While there is nothing to sweep nobody looks.
+func (s *Server) setSweep() {
+	s.nextSweep = s.now()/sweepInterval*sweepInterval + sweepInterval
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"time"
 )
 
@@ -38,18 +39,58 @@ type conn struct {
 	claimed int64 // the session that the handshake wants to resume
 	timeout int32 // milliseconds, as negotiated on this connection
 	who     []identity
-	inbox   [][]byte
+	inbox   []arrival
 	busy    bool
 	started bool // the handshake has been taken from the inbox
 	parked  bool // the request being handled waits for the ensemble
 	out     []byte
-	held    int  // out must wait
-	dead    bool // takes no part any more; what is in out may still be sent
-	closing bool // to be closed once out has been sent
-	ended   bool // the client has closed its side
+	holds   []*hold // by where they begin
+	dead    bool    // takes no part any more; what is in out may still be sent
+	closing bool    // to be closed once out has been sent
+	ended   bool    // the client has closed its side
 	// queued counts the requests with a number above 0 that have not been answered.
 	queued int
 	stats  connStats
+}
+
+// An arrival is a request in the inbox.
+type arrival struct {
+	frame []byte
+	// heard says that the member has taken it on already, as ZooKeeper does with what comes
+	// in behind a request that waits for the ensemble: it has heard of the session then, and
+	// the client is who it had proved to be by then.
+	heard   bool
+	unknown bool // heard, and no such session: it is dropped
+	who     []identity
+}
+
+// A hold keeps back what is in out from a byte on.
+type hold struct{ at int }
+
+// hold keeps back what will be sent from now on, until it is released.
+func (c *conn) hold() *hold {
+	h := &hold{len(c.out)}
+	c.holds = append(c.holds, h)
+	return h
+}
+
+func (c *conn) release(h *hold) {
+	c.holds = slices.DeleteFunc(c.holds, func(other *hold) bool { return other == h })
+	c.poke()
+}
+
+// takeOut gives the writer what may be sent.
+func (c *conn) takeOut() []byte {
+	n := len(c.out)
+	if len(c.holds) > 0 && !c.dead {
+		n = c.holds[0].at
+	}
+	out := c.out[:n:n]
+	c.out = c.out[n:]
+	for _, h := range c.holds {
+		h.at -= n
+	}
+	return out
 }
 
 // A packetCount is for the four-letter words. That of a member counts from when it began to
@@ -187,11 +228,20 @@ func (c *conn) receive(frame []byte, first bool) error {
 	} else if int32(binary.BigEndian.Uint32(frame)) > 0 {
 		c.queued++
 	}
+	a := arrival{frame: frame}
 	if c.parked && c.session != 0 && !c.isolated() {
-		// The member has heard of the client though it cannot answer yet.
-		c.m.hear(c.session, c.timeout)
+		// The member takes it on though it cannot answer yet.
+		k := &call{c: c, who: c.who}
+		k.decode(frame)
+		if !k.op.asksServer() && len(s.controlsFor(k.op)) == 0 {
+			s.counts[k.op]++
+			k.execute()
+			s.unlock()
+			return nil
+		}
+		a.heard, a.unknown, a.who = true, !k.hear(), c.who
 	}
-	c.inbox = append(c.inbox, frame)
+	c.inbox = append(c.inbox, a)
 	mine := !c.busy
 	c.busy = true
 	s.unlock()
@@ -219,11 +269,14 @@ func (c *conn) drain() {
 			s.unlock()
 			return
 		}
-		frame := c.inbox[0]
+		a := c.inbox[0]
 		c.inbox = c.inbox[1:]
-		k := &call{c: c, handshake: !c.started}
+		k := &call{c: c, handshake: !c.started, heard: a.heard, unknown: a.unknown, who: c.who}
+		if a.heard {
+			k.who = a.who
+		}
 		c.started = true
-		k.decode(frame)
+		k.decode(a.frame)
 		s.counts[k.op]++
 		controls := s.controlsFor(k.op)
 		session := c.session
@@ -329,15 +382,14 @@ func (c *conn) write() {
 	for {
 		s.mu.Lock()
 		open := s.closed || !c.isolated()
-		blocked := !open || c.held > 0 && !c.dead
-		out := c.out
-		if !blocked {
-			c.out = nil
+		var out []byte
+		if open {
+			out = c.takeOut()
 		}
 		over := c.dead && open
 		s.unlock()
 		switch {
-		case !blocked && len(out) > 0:
+		case len(out) > 0:
 			if _, err := c.nc.Write(out); err != nil {
 				s.mu.Lock()
 				c.kill(false)

@@ -139,7 +139,9 @@ type control struct {
 // fn runs on a goroutine of the connection, which stands still meanwhile. It may
 // call every method of the Server but Close: expire a session, stop the server,
 // cancel itself. It must not block for something that needs the same connection:
-// return Hold for that. Calls for different connections may overlap.
+// return Hold for that. Calls for different connections may overlap. (So what ZooKeeper
+// answers although a request before it waits for the ensemble, auth and SASL, has to wait
+// with it where a function is to see it.)
 func (s *Server) Control(op Op, fn func(*Request) Action) (cancel func()) {
 	k := &control{op, fn}
 	s.mu.Lock()

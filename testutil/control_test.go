@@ -225,3 +225,74 @@ func TestNthCountsFromOne(t *testing.T) {
 		assert.Equal(t, i == 3, fn(&Request{}) == LoseReply, "call %d", i)
 	}
 }
+
+// What was to be sent before a reply is not held back with it, and each hold ends by itself.
+func TestDelayedReplyHoldsBackOnlyWhatIsBehindIt(t *testing.T) {
+	inMemory(t, ServerOptions{}, func(t *testing.T, srv *Server) {
+		c := openRaw(t, srv.Member(0), 30*time.Second)
+		first, second, third := make(chan struct{}), make(chan struct{}), make(chan struct{})
+		srv.Control(OpCreate, Once(HoldReply(first)))
+		srv.Control(OpSetData, Once(HoldReply(second)))
+		srv.Control(OpDelete, Once(HoldReply(third)))
+		xids := []int32{
+			c.request(OpExists, watchBody("/a", false)), c.request(OpCreate, createBody("/a", "", 0)),
+			c.request(OpPing, nil), c.request(OpSetData, setBody("/a", "x", -1)),
+			c.request(OpSync, pathBody("/")), c.request(OpDelete, versionBody("/a", -1)),
+		}
+		c.wantNext(xids[0], codeNoNode)
+		c.wantSilence(time.Second)
+		close(first)
+		c.wantNext(xids[1], codeOK)
+		c.wantNext(xids[2], codeOK)
+		c.wantSilence(time.Second)
+		close(third) // not the next
+		c.wantSilence(time.Second)
+		close(second)
+		for _, xid := range xids[3:] {
+			c.wantNext(xid, codeOK)
+		}
+	})
+}
+
+// The same where the writer has not got round to what was queued before.
+func TestHoldBeginsWhereTheOutputIs(t *testing.T) {
+	c := &conn{wake: make(chan struct{}, 1), out: []byte("before ")}
+	first := c.hold()
+	c.out = append(c.out, "first "...)
+	second := c.hold()
+	assert.Equal(t, "before ", string(c.takeOut()))
+	c.out = append(c.out, "second "...)
+	assert.Empty(t, c.takeOut())
+	c.release(first)
+	assert.Equal(t, "first ", string(c.takeOut()))
+	third := c.hold()
+	c.out = append(c.out, "third"...)
+	c.release(third)
+	assert.Empty(t, c.takeOut())
+	c.release(second)
+	assert.Equal(t, "second third", string(c.takeOut()))
+	assert.Empty(t, c.takeOut())
+}
+
+func TestDelayedRequestDoesNotArriveInAnIsolation(t *testing.T) {
+	inMemory(t, ServerOptions{}, func(t *testing.T, srv *Server) {
+		c, witness := openRaw(t, srv.Member(0), 30*time.Second), openRaw(t, srv.Member(0), 30*time.Second)
+		srv.Control(OpCreate, Once(Delay(2*time.Second)))
+		xid := c.request(OpCreate, createBody("/a", "", 0))
+		time.Sleep(time.Second)
+		heal := srv.Isolate(c.session)
+		time.Sleep(3 * time.Second)
+		witness.want(codeNoNode, OpExists, watchBody("/a", false))
+		heal()
+		c.wantNext(xid, codeOK)
+		witness.want(codeOK, OpExists, watchBody("/a", false))
+
+		// The connection that ends meanwhile takes it along.
+		srv.Control(OpDelete, Once(Delay(time.Second)))
+		c.request(OpDelete, versionBody("/a", -1))
+		synctest.Wait()
+		srv.Isolate(c.session)
+		time.Sleep(2 * time.Second)
+		srv.DropConnections()
+	})
+}

@@ -122,6 +122,8 @@ func (m Member) Heal() {
 		// The leader that it followed was stopped meanwhile, and another may lead by now.
 		m.m.giveUp()
 	}
+	// What was committed meanwhile is older than what is committed now.
+	m.m.catchUp()
 	if s.canCommit() {
 		// The leader has gone on looking for expired sessions. Its pings were
 		// on their way meanwhile, in front of everything else on the same
@@ -129,7 +131,6 @@ func (m Member) Heal() {
 		s.expire(s.now())
 		s.relay()
 	}
-	m.m.catchUp()
 	s.quorumChanged()
 }
 

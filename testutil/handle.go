@@ -61,9 +61,7 @@ func (k *call) resumeSession(id int64, password []byte, hasReadOnly bool) {
 	}
 	s.touch(x, c.timeout)
 	x.owner = m
-	if m != s.leader {
-		m.heard[id] = c.timeout
-	}
+	// A follower passes the question on, and counts it as no sign of life of its own.
 	c.session = id
 	m.bySession[id] = c
 	s.logInfo("session resumed", "session", sessionName(id), "client", c.remote)
@@ -115,7 +113,7 @@ func (k *call) execute() bool {
 		k.refuseUnknown()
 		return true
 	}
-	if !k.op.isWrite() && k.op != OpAuth && k.op != OpSASL && c.m == c.srv.leader && c.srv.mayWrite(c.session, c.m) == codeSessionMoved {
+	if !k.op.isWrite() && k.op.asksServer() && c.m == c.srv.leader && c.srv.mayWrite(c.session, c.m) == codeSessionMoved {
 		c.kill(true) // the leader looks at requests that change nothing, too
 		return true
 	}
@@ -142,7 +140,7 @@ func (k *call) execute() bool {
 	case OpExists, OpGetData, OpGetACL, OpGetChildren, OpGetChildren2, OpSync, OpMultiRead, OpSetWatches,
 		OpSetWatches2, OpGetEphemerals, OpGetAllChildrenNumber, OpAddWatch, OpCheckWatches, OpRemoveWatches,
 		OpWhoAmI:
-		k.reply(c.read(k.op, &decoder{b: k.body}))
+		k.reply(k.read(&decoder{b: k.body}))
 	default:
 		k.refuseUnknown()
 	}
@@ -239,7 +237,7 @@ func (k *call) closeSession() bool {
 // write has a request decided, committed and answered.
 func (k *call) write() bool {
 	c, m, s := k.c, k.c.m, k.c.srv
-	if k.op != OpMulti && (k.op == OpReconfig || s.release.readsBeforeZxid()) && !k.readable() {
+	if k.op != OpMulti && (k.op == OpReconfig || s.release.readsBeforeZxid()) && !k.wellFormed() {
 		k.reply(codeMarshallingError, nil)
 		return true
 	}
@@ -254,7 +252,7 @@ func (k *call) write() bool {
 		}
 	}
 	p := &preparer{
-		release: s.release, tree: s.tree, who: c.who, session: c.session, zxid: s.nextZxid(), now: s.wallTime(),
+		release: s.release, tree: s.tree, who: k.who, session: c.session, zxid: s.nextZxid(), now: s.wallTime(),
 		check: func() code { return s.mayWrite(c.session, m) },
 	}
 	var x *txn
@@ -289,8 +287,8 @@ func (k *call) write() bool {
 	return k.whenApplied(func() { k.answerWrite(r) })
 }
 
-// readable reports whether a write's body is what its operation says.
-func (k *call) readable() bool {
+// wellFormed reports whether a write's body is what its operation says.
+func (k *call) wellFormed() bool {
 	d := &decoder{b: k.body}
 	if k.op == OpReconfig {
 		for range 3 {
@@ -352,9 +350,7 @@ func (k *call) fail(err code) {
 		c.kill(true)
 		return
 	}
-	if k.op != OpAuth {
-		c.m.hear(c.session, c.timeout)
-	}
+	k.hear()
 	if k.op.isWrite() && s.canCommit() && c.m.inStep() {
 		s.commit(&txn{op: opError, zxid: s.nextZxid(), time: s.wallTime(), session: c.session, err: err})
 	}

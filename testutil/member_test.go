@@ -521,3 +521,143 @@ func TestFollowersTellOfNewSessions(t *testing.T) {
 		assert.Greater(t, expiresIn(srv), 3*time.Second)
 	})
 }
+
+// TestHealedMemberSeesEverythingInOrder: what was committed while it was cut off comes before the expiries that its return
+// makes possible.
+func TestHealedMemberSeesEverythingInOrder(t *testing.T) {
+	inMemory(t, three, func(t *testing.T, srv *Server) {
+		watcher, leader := openRaw(t, srv.Member(1), 40*time.Second), openRaw(t, srv.Member(0), 40*time.Second)
+		owner := openRaw(t, srv.Member(2), 4*time.Second)
+		owner.want(codeOK, OpCreate, createBody("/e", "", 1))
+		watcher.want(codeNoNode, OpExists, watchBody("/b", true))
+		watcher.want(codeOK, OpExists, watchBody("/e", true))
+		srv.Member(1).CutOff()
+		leader.want(codeOK, OpCreate, createBody("/b", "", 0))
+		time.Sleep(time.Second)
+		srv.Member(2).CutOff()
+		time.Sleep(6 * time.Second)
+		srv.Member(1).Heal()
+		assert.Equal(t, []rawEvent{{nodeCreated, "/b"}, {nodeDeleted, "/e"}}, watcher.takeEvents())
+	})
+}
+
+// To the leader's own clients a sync is a read, whatever hangs.
+func TestSyncAtTheLeaderWaitsForNobody(t *testing.T) {
+	inMemory(t, three, func(t *testing.T, srv *Server) {
+		here, other := openRaw(t, srv.Member(0), 40*time.Second), openRaw(t, srv.Member(0), 40*time.Second)
+		srv.Member(1).CutOff()
+		srv.Member(2).CutOff()
+		here.request(OpCreate, createBody("/a", "", 0))
+		synctest.Wait()
+		other.want(codeOK, OpSync, pathBody("/"))
+		here.request(OpSync, pathBody("/")) // behind its own write it waits
+		here.wantSilence(time.Second)
+	})
+}
+
+// At a follower a sync waits for what hangs at the leader, and not for what has never got there.
+func TestSyncAtAFollowerWaitsForWhatHangsAtTheLeader(t *testing.T) {
+	inMemory(t, ServerOptions{Members: 5}, func(t *testing.T, srv *Server) {
+		far, near := openRaw(t, srv.Member(4), 40*time.Second), openRaw(t, srv.Member(1), 40*time.Second)
+		leader := openRaw(t, srv.Member(0), 40*time.Second)
+		for _, i := range []int{2, 3, 4} {
+			srv.Member(i).CutOff()
+		}
+		far.request(OpCreate, createBody("/a", "", 0))
+		synctest.Wait()
+		near.want(codeOK, OpSync, pathBody("/"))
+		write := leader.request(OpCreate, createBody("/b", "", 0))
+		synctest.Wait()
+		sync := near.request(OpSync, pathBody("/"))
+		near.wantSilence(time.Second)
+		srv.Member(3).Heal()
+		leader.wantNext(write, codeOK)
+		near.wantNext(sync, codeOK)
+		near.want(codeOK, OpExists, watchBody("/b", false))
+	})
+}
+
+// TestSessionResumedAtAFollowerIsHeardOfOnce: by the question that the follower puts to the leader, and not with its next
+// answer to a ping again.
+func TestSessionResumedAtAFollowerIsHeardOfOnce(t *testing.T) {
+	inMemory(t, three, func(t *testing.T, srv *Server) {
+		began := time.Now()
+		c := openRaw(t, srv.Member(0), 10*time.Second)
+		time.Sleep(1500 * time.Millisecond)
+		c.again(srv.Member(1))
+		time.Sleep(time.Second) // a ping of the leader's was at 2 s and a little
+		synctest.Wait()
+		assert.Equal(t, 12*time.Second, time.Since(began)+srv.Sessions()[0].ExpiresIn)
+	})
+}
+
+// What comes in behind a request that hangs is heard of then, and not when it gets its turn.
+func TestWhatIsBehindAHangingWriteIsHeardOfOnce(t *testing.T) {
+	inMemory(t, three, func(t *testing.T, srv *Server) {
+		began := time.Now()
+		c := openRaw(t, srv.Member(0), 10*time.Second)
+		time.Sleep(tick) // the followers have said that it is new
+		srv.Member(1).CutOff()
+		srv.Member(2).CutOff()
+		write := c.request(OpCreate, createBody("/a", "", 0))
+		time.Sleep(1500 * time.Millisecond)
+		ping := c.request(OpPing, nil)
+		time.Sleep(1500 * time.Millisecond)
+		srv.Member(2).Heal()
+		c.wantNext(write, codeOK)
+		c.wantNext(ping, codeOK)
+		assert.Equal(t, 14*time.Second, time.Since(began)+srv.Sessions()[0].ExpiresIn)
+	})
+}
+
+// TestAuthDoesNotWaitBehindAWrite: it is answered as it is read, and what came before it is judged by whom the client had
+// proved to be by then. The session is not heard of by it.
+func TestAuthDoesNotWaitBehindAWrite(t *testing.T) {
+	mine := func(path string) func(*encoder) {
+		return func(e *encoder) {
+			e.string(path)
+			e.bytes(nil)
+			e.acls([]acl{{permAll, identity{"auth", ""}}})
+			e.int32(0)
+		}
+	}
+	inMemory(t, three, func(t *testing.T, srv *Server) {
+		began := time.Now()
+		c := openRaw(t, srv.Member(1), 10*time.Second)
+		srv.Member(1).CutOff()
+		first := c.request(OpCreate, mine("/a"))
+		who := c.request(OpWhoAmI, nil)
+		synctest.Wait()
+		time.Sleep(1500 * time.Millisecond)
+		c.want(codeOK, OpAuth, authBody("digest", "me:secret"))
+		sasl := c.do(OpSASL, func(e *encoder) { e.bytes([]byte("token")) })
+		assert.Equal(t, codeOK, sasl.err)
+		second := c.request(OpCreate, mine("/b"))
+		now := c.request(OpWhoAmI, nil)
+		synctest.Wait()
+		srv.Member(1).Heal()
+		c.wantNext(first, codeInvalidACL)
+		assert.Equal(t, int32(1), c.wantNext(who, codeOK).body.int32(), "identities")
+		c.wantNext(second, codeOK)
+		assert.Equal(t, int32(2), c.wantNext(now, codeOK).body.int32(), "identities")
+		time.Sleep(tick)
+		assert.Equal(t, 12*time.Second, time.Since(began)+srv.Sessions()[0].ExpiresIn)
+
+		// One that is refused ends the connection, and with it what hangs.
+		srv.Member(1).CutOff()
+		c.request(OpCreate, createBody("/c", "", 0))
+		synctest.Wait()
+		c.want(codeAuthFailed, OpAuth, authBody("nobody", "x"))
+		c.wantClosed()
+	})
+}
+
+func TestSASLIsNoSignOfLife(t *testing.T) {
+	inMemory(t, ServerOptions{}, func(t *testing.T, srv *Server) {
+		began := time.Now()
+		c := openRaw(t, srv.Member(0), 10*time.Second)
+		time.Sleep(2500 * time.Millisecond)
+		c.want(codeOK, OpSASL, func(e *encoder) { e.bytes([]byte("token")) })
+		assert.Equal(t, 12*time.Second, time.Since(began)+srv.Sessions()[0].ExpiresIn)
+	})
+}

@@ -148,6 +148,11 @@ func (o Op) isWrite() bool {
 	}
 }
 
+// asksServer reports whether the operation is a request to the server behind the
+// connection. The others ZooKeeper answers as it reads them, before what waits, and does
+// not take for a sign of life.
+func (o Op) asksServer() bool { return o != OpAuth && o != OpSASL }
+
 // isCreate reports whether the operation is one of the four creates.
 func (o Op) isCreate() bool {
 	return o == OpCreate || o == OpCreate2 || o == OpCreateContainer || o == OpCreateTTL

@@ -8,8 +8,9 @@ import (
 // read answers a request that changes nothing, from the tree of the member that
 // the client is connected to. body writes what follows the header; it is nil
 // when nothing does.
-func (c *conn) read(op Op, d *decoder) (err code, body func(*encoder)) {
-	t, w := c.m.tree, c.m.watches
+func (k *call) read(d *decoder) (err code, body func(*encoder)) {
+	c := k.c
+	t, w, op := c.m.tree, c.m.watches, k.op
 	switch op {
 	case OpExists:
 		path, watch := d.string(), d.bool()
@@ -20,7 +21,7 @@ func (c *conn) read(op Op, d *decoder) (err code, body func(*encoder)) {
 			return codeBadArguments, nil
 		}
 		n := t.nodes[path]
-		if n != nil && c.srv.release.existsIsARight() && !allowed(n.acl, permRead, c.who) {
+		if n != nil && c.srv.release.existsIsARight() && !allowed(n.acl, permRead, k.who) {
 			return codeNoAuth, nil
 		}
 		if watch {
@@ -33,7 +34,7 @@ func (c *conn) read(op Op, d *decoder) (err code, body func(*encoder)) {
 		return codeOK, func(e *encoder) { e.stat(&s) }
 	case OpGetData:
 		path, watch := d.string(), d.bool()
-		n, err := c.readable(path, permRead, d)
+		n, err := k.readable(path, permRead, d)
 		if err != codeOK {
 			return err, nil
 		}
@@ -43,7 +44,7 @@ func (c *conn) read(op Op, d *decoder) (err code, body func(*encoder)) {
 		return codeOK, func(e *encoder) { e.data(n) }
 	case OpGetChildren, OpGetChildren2:
 		path, watch := d.string(), d.bool()
-		n, err := c.readable(path, permRead, d)
+		n, err := k.readable(path, permRead, d)
 		if err != codeOK {
 			return err, nil
 		}
@@ -59,19 +60,19 @@ func (c *conn) read(op Op, d *decoder) (err code, body func(*encoder)) {
 		}
 	case OpGetACL:
 		path := d.string()
-		n, err := c.readable(path, permRead|permAdmin, d)
+		n, err := k.readable(path, permRead|permAdmin, d)
 		if err != codeOK {
 			return err, nil
 		}
 		list := n.acl
-		if !allowed(list, permAdmin, c.who) {
+		if !allowed(list, permAdmin, k.who) {
 			list = maskDigests(list)
 		}
 		s := n.stat()
 		return codeOK, func(e *encoder) { e.acls(list); e.stat(&s) }
 	case OpGetAllChildrenNumber:
 		path := d.string()
-		if _, err := c.readable(path, permRead, d); err != codeOK {
+		if _, err := k.readable(path, permRead, d); err != codeOK {
 			return err, nil
 		}
 		return codeOK, func(e *encoder) { e.int32(t.descendants(path)) }
@@ -91,7 +92,7 @@ func (c *conn) read(op Op, d *decoder) (err code, body func(*encoder)) {
 		}
 		return codeOK, func(e *encoder) { e.strings(paths) }
 	case OpWhoAmI:
-		who := c.who
+		who := k.who
 		return codeOK, func(e *encoder) {
 			e.int32(int32(len(who)))
 			for _, id := range who {
@@ -115,7 +116,7 @@ func (c *conn) read(op Op, d *decoder) (err code, body func(*encoder)) {
 			}
 		}
 	case OpMultiRead:
-		return c.multiRead(d)
+		return k.multiRead(d)
 	case OpSetWatches, OpSetWatches2, OpAddWatch, OpCheckWatches, OpRemoveWatches:
 		return c.watchOp(op, d)
 	default: // no other is a read
@@ -130,22 +131,22 @@ func (e *encoder) data(n *znode) {
 }
 
 // readable finds a node and checks the permission to read it.
-func (c *conn) readable(path string, perm int32, d *decoder) (*znode, code) {
+func (k *call) readable(path string, perm int32, d *decoder) (*znode, code) {
 	if d.err != nil || path == nullText {
 		return nil, codeMarshallingError
 	}
-	n := c.m.tree.nodes[path]
+	n := k.c.m.tree.nodes[path]
 	if n == nil {
 		return nil, codeNoNode
 	}
-	if !allowed(n.acl, perm, c.who) {
+	if !allowed(n.acl, perm, k.who) {
 		return nil, codeNoAuth
 	}
 	return n, codeOK
 }
 
-func (c *conn) multiRead(d *decoder) (code, func(*encoder)) {
-	ops, reads, failed := decodeMulti(c.srv.release, d)
+func (k *call) multiRead(d *decoder) (code, func(*encoder)) {
+	ops, reads, failed := decodeMulti(k.c.srv.release, d)
 	switch {
 	case failed != nil:
 		return codeMarshallingError, nil
@@ -159,7 +160,7 @@ func (c *conn) multiRead(d *decoder) (code, func(*encoder)) {
 	}
 	return err, func(e *encoder) {
 		for _, op := range ops {
-			n, err := c.readable(op.path, permRead, d)
+			n, err := k.readable(op.path, permRead, d)
 			switch {
 			case err != codeOK:
 				e.multiHeader(opError, false, err)

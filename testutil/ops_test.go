@@ -504,3 +504,22 @@ func TestMalformedFramesCloseOnlyTheirConnection(t *testing.T) {
 		witness.do(OpPing, nil)
 	})
 }
+
+// TestNodesWithATimeToLiveGoInTime: the clock learns of the first one, though it would sleep for longer.
+func TestNodesWithATimeToLiveGoInTime(t *testing.T) {
+	inMemory(t, ServerOptions{MaxSessionTimeout: 10 * time.Minute}, func(t *testing.T, srv *Server) {
+		began := time.Now()
+		c := openRaw(t, srv.Member(0), 10*time.Minute)
+		withTTL := func(path string) func(*encoder) {
+			return func(e *encoder) { createBody(path, "", 5)(e); e.int64(1000) }
+		}
+		c.want(codeOK, OpAddWatch, versionBody("/", 1))
+		for _, at := range []time.Duration{time.Second, 130 * time.Second} {
+			time.Sleep(at - time.Since(began))
+			c.want(codeOK, OpCreateTTL, withTTL("/t"))
+			_, err := c.frame() // the event
+			require.NoError(t, err)
+			assert.Equal(t, (at/time.Minute+1)*time.Minute, time.Since(began), "made after %v, it is deleted after", at)
+		}
+	})
+}

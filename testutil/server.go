@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"runtime"
 	"strconv"
@@ -64,8 +65,9 @@ type ServerOptions struct {
 //
 // All state, the tree, the sessions, the watches, what each connection has still
 // to send, is guarded by one mutex. It is held only to compute: never while
-// reading or writing a connection, waiting for anything or calling a function that
-// the test has given. So a write and the watch events it causes are one step, no client
+// reading or writing a connection, waiting for a client or calling a function that
+// the test has given. (Only Start waits with it, for up to a second, for a port that
+// another program has taken.) So a write and the watch events it causes are one step, no client
 // can see the one without the other being on its way before, and the goroutines
 // of a synctest bubble are never found blocked on the mutex. An owner goroutine
 // in its place would cost two switches for each request and order nothing better.
@@ -116,6 +118,8 @@ type Server struct {
 const (
 	defaultTick = 2 * time.Second
 	syncLimit   = 5
+	// longestSession is the longest timeout that the wire can tell.
+	longestSession = math.MaxInt32 * time.Millisecond
 )
 
 // NewServer starts a server. It must be closed.
@@ -158,6 +162,9 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 	}
 	if o.MinSessionTimeout > o.MaxSessionTimeout {
 		return nil, errors.New("testutil: MinSessionTimeout above MaxSessionTimeout")
+	}
+	if o.MaxSessionTimeout > longestSession {
+		return nil, fmt.Errorf("testutil: MaxSessionTimeout %v is more than the protocol has room for, %v", o.MaxSessionTimeout, longestSession)
 	}
 	if o.PingDelay == nil {
 		o.PingDelay = func() time.Duration { return time.Millisecond }
@@ -387,6 +394,7 @@ func (s *Server) poke() {
 // step share, with the watch events that it causes there; the other members get
 // it to apply later. The result is the same for all.
 func (s *Server) commit(x *txn) result {
+	lasting := len(s.tree.transient) == 0
 	r := s.tree.apply(x, func(e event) {
 		for _, m := range s.members {
 			if m.inStep() {
@@ -396,6 +404,10 @@ func (s *Server) commit(x *txn) result {
 	})
 	if x.op == OpClose {
 		delete(s.sessions, x.session)
+	}
+	if lasting && len(s.tree.transient) > 0 {
+		s.setSweep()
+		s.poke() // the clock does not know of the sweep
 	}
 	for _, m := range s.members {
 		switch {

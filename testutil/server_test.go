@@ -136,6 +136,7 @@ func TestOptionsRefused(t *testing.T) {
 		"MinSessionTimeout -1s":                        {MinSessionTimeout: -time.Second},
 		"MaxSessionTimeout -1s":                        {MaxSessionTimeout: -time.Second},
 		"MinSessionTimeout above MaxSessionTimeout":    {MinSessionTimeout: time.Minute, MaxSessionTimeout: time.Second},
+		"MaxSessionTimeout 720h0m0s is more than":      {MaxSessionTimeout: 30 * 24 * time.Hour},
 		"the super user is not of the form user:hash:": {SuperDigest: "root"},
 	} {
 		opts.NoListen = true
