@@ -14,7 +14,8 @@ import (
 const (
 	// maxFrame is jute.maxbuffer: a longer request closes the connection.
 	maxFrame = 0xfffff
-	// handshakeLimit is how long a connection may stay without a session.
+	// handshakeLimit is how long a connection may stay without a session. ZooKeeper looks
+	// every 10 s at who has been silent for as long, so there it is between one time and two.
 	handshakeLimit = 10 * time.Second
 )
 

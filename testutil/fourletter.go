@@ -279,6 +279,7 @@ func (m *member) wordDump(w *strings.Builder) {
 			fmt.Fprintf(w, "\t%s\n", path)
 		}
 	}
+	// The real one has them in sets, by the time at which it would close those that were silent.
 	fmt.Fprintf(w, "Connections dump:\nConnections Sets (%d)/(%d):\n", len(m.clients), len(m.clients))
 	for _, c := range m.connections() {
 		fmt.Fprintf(w, "\tip: /%s sessionId: 0x%x\n", c.remote, c.session)

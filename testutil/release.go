@@ -6,7 +6,10 @@ package testutil
 // operation that there is not, and a create2 within one is answered with a Stat.
 type Release string
 
-// The releases.
+// The releases. 3.8 is 3.8.0 as Debian has it, with which it is compared: 3.8.0, and the
+// correction of 3.8.4 that keeps watch events from clients that may not read the node. By
+// itself 3.8.0 sends them to everybody; and 3.8.4 asks for the right to read in exists, as
+// 3.9 does, where this one does not. 3.9 is 3.9.3.
 const (
 	ZooKeeper38 Release = "3.8"
 	ZooKeeper39 Release = "3.9"
@@ -50,7 +53,8 @@ func (r Release) losesWhatItStumblesOver() bool { return r == ZooKeeper38 }
 // server deletes containers. That of 3.8 has no field for a path, but all of it is one.
 func (r Release) deletesContainersOfClients() bool { return r != ZooKeeper38 }
 
-// existsIsARight reports whether exists needs the right to read the node.
+// existsIsARight reports whether exists needs the right to read the node. (So it does in
+// 3.8.4; ZooKeeper38 says which 3.8 this is.)
 func (r Release) existsIsARight() bool { return r != ZooKeeper38 }
 
 // version is what the four-letter words say.
