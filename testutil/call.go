@@ -145,7 +145,7 @@ func (k *call) proceed() bool {
 		k.after()
 		return true
 	}
-	// The member has to catch up before it can answer.
+	// There has to be a majority, or the member to catch up, before it can answer.
 	c.parked = true
 	return false
 }
@@ -169,21 +169,17 @@ func (k *call) after() {
 // ready reports whether the ensemble is in a state to answer the request.
 func (k *call) ready() bool {
 	m, s := k.c.m, k.c.srv
-	// What is asked of the leader alone needs a way there; what is to be
-	// committed needs a majority, and a member that lags answers a sync only
-	// once it has caught up.
-	asked := s.leader != nil && (m == s.leader || m.connected() && s.leader.connected())
+	// What is asked of the leader needs a way there, and a member that lags answers a sync
+	// only once it has caught up.
 	switch {
 	case k.op == OpCheck && !s.release.checksOutsideMultis():
 		return true
-	case k.handshake && k.c.claimed != 0:
-		return asked
 	case k.op == OpSync && m == s.leader:
 		return !m.lagging // to its own clients a sync is a read
 	case k.op == OpSync:
-		return asked && (s.canCommit() || s.hanging == 0) && !m.lagging
+		return s.reaches(m) && len(s.proposed) == 0 && !m.lagging
 	case k.op.isWrite():
-		return asked && s.canCommit()
+		return s.reaches(m)
 	}
 	return true
 }
@@ -193,7 +189,8 @@ func (k *call) park() {
 	c, s := k.c, k.c.srv
 	c.parked = true
 	if k.op.isWrite() {
-		s.hanging++
+		c.m.waiting = append(c.m.waiting, k)
+		return
 	}
 	s.spawn(func() {
 		s.mu.Lock()
@@ -205,9 +202,6 @@ func (k *call) park() {
 			case <-c.done:
 			}
 			s.mu.Lock()
-		}
-		if k.op.isWrite() {
-			s.hanging--
 		}
 		c.parked = false
 		finished := c.dead || k.proceed()

@@ -40,8 +40,10 @@ func (s *Server) advance() int64 {
 	now := s.now()
 	s.pulseIfDue(now)
 	s.giveUpMembers(now)
+	if s.leader != nil {
+		s.expire(now) // without a majority, too
+	}
 	if s.canCommit() {
-		s.expire(now)
 		s.sweepIfDue(now)
 	}
 	next := int64(-1)
@@ -50,10 +52,14 @@ func (s *Server) advance() int64 {
 			next = t
 		}
 	}
-	if s.canCommit() {
+	if s.leader != nil {
 		for _, x := range s.sessions {
-			at(x.expireAt)
+			if !x.closing {
+				at(x.expireAt)
+			}
 		}
+	}
+	if s.canCommit() {
 		if len(s.tree.transient) > 0 {
 			at(s.nextSweep)
 		}

@@ -124,6 +124,7 @@ func (m Member) Heal() {
 	}
 	// What was committed meanwhile is older than what is committed now.
 	m.m.catchUp()
+	s.commitProposed()
 	if s.canCommit() {
 		// The leader has gone on looking for expired sessions. Its pings were
 		// on their way meanwhile, in front of everything else on the same

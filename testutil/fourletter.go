@@ -93,7 +93,7 @@ func (m *member) wordStat(w *strings.Builder) {
 func (m *member) summary(w *strings.Builder) {
 	fmt.Fprintf(w, "Latency min/avg/max: 0/0.0/0\nReceived: %d\nSent: %d\nConnections: %d\nOutstanding: %d\n",
 		m.packets.received, m.packets.sent, len(m.clients), m.outstanding())
-	fmt.Fprintf(w, "Zxid: 0x%x\nMode: %s\nNode count: %d\n", m.tree.lastZxid, m.mode(), m.tree.count())
+	fmt.Fprintf(w, "Zxid: 0x%x\nMode: %s\nNode count: %d\n", m.zxid(), m.mode(), m.tree.count())
 	if m == m.srv.leader && len(m.srv.members) > 1 {
 		w.WriteString("Proposal sizes last/min/max: -1/-1/-1\n")
 	}

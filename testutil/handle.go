@@ -22,7 +22,7 @@ func (k *call) connect() bool {
 		c.kill(false)
 		return true
 	}
-	if seen > m.tree.lastZxid {
+	if seen > m.zxid() {
 		s.logInfo("client has seen more than this member", "client", c.remote, "session", sessionName(id))
 		c.kill(false)
 		return true
@@ -36,14 +36,20 @@ func (k *call) connect() bool {
 	m.nextID++
 	s.sessions[id] = &session{id: id, timeout: timeout, clock: k.clock, owner: m, expireAt: s.expiry(timeout, k.clock)}
 	s.poke()
-	c.session = id
-	m.bySession[id] = c
+	c.bind(id)
 	s.logInfo("session begins", "session", sessionName(id), "timeout", timeout, "client", c.remote)
-	s.commit(&txn{op: OpConnect, zxid: s.nextZxid(), time: s.wallTime(), session: id, timeout: timeout})
-	return k.whenApplied(func() {
+	return k.propose(&txn{op: OpConnect, zxid: s.nextZxid(), time: s.wallTime(), session: id, timeout: timeout}, func(result) {
 		k.noteAnswer(OpConnect.short())
 		c.welcome(hasReadOnly)
 	})
+}
+
+// bind makes the connection that of a session, unless it has ended by now.
+func (c *conn) bind(id int64) {
+	c.session = id
+	if !c.dead {
+		c.m.bySession[id] = c
+	}
 }
 
 func (k *call) resumeSession(id int64, password []byte, hasReadOnly bool) {
@@ -52,7 +58,7 @@ func (k *call) resumeSession(id int64, password []byte, hasReadOnly bool) {
 		old.kill(false)
 	}
 	x := s.sessions[id]
-	if x == nil || string(password) != string(passwordOf(id)) {
+	if x == nil || x.closing || string(password) != string(passwordOf(id)) {
 		s.logInfo("no such session", "session", sessionName(id), "client", c.remote)
 		c.timeout = 0
 		c.welcome(hasReadOnly)
@@ -62,8 +68,7 @@ func (k *call) resumeSession(id int64, password []byte, hasReadOnly bool) {
 	s.touch(x, c.timeout)
 	x.owner = m
 	// A follower passes the question on, and counts it as no sign of life of its own.
-	c.session = id
-	m.bySession[id] = c
+	c.bind(id)
 	s.logInfo("session resumed", "session", sessionName(id), "client", c.remote)
 	c.welcome(hasReadOnly)
 }
@@ -85,24 +90,45 @@ func (c *conn) welcome(hasReadOnly bool) {
 	c.send(e.frame())
 }
 
-// whenApplied answers once this member has applied what was committed last:
-// now, when it is in step.
+// propose has a decision committed, and answers once this member has applied it. It is
+// false when that is not now.
+func (k *call) propose(x *txn, answer func(result)) bool {
+	s := k.c.srv
+	if s.free() {
+		r := s.commit(x)
+		return k.whenApplied(func() { answer(r) })
+	}
+	s.await(x, func(r result) {
+		if k.whenApplied(func() { answer(r) }) {
+			k.finish()
+		}
+	})
+	return false
+}
+
+// whenApplied answers once this member has applied what was committed last: now, when it is
+// in step. Of a connection that has ended nobody waits for an answer.
 func (k *call) whenApplied(answer func()) bool {
 	c, m := k.c, k.c.m
-	if m.inStep() {
+	if m.inStep() || c.dead {
 		answer()
 		return true
 	}
 	m.backlog[len(m.backlog)-1].deliver = func() {
-		if c.dead {
-			return
+		if !c.dead {
+			answer()
+			k.finish()
 		}
-		answer()
-		c.parked = false
-		k.after()
-		c.srv.spawn(c.drain)
 	}
 	return false
+}
+
+// finish goes on with the connection once a request that has waited is answered.
+func (k *call) finish() {
+	c := k.c
+	c.parked = false
+	k.after()
+	c.srv.spawn(c.drain)
 }
 
 // execute carries out a request of a connection that has a session. It is false
@@ -162,7 +188,7 @@ func (k *call) reply(err code, body func(*encoder)) {
 	if k.op == OpPing {
 		xid = -2 // whatever it was
 	}
-	e := newReply(xid, c.m.tree.lastZxid, err)
+	e := newReply(xid, c.m.zxid(), err)
 	if body != nil {
 		body(e)
 	}
@@ -181,7 +207,7 @@ func (k *call) noteAnswer(name string) {
 	if k.xid >= 0 {
 		c.stats.lastXid = k.xid
 	}
-	c.stats.lastZxid, c.stats.lastOp, c.stats.lastReply = c.m.tree.lastZxid, name, c.srv.wallTime()
+	c.stats.lastZxid, c.stats.lastOp, c.stats.lastReply = c.m.zxid(), name, c.srv.wallTime()
 }
 
 func (k *call) authenticate() {
@@ -225,10 +251,11 @@ func (k *call) closeSession() bool {
 	c, s := k.c, k.c.srv
 	id := c.session
 	// It is closed below, behind the answer.
-	delete(c.m.bySession, id)
+	if c.m.bySession[id] == c {
+		delete(c.m.bySession, id)
+	}
 	s.logInfo("session closes", "session", sessionName(id))
-	s.endSession(id)
-	return k.whenApplied(func() {
+	return k.propose(s.closing(id), func(result) {
 		k.reply(codeOK, nil)
 		c.kill(true)
 	})
@@ -252,7 +279,7 @@ func (k *call) write() bool {
 		}
 	}
 	p := &preparer{
-		release: s.release, tree: s.tree, who: k.who, session: c.session, zxid: s.nextZxid(), now: s.wallTime(),
+		release: s.release, tree: s.newest(), who: k.who, session: c.session, zxid: s.nextZxid(), now: s.wallTime(),
 		check: func() code { return s.mayWrite(c.session, m) },
 	}
 	var x *txn
@@ -283,8 +310,7 @@ func (k *call) write() bool {
 			x = p.prepare(w)
 		}
 	}
-	r := s.commit(x)
-	return k.whenApplied(func() { k.answerWrite(r) })
+	return k.propose(x, k.answerWrite)
 }
 
 // wellFormed reports whether a write's body is what its operation says.

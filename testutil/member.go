@@ -28,6 +28,9 @@ type member struct {
 	tree *tree
 	// backlog holds what was committed since the member fell out of step.
 	backlog []*proposal
+	// waiting are the writes and handshakes that have no way to the leader, in order. They
+	// go there though the connection may have ended by then, unless the member gives up.
+	waiting []*call
 	heard   map[int64]int32 // sessions and timeouts to pass on to the leader
 	upAt    int64           // when it began to follow its leader, or to lead
 	downAt  int64           // when it was stopped, -1 while it runs
@@ -35,6 +38,7 @@ type member struct {
 	lagging bool
 	refuses bool  // follows no leader, so it has no clients and takes none
 	epoch   int64 // of the leader that it follows, or followed last
+	floor   int64 // what it shows for a zxid until there is a newer one, see zxid
 	nextID  int64
 	dials   int
 	packets packetCount
@@ -67,6 +71,11 @@ func (m *member) down() bool { return m.downAt >= 0 }
 
 // connected reports whether the member can talk to the other members.
 func (m *member) connected() bool { return !m.down() && m.cutAt < 0 }
+
+// zxid is what the member shows as that of its state. A new leader counts the beginning of its
+// epoch as one. (So does a follower that has been sent a whole tree, which is not modelled:
+// the others bring theirs up to date, and learn of the epoch with the first transaction.)
+func (m *member) zxid() int64 { return max(m.tree.lastZxid, m.floor) }
 
 // serving reports whether the member has, or may have, clients.
 func (m *member) serving() bool { return !m.refuses }
@@ -124,7 +133,7 @@ func (s *Server) relay() {
 			continue
 		}
 		for id, timeout := range m.heard {
-			if x := s.sessions[id]; x != nil {
+			if x := s.sessions[id]; x != nil && !x.closing {
 				s.touch(x, timeout)
 			}
 		}
@@ -219,20 +228,23 @@ func (s *Server) membersDue(at func(int64)) {
 	}
 }
 
-// elect makes the first member that can talk to a majority the leader, in a new
-// epoch, with every session's whole timeout before it.
+// elect makes the first member that can talk to a majority the leader, or who has logged
+// more than that one, in a new epoch, with every session's whole timeout before it.
 func (s *Server) elect() {
 	if s.connected() <= len(s.members)/2 {
 		return
 	}
-	s.leader = s.members[slices.IndexFunc(s.members, (*member).connected)]
+	s.leader = s.longestLog()
+	s.inherit()
 	if len(s.members) > 1 {
 		s.epoch++
 		s.zxid = s.epoch << 32
+		s.leader.floor = s.zxid
 		s.logInfo("member leads", "member", s.leader.index, "epoch", s.epoch)
 	}
 	s.setPulse(s.now())
 	for _, x := range s.sessions {
+		x.closing = false // the other leader has not brought it to an end
 		s.touch(x, x.timeout)
 		x.owner = s.leader
 	}
@@ -252,12 +264,15 @@ func (s *Server) quorumChanged() {
 			}
 		}
 	}
+	s.spread()
+	s.commitProposed()
+	s.goOn()
 	s.broadcast()
 	s.poke()
 }
 
 // stop ends the member's process: it leaves nothing behind but the tree, which
-// the others have too.
+// the others have too, and its log.
 func (m *member) stop() {
 	if m.down() {
 		return
@@ -273,7 +288,7 @@ func (m *member) giveUp() {
 	m.log("member gives up its clients")
 	m.dropClients()
 	m.refuses = true
-	m.backlog = nil
+	m.backlog, m.waiting = nil, nil
 	clear(m.heard)
 }
 
@@ -284,6 +299,9 @@ func (m *member) rejoin() {
 	m.refuses = false
 	m.upAt, m.packets = m.srv.now(), packetCount{} // as those of a server that begins anew
 	m.epoch = m.srv.epoch
+	if m != m.srv.leader {
+		m.floor = 0
+	}
 	m.tree = m.srv.tree
 	if m.lagging {
 		m.tree = m.tree.clone()

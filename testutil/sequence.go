@@ -14,5 +14,8 @@ func (s *Server) SetSequence(path string, next int32) error {
 		return zk.ErrNoNode
 	}
 	n.created = next
+	if decided := s.newest().nodes[path]; decided != nil {
+		decided.created = next
+	}
 	return nil
 }

@@ -106,13 +106,16 @@ type Server struct {
 	// isolatedAll is how often everybody is.
 	isolatedAll int
 	changed     chan struct{} // closed and replaced when a waiting request might go on
-	hanging     int           // writes that wait for the ensemble
-	closed      bool
-	lines       []slog.Record // for the Logger, see unlock
-	telling     chan struct{} // nil while nobody tells them, then closed when that is over
-	pulseFrom   int64         // when the leader's last ping was, or its election
-	nextPulse   int64         // -1 while it has not been asked how late that is
-	nextSweep   int64
+	// proposed is what the leader has decided and cannot commit, in order, and ahead the tree
+	// as it will be then. A leader that is no more leaves them to the next.
+	proposed  []*proposed
+	ahead     *tree
+	closed    bool
+	lines     []slog.Record // for the Logger, see unlock
+	telling   chan struct{} // nil while nobody tells them, then closed when that is over
+	pulseFrom int64         // when the leader's last ping was, or its election
+	nextPulse int64         // -1 while it has not been asked how late that is
+	nextSweep int64
 }
 
 const (

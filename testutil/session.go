@@ -22,6 +22,8 @@ type session struct {
 	// owner is the member through which the session may write: the one it was
 	// last connected to.
 	owner *member
+	// closing says that the leader has decided that it ends: it hears no more of it.
+	closing bool
 }
 
 // passwordSeed makes passwords differ from session numbers. It is no secret:
@@ -87,7 +89,7 @@ func (m *member) hear(id int64, timeout int32) bool {
 		return true
 	}
 	x := s.sessions[id]
-	if x == nil {
+	if x == nil || x.closing {
 		return false
 	}
 	s.touch(x, timeout)
@@ -98,7 +100,7 @@ func (m *member) hear(id int64, timeout int32) bool {
 func (s *Server) mayWrite(id int64, m *member) code {
 	x := s.sessions[id]
 	switch {
-	case x == nil:
+	case x == nil || x.closing:
 		return codeSessionExpired
 	case x.owner != m:
 		return codeSessionMoved
@@ -111,7 +113,7 @@ func (s *Server) mayWrite(id int64, m *member) code {
 func (s *Server) expire(now int64) {
 	var due []*session
 	for _, x := range s.sessions {
-		if x.expireAt <= now {
+		if x.expireAt <= now && !x.closing {
 			due = append(due, x)
 		}
 	}
@@ -120,14 +122,35 @@ func (s *Server) expire(now int64) {
 	})
 	for _, x := range due {
 		s.logInfo("session expired", "session", sessionName(x.id))
-		s.endSession(x.id)
+		if end := s.closing(x.id); s.free() {
+			s.commit(end)
+		} else {
+			s.await(end, nil)
+		}
 	}
 }
 
-// endSession commits the end of a session: one transaction deletes all its
+// closing is the end of a session, as the leader decides it: one transaction deletes all its
 // ephemeral nodes, and the members close its connections as they learn of it.
+func (s *Server) closing(id int64) *txn {
+	if x := s.sessions[id]; x != nil {
+		x.closing = true
+	}
+	return &txn{op: OpClose, zxid: s.nextZxid(), time: s.wallTime(), session: id}
+}
+
+// endSession ends a session because the test wants it: at once, majority or not. Only where
+// writes wait for one it comes behind them, whoever leads then.
 func (s *Server) endSession(id int64) {
-	s.commit(&txn{op: OpClose, zxid: s.nextZxid(), time: s.wallTime(), session: id})
+	x := s.closing(id)
+	if len(s.proposed) == 0 {
+		s.commit(x)
+		return
+	}
+	p := s.await(x, nil)
+	for i := range p.logged {
+		p.logged[i] = true
+	}
 }
 
 // ExpireSession ends a session as the ensemble does when it has not heard of the
@@ -135,7 +158,7 @@ func (s *Server) endSession(id int64) {
 // its connection is closed. It is false when there is no such session. An
 // ensemble would not do it so early, and a guarantee that rests on the session
 // timeout need not hold until the client has heard of it: for an expiry as it
-// really happens see Isolate.
+// really happens see Isolate. While writes wait for a majority it waits behind them.
 func (s *Server) ExpireSession(id int64) bool {
 	s.mu.Lock()
 	defer s.unlock()

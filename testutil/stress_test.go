@@ -258,8 +258,10 @@ func TestEverythingAtOnce(t *testing.T) {
 			assert.Empty(t, srv.sessions, "sessions")
 			assert.Empty(t, srv.conns, "connections")
 			assert.Empty(t, srv.tree.ephemerals, "ephemeral nodes")
-			assert.Zero(t, srv.hanging, "writes that hang")
+			assert.Empty(t, srv.proposed, "writes that hang")
+			assert.Nil(t, srv.ahead, "the tree with what hangs")
 			for _, m := range srv.members {
+				assert.Empty(t, m.waiting, "member %d", m.index)
 				assert.True(t, m.tree == srv.tree, "member %d has a tree of its own", m.index)
 				assert.Empty(t, m.backlog, "member %d", m.index)
 				assert.Zero(t, m.watches.size(), "member %d", m.index)

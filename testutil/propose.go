@@ -1,0 +1,120 @@
+package testutil
+
+// A proposed is a write that the leader has decided, and cannot commit for want of a
+// majority. As in ZooKeeper it is in the logs of those whom it has reached: whoever of
+// them leads next makes it true, whether or not somebody still waits for the answer.
+type proposed struct {
+	x *txn
+	// done is told once it is committed under the leader that has decided it; nil for nobody.
+	done func(result)
+	// logged says, by member, who has it in its log.
+	logged []bool
+}
+
+// newest is the tree as the leader's decisions will have made it.
+func (s *Server) newest() *tree {
+	if len(s.proposed) > 0 {
+		return s.ahead
+	}
+	return s.tree
+}
+
+// free reports whether what the leader decides can be committed at once.
+func (s *Server) free() bool { return s.canCommit() && len(s.proposed) == 0 }
+
+// await puts a decision behind those that wait for a majority.
+func (s *Server) await(x *txn, done func(result)) *proposed {
+	if len(s.proposed) == 0 {
+		s.ahead = s.tree.clone()
+	}
+	s.ahead.apply(x, func(event) {})
+	p := &proposed{x, done, make([]bool, len(s.members))}
+	s.proposed = append(s.proposed, p)
+	s.spread()
+	return p
+}
+
+// spread lets the followers that the leader reaches log what it has proposed.
+func (s *Server) spread() {
+	for _, m := range s.members {
+		if !s.reaches(m) {
+			continue
+		}
+		for _, p := range s.proposed {
+			p.logged[m.index] = true
+		}
+	}
+}
+
+// reaches reports whether a member leads or can talk to who does.
+func (s *Server) reaches(m *member) bool {
+	return s.leader != nil && (m == s.leader || m.connected() && s.leader.connected())
+}
+
+// commitProposed commits what waits for a majority, if there is one, in the order in which it
+// was decided.
+func (s *Server) commitProposed() {
+	if !s.canCommit() {
+		return
+	}
+	for len(s.proposed) > 0 {
+		p := s.proposed[0]
+		s.proposed = s.proposed[1:]
+		if r := s.commit(p.x); p.done != nil {
+			p.done(r)
+		}
+	}
+	s.ahead = nil
+}
+
+// longestLog is the member, among those that can talk to each other, that has logged the most
+// of what waits: it is elected. Of several it is the first.
+func (s *Server) longestLog() *member {
+	var best *member
+	most := 0
+	for _, m := range s.members {
+		if !m.connected() {
+			continue
+		}
+		n := 0
+		for _, p := range s.proposed {
+			if p.logged[m.index] {
+				n++
+			}
+		}
+		if best == nil || n > most {
+			best, most = m, n
+		}
+	}
+	return best
+}
+
+// inherit commits what the new leader finds in its log. The rest is lost, with the sessions
+// that would have begun.
+func (s *Server) inherit() {
+	found := s.proposed
+	s.proposed, s.ahead = nil, nil
+	for _, p := range found {
+		switch {
+		case p.logged[s.leader.index]:
+			s.commit(p.x)
+		case p.x.op == OpConnect:
+			delete(s.sessions, p.x.session)
+		}
+	}
+}
+
+// goOn lets the requests that waited for a way to the leader arrive there, those of each
+// member in the order in which they came.
+func (s *Server) goOn() {
+	for _, m := range s.members {
+		for len(m.waiting) > 0 && s.reaches(m) {
+			k := m.waiting[0]
+			m.waiting = m.waiting[1:]
+			k.c.parked = false
+			if finished := k.proceed(); finished {
+				s.spawn(k.c.drain)
+			}
+		}
+	}
+}

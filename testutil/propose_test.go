@@ -1,0 +1,265 @@
+package testutil
+
+import (
+	"fmt"
+	"io"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// alone cuts everybody off from the leader, which is member 0.
+func alone(srv *Server) {
+	srv.Member(1).CutOff()
+	srv.Member(2).CutOff()
+}
+
+// TestWhatHangsIsDecided: a write that has reached the leader is made true when there is a majority again, in the order of
+// arrival, whether or not its client still waits.
+func TestWhatHangsIsDecided(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		f    func(t *testing.T, srv *Server)
+	}{
+		{"those behind it are judged by it", func(t *testing.T, srv *Server) {
+			one, two, three := openRaw(t, srv.Member(0), 40*time.Second), openRaw(t, srv.Member(0), 40*time.Second), openRaw(t, srv.Member(0), 40*time.Second)
+			alone(srv)
+			first := one.request(OpCreate, createBody("/a", "", 0))
+			synctest.Wait()
+			second := two.request(OpCreate, createBody("/a", "", 0))
+			synctest.Wait()
+			third := three.request(OpMulti, multiBody(subOp{OpCreate, createBody("/a/b", "", 1)}, subOp{OpSetData, setBody("/a", "x", 0)}))
+			synctest.Wait()
+			srv.Member(2).Heal()
+			zxid := one.wantNext(first, codeOK).zxid
+			two.wantNext(second, codeNodeExists)
+			three.wantNext(third, codeOK)
+			assert.Equal(t, zxid, one.stat("/a").czxid)
+			assert.Equal(t, zxid+2, one.stat("/a").mzxid)
+			assert.Equal(t, zxid+2, one.stat("/a/b").czxid)
+			assert.Equal(t, three.session, one.stat("/a/b").ephemeralOwner)
+		}},
+		{"the client has hung up", func(t *testing.T, srv *Server) {
+			c, witness := openRaw(t, srv.Member(0), 40*time.Second), openRaw(t, srv.Member(0), 40*time.Second)
+			alone(srv)
+			c.request(OpCreate, createBody("/e", "", 1))
+			synctest.Wait()
+			c.close()
+			fresh := newRaw(t, srv.Member(0))
+			fresh.sendHandshake(0, nil, 4*time.Second)
+			synctest.Wait()
+			fresh.close()
+			synctest.Wait()
+			witness.want(codeNoNode, OpExists, watchBody("/e", false))
+			srv.Member(2).Heal()
+			assert.Equal(t, c.session, witness.stat("/e").ephemeralOwner)
+			assert.Len(t, srv.Sessions(), 3, "the new one has begun")
+			c.again(srv.Member(0)).want(codeOK, OpDelete, versionBody("/e", -1))
+			time.Sleep(4 * tick)
+			assert.Len(t, srv.Sessions(), 2, "it has ended, for nobody uses it")
+		}},
+		{"the client of a follower has hung up", func(t *testing.T, srv *Server) {
+			c, witness := openRaw(t, srv.Member(1), 40*time.Second), openRaw(t, srv.Member(0), 40*time.Second)
+			srv.Member(1).CutOff()
+			c.request(OpCreate, createBody("/e", "", 1))
+			synctest.Wait()
+			c.close()
+			fresh := newRaw(t, srv.Member(1))
+			fresh.sendHandshake(0, nil, 4*time.Second)
+			synctest.Wait()
+			fresh.close()
+			synctest.Wait()
+			witness.want(codeNoNode, OpExists, watchBody("/e", false))
+			srv.Member(1).Heal()
+			assert.Equal(t, c.session, witness.stat("/e").ephemeralOwner)
+			assert.Len(t, srv.Sessions(), 3, "the new one has begun")
+		}},
+		{"the session's time is over by then", func(t *testing.T, srv *Server) {
+			c, witness := openRaw(t, srv.Member(0), 4*time.Second), openRaw(t, srv.Member(0), 40*time.Second)
+			time.Sleep(tick)
+			witness.want(codeNoNode, OpExists, watchBody("/e", true))
+			alone(srv)
+			c.request(OpMulti, multiBody(subOp{OpCreate, createBody("/a", "", 0)}, subOp{OpCreate, createBody("/e", "", 1)}))
+			time.Sleep(7 * time.Second)
+			srv.Member(2).Heal()
+			before := witness.stat("/a").czxid
+			assert.Equal(t, []rawEvent{{nodeCreated, "/e"}}, witness.takeEvents())
+			witness.want(codeNoNode, OpExists, watchBody("/e", false))
+			assert.Equal(t, before+1, witness.zxid, "it ends behind its write")
+		}},
+		{"many, at the leader", func(t *testing.T, srv *Server) { wantInOrder(t, srv, 0) }},
+		{"many, at a follower", func(t *testing.T, srv *Server) { wantInOrder(t, srv, 1) }},
+		{"the session is closed behind it", func(t *testing.T, srv *Server) {
+			c, witness := openRaw(t, srv.Member(0), 40*time.Second), openRaw(t, srv.Member(0), 40*time.Second)
+			c.want(codeOK, OpCreate, createBody("/e", "", 1))
+			alone(srv)
+			end := c.request(OpClose, nil)
+			synctest.Wait()
+			witness.want(codeOK, OpExists, watchBody("/e", false))
+			assert.Zero(t, c.again(srv.Member(0)).session, "it is closing")
+			srv.Member(2).Heal()
+			c.wantNext(end, codeOK)
+			c.wantClosed()
+			witness.want(codeNoNode, OpExists, watchBody("/e", false))
+		}},
+		{"a test ends the session", func(t *testing.T, srv *Server) {
+			c, witness := openRaw(t, srv.Member(0), 40*time.Second), openRaw(t, srv.Member(0), 40*time.Second)
+			alone(srv)
+			c.request(OpCreate, createBody("/e", "", 1))
+			synctest.Wait()
+			assert.True(t, srv.ExpireSession(c.session))
+			witness.want(codeNoNode, OpExists, watchBody("/e", true))
+			srv.Member(2).Heal()
+			witness.want(codeNoNode, OpExists, watchBody("/e", false))
+			assert.Equal(t, []rawEvent{{nodeCreated, "/e"}}, witness.takeEvents())
+			assert.Len(t, srv.Sessions(), 1)
+		}},
+		{"one of which the answer is cut", func(t *testing.T, srv *Server) {
+			c, other := openRaw(t, srv.Member(0), 40*time.Second), openRaw(t, srv.Member(0), 40*time.Second)
+			alone(srv)
+			srv.Control(OpCreate, Once(ExpireAfter))
+			first := c.request(OpCreate, createBody("/e", "", 1))
+			synctest.Wait()
+			second := other.request(OpSetData, setBody("/e", "x", -1))
+			synctest.Wait()
+			srv.Member(2).Heal()
+			c.wantNext(first, codeOK)
+			c.wantClosed()
+			zxid := other.wantNext(second, codeOK).zxid
+			other.want(codeNoNode, OpExists, watchBody("/e", false))
+			assert.Equal(t, zxid+1, other.zxid)
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) { inMemory(t, three, test.f) })
+	}
+}
+
+// wantInOrder has many clients of a member number nodes while there is no majority.
+func wantInOrder(t *testing.T, srv *Server, member int) {
+	t.Helper()
+	var clients []*rawClient
+	for range 20 {
+		clients = append(clients, openRaw(t, srv.Member(member), 40*time.Second))
+	}
+	alone(srv)
+	for i, c := range clients {
+		c.request(OpCreate, createBody("/n-", fmt.Sprint(i), 2))
+		synctest.Wait()
+	}
+	srv.Member(1).Heal()
+	srv.Member(2).Heal()
+	for i, c := range clients {
+		path := c.wantNext(1, codeOK).body.string()
+		assert.Equal(t, fmt.Sprintf("/n-%010d", i), path)
+		assert.Equal(t, fmt.Sprint(i), string(c.want(codeOK, OpGetData, watchBody(path, false)).body.bytes()))
+	}
+}
+
+// TestWhoHasLoggedTheMostLeads: what hung is in the logs of those whom it reached, and with none of them it is lost.
+func TestWhoHasLoggedTheMostLeads(t *testing.T) {
+	inMemory(t, ServerOptions{Members: 5}, func(t *testing.T, srv *Server) {
+		c := openRaw(t, srv.Member(0), 40*time.Second)
+		for _, i := range []int{1, 2, 3} {
+			srv.Member(i).CutOff()
+		}
+		c.request(OpCreate, createBody("/a", "", 0))
+		synctest.Wait()
+		srv.Member(4).CutOff()
+		next := openRawLater(t, srv.Member(0))
+		synctest.Wait()
+		assert.Len(t, srv.Sessions(), 2)
+		srv.Member(0).Stop()
+		for _, i := range []int{4, 1, 2, 3} {
+			srv.Member(i).Heal()
+		}
+		require.Equal(t, 4, srv.Leader())
+		next.close()
+		assert.Len(t, srv.Sessions(), 1, "a session of which only member 0 knows")
+		c = c.again(srv.Member(2))
+		c.want(codeOK, OpExists, watchBody("/a", false))
+		require.NoError(t, srv.Member(0).Start())
+		openRaw(t, srv.Member(0), 40*time.Second).want(codeOK, OpExists, watchBody("/a", false))
+	})
+	inMemory(t, three, func(t *testing.T, srv *Server) {
+		c := openRaw(t, srv.Member(0), 40*time.Second)
+		alone(srv)
+		c.request(OpCreate, createBody("/a", "", 0))
+		synctest.Wait()
+		srv.Member(0).Stop()
+		srv.Member(1).Heal()
+		srv.Member(2).Heal()
+		require.Equal(t, 1, srv.Leader())
+		require.NoError(t, srv.Member(0).Start())
+		c = c.again(srv.Member(0))
+		c.want(codeNoNode, OpExists, watchBody("/a", false))
+		c.want(codeOK, OpCreate, createBody("/a", "", 0))
+	})
+}
+
+// openRawLater sends the handshake of a new session.
+func openRawLater(t *testing.T, m Member) *rawClient {
+	t.Helper()
+	c := newRaw(t, m)
+	c.sendHandshake(0, nil, 40*time.Second)
+	return c
+}
+
+// TestLeaderEndsSessionsWithoutAMajority: it cannot commit their end, and hears no more of them.
+func TestLeaderEndsSessionsWithoutAMajority(t *testing.T) {
+	inMemory(t, three, func(t *testing.T, srv *Server) {
+		there, here := openRaw(t, srv.Member(1), 4*time.Second), openRaw(t, srv.Member(0), 4*time.Second)
+		witness := openRaw(t, srv.Member(0), 40*time.Second)
+		there.want(codeOK, OpCreate, createBody("/e", "", 1))
+		witness.want(codeOK, OpExists, watchBody("/e", true))
+		alone(srv)
+		time.Sleep(7 * time.Second)
+		assert.Zero(t, there.again(srv.Member(0)).session)
+		here.request(OpPing, nil)
+		here.wantSilence(time.Second / 2)
+		witness.want(codeOK, OpExists, watchBody("/e", false))
+		srv.Member(2).Heal()
+		here.wantClosed()
+		assert.Equal(t, []rawEvent{{nodeDeleted, "/e"}}, witness.takeEvents())
+		assert.Len(t, srv.Sessions(), 1)
+	})
+	// Another leader knows nothing of it.
+	inMemory(t, three, func(t *testing.T, srv *Server) {
+		c := openRaw(t, srv.Member(1), 4*time.Second)
+		c.want(codeOK, OpCreate, createBody("/e", "", 1))
+		srv.Member(0).CutOff()
+		time.Sleep(limit + time.Millisecond)
+		require.Equal(t, 1, srv.Leader())
+		assert.Equal(t, c.session, c.again(srv.Member(2)).stat("/e").ephemeralOwner)
+	})
+}
+
+// TestNewLeaderShowsItsEpoch: to a client that has seen that a follower has nothing to say until the first transaction.
+func TestNewLeaderShowsItsEpoch(t *testing.T) {
+	zxid := func(m Member) string {
+		c := newRaw(t, m)
+		c.write([]byte("srvr"))
+		answer, err := io.ReadAll(c.nc)
+		require.NoError(t, err)
+		return string(answer)
+	}
+	inMemory(t, three, func(t *testing.T, srv *Server) {
+		assert.Contains(t, zxid(srv.Member(0)), "\nZxid: 0x100000000\n")
+		assert.Contains(t, zxid(srv.Member(1)), "\nZxid: 0x0\n")
+		c := openRaw(t, srv.Member(1), 40*time.Second)
+		srv.Member(0).Stop()
+		require.Equal(t, 1, srv.Leader())
+		there := c.again(srv.Member(1))
+		there.want(codeNoNode, OpExists, watchBody("/a", false))
+		assert.Equal(t, int64(2)<<32, there.zxid)
+		late := newRaw(t, srv.Member(2))
+		late.zxid = there.zxid
+		late.sendHandshake(c.session, c.password, 40*time.Second)
+		late.wantClosed()
+		there.want(codeOK, OpCreate, createBody("/a", "", 0))
+		assert.Equal(t, int64(2)<<32+1, there.zxid)
+		there.again(srv.Member(2)).want(codeOK, OpExists, watchBody("/a", false))
+	})
+}
