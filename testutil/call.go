@@ -8,10 +8,15 @@ type call struct {
 	op        Op
 	body      []byte
 	action    Action
-	clock     float64 // of a new session's client
-	// heard and unknown are those of its arrival.
-	heard, unknown bool
-	who            []identity // whom the client had proved to be when it arrived
+	clock     float64    // of a new session's client
+	who       []identity // whom the client had proved to be when it arrived
+
+	// The rest is of what arrives while the one before it waits for the ensemble: ZooKeeper
+	// has that, too, and the member has heard of the session then.
+	heard   bool
+	unknown bool // heard, and there is no such session: it is dropped
+	taken   bool // it is counted, and no control function wants to see it
+	early   bool // see pass
 }
 
 func (k *call) decode(frame []byte) {
@@ -146,7 +151,7 @@ func (k *call) proceed() bool {
 		return true
 	}
 	// There has to be a majority, or the member to catch up, before it can answer.
-	c.parked = true
+	c.park()
 	return false
 }
 
@@ -166,48 +171,27 @@ func (k *call) after() {
 	}
 }
 
-// ready reports whether the ensemble is in a state to answer the request.
-func (k *call) ready() bool {
+// ready reports whether the request can be carried out as far as the leader is needed for
+// it: then there has to be a way there.
+func (k *call) ready() bool { return !k.ordered() || k.c.srv.reaches(k.c.m) }
+
+// ordered reports whether the leader gives the request its place among those of others. So it
+// does with the syncs of a follower's clients; to its own clients a sync is a read.
+func (k *call) ordered() bool {
 	m, s := k.c.m, k.c.srv
-	// What is asked of the leader needs a way there, and a member that lags answers a sync
-	// only once it has caught up.
-	switch {
-	case k.op == OpCheck && !s.release.checksOutsideMultis():
-		return true
-	case k.op == OpSync && m == s.leader:
-		return !m.lagging // to its own clients a sync is a read
-	case k.op == OpSync:
-		return s.reaches(m) && len(s.proposed) == 0 && !m.lagging
-	case k.op.isWrite():
-		return s.reaches(m)
+	switch k.op {
+	case OpCheck:
+		return s.release.checksOutsideMultis()
+	case OpSync:
+		return m != s.leader || m.lagging
+	default:
+		return k.op.isWrite()
 	}
-	return true
 }
 
-// park lets the request wait until the ensemble is ready for it.
+// park lets the request wait until there is a way to the leader.
 func (k *call) park() {
-	c, s := k.c, k.c.srv
-	c.parked = true
-	if k.op.isWrite() {
-		c.m.waiting = append(c.m.waiting, k)
-		return
-	}
-	s.spawn(func() {
-		s.mu.Lock()
-		for !k.ready() && !c.dead {
-			changed := s.changed
-			s.unlock()
-			select {
-			case <-changed:
-			case <-c.done:
-			}
-			s.mu.Lock()
-		}
-		c.parked = false
-		finished := c.dead || k.proceed()
-		s.unlock()
-		if finished {
-			c.drain()
-		}
-	})
+	m := k.c.m
+	m.waiting = append(m.waiting, k)
+	k.c.park()
 }

@@ -23,9 +23,10 @@ const (
 //
 // Two goroutines belong to it. The reader cuts the stream into frames and puts
 // them into the inbox; the writer sends what is in out. Requests are handled one
-// after the other by whoever has set busy: the reader, or, when a request has to
-// wait, a goroutine that lives as long as the wait. So the reader always notices
-// that the client has gone.
+// after the other by whoever has set busy: the reader, or, when a request is to
+// arrive late, a goroutine that lives as long as the delay. While one waits for the
+// ensemble nobody does; who answers it goes on. So the reader always notices that the
+// client has gone.
 type conn struct {
 	srv    *Server
 	m      *member
@@ -57,13 +58,10 @@ type conn struct {
 // An arrival is a request in the inbox.
 type arrival struct {
 	frame []byte
-	// heard says that the member has taken it on already, as ZooKeeper does with what comes
-	// in behind a request that waits for the ensemble: it has heard of the session then, and
-	// the client is who it had proved to be by then.
-	heard   bool
-	unknown bool // heard, and no such session: it is dropped
-	who     []identity
+	k     *call // nil until it has arrived, which is when it gets its turn, unless the one before it waits for the ensemble
 }
+
+func (a arrival) taken() bool { return a.k != nil && a.k.taken }
 
 // A hold keeps back what is in out from a byte on.
 type hold struct{ at int }
@@ -229,20 +227,7 @@ func (c *conn) receive(frame []byte, first bool) error {
 	} else if int32(binary.BigEndian.Uint32(frame)) > 0 {
 		c.queued++
 	}
-	a := arrival{frame: frame}
-	if c.parked && c.session != 0 && !c.isolated() {
-		// The member takes it on though it cannot answer yet.
-		k := &call{c: c, who: c.who}
-		k.decode(frame)
-		if !k.op.asksServer() && len(s.controlsFor(k.op)) == 0 {
-			s.counts[k.op]++
-			k.execute()
-			s.unlock()
-			return nil
-		}
-		a.heard, a.unknown, a.who = true, !k.hear(), c.who
-	}
-	c.inbox = append(c.inbox, a)
+	c.arrive(arrival{frame: frame})
 	mine := !c.busy
 	c.busy = true
 	s.unlock()
@@ -250,6 +235,56 @@ func (c *conn) receive(frame []byte, first bool) error {
 		c.drain()
 	}
 	return nil
+}
+
+// arrive puts a request into the inbox. While the one before it waits for the ensemble
+// ZooKeeper takes it on, though it cannot answer yet.
+func (c *conn) arrive(a arrival) {
+	if c.parked && a.k == nil && c.session != 0 && !c.isolated() {
+		k := c.takeOn(a.frame)
+		if k == nil {
+			return
+		}
+		a.k = k
+		if k.taken && !k.unknown && k.ordered() && k.proposable() {
+			defer k.pass()
+		}
+	}
+	c.inbox = append(c.inbox, a)
+}
+
+// park notes that the request being handled waits for the ensemble, and takes on what has come
+// in behind it.
+func (c *conn) park() {
+	c.parked = true
+	behind := c.inbox
+	c.inbox = nil
+	for _, a := range behind {
+		if !c.dead {
+			c.arrive(a)
+		}
+	}
+}
+
+// takeOn is the arrival of a request while the one before it waits for the ensemble. It is nil
+// when that is all.
+func (c *conn) takeOn(frame []byte) *call {
+	s := c.srv
+	k := &call{c: c, who: c.who}
+	k.decode(frame)
+	wanted := len(s.controlsFor(k.op)) > 0
+	if !k.op.asksServer() && !wanted {
+		s.counts[k.op]++
+		k.execute()
+		return nil
+	}
+	k.unknown, k.heard = !k.hear(), true
+	// Each is shown to the control functions in its turn, and so is what is behind it.
+	k.taken = !wanted && (len(c.inbox) == 0 || c.inbox[len(c.inbox)-1].taken())
+	if k.taken {
+		s.counts[k.op]++
+	}
+	return k
 }
 
 // drain handles the inbox until it is empty or a request has to wait. The
@@ -270,14 +305,13 @@ func (c *conn) drain() {
 			s.unlock()
 			return
 		}
-		a := c.inbox[0]
+		k, frame := c.inbox[0].k, c.inbox[0].frame
 		c.inbox = c.inbox[1:]
-		k := &call{c: c, handshake: !c.started, heard: a.heard, unknown: a.unknown, who: c.who}
-		if a.heard {
-			k.who = a.who
+		if k == nil {
+			k = &call{c: c, handshake: !c.started, who: c.who}
+			k.decode(frame)
 		}
 		c.started = true
-		k.decode(a.frame)
 		s.counts[k.op]++
 		controls := s.controlsFor(k.op)
 		session := c.session

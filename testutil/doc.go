@@ -52,7 +52,8 @@
 // With Members: 3 the server is an ensemble as its clients see it. Member(i) can
 // be killed and started again, which makes a rolling restart; it can be cut off
 // from the others, then it goes on answering reads and pings for 5 ticks while its
-// clients' sessions expire elsewhere; or it can lag and show the past. Elections
+// clients' sessions expire elsewhere; or it can lag and show the past. A write that
+// hangs for want of a majority survives as it does in ZooKeeper, see Member. Elections
 // among the members take no time, and no messages: what passes between the servers
 // is not modelled beyond what clients can notice.
 //
@@ -73,7 +74,10 @@
 // closed after 10 s; ZooKeeper looks at such connections every 10 s, and so takes 10
 // to 20 s from the last byte. In an ensemble of 3.9 a write that cannot be read is
 // answered with MarshallingError and that is all; the real one proposes it under a zxid
-// that has been used, and commits nothing from then on. The word dump lists the
+// that has been used, and commits nothing from then on. What a client sends behind a
+// write that hangs is passed on as it comes in, as in the real one, but for what a
+// control function is to see, and what is behind that. A leader without a majority deletes no
+// containers. The word dump lists the
 // connections without the times at which ZooKeeper would look at them.
 //
 // # The real one

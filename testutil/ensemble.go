@@ -19,6 +19,13 @@ import (
 // majority is left, writes hang on all members; after 5 ticks the ensemble
 // drops all clients, and a majority that can talk elects another leader at once.
 //
+// A write that hangs is not lost with its connection. What waits at a member that is
+// cut off goes to the leader when it is healed in time. What has reached a leader
+// without a majority it has decided, in the order of arrival, and so it decides the
+// end of sessions whose time is over: it becomes true when there is a majority again,
+// also after an election, if one of those leads whom it has reached. Of the members
+// that can talk the one that has the most of it is elected, else the first.
+//
 // A member that follows no leader still listens. It answers four-letter words, those
 // that are about its state by saying that it does not serve, and closes a connection
 // at its handshake.
@@ -105,7 +112,8 @@ func (m Member) CutOff() {
 }
 
 // Heal ends CutOff. A member that still serves goes on where it stood: it
-// applies what it missed, and the writes that hung go through.
+// applies what it missed, and the writes that hung go through, those of clients that
+// have gone included.
 func (m Member) Heal() {
 	s := m.m.srv
 	s.mu.Lock()
@@ -159,5 +167,4 @@ func (m Member) CatchUp() {
 	}
 	m.m.lagging = false
 	m.m.catchUp()
-	s.broadcast()
 }

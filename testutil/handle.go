@@ -95,40 +95,55 @@ func (c *conn) welcome(hasReadOnly bool) {
 func (k *call) propose(x *txn, answer func(result)) bool {
 	s := k.c.srv
 	if s.free() {
-		r := s.commit(x)
-		return k.whenApplied(func() { answer(r) })
+		return k.commit(x, answer)
 	}
-	s.await(x, func(r result) {
-		if k.whenApplied(func() { answer(r) }) {
-			k.finish()
-		}
-	})
+	s.await(x, k, answer)
 	return false
 }
 
-// whenApplied answers once this member has applied what was committed last: now, when it is
-// in step. Of a connection that has ended nobody waits for an answer.
-func (k *call) whenApplied(answer func()) bool {
+// sync is answered once this member has applied what was proposed before.
+func (k *call) sync(answer func(result)) bool {
+	s := k.c.srv
+	if len(s.proposed) == 0 {
+		return k.commit(nil, answer)
+	}
+	s.await(nil, k, answer)
+	return false
+}
+
+// commit commits a decision, or nothing for a sync, and answers if this member applies it at
+// once. Of a connection that has ended nobody waits for an answer.
+func (k *call) commit(x *txn, answer func(result)) bool {
 	c, m := k.c, k.c.m
-	if m.inStep() || c.dead {
-		answer()
+	now := m.inStep() || c.dead
+	var r result
+	if x != nil {
+		r = c.srv.commit(x)
+	} else if !now {
+		m.backlog = append(m.backlog, &proposal{})
+	}
+	if now {
+		k.turn()
+		answer(r)
 		return true
 	}
-	m.backlog[len(m.backlog)-1].deliver = func() {
-		if !c.dead {
-			answer()
-			k.finish()
-		}
-	}
+	p := m.backlog[len(m.backlog)-1]
+	p.k, p.answer = k, func() { answer(r) }
 	return false
+}
+
+// turn takes an early write out of the inbox, where it is the first by now.
+func (k *call) turn() {
+	if k.early && !k.c.dead {
+		k.c.inbox = k.c.inbox[1:]
+	}
 }
 
 // finish goes on with the connection once a request that has waited is answered.
 func (k *call) finish() {
-	c := k.c
-	c.parked = false
+	k.c.parked = false
 	k.after()
-	c.srv.spawn(c.drain)
+	k.c.next()
 }
 
 // execute carries out a request of a connection that has a session. It is false
@@ -163,7 +178,13 @@ func (k *call) execute() bool {
 	case OpCreate, OpCreate2, OpCreateContainer, OpCreateTTL, OpDelete, OpSetData, OpSetACL, OpCheck,
 		OpMulti, OpReconfig, OpDeleteContainer:
 		return k.write()
-	case OpExists, OpGetData, OpGetACL, OpGetChildren, OpGetChildren2, OpSync, OpMultiRead, OpSetWatches,
+	case OpSync:
+		answer := func(result) { k.reply(k.read(&decoder{b: k.body})) }
+		if k.ordered() {
+			return k.sync(answer)
+		}
+		answer(result{})
+	case OpExists, OpGetData, OpGetACL, OpGetChildren, OpGetChildren2, OpMultiRead, OpSetWatches,
 		OpSetWatches2, OpGetEphemerals, OpGetAllChildrenNumber, OpAddWatch, OpCheckWatches, OpRemoveWatches,
 		OpWhoAmI:
 		k.reply(k.read(&decoder{b: k.body}))
@@ -285,7 +306,7 @@ func (k *call) write() bool {
 	var x *txn
 	switch k.op {
 	case OpMulti:
-		null := slices.ContainsFunc(ops, func(w write) bool { return w.path == nullText })
+		null := hasNullPath(ops)
 		if failed == nil && null && s.release.losesWhatItStumblesOver() {
 			// ZooKeeper stumbles over a null path between taking a zxid and making
 			// a transaction for it.
@@ -311,6 +332,23 @@ func (k *call) write() bool {
 		}
 	}
 	return k.propose(x, k.answerWrite)
+}
+
+// proposable reports whether what is ordered gets a place, and not at once an answer.
+func (k *call) proposable() bool {
+	release := k.c.srv.release
+	switch {
+	case k.op == OpSync || k.op == OpClose:
+		return true
+	case k.op == OpMulti:
+		ops, _, failed := decodeMulti(release, &decoder{b: k.body})
+		return !errors.Is(failed, errNullACL) && (failed != nil || !release.losesWhatItStumblesOver() || !hasNullPath(ops))
+	}
+	return k.op != OpReconfig && !release.readsBeforeZxid() || k.wellFormed()
+}
+
+func hasNullPath(ops []write) bool {
+	return slices.ContainsFunc(ops, func(w write) bool { return w.path == nullText })
 }
 
 // wellFormed reports whether a write's body is what its operation says.

@@ -28,7 +28,7 @@ type member struct {
 	tree *tree
 	// backlog holds what was committed since the member fell out of step.
 	backlog []*proposal
-	// waiting are the writes and handshakes that have no way to the leader, in order. They
+	// waiting are the writes, syncs and handshakes that have no way to the leader, in order. They
 	// go there though the connection may have ended by then, unless the member gives up.
 	waiting []*call
 	heard   map[int64]int32 // sessions and timeouts to pass on to the leader
@@ -45,10 +45,12 @@ type member struct {
 }
 
 // A proposal is a committed transaction that a member has yet to apply, and the
-// answer to the client of this member that asked for it, if one did.
+// request of a client of this member that asked for it, with its answer, if one did. A
+// sync has its place among them, and no transaction.
 type proposal struct {
-	x       *txn
-	deliver func()
+	x      *txn
+	k      *call
+	answer func()
 }
 
 func newMember(s *Server, index int) *member {
@@ -267,7 +269,6 @@ func (s *Server) quorumChanged() {
 	s.spread()
 	s.commitProposed()
 	s.goOn()
-	s.broadcast()
 	s.poke()
 }
 
@@ -324,14 +325,19 @@ func (m *member) catchUp() {
 	backlog := m.backlog
 	m.backlog = nil
 	for _, p := range backlog {
-		m.tree.apply(p.x, m.watches.fire)
-		if p.deliver != nil {
-			p.deliver()
+		if p.x != nil {
+			m.tree.apply(p.x, m.watches.fire)
 		}
-		m.committed(p.x)
+		if p.k != nil && !p.k.c.dead {
+			p.k.turn()
+			p.answer()
+			p.k.finish()
+		}
+		if p.x != nil {
+			m.committed(p.x)
+		}
 	}
 	m.tree = m.srv.tree
-	m.srv.broadcast()
 }
 
 // committed is what a member does beyond the tree when it applies a transaction:

@@ -1,12 +1,14 @@
 package testutil
 
-// A proposed is a write that the leader has decided, and cannot commit for want of a
+// A proposed is a write, or a sync behind one, that the leader has decided, and cannot commit for want of a
 // majority. As in ZooKeeper it is in the logs of those whom it has reached: whoever of
 // them leads next makes it true, whether or not somebody still waits for the answer.
 type proposed struct {
-	x *txn
-	// done is told once it is committed under the leader that has decided it; nil for nobody.
-	done func(result)
+	x *txn // nil of a sync
+	// k is the request, to be answered when it is committed under the leader that has decided
+	// it; nil where there is none.
+	k      *call
+	answer func(result)
 	// logged says, by member, who has it in its log.
 	logged []bool
 }
@@ -23,12 +25,14 @@ func (s *Server) newest() *tree {
 func (s *Server) free() bool { return s.canCommit() && len(s.proposed) == 0 }
 
 // await puts a decision behind those that wait for a majority.
-func (s *Server) await(x *txn, done func(result)) *proposed {
+func (s *Server) await(x *txn, k *call, answer func(result)) *proposed {
 	if len(s.proposed) == 0 {
 		s.ahead = s.tree.clone()
 	}
-	s.ahead.apply(x, func(event) {})
-	p := &proposed{x, done, make([]bool, len(s.members))}
+	if x != nil {
+		s.ahead.apply(x, func(event) {})
+	}
+	p := &proposed{x, k, answer, make([]bool, len(s.members))}
 	s.proposed = append(s.proposed, p)
 	s.spread()
 	return p
@@ -60,8 +64,10 @@ func (s *Server) commitProposed() {
 	for len(s.proposed) > 0 {
 		p := s.proposed[0]
 		s.proposed = s.proposed[1:]
-		if r := s.commit(p.x); p.done != nil {
-			p.done(r)
+		if p.k == nil {
+			s.commit(p.x)
+		} else if p.k.commit(p.x, p.answer) {
+			p.k.finish()
 		}
 	}
 	s.ahead = nil
@@ -96,6 +102,7 @@ func (s *Server) inherit() {
 	s.proposed, s.ahead = nil, nil
 	for _, p := range found {
 		switch {
+		case p.x == nil:
 		case p.logged[s.leader.index]:
 			s.commit(p.x)
 		case p.x.op == OpConnect:
@@ -111,10 +118,48 @@ func (s *Server) goOn() {
 		for len(m.waiting) > 0 && s.reaches(m) {
 			k := m.waiting[0]
 			m.waiting = m.waiting[1:]
-			k.c.parked = false
-			if finished := k.proceed(); finished {
-				s.spawn(k.c.drain)
+			switch {
+			case !k.early:
+				k.c.parked = false
+				if k.proceed() {
+					k.c.next()
+				}
+			case k.execute():
+				k.finish()
 			}
 		}
 	}
+}
+
+// What a client sends behind a write that waits for the ensemble ZooKeeper passes on as it
+// comes in, and answers in its turn. So a write in the inbox may be early: it has been decided,
+// or is on its way to the leader, while what is before it has not been answered.
+
+// pass passes on a write that is in the inbox.
+func (k *call) pass() {
+	m := k.c.m
+	k.early = true
+	if m.srv.reaches(m) {
+		k.execute()
+	} else {
+		m.waiting = append(m.waiting, k)
+	}
+}
+
+// next answers what the inbox has behind a request that has waited, up to an early write,
+// before anything else is committed, and lets the connection go on if there is none.
+func (c *conn) next() {
+	for len(c.inbox) > 0 && c.inbox[0].taken() {
+		k := c.inbox[0].k
+		if k.early {
+			c.parked = true
+			return
+		}
+		c.inbox = c.inbox[1:]
+		if !k.unknown && !k.execute() {
+			c.parked = true
+			return
+		}
+	}
+	c.srv.spawn(c.drain)
 }

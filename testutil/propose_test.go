@@ -3,6 +3,7 @@ package testutil
 import (
 	"fmt"
 	"io"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -77,6 +78,46 @@ func TestWhatHangsIsDecided(t *testing.T) {
 			assert.Equal(t, c.session, witness.stat("/e").ephemeralOwner)
 			assert.Len(t, srv.Sessions(), 3, "the new one has begun")
 		}},
+		{"what is behind it on its connection", func(t *testing.T, srv *Server) { wantPassedOn(t, srv, 0) }},
+		{"what is behind it on a follower's connection", func(t *testing.T, srv *Server) { wantPassedOn(t, srv, 1) }},
+		{"what has come in behind one that was delayed", func(t *testing.T, srv *Server) {
+			c, other := openRaw(t, srv.Member(0), 40*time.Second), openRaw(t, srv.Member(0), 40*time.Second)
+			srv.Control(OpCreate, Once(Delay(time.Second)))
+			xids := []int32{
+				c.request(OpCreate, createBody("/n-", "", 2)), c.request(OpPing, nil), c.request(OpSetData, setBody("/n-0000000000", "x", 0)),
+			}
+			alone(srv)
+			time.Sleep(2 * time.Second)
+			late := other.request(OpSetData, setBody("/n-0000000000", "y", 1))
+			synctest.Wait()
+			srv.Member(2).Heal()
+			for _, xid := range xids {
+				c.wantNext(xid, codeOK)
+			}
+			other.wantNext(late, codeOK)
+		}},
+		{"what a control function wants to see waits for its turn", func(t *testing.T, srv *Server) {
+			c, other := openRaw(t, srv.Member(0), 40*time.Second), openRaw(t, srv.Member(0), 40*time.Second)
+			alone(srv)
+			seen := 0
+			srv.Control(OpSetData, func(*Request) Action { seen++; return Pass })
+			c.request(OpCreate, createBody("/a", "", 0))
+			c.request(OpSetData, setBody("/a", "x", -1))
+			c.request(OpDelete, versionBody("/a", -1))
+			c.request(OpExists, watchBody("/a", false))
+			synctest.Wait()
+			assert.Zero(t, seen)
+			write := other.request(OpCreate, createBody("/a/b", "", 1))
+			synctest.Wait()
+			srv.Member(2).Heal()
+			other.wantNext(write, codeOK)
+			for xid, want := range []code{codeOK, codeOK, codeNotEmpty, codeOK} {
+				c.wantNext(int32(xid+1), want)
+			}
+			assert.Equal(t, 1, seen)
+			counts := srv.Counts()
+			assert.Equal(t, []int64{2, 1, 1, 1}, []int64{counts[OpCreate], counts[OpSetData], counts[OpDelete], counts[OpExists]})
+		}},
 		{"the session's time is over by then", func(t *testing.T, srv *Server) {
 			c, witness := openRaw(t, srv.Member(0), 4*time.Second), openRaw(t, srv.Member(0), 40*time.Second)
 			time.Sleep(tick)
@@ -89,6 +130,20 @@ func TestWhatHangsIsDecided(t *testing.T) {
 			assert.Equal(t, []rawEvent{{nodeCreated, "/e"}}, witness.takeEvents())
 			witness.want(codeNoNode, OpExists, watchBody("/e", false))
 			assert.Equal(t, before+1, witness.zxid, "it ends behind its write")
+		}},
+		{"a session taken up again by a client that has gone elsewhere", func(t *testing.T, srv *Server) {
+			c := openRaw(t, srv.Member(1), 40*time.Second)
+			srv.Member(2).CutOff()
+			hung := newRaw(t, srv.Member(2))
+			hung.sendHandshake(c.session, c.password, 40*time.Second)
+			synctest.Wait()
+			hung.close()
+			now := c.again(srv.Member(0))
+			now.want(codeOK, OpCreate, createBody("/a", "", 0))
+			srv.Member(2).Heal()
+			now.request(OpSetData, setBody("/a", "x", -1))
+			now.wantClosed()
+			c.again(srv.Member(0)).want(codeOK, OpSetData, setBody("/a", "x", 0))
 		}},
 		{"many, at the leader", func(t *testing.T, srv *Server) { wantInOrder(t, srv, 0) }},
 		{"many, at a follower", func(t *testing.T, srv *Server) { wantInOrder(t, srv, 1) }},
@@ -135,6 +190,55 @@ func TestWhatHangsIsDecided(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) { inMemory(t, three, test.f) })
 	}
+}
+
+// wantPassedOn sends several requests behind a write that hangs. They take their places among those of others as they come
+// in, are answered in their turn, and are there though the client has gone.
+func wantPassedOn(t *testing.T, srv *Server, member int) {
+	t.Helper()
+	c, other := openRaw(t, srv.Member(member), 40*time.Second), openRaw(t, srv.Member(member), 40*time.Second)
+	gone := openRaw(t, srv.Member(member), 40*time.Second)
+	alone(srv)
+	one := c.request(OpCreate, createBody("/n-", "", 2))
+	read := c.request(OpGetChildren, watchBody("/", true))
+	sync := c.request(OpSync, pathBody("/"))
+	synctest.Wait()
+	two := other.request(OpCreate, createBody("/n-", "", 2))
+	synctest.Wait()
+	unreadable := c.request(OpSetData, func(e *encoder) { e.string("/n-0000000000") })
+	three := c.request(OpCreate, createBody("/n-", "", 2))
+	ping := c.request(OpPing, nil)
+	synctest.Wait()
+	gone.request(OpCreate, createBody("/gone-", "", 2))
+	gone.request(OpExists, watchBody("/", false))
+	gone.request(OpCreate, createBody("/gone-", "", 2))
+	synctest.Wait()
+	gone.close()
+	synctest.Wait()
+	four := other.request(OpCreate, createBody("/n-", "", 2))
+	synctest.Wait()
+	srv.Member(2).Heal()
+	srv.Member(1).Heal()
+	first := c.wantNext(one, codeOK)
+	assert.Equal(t, "/n-0000000000", first.body.string())
+	list := c.wantNext(read, codeOK)
+	assert.Equal(t, []string{"n-0000000000", "zookeeper"}, sorted(list.body.strings()))
+	assert.Equal(t, first.zxid, list.zxid)
+	assert.Equal(t, first.zxid, c.wantNext(sync, codeOK).zxid)
+	c.wantNext(unreadable, codeMarshallingError)
+	assert.Equal(t, "/n-0000000002", c.wantNext(three, codeOK).body.string())
+	c.wantNext(ping, codeOK)
+	assert.Equal(t, []rawEvent{{nodeChildrenChanged, "/"}}, c.events)
+	assert.Equal(t, "/n-0000000001", other.wantNext(two, codeOK).body.string())
+	assert.Equal(t, "/n-0000000005", other.wantNext(four, codeOK).body.string())
+	other.want(codeOK, OpExists, watchBody("/gone-0000000003", false))
+	other.want(codeOK, OpExists, watchBody("/gone-0000000004", false))
+	other.want(codeOK, OpClose, nil)
+}
+
+func sorted(list []string) []string {
+	slices.Sort(list)
+	return list
 }
 
 // wantInOrder has many clients of a member number nodes while there is no majority.

@@ -105,7 +105,7 @@ type Server struct {
 	isolated map[int64]int // by session: how often it is cut off
 	// isolatedAll is how often everybody is.
 	isolatedAll int
-	changed     chan struct{} // closed and replaced when a waiting request might go on
+	changed     chan struct{} // closed and replaced when a dialer, or a delayed request, might go on
 	// proposed is what the leader has decided and cannot commit, in order, and ahead the tree
 	// as it will be then. A leader that is no more leaves them to the next.
 	proposed  []*proposed
@@ -283,7 +283,6 @@ func (s *Server) stop() {
 	for _, m := range s.members {
 		m.stop()
 	}
-	s.broadcast()
 }
 
 // Close stops the server for good. When it returns, all its goroutines have
@@ -380,7 +379,7 @@ func (s *Server) spawn(f func()) {
 	}
 }
 
-// broadcast lets every request that waits for the ensemble look again.
+// broadcast lets those look again who wait for an isolation to end.
 func (s *Server) broadcast() {
 	close(s.changed)
 	s.changed = make(chan struct{})

@@ -125,7 +125,7 @@ func (s *Server) expire(now int64) {
 		if end := s.closing(x.id); s.free() {
 			s.commit(end)
 		} else {
-			s.await(end, nil)
+			s.await(end, nil, nil)
 		}
 	}
 }
@@ -147,7 +147,7 @@ func (s *Server) endSession(id int64) {
 		s.commit(x)
 		return
 	}
-	p := s.await(x, nil)
+	p := s.await(x, nil, nil)
 	for i := range p.logged {
 		p.logged[i] = true
 	}
