@@ -130,9 +130,10 @@ func brokenOff(p []byte) int {
 		}
 	case first >= 0xf0 && first <= 0xf4:
 		size = 4
-		if first == 0xf0 {
+		switch first {
+		case 0xf0:
 			least = 0x90
-		} else if first == 0xf4 {
+		case 0xf4:
 			most = 0x8f
 		}
 	}

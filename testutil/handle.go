@@ -276,7 +276,7 @@ func (k *call) closeSession() bool {
 		delete(c.m.bySession, id)
 	}
 	s.logInfo("session closes", "session", sessionName(id))
-	return k.propose(s.closing(id), func(result) {
+	return k.propose(s.endOf(id), func(result) {
 		k.reply(codeOK, nil)
 		c.kill(true)
 	})
@@ -337,14 +337,15 @@ func (k *call) write() bool {
 // proposable reports whether what is ordered gets a place, and not at once an answer.
 func (k *call) proposable() bool {
 	release := k.c.srv.release
-	switch {
-	case k.op == OpSync || k.op == OpClose:
+	switch k.op {
+	case OpSync, OpClose:
 		return true
-	case k.op == OpMulti:
+	case OpMulti:
 		ops, _, failed := decodeMulti(release, &decoder{b: k.body})
 		return !errors.Is(failed, errNullACL) && (failed != nil || !release.losesWhatItStumblesOver() || !hasNullPath(ops))
+	default:
+		return k.op != OpReconfig && !release.readsBeforeZxid() || k.wellFormed()
 	}
-	return k.op != OpReconfig && !release.readsBeforeZxid() || k.wellFormed()
 }
 
 func hasNullPath(ops []write) bool {

@@ -1,10 +1,12 @@
 package testutil
 
-// A proposed is a write, or a sync behind one, that the leader has decided, and cannot commit for want of a
-// majority. As in ZooKeeper it is in the logs of those whom it has reached: whoever of
-// them leads next makes it true, whether or not somebody still waits for the answer.
+// A proposed is a write that the leader has decided, and cannot commit for want of a
+// majority, or a sync behind one. As in ZooKeeper a write is in the logs of those whom it
+// has reached: whoever of them leads next makes it true, whether or not somebody still
+// waits for the answer. Those of the server are guarded by its mutex, and empty while the
+// leader has a majority.
 type proposed struct {
-	x *txn // nil of a sync
+	x *txn // nil for a sync
 	// k is the request, to be answered when it is committed under the leader that has decided
 	// it; nil where there is none.
 	k      *call

@@ -122,7 +122,7 @@ func (s *Server) expire(now int64) {
 	})
 	for _, x := range due {
 		s.logInfo("session expired", "session", sessionName(x.id))
-		if end := s.closing(x.id); s.free() {
+		if end := s.endOf(x.id); s.free() {
 			s.commit(end)
 		} else {
 			s.await(end, nil, nil)
@@ -130,9 +130,9 @@ func (s *Server) expire(now int64) {
 	}
 }
 
-// closing is the end of a session, as the leader decides it: one transaction deletes all its
+// endOf is the end of a session, as the leader decides it: one transaction deletes all its
 // ephemeral nodes, and the members close its connections as they learn of it.
-func (s *Server) closing(id int64) *txn {
+func (s *Server) endOf(id int64) *txn {
 	if x := s.sessions[id]; x != nil {
 		x.closing = true
 	}
@@ -142,7 +142,7 @@ func (s *Server) closing(id int64) *txn {
 // endSession ends a session because the test wants it: at once, majority or not. Only where
 // writes wait for one it comes behind them, whoever leads then.
 func (s *Server) endSession(id int64) {
-	x := s.closing(id)
+	x := s.endOf(id)
 	if len(s.proposed) == 0 {
 		s.commit(x)
 		return
