@@ -219,12 +219,12 @@ func (s *Session) dialFor(number int64, pacing *hosts) zk.Dialer {
 	}
 }
 
-// noteEncryption notes whether the connections that dial opens are TLS, for the
+// noteEncryption notes whether the connections that dial opens are TLS, or have one in them that says so, for the
 // guard.
 func (s *Session) noteEncryption(dial zk.Dialer) zk.Dialer {
 	return func(network, address string, timeout time.Duration) (net.Conn, error) {
 		c, err := dial(network, address, timeout)
-		if _, ok := c.(*tls.Conn); ok {
+		if _, ok := c.(interface{ ConnectionState() tls.ConnectionState }); ok {
 			s.client.encrypted.Store(true)
 		}
 		return c, err

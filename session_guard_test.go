@@ -1,6 +1,8 @@
 package election
 
 import (
+	"crypto/tls"
+	"net"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -83,4 +85,36 @@ func TestGuardIsTold(t *testing.T) {
 		assert.Nil(t, told[4])
 		assert.Empty(t, h.then[4], "told before the session was closed")
 	})
+}
+
+// likeTLS is a connection of TLS in a type of the service's own.
+type likeTLS struct{ net.Conn }
+
+func (likeTLS) ConnectionState() tls.ConnectionState { return tls.ConnectionState{} }
+
+// A guard that is not told how to connect by TLS must know that the session has done so.
+func TestGuardIsToldOfTLS(t *testing.T) {
+	for _, encrypted := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			srv, err := testutil.NewServer(&testutil.ServerOptions{NoListen: true})
+			require.NoError(t, err)
+			defer srv.Close()
+			h, dial := &holds{srv: srv}, srv.Dialer()
+			s, err := Connect([]string{"mem"}, 10*time.Second, &SessionOptions{
+				Guard: h, Dialer: func(network, address string, timeout time.Duration) (net.Conn, error) {
+					c, err := dial(network, address, timeout)
+					if err == nil && encrypted {
+						c = likeTLS{c}
+					}
+					return c, err
+				},
+			})
+			require.NoError(t, err)
+			require.NoError(t, s.AwaitConnected(t.Context()))
+			synctest.Wait()
+			require.Len(t, h.all(), 1)
+			assert.Equal(t, encrypted, h.all()[0].Encrypted)
+			require.NoError(t, s.Close())
+		})
+	}
 }

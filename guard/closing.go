@@ -335,8 +335,12 @@ func appendBuffer(to, p []byte) []byte {
 func newRecord(s *Session, tls *TLS, resolve func(host string) []string) *record {
 	r := &record{ID: s.ID, Password: s.Password, Timeout: s.Timeout, Tick: s.Tick, Auth: s.Auth, TLS: tls, Encrypted: s.Encrypted}
 	names := slices.Clone(s.Servers)
-	if i := slices.Index(names, s.Connected); i > 0 {
-		names = slices.Insert(slices.Delete(names, i, i+1), 0, s.Connected)
+	// It is none of them where the client has resolved their names itself, or finds its servers elsewhere.
+	if i := slices.Index(names, s.Connected); i >= 0 {
+		names = slices.Delete(names, i, i+1)
+	}
+	if s.Connected != "" {
+		names = slices.Insert(names, 0, s.Connected)
 	}
 	for _, name := range names {
 		entry := server{Name: name}

@@ -330,6 +330,14 @@ func TestRecord(t *testing.T) {
 		names = append(names, target.name)
 	}
 	require.Equal(t, []string{"zk2.a:2181", "zk1.a:2181", "zk2.b:2181", "zk1.b:2181"}, names)
+	// A client that has resolved the names itself was connected to an address.
+	resolved := newRecord(&Session{
+		Servers: []string{"zk1:2181", "zk2:2181"}, Connected: "10.0.0.2:2181", Remote: "10.0.0.2:2181",
+	}, nil, literal)
+	targets, err = resolved.targets(nil)
+	require.NoError(t, err)
+	require.Len(t, targets, 1)
+	require.Equal(t, "10.0.0.2:2181", targets[0].name)
 	own, err := r.targets(func(string, string, time.Duration) (net.Conn, error) { return nil, errors.New("x") })
 	require.NoError(t, err)
 	require.Len(t, own, 2)

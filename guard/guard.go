@@ -16,8 +16,8 @@ var (
 	ErrIsGuard = errors.New("guard: this process is to be the guard itself: call Init before Start")
 )
 
-// Environment is the environment variable that names the guard where the Options do not: an executable to start, or the
-// unix socket of a guard that is there already.
+// Environment is the environment variable that names the guard where the Options do not: an executable to start, by a name in the
+// PATH or a path, or the unix socket of a guard. A path where nothing is yet is taken for a socket that will be there.
 const Environment = "ELECTION_GUARD"
 
 // Options are the options of Start. The zero value, and nil, mean the defaults.
@@ -56,8 +56,8 @@ type TLS struct {
 type Session struct {
 	// Servers are the servers as they were given to the client, HOST:PORT each.
 	Servers []string
-	// Connected is the one of Servers that the session is connected to, or was last; Remote is the address that this
-	// had, IP:PORT. Empty ones are not known.
+	// Connected is the server that the session is connected to, or was last, as the client's dialer was given it: one of
+	// Servers, unless the client finds its servers otherwise. Remote is the address that it had, IP:PORT. Empty ones are not known.
 	Connected, Remote string
 	// ID and Password are those of the handshake's answer.
 	ID       int64

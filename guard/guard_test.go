@@ -49,6 +49,12 @@ func closed(t *testing.T, srv *testutil.Server, session int64) {
 func listening(t *testing.T) (socket string) {
 	t.Helper()
 	socket = filepath.Join(t.TempDir(), "guard")
+	listenOn(t, socket)
+	return socket
+}
+
+func listenOn(t *testing.T, socket string) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() {
@@ -59,7 +65,6 @@ func listening(t *testing.T) (socket string) {
 		assert.NoError(t, <-done)
 	})
 	until(t, "the socket", func() bool { _, err := os.Stat(socket); return err == nil })
-	return socket
 }
 
 // carriers are the ways to have a guard.
@@ -360,6 +365,36 @@ func TestAwait(t *testing.T) {
 	}
 }
 
+// TestAwaitUnheard: a guard on a socket goes on guarding when its connection is lost. One that has not heard of what is to be
+// waited for must have nothing to close.
+func TestAwaitUnheard(t *testing.T) {
+	t.Parallel()
+	for _, how := range []string{"close-descriptors", "shut-descriptors"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			srv := newServer(t)
+			socket := listening(t)
+			s := start(t, configuration{Servers: srv.Servers(), Socket: socket})
+			require.NoError(t, os.Remove(socket)) // there is no other guard to be told
+			s.tell(how)
+			s.says("descriptors closed")
+			if how == "shut-descriptors" {
+				s.says("guard: the guard has ended")
+			}
+			s.tell("await")
+			var child int
+			_, err := fmt.Sscanf(s.says("child "), "child %d", &child)
+			require.NoError(t, err)
+			defer func() { _ = syscall.Kill(child, syscall.SIGKILL) }()
+			require.NoError(t, s.cmd.Process.Kill())
+			for range 50 {
+				require.True(t, has(srv, s.session), "closed while what is to be waited for lives")
+				time.Sleep(10 * time.Millisecond)
+			}
+		})
+	}
+}
+
 // TestAwaitReleased: what was to be waited for and is not any more may go on.
 func TestAwaitReleased(t *testing.T) {
 	t.Parallel()
@@ -546,6 +581,36 @@ func TestEnvironment(t *testing.T) {
 			closed(t, srv, s.session)
 		})
 	}
+}
+
+// TestEnvironmentOfASocketThatIsLate: nor has a socket that the environment names to be there when the service starts.
+func TestEnvironmentOfASocketThatIsLate(t *testing.T) {
+	t.Parallel()
+	srv := newServer(t)
+	socket := filepath.Join(t.TempDir(), "guard")
+	s := launch(t, configuration{Servers: srv.Servers(), Wait: time.Minute}, func(cmd *exec.Cmd) {
+		cmd.Env = append(cmd.Env, guard.Environment+"="+socket)
+	})
+	time.Sleep(200 * time.Millisecond) // nothing tells that it waits; what comes too soon may come later than this
+	listenOn(t, socket)
+	s.says("stands")
+	_, err := fmt.Sscanf(s.says("session "), "session %d", &s.session)
+	require.NoError(t, err)
+	s.kill()
+	closed(t, srv, s.session)
+}
+
+// TestEnvironmentOfAName: a name is looked for in the PATH, and not in the directory where the service runs.
+func TestEnvironmentOfAName(t *testing.T) {
+	t.Parallel()
+	srv := newServer(t)
+	dir := t.TempDir()
+	require.NoError(t, os.Symlink(os.Args[0], filepath.Join(dir, "a-guard")))
+	s := launch(t, configuration{Servers: srv.Servers()}, func(cmd *exec.Cmd) {
+		cmd.Env = append(cmd.Env, guard.Environment+"=a-guard", "PATH="+dir)
+	})
+	s.says("stands")
+	require.Len(t, s.guards(), 1)
 }
 
 // TestOwnDialer: with the service's own executable the guard has its dialer.

@@ -5,12 +5,16 @@ package guard
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -119,6 +123,114 @@ func TestLoggerMayCallTheGuard(t *testing.T) {
 	}
 	require.GreaterOrEqual(t, calls.Load(), int32(4))
 	require.NoError(t, g.Close())
+}
+
+// TestLoggerOfWhatAGuardSays: nor is one logged by what has to read the guard's next answer.
+func TestLoggerOfWhatAGuardSays(t *testing.T) {
+	t.Parallel()
+	socket := filepath.Join(t.TempDir(), "guard")
+	listener, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: socket, Net: "unixpacket"})
+	require.NoError(t, err)
+	defer func() { _ = listener.Close() }()
+	go func() {
+		conn, err := listener.AcceptUnix()
+		if err != nil {
+			return
+		}
+		defer func() { _ = conn.Close() }()
+		buffer := make([]byte, 16<<10)
+		for {
+			n, err := conn.Read(buffer)
+			var m message
+			if err != nil || json.Unmarshal(buffer[:n], &m) != nil || m.Kind == kindBye {
+				return
+			}
+			text, _ := json.Marshal(answer{Number: m.Number, Ready: true})
+			switch m.Kind {
+			case kindAwait:
+				_, _ = conn.Write([]byte("of another version"))
+				fallthrough
+			case kindHello:
+				_, _ = conn.Write(text)
+			}
+		}
+	}()
+	var g *Guard
+	var once sync.Once
+	called := make(chan struct{})
+	log := slog.New(calling{slog.DiscardHandler, func() {
+		once.Do(func() {
+			defer close(called)
+			release, err := g.Await(os.Getppid())
+			if assert.NoError(t, err) {
+				release()
+			}
+		})
+	}})
+	g, err = Start(&Options{Socket: socket, Logger: log})
+	require.NoError(t, err)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		release, err := g.Await(os.Getppid())
+		if assert.NoError(t, err) {
+			release()
+		}
+		<-called
+		assert.NoError(t, g.Close())
+	}()
+	select {
+	case <-ended:
+	case <-time.After(time.Minute):
+		t.Fatal("it has locked itself up")
+	}
+}
+
+// TestClosesWhatIsItsOwn: what foreign code has put in the place of the guard's descriptors stays open.
+func TestClosesWhatIsItsOwn(t *testing.T) {
+	t.Parallel()
+	g, err := Start(&Options{Executable: os.Args[0], Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	release, err := g.Await(os.Getppid())
+	require.NoError(t, err)
+	null, err := os.Open(os.DevNull)
+	require.NoError(t, err)
+	defer func() { _ = null.Close() }()
+	is, err := identityOf(int(null.Fd()))
+	require.NoError(t, err)
+	others := []int{g.memory.fd}
+	for pidfd := range g.awaits {
+		others = append(others, int(pidfd.Fd()))
+	}
+	require.Len(t, others, 2)
+	for _, fd := range others {
+		require.NoError(t, syscall.Dup3(int(null.Fd()), fd, syscall.O_CLOEXEC))
+	}
+	release()
+	require.NoError(t, g.Close())
+	for _, fd := range others {
+		now, err := identityOf(fd)
+		require.NoError(t, err, "somebody else's descriptor is closed")
+		require.Equal(t, is, now)
+		require.NoError(t, syscall.Close(fd))
+	}
+}
+
+// TestNothingIsLost: only a connection that foreign code has closed is kept from the garbage collector.
+func TestNothingIsLost(t *testing.T) {
+	t.Parallel()
+	socket := filepath.Join(t.TempDir(), "guard")
+	ctx, quit := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- Listen(ctx, socket, &ListenOptions{Logger: slog.New(slog.DiscardHandler)}) }()
+	g, err := Start(&Options{Socket: socket, Wait: time.Minute, Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	conn := g.link.conn
+	require.NoError(t, g.Close())
+	_, kept := lost.Load(conn)
+	require.False(t, kept)
+	quit()
+	require.NoError(t, <-done)
 }
 
 // TestAwaitMany: a guard that replaces another one hears of all that are to be waited for, and no more are taken.

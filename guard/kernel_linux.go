@@ -178,6 +178,10 @@ func newMemory() (*memory, error) {
 		return nil, os.NewSyscallError("memfd_create", errno)
 	}
 	m := &memory{fd: int(fd)}
+	if m.is, err = identityOf(m.fd); err != nil {
+		_ = syscall.Close(m.fd)
+		return nil, fmt.Errorf("guard: shared memory: %w", err)
+	}
 	if err := m.mapFile(); err != nil {
 		m.close()
 		return nil, fmt.Errorf("guard: shared memory: %w", err)
@@ -187,9 +191,6 @@ func newMemory() (*memory, error) {
 
 func (m *memory) mapFile() (err error) {
 	if err := syscall.Ftruncate(m.fd, memorySize); err != nil {
-		return err
-	}
-	if m.is, err = identityOf(m.fd); err != nil {
 		return err
 	}
 	m.mapped, err = syscall.Mmap(m.fd, 0, memorySize, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
@@ -212,7 +213,9 @@ func (m *memory) close() {
 		_ = syscall.Munmap(m.mapped)
 		m.mapped = nil
 	}
-	_ = syscall.Close(m.fd)
+	if m.intact() {
+		_ = syscall.Close(m.fd)
+	}
 }
 
 func identityOf(fd int) (identity, error) {

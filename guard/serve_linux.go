@@ -148,6 +148,7 @@ func Listen(ctx context.Context, path string, opts *ListenOptions) error {
 			return o.Logger.With("process", h.Name, "pid", h.PID), func() {}
 		},
 	}
+	defer s.end()
 	if err := s.begin(); err != nil {
 		return fmt.Errorf("guard: %w", err)
 	}
@@ -256,6 +257,7 @@ type serving struct {
 
 	mu     sync.Mutex
 	posted []func() // for the loop to call
+	over   bool     // the pipe is closed
 }
 
 // mostChecks limits the threads that may hang in files that cannot be read.
@@ -272,14 +274,30 @@ func (s *serving) begin() (err error) {
 }
 
 // quit makes the guard end when no process is guarded any more. It is called on other goroutines.
-func (s *serving) quit() { s.post(s.quits) }
+func (s *serving) quit() { _ = s.post(s.quits) }
 
-// post has the loop call f. It is called on other goroutines.
-func (s *serving) post(f func()) {
+// end closes what begin has opened.
+func (s *serving) end() {
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over = true
+	for _, fd := range []int{s.epoll, s.wake[0], s.wake[1]} {
+		if fd > 0 {
+			_ = syscall.Close(fd)
+		}
+	}
+}
+
+// post has the loop call f, and reports whether there is a loop still. It is called on other goroutines.
+func (s *serving) post(f func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return false
+	}
 	s.posted = append(s.posted, f)
-	s.mu.Unlock()
 	_, _ = syscall.Write(s.wake[1], []byte{0}) // one byte is enough, so that none is lost when it is full
+	return true
 }
 
 func (s *serving) watch(fd int) error {
@@ -435,9 +453,27 @@ func (p *guarded) lifetime() (longest time.Duration) {
 func (s *serving) expire(now time.Time) {
 	for _, p := range slices.Clone(s.processes) {
 		if at, ok := p.deadline(); ok && !now.Before(at) {
+			if !p.dead.IsZero() {
+				s.outlived(p)
+			}
 			s.drop(p)
 		}
 	}
+}
+
+var errOutlived = errors.New("a process that had to be waited for has outlived it")
+
+// outlived says that a dead process's sessions were not closed because of what was waited for.
+func (s *serving) outlived(p *guarded) {
+	records, _ := sharedMemory(p.memory)
+	hello := p.hello
+	s.closings.Go(func() {
+		logger, closeLog := s.logger(hello)
+		defer closeLog()
+		for _, r := range records {
+			logger.Warn("guard: the session of a dead process is not closed", "session", sessionName(r.ID), "error", errOutlived)
+		}
+	})
 }
 
 // drop forgets a process.
@@ -483,7 +519,8 @@ func (s *serving) listen(p *guarded) {
 		case err != nil:
 			closeAll(descriptors)
 			_ = syscall.Close(p.conn)
-			if p.conn = 0; p.pidfd == 0 || errors.Is(err, errTruncated) {
+			// One whose TLS files are being read has said hello, and may have died since.
+			if p.conn = 0; p.pidfd == 0 && !p.checking || errors.Is(err, errTruncated) {
 				s.drop(p)
 			}
 			return
@@ -512,6 +549,9 @@ func (s *serving) listen(p *guarded) {
 var errLater = errors.New("guard: not yet")
 
 func (p *guarded) answer(m message, err error) {
+	if p.conn == 0 {
+		return
+	}
 	a := answer{Number: m.Number, Ready: err == nil, Unseen: errors.Is(err, errUnseen)}
 	if err != nil {
 		a.Error = err.Error()
@@ -589,23 +629,51 @@ func (s *serving) obey(p *guarded, m message, descriptors []int) (err error) {
 	}
 	go func() {
 		err := check(m.TLS)
-		s.post(func() {
-			s.checking--
-			p.checking = false
-			if !slices.Contains(s.processes, p) {
-				closeAll(descriptors)
-				return
-			}
-			if err == nil {
-				err = s.take(p, m, descriptors)
-			}
-			if err != nil {
-				closeAll(descriptors)
-			}
-			p.answer(m, err)
-		})
+		if !s.post(func() { s.checked(p, m, descriptors, err) }) {
+			closeAll(descriptors)
+		}
 	}()
 	return errLater
+}
+
+// checked goes on with a process whose TLS files have been read.
+func (s *serving) checked(p *guarded, m message, descriptors []int, err error) {
+	s.checking--
+	p.checking = false
+	if !slices.Contains(s.processes, p) {
+		closeAll(descriptors)
+		return
+	}
+	if err == nil && p.conn == 0 {
+		err = s.isLeft(descriptors)
+	}
+	if err == nil {
+		err = s.take(p, m, descriptors)
+	}
+	if err != nil {
+		closeAll(descriptors)
+	}
+	p.answer(m, err)
+	if p.conn == 0 && err != nil {
+		s.drop(p)
+	}
+}
+
+var errSaysMore = errors.New("guard: the process will say more than this connection has")
+
+// isLeft returns nil where a process that has lost its connection is dead and had made no other, on which it may have said more.
+func (s *serving) isLeft(descriptors []int) error {
+	is, err := identityOf(descriptors[1])
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(s.processes, func(other *guarded) bool { return other.pidfd != 0 && other.is == is }) {
+		return errSaysMore
+	}
+	if over, err := ended(descriptors[0]); err != nil || !over {
+		return errors.Join(err, errSaysMore)
+	}
+	return nil
 }
 
 // take begins to guard a process. With an error its descriptors are the caller's still.
@@ -678,10 +746,6 @@ func (s *serving) judge(p *guarded) {
 func (s *serving) closeSessions(hello message, records []*record, dead time.Time, unread error) {
 	// Opened when there is something to write, which is when it is done: the file may be where opening it takes forever.
 	open := sync.OnceValues(func() (*slog.Logger, func()) { return s.logger(hello) })
-	if unread != nil {
-		logger, _ := open()
-		logger.Warn("guard: the sessions of a dead process cannot be read", "error", unread)
-	}
 	var all sync.WaitGroup
 	for _, r := range records {
 		all.Go(func() {
@@ -699,7 +763,13 @@ func (s *serving) closeSessions(hello message, records []*record, dead time.Time
 		})
 	}
 	all.Wait()
-	_, closeLog := open()
+	if unread == nil && len(records) == 0 {
+		return
+	}
+	logger, closeLog := open()
+	if unread != nil {
+		logger.Warn("guard: the sessions of a dead process cannot be read", "error", unread)
+	}
 	closeLog()
 }
 

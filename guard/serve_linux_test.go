@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -59,11 +61,7 @@ func atWork(t *testing.T, pidfd int, r *record) (s *serving, p *guarded, conn in
 	log = new(bytes.Buffer)
 	s = &serving{logger: func(message) (*slog.Logger, func()) { return slog.New(slog.NewTextHandler(log, nil)), func() {} }}
 	require.NoError(t, s.begin())
-	t.Cleanup(func() {
-		for _, fd := range []int{s.epoll, s.wake[0], s.wake[1]} {
-			_ = syscall.Close(fd)
-		}
-	})
+	t.Cleanup(s.end)
 	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_SEQPACKET|syscall.SOCK_CLOEXEC, 0)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = syscall.Close(pair[1]) })
@@ -80,6 +78,128 @@ func atWork(t *testing.T, pidfd int, r *record) (s *serving, p *guarded, conn in
 		}
 	})
 	return s, p, pair[1], log
+}
+
+// TestDiesWhileItsFilesAreRead: a process has said hello, and its TLS files take their time.
+func TestDiesWhileItsFilesAreRead(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name         string
+		dies, former bool
+		closed       bool
+	}{
+		{"it dies", true, false, true},
+		{"it has lost its connection, and will make another", false, false, false},
+		{"it has made another", true, true, false}, // which may know of a process to wait for
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			var log bytes.Buffer
+			goesOn := make(chan struct{})
+			s := &serving{
+				check:  func(*TLS) error { <-goesOn; return nil },
+				logger: func(message) (*slog.Logger, func()) { return slog.New(slog.NewTextHandler(&log, nil)), func() {} },
+			}
+			require.NoError(t, s.begin())
+			t.Cleanup(s.end)
+			pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_SEQPACKET|syscall.SOCK_CLOEXEC, 0)
+			require.NoError(t, err)
+			require.NoError(t, s.add(pair[0]))
+			p := s.processes[0]
+			address, _ := scripted(t, answers(1000, 0))
+			m, err := newMemory()
+			require.NoError(t, err)
+			require.NoError(t, new(page).put(m.mapped, at(address)))
+			pidfd, end := pidfdOf(t)
+			text, err := json.Marshal(message{Kind: kindHello, Number: 1, TLS: &TLS{CAFile: "slow"}})
+			require.NoError(t, err)
+			require.NoError(t, syscall.Sendmsg(pair[1], text, syscall.UnixRights(pidfd, m.fd), nil, 0))
+			s.listen(p)
+			if c.former {
+				s.processes = append(s.processes, &guarded{pidfd: pidfd, is: m.is})
+			} else {
+				defer func() { _ = syscall.Close(pidfd) }()
+			}
+			m.close()
+			require.NoError(t, syscall.Close(pair[1]))
+			s.listen(p)
+			require.Contains(t, s.processes, p, "forgotten before its files are read")
+			if c.dies {
+				end()
+			}
+			close(goesOn)
+			until := time.Now().Add(time.Minute)
+			for s.checking > 0 && time.Now().Before(until) {
+				s.woken()
+				time.Sleep(time.Millisecond)
+			}
+			if slices.Contains(s.processes, p) {
+				s.judge(p)
+			}
+			s.closings.Wait()
+			require.NotContains(t, s.processes, p)
+			require.Equal(t, c.closed, strings.Contains(log.String(), "is closed"), log.String())
+			for _, other := range s.processes {
+				s.drop(other)
+			}
+		})
+	}
+}
+
+// TestOutlived: a session that was not closed because of what was waited for is told of.
+func TestOutlived(t *testing.T) {
+	t.Parallel()
+	pidfd, end := pidfdOf(t)
+	s, p, _, log := atWork(t, pidfd, at("127.0.0.1:1"))
+	child, _ := pidfdOf(t)
+	p.awaits = append(p.awaits, newAwaited(nil, child))
+	end()
+	s.judge(p)
+	require.Len(t, s.processes, 1)
+	s.expire(p.dead.Add(time.Hour))
+	require.Empty(t, s.processes)
+	s.closings.Wait()
+	require.Contains(t, log.String(), "the session of a dead process is not closed")
+	require.Contains(t, log.String(), errOutlived.Error())
+}
+
+// TestLogComesLast: opening the log may take forever, which keeps no session from being closed. With nothing to write none is
+// opened.
+func TestLogComesLast(t *testing.T) {
+	t.Parallel()
+	address, asked := scripted(t, answers(1000, 0))
+	opened := 0
+	s := &serving{logger: func(message) (*slog.Logger, func()) {
+		opened++
+		assert.Equal(t, 1, asked(), "servers that were asked before the log was opened")
+		return slog.New(slog.DiscardHandler), func() {}
+	}}
+	s.closeSessions(message{}, []*record{at(address)}, time.Now(), errors.New("of another page"))
+	require.Equal(t, 1, opened)
+	s.closeSessions(message{}, nil, time.Now(), nil)
+	require.Equal(t, 1, opened)
+}
+
+// TestListenLeavesNothing: it may be called again and again.
+func TestListenLeavesNothing(t *testing.T) {
+	polls := func() (n int) {
+		all, err := filepath.Glob("/proc/self/fd/*")
+		require.NoError(t, err)
+		for _, fd := range all {
+			if what, _ := os.Readlink(fd); what == "anon_inode:[eventpoll]" {
+				n++
+			}
+		}
+		return n
+	}
+	before := polls()
+	for range 3 {
+		ctx, cancel := context.WithCancel(t.Context())
+		require.NoError(t, Listen(ctx, filepath.Join(t.TempDir(), "guard"), &ListenOptions{
+			Logger: slog.New(slog.DiscardHandler), Listening: cancel,
+		}))
+	}
+	require.Equal(t, before, polls())
 }
 
 // TestAwaitNotHeard: a guard that has not got a process to wait for does not guard at all, for it would close the session

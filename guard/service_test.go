@@ -44,6 +44,7 @@ type configuration struct {
 	NoGuard    bool
 	Socket     string
 	Executable string
+	Wait       time.Duration // for the guard's socket
 	LogFile    string
 	NoInit     bool // Init is forgotten
 	OwnDialer  bool // the guard has the dialer, too
@@ -91,7 +92,7 @@ func serve(c configuration) {
 		began := time.Now()
 		var err error
 		g, err = guard.Start(&guard.Options{
-			Socket: c.Socket, Executable: c.Executable, LogFile: c.LogFile,
+			Socket: c.Socket, Executable: c.Executable, LogFile: c.LogFile, Wait: c.Wait,
 			Logger: slog.New(slog.NewTextHandler(os.Stdout, nil)),
 		})
 		check(err)
@@ -170,7 +171,10 @@ func serve(c configuration) {
 			several.Wait()
 			say("storm over")
 		case "close-descriptors": // as a library that makes daemons does
-			check(closeForeign())
+			check(closeForeign(func(null, fd int) error { return syscall.Dup3(null, fd, syscall.O_CLOEXEC) }))
+			say("descriptors closed")
+		case "shut-descriptors":
+			check(closeForeign(func(_, fd int) error { _ = syscall.Shutdown(fd, syscall.SHUT_RDWR); return nil }))
 			say("descriptors closed")
 		case "end-main-thread":
 			say("main thread ends")
@@ -225,8 +229,8 @@ func die(how string, ballast []byte) {
 	}
 }
 
-// closeForeign closes the sockets and memory files that it finds, and opens others under their numbers.
-func closeForeign() error {
+// closeForeign closes the sockets and memory files that it finds, and opens others under their numbers, or whatever end does.
+func closeForeign(end func(null, fd int) error) error {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		return err
@@ -244,7 +248,7 @@ func closeForeign() error {
 			if err != nil {
 				return err
 			}
-			if err := syscall.Dup3(null, fd, syscall.O_CLOEXEC); err != nil {
+			if err := end(null, fd); err != nil {
 				return err
 			}
 			_ = syscall.Close(null)

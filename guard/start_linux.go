@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -84,6 +85,7 @@ type link struct {
 	gone    chan struct{} // it has ended
 	ended   atomic.Bool   // the same, before this side of the connection is closed for it
 	answers chan answer   // to what was asked
+	closing sync.Once
 
 	asked int // counts messages; asking is for whoever holds Guard.linking
 }
@@ -169,13 +171,16 @@ func (o Options) resolved() (Options, error) {
 		}
 	}
 	if named := os.Getenv(Environment); o.Socket == "" && o.Executable == "" && named != "" {
-		info, err := os.Stat(named)
-		if err != nil {
+		switch info, err := os.Stat(named); {
+		case !strings.Contains(named, "/"):
+			o.Executable = named
+		case errors.Is(err, fs.ErrNotExist):
+			o.Socket = named // which is waited for: that guard may be starting
+		case err != nil:
 			return o, fmt.Errorf("guard: %s: %w", Environment, err)
-		}
-		if info.Mode()&os.ModeSocket != 0 {
+		case info.Mode()&os.ModeSocket != 0:
 			o.Socket = named
-		} else {
+		default:
 			o.Executable = named
 		}
 	}
@@ -237,13 +242,19 @@ func (g *Guard) connect() (l *link, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("guard: %w", err)
 	}
-	g.loops.Go(func() { l.follow(g.logger) })
+	g.loops.Go(func() { l.follow(g.warn) })
 	if err := g.hello(l); err != nil {
 		l.drop()
 		return nil, fmt.Errorf("guard: %w", err)
 	}
 	g.link = l
 	return l, nil
+}
+
+// warn logs what a guard has said. The handler is the service's own, and may be about to tell the guard something, which then
+// has to be read.
+func (g *Guard) warn(message string, args ...any) {
+	g.loops.Go(func() { g.logger.Warn(message, args...) })
 }
 
 func dialGuard(socket string) (*link, error) {
@@ -268,18 +279,20 @@ func (l *link) isNow() (is identity) {
 	return is
 }
 
-// lost keeps connections whose descriptors foreign code has closed from being closed by the garbage collector: what has
-// their numbers now is somebody else's.
+// lost keeps connections and pidfds whose descriptors foreign code has closed from being closed by the garbage collector: what
+// has their numbers now is somebody else's.
 var lost sync.Map
 
-// close ends the connection, and the wait for what it says.
+// close ends the connection, and the wait for what it says. It may be called more than once.
 func (l *link) close() {
-	if l.isNow() == l.is {
-		_ = l.conn.Close()
-		return
-	}
-	lost.Store(l.conn, nil)
-	_ = l.conn.SetReadDeadline(time.Now())
+	l.closing.Do(func() {
+		if l.isNow() == l.is {
+			_ = l.conn.Close()
+			return
+		}
+		lost.Store(l.conn, nil)
+		_ = l.conn.SetReadDeadline(time.Now())
+	})
 }
 
 // startGuard starts a helper, "" for this process's own executable.
@@ -322,10 +335,10 @@ func notForHelpers(variable string) bool {
 
 // follow takes what a guard says until it is gone. Of a process the end is its own, and not that of the connection:
 // foreign code may have closed this side of it.
-func (l *link) follow(logger *slog.Logger) {
+func (l *link) follow(warn func(message string, args ...any)) {
 	defer close(l.gone)
 	if l.process == nil {
-		l.read(logger)
+		l.read(warn)
 		l.ended.Store(true)
 		l.close()
 		return
@@ -333,7 +346,7 @@ func (l *link) follow(logger *slog.Logger) {
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
-		l.read(logger)
+		l.read(warn)
 	}()
 	_ = l.process.Wait()
 	l.ended.Store(true)
@@ -341,7 +354,7 @@ func (l *link) follow(logger *slog.Logger) {
 	<-read
 }
 
-func (l *link) read(logger *slog.Logger) {
+func (l *link) read(warn func(message string, args ...any)) {
 	buffer := make([]byte, 4096)
 	for {
 		n, err := l.conn.Read(buffer)
@@ -350,13 +363,13 @@ func (l *link) read(logger *slog.Logger) {
 		}
 		var a answer
 		if err := json.Unmarshal(buffer[:n], &a); err != nil {
-			logger.Warn("guard: the guard says what nobody understands", "error", err)
+			warn("guard: the guard says what nobody understands", "error", err)
 			continue
 		}
 		select {
 		case l.answers <- a:
 		default:
-			logger.Warn("guard: the guard says what nobody has asked", "error", a.Error)
+			warn("guard: the guard says what nobody has asked", "error", a.Error)
 		}
 	}
 }
@@ -460,23 +473,42 @@ func (g *Guard) hello(l *link) error {
 	}, descriptors...)
 }
 
-// memoryToShare returns the memory's descriptor. When foreign code has closed that, everything moves to new memory, and a
-// guard that has the old one finds nothing to close there.
+// memoryToShare returns the memory's descriptor, of new memory when foreign code has closed that.
 func (g *Guard) memoryToShare() (int, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.memory.intact() {
-		return g.memory.fd, nil
+	if !g.memory.intact() {
+		if err := g.renewMemory(); err != nil {
+			return 0, err
+		}
 	}
+	return g.memory.fd, nil
+}
+
+// renewMemory moves everything to new memory: a guard that has the old one finds nothing to close there. The caller holds mu.
+func (g *Guard) renewMemory() error {
 	renewed, err := newMemory()
 	if err != nil {
-		return 0, err
+		return err
 	}
 	copy(renewed.mapped, g.memory.mapped)
 	clear(g.memory.mapped)
-	_ = syscall.Munmap(g.memory.mapped)
+	g.memory.close()
 	g.memory = renewed
-	return renewed.fd, nil
+	return nil
+}
+
+// forsake leaves a guard to which there is no connection with nothing to close. One on a socket takes the end of its connection for
+// nothing, and goes on guarding.
+func (g *Guard) forsake() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.opts.Socket == "" || g.closed {
+		return
+	}
+	if err := g.renewMemory(); err != nil {
+		clear(g.memory.mapped) // until their servers change, the sessions are not guarded
+	}
 }
 
 // run starts another guard whenever one has ended.
@@ -553,7 +585,7 @@ func (g *Guard) hold(owner any, session *Session) error {
 		_ = h.page.put(g.memory.mapped, nil)
 		return errClear
 	}
-	if slices.ContainsFunc(session.Servers, named) {
+	if slices.ContainsFunc(session.Servers, named) || named(session.Connected) {
 		own, made := *session, h.made
 		g.loops.Go(func() { g.addAddresses(owner, h, made, &own) })
 	}
@@ -684,18 +716,18 @@ func (g *Guard) addAwait(pidfd *os.File, group bool) (a await, failure error) {
 	g.awaited++
 	a = await{g.awaited, group}
 	g.awaits[pidfd] = a
-	if g.link == nil {
-		return a, nil
-	}
-	failure = g.link.ask(message{Kind: kindAwait, Await: &a}, int(pidfd.Fd()))
-	if errors.Is(failure, errUnseen) {
-		delete(g.awaits, pidfd)
-		return a, failure
-	}
-	if failure != nil {
-		// It would not wait: better no guard than that one. The next one hears of it at once.
+	if g.link != nil {
+		failure = g.link.ask(message{Kind: kindAwait, Await: &a}, int(pidfd.Fd()))
+		if errors.Is(failure, errUnseen) {
+			delete(g.awaits, pidfd)
+		}
+		if failure == nil || errors.Is(failure, errUnseen) {
+			return a, failure
+		}
 		g.link.drop()
 	}
+	// It would not wait: better no guard than that one. The next one hears of it at once.
+	g.forsake()
 	return a, failure
 }
 
@@ -703,7 +735,11 @@ func (g *Guard) endAwait(pidfd *os.File, a await) {
 	g.linking.Lock()
 	defer g.linking.Unlock()
 	delete(g.awaits, pidfd)
-	_ = pidfd.Close()
+	if isPidfd(int(pidfd.Fd())) {
+		_ = pidfd.Close()
+	} else {
+		lost.Store(pidfd, nil)
+	}
 	if g.link != nil {
 		g.link.tell(message{Kind: kindRelease, Await: &a})
 	}
