@@ -105,6 +105,9 @@ func stat(file string) (state byte, group int, err error) {
 		return 0, 0, fmt.Errorf("%s: %q", file, text)
 	}
 	group, err = strconv.Atoi(string(fields[2]))
+	if err == nil && group < 0 { // Linux's do_task_stat says -1 of what is just being reaped
+		err = syscall.ESRCH
+	}
 	return fields[0][0], group, err
 }
 
