@@ -286,11 +286,16 @@ func waitsForEnd(cause error) bool {
 	return errors.Is(cause, election.ErrTransferred) || errors.Is(cause, election.ErrResigned)
 }
 
-// commandEnvironment is this process's, with what the command is told. To systemd it has nothing to say.
+// commandEnvironment is what the command is told.
 func (j *job) commandEnvironment(term election.Term) []string {
+	return append(j.childEnvironment(), fmt.Sprintf("ZKELECT_TOKEN=%d", term.Token))
+}
+
+// childEnvironment is this process's, with what every child is told. To systemd it has nothing to say.
+func (j *job) childEnvironment() []string {
 	inherited := slices.DeleteFunc(os.Environ(), func(variable string) bool {
 		name, _, _ := strings.Cut(variable, "=")
 		return slices.Contains(notifierVariables, name)
 	})
-	return append(inherited, "ZKELECT_ELECTION="+j.name, "ZKELECT_DATA="+j.data, fmt.Sprintf("ZKELECT_TOKEN=%d", term.Token))
+	return append(inherited, "ZKELECT_ELECTION="+j.name, "ZKELECT_DATA="+j.data)
 }

@@ -35,8 +35,9 @@ import (
 //
 // The keeper has a session of its own, so that what is done to zkelect's whole process group (kill -9, Ctrl-Z in a
 // terminal) leaves it to do its work: the command's own children are in the command's group, and nothing else would end
-// them. If the keeper is killed zkelect kills the group; if both are killed the guard of the session does (guard.go). If
-// there is none, or a machine is suspended, that is what fencing tokens are for.
+// them. If the keeper is killed zkelect kills the group. If both are killed the guard of the session does (guard.go), where it may:
+// a guard on a socket kills nobody, and before Linux 6.9 none can. The kernel then ends the command, and not its children.
+// That, and a suspended machine, is what fencing tokens are for.
 
 // keeperArgument makes zkelect a keeper: zkelect --keeper GRACE OVERLAP COMMAND ARG...
 const keeperArgument = "--keeper"

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"strings"
 	"time"
@@ -59,7 +58,7 @@ func (j *job) isReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, j.every)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", "-c", j.ready) //nolint:gosec // whoever calls zkelect says what to run
-	cmd.Env = append(os.Environ(), "ZKELECT_ELECTION="+j.name, "ZKELECT_DATA="+j.data)
+	cmd.Env = j.childEnvironment()
 	cmd.SysProcAttr = apart()
 	cmd.Cancel = func() error { return killApart(cmd.Process) }
 	cmd.WaitDelay = time.Second // what it has left behind may hold its output open

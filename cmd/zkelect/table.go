@@ -63,12 +63,15 @@ func (t *table) print(w io.Writer) error {
 	return err
 }
 
-// cut shortens text to so many characters.
+// cut shortens text to so many characters. Where there is no room for the dots it leaves them out.
 func cut(text string, most int) string {
-	if utf8.RuneCountInString(text) <= most {
-		return text
-	}
 	runes := []rune(text)
+	switch {
+	case len(runes) <= most:
+		return text
+	case most < 3:
+		return string(runes[:max(0, most)])
+	}
 	return string(runes[:most-3]) + "..."
 }
 
