@@ -264,7 +264,9 @@ func (e *Ensemble) Pause(i int) {
 	}
 }
 
-// Resume lets a paused node go on (SIGCONT).
+// Resume lets a paused node go on (SIGCONT). A leader that was paused for longer than its followers wait for it first proposes
+// the end of the sessions whose time is over, which nobody else has; to have such a proposal taken over may cost ZooKeeper its
+// initLimit several times, which is 15 s with the default TickTime.
 func (e *Ensemble) Resume(i int) {
 	if err := e.nodes[i].pause(false); err != nil {
 		e.failed("resume ZooKeeper node %d: %v", i, err)
