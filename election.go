@@ -172,8 +172,10 @@ func (b *Base) Leader(ctx context.Context) (Leader, error) {
 	return b.lookup(ctx, false)
 }
 
-// LeaderSync is Leader after the server has caught up with the ensemble's
-// leader: a leader that had acknowledged before the call is seen.
+// LeaderSync is Leader after a write that a quorum has taken, and the server
+// has heard of: a leader that had acknowledged before the call is seen. ZooKeeper's own sync
+// needs no quorum, so it would not do: a server that leads no more, and does not know it yet, answers that
+// by what it has.
 func (b *Base) LeaderSync(ctx context.Context) (Leader, error) {
 	return b.lookup(ctx, true)
 }
@@ -190,7 +192,7 @@ func (b *Base) lookup(ctx context.Context, fresh bool) (Leader, error) {
 		err := b.session.lookUp(ctx, func(conn *zk.Conn) (err error) {
 			id := conn.SessionID()
 			if fresh {
-				if _, err := conn.Sync(path); err != nil {
+				if err := heartbeat(conn); !isDefinite(err) {
 					return err
 				}
 			}

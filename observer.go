@@ -180,13 +180,13 @@ func (o *Observer) see(view ackView) {
 	case same:
 	default:
 		if former != nil {
-			o.logger.Info("election: leader gone", former.attrs()...)
+			o.say("election: leader gone", *former)
 			o.call("OnLeaderDeath", &o.onLeaderDeath, *former)
 		} else if !o.began && o.current == nil {
 			o.call("OnLeaderDeath", &o.onLeaderDeath, Leader{})
 		}
 		if o.current != nil {
-			o.logger.Info("election: new leader", o.current.attrs()...)
+			o.say("election: new leader", *o.current)
 			o.call("OnNewLeader", &o.onNewLeader, *o.current)
 		}
 	}
@@ -194,6 +194,11 @@ func (o *Observer) see(view ackView) {
 		o.began = true
 		close(o.known)
 	}
+}
+
+// say logs, in turn with the callbacks: a log that stands still must not keep others of this Session from being told.
+func (o *Observer) say(message string, leader Leader) {
+	o.queue.push(func() { o.logger.Info(message, leader.attrs()...) })
 }
 
 func (o *Observer) call(name string, registered *hooks[func(Leader)], leader Leader) {

@@ -348,7 +348,7 @@ func TestLastAnswerStandsInTheError(t *testing.T) {
 		}},
 		"Leader":      {opIs(testutil.OpGetData), func(ctx context.Context, _ *world, a *member) error { return second(a.Leader(ctx)) }},
 		"LeaderAcked": {opIs(testutil.OpGetData), func(ctx context.Context, _ *world, a *member) error { return second(a.LeaderAcked(ctx)) }},
-		"LeaderSync":  {opIs(testutil.OpSync), func(ctx context.Context, _ *world, a *member) error { return second(a.LeaderSync(ctx)) }},
+		"LeaderSync":  {opIs(testutil.OpMulti), func(ctx context.Context, _ *world, a *member) error { return second(a.LeaderSync(ctx)) }},
 		"Ballots":     {opIs(testutil.OpGetChildren2), func(ctx context.Context, _ *world, a *member) error { return second(a.Ballots(ctx)) }},
 		"Observe": {opIs(testutil.OpExists, testutil.OpGetData), func(ctx context.Context, w *world, a *member) error {
 			return w.observer(a.node, &journal{}).Observe(ctx)

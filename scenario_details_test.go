@@ -672,3 +672,28 @@ func TestParentThatMayNotBeRead(t *testing.T) {
 		require.NoError(t, c.Close())
 	})
 }
+
+// standsStill is a log whose lines take until the channel is closed.
+type standsStill chan struct{}
+
+func (s standsStill) Enabled(context.Context, slog.Level) bool  { return true }
+func (s standsStill) Handle(context.Context, slog.Record) error { <-s; return nil }
+func (s standsStill) WithAttrs([]slog.Attr) slog.Handler        { return s }
+func (s standsStill) WithGroup(string) slog.Handler             { return s }
+
+// An observer whose log stands still keeps no other from being told.
+func TestObserverWhoseLogStandsStill(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		n, j, log := w.session(), &journal{}, make(standsStill)
+		defer close(log)
+		still, err := election.NewObserver(n.Session, w.name(), &election.ObserverOptions{Logger: slog.New(log)})
+		require.NoError(t, err)
+		require.NoError(t, still.Observe(w.context()))
+		o := w.observer(n, j)
+		require.NoError(t, o.Observe(w.context()))
+		a := w.member("a", &journal{}).lead()
+		w.await(j, "new leader a")
+		require.NoError(t, a.Resign(w.context()))
+		w.await(j, "dead leader a")
+	})
+}

@@ -635,6 +635,33 @@ func TestResignAmidLag(t *testing.T) {
 	})
 }
 
+// A member that leads no more, and has not noticed it, answers reads by what it has, and ZooKeeper's sync as well.
+func TestLeaderSyncNeedsAQuorum(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := inProcess(t, &testutil.ServerOptions{Members: 3})
+		w.servers = w.srv.Servers()
+		leader := w.srv.Leader()
+		s := w.session(func(o *election.SessionOptions) {
+			o.Dialer = func(network, address string, timeout time.Duration) (net.Conn, error) {
+				if address != w.servers[leader] {
+					return nil, errors.New("only the leading member can be reached")
+				}
+				return w.dial(network, address, timeout)
+			}
+		})
+		require.NoError(t, s.AwaitConnected(w.context()))
+		o := w.observer(s, &journal{})
+		require.ErrorIs(t, second(o.LeaderSync(w.context())), election.ErrNoLeader)
+		w.srv.Member(leader).CutOff()
+		ctx, cancel := context.WithTimeout(context.Background(), w.timeout()/8)
+		defer cancel()
+		require.ErrorIs(t, second(o.Leader(ctx)), election.ErrNoLeader, "the control: it answers reads")
+		require.ErrorIs(t, second(o.LeaderSync(ctx)), context.DeadlineExceeded)
+		w.srv.Member(leader).Heal()
+		require.ErrorIs(t, second(o.LeaderSync(w.context())), election.ErrNoLeader)
+	})
+}
+
 // A hot standby hears that its predecessor has gone and that only the leader is in front, and its connection
 // moves to a server that lags before anything else has been answered. The list of a periodic recheck is from
 // before then: it shows the predecessor that is known to be gone, and the leader as well, which is not.

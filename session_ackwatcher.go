@@ -127,13 +127,18 @@ type recipients struct {
 	waiting bool            // somebody waits for a leader
 }
 
-// due returns who is to be told of what is known, and counts them as told.
-func (a *audience) due(known *ackKnown, guarded bool) (r recipients) {
+// due returns who is to be told of what is known, and counts them as told. on tells which connection there is.
+//
+// The client delivers an event ahead of the answers that show the change. Whoever subscribes because of such an answer must not
+// be told of before; so the watch is asked when nobody can join any more.
+func (a *audience) due(known *ackKnown, on func() *connection) (r recipients) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.gone {
 		return recipients{gone: true}
 	}
+	known.poll()
+	guarded := known.guarded(on())
 	for sub := range a.subs {
 		if known.refusal != nil && sub.refused != nil && !sub.warned {
 			r.warn = append(r.warn, sub)
@@ -196,8 +201,8 @@ func (k *ackKnown) enter(inc *incarnation, expect bool) {
 
 // guarded reports whether the view is what there is, since no event has come on the present connection. The client
 // restores its watches on a new connection beside the requests that wait for one, so a watch says nothing for as long
-// of what has changed meanwhile. (That a caller's connection is a new one is known a moment later, by the client's
-// event.)
+// of what has changed meanwhile. (That a caller's connection is a new one is seen at the loop's next look, and one that came and
+// went between two looks is not: sessionsSeen.)
 func (k *ackKnown) guarded(on *connection) bool {
 	return k.read > 0 && k.watch != nil && k.on != nil && k.on == on
 }
@@ -434,9 +439,6 @@ func (f *ackWatcher) isOver() bool {
 // step tells the subscribers what is known, and asks for what is not. It
 // returns false when there is nothing left to do, ever.
 func (f *ackWatcher) step(ctx context.Context) bool {
-	// The client delivers an event ahead of the answers that show the change.
-	// Whoever subscribes because of such an answer must not be told of before.
-	f.known.poll()
 	view := f.session.currentView()
 	if view.inc != f.known.inc {
 		f.known.enter(view.inc, !f.quiet)
@@ -469,7 +471,7 @@ func (f *ackWatcher) step(ctx context.Context) bool {
 
 // inform tells the subscribers that do not know the view yet.
 func (f *ackWatcher) inform() recipients {
-	who := f.audience.due(&f.known, f.known.guarded(f.session.client.connection.Load()))
+	who := f.audience.due(&f.known, f.session.client.connection.Load)
 	f.reading.again = f.reading.again || who.stale
 	for _, sub := range who.warn {
 		sub.refused(f.known.refusal)

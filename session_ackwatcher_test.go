@@ -27,6 +27,24 @@ func TestWatchOfFailedReadIsKept(t *testing.T) {
 	}
 }
 
+// Whoever subscribes because of an answer that shows a change is not told of what was before: the event, which the client
+// delivers ahead of that answer, may come when the watch has been asked.
+func TestToldOfNothingBefore(t *testing.T) {
+	s := newSession(4 * time.Second)
+	on, watch := &connection{}, make(chan zk.Event, 1)
+	s.client.connection.Store(on)
+	told := func() (n int) {
+		f := &ackWatcher{session: s, audience: audience{subs: make(map[*subscription]struct{}), begun: 1}}
+		f.known = ackKnown{view: ackView{&node{}}, read: 1, on: on, watch: watch}
+		f.audience.join(&subscription{notify: func(ackView) { n++ }})
+		f.inform()
+		return n
+	}
+	require.Equal(t, 1, told(), "the control: nothing has changed")
+	watch <- zk.Event{Type: zk.EventNodeDeleted}
+	require.Zero(t, told())
+}
+
 // What is known on one session is of no use on another, but for what has been told. Whether a leader is expected on the
 // first is known before it; on each one after that it is whatever enter is given.
 func TestAnotherSessionForgetsTheFormer(t *testing.T) {

@@ -30,7 +30,7 @@ func watchDeletion(conn *zk.Conn, path string) (*zk.Stat, <-chan zk.Event, error
 }
 
 // spareWatches remembers watches on other candidates' ballots, all of them on their
-// end, and on acknowledgements. The client cannot give a watch back, so one that is no
+// end, on acknowledgements, and on requests for transfers. The client cannot give a watch back, so one that is no
 // longer waited for stays until its node goes; a candidate that votes again
 // behind the same predecessor uses it again, or they would pile up.
 type spareWatches struct {

@@ -18,18 +18,21 @@ import (
 
 // TestObserverIsUpToDate: LeaderAlive has what a callback is about to be told.
 func TestObserverIsUpToDate(t *testing.T) {
-	var o *Observer
-	told := map[string]bool{}
-	logger := slog.New(logFunc(func(record slog.Record) { // the callback is queued behind it
-		told[record.Message], _ = o.LeaderAlive()
-	}))
-	o, err := NewObserver(newSession(time.Minute), "e", &ObserverOptions{Logger: logger})
-	require.NoError(t, err)
-	leader := func(czxid int64) ackView { return ackView{leader: &node{stat: zk.Stat{Czxid: czxid}}} }
-	o.see(leader(1))
-	assert.Equal(t, map[string]bool{"election: new leader": true}, told)
-	o.see(ackView{})
-	assert.Equal(t, map[string]bool{"election: new leader": true, "election: leader gone": false}, told)
+	synctest.Test(t, func(t *testing.T) {
+		var o *Observer
+		told := map[string]bool{}
+		logger := slog.New(logFunc(func(record slog.Record) { // the callback is queued behind it
+			told[record.Message], _ = o.LeaderAlive()
+		}))
+		o, err := NewObserver(newSession(time.Minute), "e", &ObserverOptions{Logger: logger})
+		require.NoError(t, err)
+		o.see(ackView{leader: &node{stat: zk.Stat{Czxid: 1}}})
+		synctest.Wait()
+		assert.Equal(t, map[string]bool{"election: new leader": true}, told)
+		o.see(ackView{})
+		synctest.Wait()
+		assert.Equal(t, map[string]bool{"election: new leader": true, "election: leader gone": false}, told)
+	})
 }
 
 // TestLoserIsUpToDate: Status knows the leader whom OnLose is about to be told of, and no longer knows it when the context of

@@ -40,8 +40,8 @@ const (
 )
 
 // Events are told what one Conn sees. They are called on the client's sending
-// goroutine (Creating), on the one that connects it (HandshakeSent), on a timer's (Failed), and on the client's receiving
-// goroutine (Failed and the others), must not block, and may close the Conn.
+// goroutine (Creating), on the one that connects it (HandshakeSent, HandshakeAnswered, Failed), on a timer's (Failed), and on
+// the client's receiving goroutine (Failed and the others), must not block, and may close the Conn.
 type Events interface {
 	// HandshakeSent is told that the client is about to ask for a session, and
 	// returns how long the server may take for the answer. After that the Conn is
@@ -108,7 +108,7 @@ type Conn struct {
 	receiving receiving
 }
 
-// receiving is what the receiving goroutine owns.
+// receiving is what the receiving goroutine owns, and before there is one that which connects the client.
 type receiving struct {
 	head    [4 + helloHead + passwordSize]byte
 	filled  int
