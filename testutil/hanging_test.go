@@ -1,0 +1,194 @@
+package testutil_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/zkelection/election/testutil"
+	"github.com/zkelection/election/testutil/realzk"
+)
+
+// A party is an ensemble whose members can be kept from each other for a while: the real ones stand still.
+type party struct {
+	servers    []string
+	leader     int
+	cut, heal  func(i int)
+	kill       func(i int) // while it is cut off
+	start      func(i int)
+	awaitAgain func() (leader int)
+}
+
+// TestWhatHangsIsThatOfTheRealOne has requests hang at the leader and at a follower, and compares every answer: what is decided,
+// in which order, and what clients that have gone leave behind.
+func TestWhatHangsIsThatOfTheRealOne(t *testing.T) {
+	for _, release := range releases {
+		t.Run(string(release), func(t *testing.T) {
+			t.Parallel()
+			const tick = 2 * time.Second // a member is given up after five of them
+			zookeeper := realzk.StartZooKeeperWith(t, 3, realzk.EnsembleOptions{
+				Release: release, TickTime: tick, Config: []string{"initLimit=10", "syncLimit=5"},
+			})
+			theirs := &party{
+				servers: zookeeper.Servers(), leader: zookeeper.Leader(), cut: zookeeper.Pause, heal: zookeeper.Resume,
+				kill: zookeeper.Kill, start: zookeeper.Restart, awaitAgain: func() int {
+					assert.NoError(t, zookeeper.AwaitServing(3*time.Minute)) // 3.8 has taken 40 s
+					return zookeeper.Leader()
+				},
+			}
+			require.GreaterOrEqual(t, theirs.leader, 0, "no leader")
+			srv, err := testutil.NewServer(&testutil.ServerOptions{Release: release, TickTime: tick, MaxSessionTimeout: time.Minute, Members: 3})
+			require.NoError(t, err)
+			t.Cleanup(srv.Close)
+			ours := &party{
+				servers: srv.Servers(), cut: func(i int) { srv.Member(i).CutOff() }, heal: func(i int) { srv.Member(i).Heal() },
+				kill: func(i int) { srv.Member(i).Stop(); srv.Member(i).Heal() }, start: func(i int) { assert.NoError(t, srv.Member(i).Start()) },
+				awaitAgain: srv.Leader,
+			}
+			want := theirs.hang(t)
+			assert.Equal(t, want, ours.hang(t))
+			assert.NotEmpty(t, want)
+		})
+	}
+}
+
+// A hanger is a client that notes its answers as those of the run.
+type hanger struct {
+	*client
+	t       *testing.T
+	ops     map[int32]string // requests by number
+	waiting int              // answers
+}
+
+func (p *party) open(t *testing.T, member int, of *hanger) *hanger {
+	t.Helper()
+	conn, err := tcp(p.servers[member])()
+	require.NoError(t, err)
+	h := &hanger{client: &client{wire: &wire{conn: conn}}, t: t, ops: map[int32]string{}}
+	t.Cleanup(func() { _ = conn.Close() })
+	id, password := int64(0), make([]byte, 16)
+	if of != nil {
+		id, password = of.id, of.password
+	}
+	a, err := h.handshake(0, int32(time.Minute.Milliseconds()), id, password)
+	require.NoError(t, err)
+	h.id, h.password = a.id, a.password
+	return h
+}
+
+// post sends requests.
+func (h *hanger) post(steps ...step) {
+	h.t.Helper()
+	for _, st := range steps {
+		xid, fixed := fixedXids[st.Op]
+		if !fixed {
+			h.xid++
+			xid = h.xid
+		}
+		h.ops[xid] = st.Op
+		var e encoder
+		e.int(xid)
+		e.int(opcodes[st.Op])
+		e.bytes = append(e.bytes, encodeRequest(st, func(path string) string { return path }, 0)...)
+		require.NoError(h.t, h.write(e.bytes))
+		h.waiting++
+	}
+}
+
+// postBehind posts what hangs, and waits until the server has it: it answers auth at once.
+func (h *hanger) postBehind(steps ...step) {
+	h.t.Helper()
+	h.post(append(steps, step{Op: "auth", Scheme: "digest", Auth: "ann:secret"})...)
+	p, err := h.readPacket()
+	require.NoError(h.t, err)
+	require.Equal(h.t, fixedXids["auth"], p.xid, "auth is not answered at once")
+	h.waiting--
+}
+
+// answers notes all that is awaited, and the events before it.
+func (h *hanger) answers(name string, base int64) (told []string) {
+	h.t.Helper()
+	r := &describer{base: base, sessions: map[int64]string{}}
+	for h.waiting > 0 {
+		p, err := h.readPacket()
+		if err != nil {
+			return append(told, fmt.Sprintf("%s: %v", name, err))
+		}
+		if p.xid == eventXid {
+			told = append(told, name+": "+r.event(p))
+			continue
+		}
+		h.waiting--
+		told = append(told, fmt.Sprintf("%s: %d %s: %s", name, p.xid, h.ops[p.xid], r.reply(h.ops[p.xid], p)))
+	}
+	return told
+}
+
+func (p *party) hang(t *testing.T) (told []string) {
+	t.Helper()
+	for _, far := range []bool{false, true} {
+		member, root := p.leader, fmt.Sprintf("/far-%v", far)
+		cut := []int{(p.leader + 1) % 3, (p.leader + 2) % 3}
+		if far {
+			member, cut = cut[0], []int{p.leader}
+		}
+		one, other, gone := p.open(t, member, nil), p.open(t, member, nil), p.open(t, member, nil)
+		made := one.make(root)
+		for _, i := range cut {
+			p.cut(i)
+		}
+		sequential := step{Op: "create", Path: root + "/n-", Flags: 2, ACL: openACL}
+		list, watched := step{Op: "getChildren", Path: root}, step{Op: "getChildren", Path: root, Watch: true}
+		ninth := step{Op: "create", Path: root + "/n-0000000009", ACL: openACL}
+		one.postBehind(sequential, watched, step{Op: "sync", Path: root})
+		if !far {
+			other.post(step{Op: "sync", Path: root}) // which waits for nobody
+			told = append(told, other.answers("a sync", made)...)
+		}
+		other.postBehind(sequential)
+		one.postBehind(list, step{Op: "multi", Ops: []step{{Op: "delete", Path: root + "/n-0000000001"}, sequential}}, sequential, step{Op: "ping"}, list)
+		gone.postBehind(sequential, list, ninth)
+		_ = gone.conn.Close()
+		other.postBehind(ninth, step{Op: "delete", Path: root, Version: -1}, list)
+		for _, i := range cut {
+			p.heal(i)
+		}
+		told = append(told, one.answers("one", made)...)
+		told = append(told, other.answers("other", made)...)
+	}
+
+	// What the leader has decided, and nobody else knows, becomes true when it leads again.
+	c, late := p.open(t, p.leader, nil), p.open(t, p.leader, nil)
+	c.make("/again")
+	followers := []int{(p.leader + 1) % 3, (p.leader + 2) % 3}
+	for _, i := range followers {
+		p.cut(i)
+	}
+	c.postBehind(step{Op: "setData", Path: "/again", Data: "y", Version: -1})
+	for _, i := range followers {
+		p.kill(i)
+	}
+	told = append(told, c.answers("alone", 0)...)
+	p.start(followers[1])
+	told = append(told, fmt.Sprintf("the same leads: %v", p.awaitAgain() == p.leader))
+	again := p.open(t, p.leader, late)
+	again.post(step{Op: "getData", Path: "/again"})
+	q, err := again.readPacket()
+	require.NoError(t, err)
+	d := &decoder{bytes: q.body}
+	// How many elections it takes is left to the real one.
+	return append(told, fmt.Sprintf("zxid in its epoch %d: %s", uint32(q.zxid), quoteData(d.buffer())))
+}
+
+// make makes a node, and returns its zxid.
+func (h *hanger) make(path string) int64 {
+	h.t.Helper()
+	h.post(step{Op: "create", Path: path, ACL: openACL})
+	h.waiting--
+	p, err := h.readPacket()
+	require.NoError(h.t, err)
+	return p.zxid
+}
