@@ -162,7 +162,8 @@ func (o *Observer) refuse(err error) {
 }
 
 // see compares what is with what was last told. Leaders are told apart by
-// their acknowledgement's czxid: one may go and another come between two reads.
+// their acknowledgement's czxid: one may go and another come between two reads. What it
+// logs is queued with the callbacks: a log that stands still must not keep others of this Session from being told.
 func (o *Observer) see(view ackView) {
 	former := o.current
 	o.current = nil
@@ -180,13 +181,14 @@ func (o *Observer) see(view ackView) {
 	case same:
 	default:
 		if former != nil {
-			o.say("election: leader gone", *former)
+			o.queue.push(func() { o.logger.Info("election: leader gone", former.attrs()...) })
 			o.call("OnLeaderDeath", &o.onLeaderDeath, *former)
 		} else if !o.began && o.current == nil {
 			o.call("OnLeaderDeath", &o.onLeaderDeath, Leader{})
 		}
 		if o.current != nil {
-			o.say("election: new leader", *o.current)
+			current := *o.current
+			o.queue.push(func() { o.logger.Info("election: new leader", current.attrs()...) })
 			o.call("OnNewLeader", &o.onNewLeader, *o.current)
 		}
 	}
@@ -194,11 +196,6 @@ func (o *Observer) see(view ackView) {
 		o.began = true
 		close(o.known)
 	}
-}
-
-// say logs, in turn with the callbacks: a log that stands still must not keep others of this Session from being told.
-func (o *Observer) say(message string, leader Leader) {
-	o.queue.push(func() { o.logger.Info(message, leader.attrs()...) })
 }
 
 func (o *Observer) call(name string, registered *hooks[func(Leader)], leader Leader) {

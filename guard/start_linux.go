@@ -242,19 +242,13 @@ func (g *Guard) connect() (l *link, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("guard: %w", err)
 	}
-	g.loops.Go(func() { l.follow(g.warn) })
+	g.loops.Go(func() { l.follow(g.logger, g.loops.Go) })
 	if err := g.hello(l); err != nil {
 		l.drop()
 		return nil, fmt.Errorf("guard: %w", err)
 	}
 	g.link = l
 	return l, nil
-}
-
-// warn logs what a guard has said. The handler is the service's own, and may be about to tell the guard something, which then
-// has to be read.
-func (g *Guard) warn(message string, args ...any) {
-	g.loops.Go(func() { g.logger.Warn(message, args...) })
 }
 
 func dialGuard(socket string) (*link, error) {
@@ -335,10 +329,10 @@ func notForHelpers(variable string) bool {
 
 // follow takes what a guard says until it is gone. Of a process the end is its own, and not that of the connection:
 // foreign code may have closed this side of it.
-func (l *link) follow(warn func(message string, args ...any)) {
+func (l *link) follow(logger *slog.Logger, later func(func())) {
 	defer close(l.gone)
 	if l.process == nil {
-		l.read(warn)
+		l.read(logger, later)
 		l.ended.Store(true)
 		l.close()
 		return
@@ -346,7 +340,7 @@ func (l *link) follow(warn func(message string, args ...any)) {
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
-		l.read(warn)
+		l.read(logger, later)
 	}()
 	_ = l.process.Wait()
 	l.ended.Store(true)
@@ -354,7 +348,9 @@ func (l *link) follow(warn func(message string, args ...any)) {
 	<-read
 }
 
-func (l *link) read(warn func(message string, args ...any)) {
+// read does not log itself: the logger's handler is the service's own, and may be about to tell the guard something, whose answer
+// has to be read.
+func (l *link) read(logger *slog.Logger, later func(func())) {
 	buffer := make([]byte, 4096)
 	for {
 		n, err := l.conn.Read(buffer)
@@ -363,13 +359,13 @@ func (l *link) read(warn func(message string, args ...any)) {
 		}
 		var a answer
 		if err := json.Unmarshal(buffer[:n], &a); err != nil {
-			warn("guard: the guard says what nobody understands", "error", err)
+			later(func() { logger.Warn("guard: the guard says what nobody understands", "error", err) })
 			continue
 		}
 		select {
 		case l.answers <- a:
 		default:
-			warn("guard: the guard says what nobody has asked", "error", a.Error)
+			later(func() { logger.Warn("guard: the guard says what nobody has asked", "error", a.Error) })
 		}
 	}
 }
