@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // ObserverOptions are the options of NewObserver. The zero value, and nil,
@@ -125,11 +126,27 @@ func (o *Observer) Observe(ctx context.Context) error {
 }
 
 // LeaderAlive reports whether a leader has acknowledged, as far as the
-// observer has been told; known is false before the first state is known. While
-// the connection is down the last state known stays.
+// observer has been told; known is false before the first state is known, and after Close. While
+// the connection is down, or ZooKeeper does not let it be read, the last state known stays: see ConfirmedAt.
 func (o *Observer) LeaderAlive() (alive, known bool) {
+	if o.ctx.Err() != nil {
+		return false, false
+	}
 	state := o.alive.Load()
 	return state > 0, state != 0
+}
+
+// ConfirmedAt returns when what LeaderAlive says was last known to be so: now, while a watch on the present connection
+// guards it; after that when the connection was lost, or the watch has told of a change that has not been read yet. It is
+// the zero time before the first state is known.
+func (o *Observer) ConfirmedAt() time.Time {
+	o.mu.Lock()
+	sub := o.sub
+	o.mu.Unlock()
+	if sub == nil {
+		return time.Time{}
+	}
+	return sub.watcher.confirmedAt()
 }
 
 // Close ends observing. Afterwards no callback runs, and Observe returns

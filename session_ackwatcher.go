@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-zookeeper/zk"
@@ -122,6 +123,7 @@ type recipients struct {
 	gone    bool            // nobody, ever
 	tell    []*subscription // of the view
 	warn    []*subscription // of the refusal
+	guarded bool            // it is what there is
 	stale   bool            // the view is too old for somebody
 	lasting bool            // somebody is told of every change
 	waiting bool            // somebody waits for a leader
@@ -138,7 +140,7 @@ func (a *audience) due(known *ackKnown, on func() *connection) (r recipients) {
 		return recipients{gone: true}
 	}
 	known.poll()
-	guarded := known.guarded(on())
+	r.guarded = known.guarded(on())
 	for sub := range a.subs {
 		if known.refusal != nil && sub.refused != nil && !sub.warned {
 			r.warn = append(r.warn, sub)
@@ -146,7 +148,7 @@ func (a *audience) due(known *ackKnown, on func() *connection) (r recipients) {
 		}
 		switch {
 		case sub.told || sub.settled:
-		case known.read > sub.after || guarded:
+		case known.read > sub.after || r.guarded:
 			r.tell = append(r.tell, sub)
 			sub.told = true
 			sub.settled = !sub.lasting && known.view.leader != nil
@@ -171,6 +173,9 @@ type ackWatcher struct {
 	inbox    *inbox        // closed when its goroutine has ended
 	last     *lastError    // of its reads
 	done     chan struct{} // closed when it has left its watch behind
+
+	// confirmed is when the view was last known to be what there is: nil for never, the zero time for now. Its goroutine writes it.
+	confirmed atomic.Pointer[time.Time]
 
 	// Owned by its goroutine.
 	former  *ackWatcher // the one before, while it has not left its watch behind; or nil. It does not change when this one is over
@@ -382,6 +387,7 @@ func (f *ackWatcher) awaitFormer() bool {
 // end leaves the watch to whoever is interested next. A read that is under way may
 // bring another one: then it is its end that is waited for.
 func (f *ackWatcher) end() {
+	f.confirm(false)
 	f.leaveWatch(f.known.inc, f.known.watch)
 	for _, message := range f.inbox.close() {
 		if m, ok := message.(ackRead); ok {
@@ -448,7 +454,7 @@ func (f *ackWatcher) step(ctx context.Context) bool {
 		f.reading.reconnects, f.reading.again, f.reading.backingOff = view.reconnects, f.reading.again || !f.quiet, false
 	}
 
-	who := f.inform()
+	who := f.inform(view.connected)
 	if who.gone {
 		return false
 	}
@@ -470,8 +476,9 @@ func (f *ackWatcher) step(ctx context.Context) bool {
 }
 
 // inform tells the subscribers that do not know the view yet.
-func (f *ackWatcher) inform() recipients {
+func (f *ackWatcher) inform(connected bool) recipients {
 	who := f.audience.due(&f.known, f.session.client.connection.Load)
+	f.confirm(who.guarded && connected) // before anybody is told
 	f.reading.again = f.reading.again || who.stale
 	for _, sub := range who.warn {
 		sub.refused(f.known.refusal)
@@ -480,6 +487,29 @@ func (f *ackWatcher) inform() recipients {
 		sub.notify(f.known.view)
 	}
 	return who
+}
+
+// confirm notes whether the view is what there is now.
+func (f *ackWatcher) confirm(is bool) {
+	switch at := f.confirmed.Load(); {
+	case is && (at == nil || !at.IsZero()):
+		f.confirmed.Store(new(time.Time))
+	case !is && at != nil && at.IsZero():
+		now := time.Now()
+		f.confirmed.Store(&now)
+	}
+}
+
+// confirmedAt is when the view was last known to be what there is; the zero time for never.
+func (f *ackWatcher) confirmedAt() time.Time {
+	switch at := f.confirmed.Load(); {
+	case at == nil:
+		return time.Time{}
+	case at.IsZero():
+		return time.Now()
+	default:
+		return *at
+	}
 }
 
 // ask reads the acknowledgement. It arms a watch if it is asked to, in as few

@@ -33,16 +33,20 @@ func TestToldOfNothingBefore(t *testing.T) {
 	s := newSession(4 * time.Second)
 	on, watch := &connection{}, make(chan zk.Event, 1)
 	s.client.connection.Store(on)
+	var f *ackWatcher
 	told := func() (n int) {
-		f := &ackWatcher{session: s, audience: audience{subs: make(map[*subscription]struct{}), begun: 1}}
+		f = &ackWatcher{session: s, audience: audience{subs: make(map[*subscription]struct{}), begun: 1}}
 		f.known = ackKnown{view: ackView{&node{}}, read: 1, on: on, watch: watch}
 		f.audience.join(&subscription{notify: func(ackView) { n++ }})
-		f.inform()
+		f.inform(true)
 		return n
 	}
+	require.Zero(t, new(ackWatcher).confirmedAt())
 	require.Equal(t, 1, told(), "the control: nothing has changed")
+	require.WithinDuration(t, time.Now(), f.confirmedAt(), time.Minute)
 	watch <- zk.Event{Type: zk.EventNodeDeleted}
 	require.Zero(t, told())
+	require.Zero(t, f.confirmedAt(), "that was never so")
 }
 
 // What is known on one session is of no use on another, but for what has been told. Whether a leader is expected on the

@@ -51,8 +51,8 @@ type Status struct {
 	// Token is the fencing token of a candidate that leads or takes over.
 	Token int64 `json:"token,omitempty"`
 	// Elected is whether a leader has acknowledged, and absent when that is not
-	// known: the Observer has seen nothing yet, or there has been no connection for
-	// longer than the tolerance. Without an Observer it is the Candidate's
+	// known: the Observer has seen nothing yet, or has not been sure of it for
+	// longer than the tolerance (election.Observer.ConfirmedAt), since there is no connection, or ZooKeeper does not let it be read. Without an Observer it is the Candidate's
 	// election.Status.LeaderAlive, and absent without LeaderKnown.
 	Elected *bool `json:"elected,omitempty"`
 	// Voted is whether the candidate has a ballot, and Ballot the ballot's path.
@@ -178,7 +178,7 @@ func (h handler) status(tolerance time.Duration) Status {
 		link := h.Observer.Session().Connection()
 		s.Connected, s.Server, s.ConnectionSince = link.Connected, link.Server, link.Since.UTC()
 		alive, known := h.Observer.LeaderAlive()
-		if known && recent(link.Connected, link.Since, tolerance) {
+		if known && time.Since(h.Observer.ConfirmedAt()) <= tolerance {
 			s.Elected = &alive
 		}
 	}

@@ -298,6 +298,61 @@ func TestElected(t *testing.T) {
 	})
 }
 
+// TestElectedIsConfirmed: a connection alone does not tell that what was seen on another session is still so.
+func TestElectedIsConfirmed(t *testing.T) {
+	alone(t, func(t *testing.T, srv *testutil.Server, s *election.Session) {
+		c, err := election.NewCandidate(s, "probed", nil)
+		require.NoError(t, err)
+		_, err = c.Campaign(t.Context())
+		require.NoError(t, err)
+		observes, err := election.Connect(srv.Servers(), 10*time.Second, &election.SessionOptions{
+			Dialer: srv.Dialer(), Logger: slog.New(slog.DiscardHandler),
+		})
+		require.NoError(t, err)
+		defer observes.Close()
+		o, err := election.NewObserver(observes, "probed", nil)
+		require.NoError(t, err)
+		require.Zero(t, o.ConfirmedAt())
+		require.NoError(t, o.Observe(t.Context()))
+		elected := func() (code int, elected *bool) {
+			w := httptest.NewRecorder()
+			HandlerFor(Options{Observer: o}).ServeHTTP(w, httptest.NewRequest("GET", "/elected", nil))
+			var got Status
+			require.NoError(t, json.Unmarshal(w.Body.Bytes(), &got), w.Body.String())
+			return w.Code, got.Elected
+		}
+		code, _ := elected()
+		require.Equal(t, http.StatusOK, code)
+		time.Sleep(time.Hour)
+		require.Equal(t, time.Now(), o.ConfirmedAt())
+
+		cancel := srv.Control(testutil.OpSync, func(*testutil.Request) testutil.Action {
+			return testutil.Fail(testutil.ErrorCode(-127)) // which the next session begins with
+		})
+		gone := time.Now()
+		require.True(t, srv.ExpireSession(observes.ID()))
+		require.NoError(t, c.Resign(t.Context()))
+		time.Sleep(time.Hour)
+		require.True(t, observes.Connection().Connected)
+		require.WithinDuration(t, gone, o.ConfirmedAt(), 10*time.Second)
+		code, is := elected()
+		assert.Equal(t, http.StatusServiceUnavailable, code)
+		assert.Nil(t, is)
+		cancel()
+		time.Sleep(time.Minute)
+		code, is = elected()
+		assert.Equal(t, http.StatusServiceUnavailable, code)
+		require.NotNil(t, is)
+		assert.False(t, *is)
+
+		require.NoError(t, o.Close())
+		time.Sleep(time.Second)
+		code, is = elected()
+		assert.Equal(t, http.StatusServiceUnavailable, code)
+		assert.Nil(t, is, "a closed observer sees nothing")
+	})
+}
+
 // TestElectedByCandidate: a candidate that follows the leader answers by itself
 // whether there is one, in whatever role it is, and without a request. One that
 // follows the next node cannot, and says what to write instead.
