@@ -139,7 +139,7 @@ CHAOS = $(REAL) ELECTION_ZOOKEEPER_RELEASE=$(ZOOKEEPER) $(GO) test -count=1 -v -
 # These measure time, so they want the machine for themselves.
 .PHONY: chaos
 chaos: deps
-	$(CHAOS) -run 'TestChaos|TestFollowerCutOff|TestStoppedLeader|TestKilledLeader|TestKilledWhileCutOff' -chaos.faults=$(CHAOS_FAULTS) -chaos.rolls=5 -chaos.cuts=3 -chaos.kills=3 -chaos.peers -chaos.stops=20 -chaos.report=$(CURDIR)/docs
+	$(CHAOS) -run 'TestChaos|TestFollowerCutOff|TestStoppedLeader|TestKilledLeader|TestKilledWhileCutOff|TestClientsOfObservers' -chaos.faults=$(CHAOS_FAULTS) -chaos.rolls=5 -chaos.cuts=3 -chaos.kills=3 -chaos.peers -chaos.stops=20 -chaos.observers=4 -chaos.report=$(CURDIR)/docs
 
 .PHONY: chaos-short
 chaos-short: deps

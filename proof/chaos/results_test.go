@@ -29,6 +29,7 @@ var results struct {
 	contestants  []string // of the cuts, in their order
 	cuts         []followerCut
 	stops        *stopResult
+	observers    *observerResult
 
 	killContestants []string // of the kills, in their order
 	kills           []leaderKilled
@@ -142,6 +143,20 @@ func writeReport(dir string) error {
 		say("|---|--:|--:|--:|")
 		say("| library | %d | %d | %.2f s |", s.stops, len(s.overlaps), s.longest.Seconds())
 		say("| simpler lease | %d | **%d** | %.2f s |", s.simpleStops, s.simpleOverlaps, s.simpleLongest.Seconds())
+	}
+	if r := results.observers; r != nil {
+		say("\n## Clients of ZooKeeper's observers\n")
+		say("Candidates take over on a server that is cut off from its peers in that moment (tickTime %v, session timeout %v, %d", observerTick, observerTimeout, r.rounds)
+		say("cuts of each). From the last yes of IsLeader to the end of the session, as the others see it: on the first two servers the")
+		say("session has to last longer. The third, an observer behind that follower's `observerMasterPort`, is the control: its clients")
+		say("must not be candidates ([protocol.md](protocol.md#5-the-lease)).\n")
+		say("| the candidate's server | connection | takeovers | leases that outlasted the session | the least by which the session was longer |")
+		say("|---|---|--:|--:|--:|")
+		for place, name := range placeNames {
+			for kind, o := range r.at[place] {
+				say("| %s | %s | %d | **%d** | %.2f s |", name, kindNames[kind], o.takeovers, o.outlasted, o.closest.Seconds())
+			}
+		}
 	}
 	if err := os.WriteFile(filepath.Join(dir, reportName(results.version)+".md"), md.Bytes(), 0o644); err != nil {
 		return err
