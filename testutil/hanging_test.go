@@ -89,13 +89,17 @@ func (h *hanger) post(steps ...step) {
 			xid = h.xid
 		}
 		h.ops[xid] = st.Op
-		var e encoder
-		e.int(xid)
-		e.int(opcodes[st.Op])
-		e.bytes = append(e.bytes, encodeRequest(st, func(path string) string { return path }, 0)...)
-		require.NoError(h.t, h.write(e.bytes))
+		require.NoError(h.t, h.write(requestOf(xid, st)))
 		h.waiting++
 	}
+}
+
+// requestOf is a step as it is sent, with the paths that it names.
+func requestOf(xid int32, st step) []byte {
+	var e encoder
+	e.int(xid)
+	e.int(opcodes[st.Op])
+	return append(e.bytes, encodeRequest(st, func(path string) string { return path }, 0)...)
 }
 
 // postBehind posts what hangs, and waits until the server has it: it answers auth at once.

@@ -144,11 +144,7 @@ func openWire(t *testing.T, addr string) (request func(step)) {
 	return func(st step) {
 		t.Helper()
 		xid++
-		var e encoder
-		e.int(xid)
-		e.int(opcodes[st.Op])
-		e.bytes = append(e.bytes, encodeRequest(st, func(path string) string { return path }, 0)...)
-		require.NoError(t, w.write(e.bytes))
+		require.NoError(t, w.write(requestOf(xid, st)))
 		p := packet{xid: eventXid}
 		for p.xid == eventXid {
 			p, err = w.readPacket()
@@ -220,11 +216,7 @@ func wordsCounted(t *testing.T, addr string, awaited []string) (told []string) {
 		if fixed, ok := fixedXids[st.Op]; ok {
 			number = fixed
 		}
-		var e encoder
-		e.int(number)
-		e.int(opcodes[st.Op])
-		e.bytes = append(e.bytes, encodeRequest(st, func(path string) string { return path }, 0)...)
-		require.NoError(t, w.write(e.bytes))
+		require.NoError(t, w.write(requestOf(number, st)))
 		p := packet{xid: eventXid}
 		for p.xid == eventXid {
 			p, err = w.readPacket()
