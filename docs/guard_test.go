@@ -2,6 +2,8 @@ package docs_test
 
 import (
 	"log/slog"
+	"os"
+	"runtime"
 	"testing"
 	"time"
 
@@ -31,4 +33,11 @@ func TestGuarded(t *testing.T) {
 	require.NoError(t, err)
 	defer session.Close()
 	require.NoError(t, session.AwaitConnected(t.Context()))
+	_, err = guard.Start(&guard.Options{Wait: -1})
+	if runtime.GOOS != "linux" {
+		require.ErrorIs(t, err, guard.ErrUnsupported)
+		return
+	}
+	require.ErrorIs(t, err, os.ErrNotExist)
+	require.ErrorContains(t, err, "ELECTION_GUARD names neither an executable nor the socket of a guard")
 }

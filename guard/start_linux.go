@@ -150,6 +150,9 @@ func Start(opts *Options) (*Guard, error) {
 	if err != nil {
 		g.memory.close()
 		g.cancel()
+		if errors.Is(err, fs.ErrNotExist) && g.opts.Socket == os.Getenv(Environment) {
+			err = fmt.Errorf("%w: %s names neither an executable nor the socket of a guard", err, Environment)
+		}
 		return nil, err
 	}
 	go g.run(l)
