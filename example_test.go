@@ -689,6 +689,9 @@ func ExampleObserver() {
 	fmt.Println(<-events)
 	alive, known := o.LeaderAlive()
 	fmt.Println("alive:", alive, "known:", known)
+	if time.Since(o.ConfirmedAt()) > time.Minute {
+		log.Fatal("the observer has been without a connection: this may be long over")
+	}
 
 	master, err := election.Connect(srv.Servers(), 10*time.Second, nil)
 	if err != nil {
