@@ -58,6 +58,25 @@ func (r *askedByHand) takeBack() {
 	require.NoError(r.w.t, err)
 }
 
+// takeBackOf removes another session's request, whatever its nonce.
+func (r *askedByHand) takeBackOf(session int64) {
+	r.w.t.Helper()
+	children, _, err := r.conn.Children(r.path)
+	require.NoError(r.w.t, err)
+	var removal []any
+	for _, name := range children {
+		if name == "transfer" || strings.HasPrefix(name, "transfer-") {
+			_, stat, err := r.conn.Get(r.path + "/" + name)
+			require.NoError(r.w.t, err)
+			require.Equal(r.w.t, session, stat.EphemeralOwner)
+			removal = append(removal, &zk.DeleteRequest{Path: r.path + "/" + name, Version: -1})
+		}
+	}
+	require.Len(r.w.t, removal, 2)
+	_, err = r.conn.Multi(removal...)
+	require.NoError(r.w.t, err)
+}
+
 // state is how far it has come; "" when it is not there.
 func (r *askedByHand) state() string {
 	data, _, err := r.conn.Get(r.path + "/transfer")

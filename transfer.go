@@ -131,7 +131,8 @@ func (e errands) changeRequest(r *transferRequest, next transferState) []any {
 // ErrTransferBlocked: it says how far it came, and who has not moved. Nothing is lost then but places
 // in line. Once the leader has begun to step down for it, which the error says, it
 // can no longer be taken back and may still happen, as long as this Session lives: with it the
-// request goes, and then the leader has stepped down for nothing. After a deadline the error is
+// request goes, and then the leader has stepped down for nothing. Of a request that others have removed, or that has gone
+// with the Session, it is not known how far it came, once the target was next: the error says that it may still happen. After a deadline the error is
 // also context.DeadlineExceeded. A request that nothing has come of for four session
 // timeouts is removed by the leader, however late ctx ends. If ctx is cancelled Transfer returns at once, and the
 // request is taken back in the background; until that is done it may still happen. Called from inside a callback, with its context, or the function
@@ -220,6 +221,7 @@ type asker struct {
 	limit    time.Time
 	byCaller bool
 	wake     chan struct{}
+	removing bool        // a removal of this one's own may be why it is gone
 	passing  atomic.Bool // the leader has begun to step down
 
 	withdrawn atomic.Bool // the request has been taken back
@@ -327,10 +329,7 @@ func (a *asker) follow(ctx context.Context) error {
 		case transferGone:
 			return a.targetGone()
 		case transferRemoved:
-			if a.request.state == transferPassing {
-				return a.blocked("it was removed while the leader stepped down for it, so it may still happen", a.whoBlocks(ctx, view, a.request.state), false)
-			}
-			return a.blocked("it was removed", a.whoBlocks(ctx, view, a.request.state), false)
+			return a.removed(ctx, view, false)
 		case transferPending:
 		}
 		poll.Reset(jitter(a.session.Timeout() / 8))
@@ -513,7 +512,7 @@ func (a *asker) giveUp(ctx context.Context, v transferView) error {
 	var who string
 	state := a.request.state
 	asked.Go(func() { who = a.whoBlocks(ctx, v, state) })
-	withdrawn, err := a.takeBack(ctx)
+	withdrawn, ours, err := a.takeBack(ctx)
 	a.withdrawn.Store(withdrawn && !a.asked)
 	asked.Wait()
 	if err != nil {
@@ -530,6 +529,9 @@ func (a *asker) giveUp(ctx context.Context, v transferView) error {
 		if place, ok := standingOf(view.ballots, a.target.name); ok && place.ahead == 0 {
 			return a.blocked("the target is the first, so it may still happen", a.whoBlocks(ctx, view, a.request.state), a.byCaller)
 		}
+		if !ours {
+			return a.removed(ctx, view, a.byCaller)
+		}
 	}
 	if a.request.state != state { // it has come farther meanwhile
 		who = a.whoBlocks(ctx, v, a.request.state)
@@ -540,13 +542,13 @@ func (a *asker) giveUp(ctx context.Context, v transferView) error {
 	return a.blocked("the leader has begun to step down for it, so it may still happen", who, a.byCaller)
 }
 
-// takeBack removes the request if it is asked or ready. It reports whether nothing
-// will come of it any more.
-func (a *asker) takeBack(ctx context.Context) (withdrawn bool, err error) {
+// takeBack removes the request if it is asked or ready. It reports whether it is gone, in no other state that is known,
+// and whether it is gone because of that: then it was in none, and nothing will come of it any more.
+func (a *asker) takeBack(ctx context.Context) (withdrawn, ours bool, err error) {
 	for wait := a.session.newBackoff(); ; wait.pause(ctx) {
 		found, err := a.readRequest(ctx)
 		if err != nil {
-			return false, err
+			return false, false, err
 		}
 		var r *transferRequest
 		if found != nil {
@@ -554,21 +556,22 @@ func (a *asker) takeBack(ctx context.Context) (withdrawn bool, err error) {
 		}
 		switch {
 		case r == nil || r.nonce != a.request.nonce:
-			return a.request.state == transferAsked || a.request.state == transferReady, nil
+			// With another session it may have gone before the removal arrived.
+			return a.request.state == transferAsked || a.request.state == transferReady, a.removing && !a.elsewhere.Load(), nil
 		case r.state != transferAsked && r.state != transferReady:
 			a.saw(r)
-			return false, nil
+			return false, false, nil
 		}
 		a.saw(r)
 		err = a.removeRequest(ctx, r)
 		switch {
 		case err == nil:
 			a.asked = false // there is nothing to tidy up
-			return true, nil
+			return true, true, nil
 		case ctx.Err() != nil:
-			return false, contextError(ctx)
+			return false, false, contextError(ctx)
 		case isPermanent(err):
-			return false, err
+			return false, false, err
 		}
 	}
 }
@@ -579,6 +582,12 @@ func (a *asker) removeRequest(ctx context.Context, r *transferRequest) error {
 	var results []zk.MultiResponse
 	err := a.session.retry(ctx, func(conn *zk.Conn) (err error) {
 		results, err = conn.Multi(a.changeRequest(r, "")...)
+		switch {
+		case err != nil && !isDefinite(err):
+			a.removing = true
+		case failedAt(results, 0, zk.ErrBadVersion):
+			a.removing = false
+		}
 		return err
 	})
 	switch {
@@ -609,6 +618,20 @@ func (e errands) removeUnmarked(ctx context.Context, r *transferRequest) error {
 		return nil // another one is there
 	}
 	return e.session.retry(ctx, func(conn *zk.Conn) error { return conn.Delete(e.transferPath(), r.version) })
+}
+
+// removed is the error of a request that is gone by somebody's hand, the leader's, or with its session. The state in which it
+// was last seen need not be the one in which it went: once the target is next the leader may have begun to step down for it.
+// While another ballot stands between it has not, since nobody comes between.
+func (a *asker) removed(ctx context.Context, v transferView, deadline bool) error {
+	place, ok := standingOf(v.ballots, a.target.name)
+	switch {
+	case a.request.state == transferPassing:
+		return a.blocked("it was removed while the leader stepped down for it, so it may still happen", a.whoBlocks(ctx, v, a.request.state), deadline)
+	case ok && place.ahead > 1:
+		return a.blocked("it was removed", a.whoBlocks(ctx, v, a.request.state), deadline)
+	}
+	return a.blocked("and may have come farther before it was removed, so it may still happen", a.whoBlocks(ctx, v, transferPassing), deadline)
 }
 
 // blocked is the error of a transfer that came to nothing. deadline is whether the caller's has come.
