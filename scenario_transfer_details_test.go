@@ -660,6 +660,170 @@ func TestTransferDoneAtTheLastMoment(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// Nor has one that is taken back when the target leads by then, nor is it said to be blocked when the target is gone.
+func TestTransferIsLookedAtOnceMore(t *testing.T) {
+	_, _, err := atTheLastMoment(t, func(w *world, _ string, first, second *gem, b *member) {
+		second.leave()
+		first.leave()
+		w.until("b leads", func() bool { return !b.Status().AcknowledgedAt.IsZero() })
+	})
+	require.NoError(t, err)
+
+	_, second, err := atTheLastMoment(t, func(_ *world, _ string, first, _ *gem, _ *member) { first.leave() })
+	blockedBy(t, err, "has not said that it is ready") // b is the next by now
+	assert.NotContains(t, err.Error(), second.path[len(second.root)+1:])
+
+	_, _, err = atTheLastMoment(t, func(_ *world, _ string, _, _ *gem, b *member) { b.resign() })
+	require.ErrorIs(t, err, election.ErrTransferTargetGone)
+
+	_, _, err = atTheLastMoment(t, func(w *world, request string, first, second *gem, b *member) {
+		hold := make(chan struct{})
+		b.OnWin(func(context.Context, election.Term) error { <-hold; return nil })
+		second.leave()
+		first.leave()
+		conn := w.client()
+		data, stat, err := conn.Get(request)
+		require.NoError(t, err)
+		_, err = conn.Set(request, bytes.Replace(data, []byte("asked"), []byte("done"), 1), stat.Version)
+		require.NoError(t, err)
+		w.until("b wins", func() bool { return !b.Status().TakingOverSince.IsZero() })
+		time.AfterFunc(w.timeout(), func() { close(hold) })
+	})
+	blockedBy(t, err, "may still happen", "has not acknowledged")
+	assert.NotContains(t, err.Error(), "has not stepped down")
+}
+
+// A target that is the first already, and has not acknowledged, may do so although the request is taken back.
+func TestTransferToWhoTakesOver(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a := w.member("a", j)
+		hold := make(chan struct{})
+		a.OnWin(func(context.Context, election.Term) error { <-hold; return nil })
+		a.vote()
+		b := w.member("b", j).vote()
+		w.await(j, "a won")
+		blockedBy(t, b.Transfer(context.Background(), a.ballotOf()), "may still happen", "has not acknowledged")
+		close(hold)
+		w.until("a to lead", a.IsLeader)
+	})
+}
+
+// What has come of it is told although the request cannot be removed.
+func TestTransferIsDecidedBeforeItIsTidiedUp(t *testing.T) {
+	settled(t, 3, func(t *testing.T, w *world, line []*member) {
+		a, b, c := line[0], line[1], line[2]
+		by := w.member("operator", a.journal)
+		id := by.node.ID()
+		hold := make(chan struct{})
+		end := w.srv.Control(testutil.OpMulti, func(q *testutil.Request) testutil.Action {
+			if q.SessionID == id && q.Ops[0].Op == testutil.OpDelete {
+				return testutil.Hold(hold)
+			}
+			return testutil.Pass
+		})
+		require.NoError(t, by.Transfer(w.context2T(), b.ballotOf()))
+		assert.True(t, b.IsLeader())
+		close(hold)
+		w.noRequest(a.RootVotePath())
+		hold = make(chan struct{})
+		feed := w.starve(c.node)
+		done := make(chan error, 1)
+		to := c.ballotOf()
+		go func() { done <- by.Transfer(w.context2T(), to) }()
+		w.request(c).await("asked")
+		c.resign()
+		require.ErrorIs(t, <-done, election.ErrTransferTargetGone)
+		end()
+		close(hold)
+		feed()
+		w.noRequest(a.RootVotePath())
+	})
+}
+
+// Who may ask, and not take it back, is told that it may still happen; and so it does.
+func TestTransferThatMayNotBeTakenBack(t *testing.T) {
+	settled(t, 2, func(t *testing.T, w *world, line []*member) {
+		a, b := line[0], line[1]
+		by := w.member("operator", a.journal)
+		id := by.node.ID()
+		end := w.srv.Control(testutil.OpMulti, func(q *testutil.Request) testutil.Action {
+			if q.SessionID == id && q.Ops[0].Op == testutil.OpDelete {
+				return testutil.Fail(zk.ErrNoAuth)
+			}
+			return testutil.Pass
+		})
+		feed := w.starve(b.node)
+		err := by.Transfer(context.Background(), b.ballotOf())
+		blockedBy(t, err, "may still happen")
+		require.ErrorIs(t, err, zk.ErrNoAuth)
+		feed()
+		w.until("b to lead", b.IsLeader)
+		end()
+	})
+}
+
+// What an unknown code says of a request nobody knows: it may be there all the same, and is removed then.
+func TestTransferRefusedBehindItsCreation(t *testing.T) {
+	settled(t, 2, func(t *testing.T, w *world, line []*member) {
+		a, b := line[0], line[1]
+		by := w.member("operator", a.journal)
+		id, conn := by.node.ID(), w.client()
+		defer w.starve(b.node)()
+		defer w.srv.Control(testutil.OpMulti, func(q *testutil.Request) testutil.Action {
+			if q.SessionID != id || len(q.Ops) != 3 || q.Ops[1].Path != b.RootVotePath()+"/transfer" {
+				return testutil.Pass
+			}
+			for _, op := range q.Ops[1:] {
+				_, err := conn.Create(op.Path, op.Data, zk.FlagEphemeral, zk.WorldACL(zk.PermAll))
+				assert.NoError(t, err)
+			}
+			return testutil.Fail(testutil.ErrorCode(-5))
+		})()
+		err := by.Transfer(context.Background(), b.ballotOf())
+		code := election.ErrorCode(0)
+		require.ErrorAs(t, err, &code)
+		require.NotContains(t, w.children(conn, a.RootVotePath()), "transfer")
+	})
+}
+
+// One that has been executed, and whose request is gone then, has not failed though it was last seen under way.
+func TestTransferDoneAndGoneAtTheLastMoment(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a := w.member("a", j, func(o *election.CandidateOptions) { o.StepDownTimeout = time.Hour }).lead()
+		b := w.member("b", j).vote()
+		w.await(j, "b lost to a")
+		by := w.member("operator", j)
+		w.heard()
+		id, hold := by.node.ID(), make(chan struct{})
+		a.OnStepDown(func(context.Context, election.Term, error) { <-hold })
+		r := w.request(b)
+		began := time.Now()
+		var once sync.Once
+		met := false
+		end := w.srv.Control(testutil.OpGetData, func(q *testutil.Request) testutil.Action {
+			action := testutil.Pass
+			if q.SessionID == id && q.Path == r.path+"/transfer" && time.Since(began) >= 2*w.timeout() {
+				once.Do(func() {
+					goOn := make(chan struct{})
+					go func() {
+						close(hold)
+						w.until("b to lead", func() bool { return !b.Status().AcknowledgedAt.IsZero() })
+						r.takeBackOf(id)
+						close(goOn)
+					}()
+					action, met = testutil.Hold(goOn), true
+				})
+			}
+			return action
+		})
+		require.NoError(t, by.Transfer(context.Background(), b.ballotOf()))
+		end()
+		require.True(t, met)
+	})
+}
+
 // Without a deadline of the caller's the error is none.
 func TestTransferNamesNoDeadlineThatNobodyGave(t *testing.T) {
 	virtually(t, func(t *testing.T, w *world) {

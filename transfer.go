@@ -170,8 +170,8 @@ func (c *Candidate) Transfer(ctx context.Context, to Ballot) error {
 	bounded, cancel = context.WithDeadline(bounded, a.limit.Add(c.session.Timeout()/8))
 	defer cancel()
 	_, err = callAsync(bounded, c.session, func() (struct{}, error) { return struct{}{}, a.run(bounded) })
-	if err == nil || errors.Is(err, ErrTransferUnderWay) || errors.Is(err, ErrTransferBlocked) || errors.Is(err, ErrTransferTargetGone) {
-		return err
+	if verdict := a.verdict.Load(); verdict != nil {
+		return *verdict
 	}
 	if errors.Is(bounded.Err(), context.DeadlineExceeded) {
 		if !a.byCaller {
@@ -224,7 +224,8 @@ type asker struct {
 	removing bool        // a removal of this one's own may be why it is gone
 	passing  atomic.Bool // the leader has begun to step down
 
-	withdrawn atomic.Bool // the request has been taken back
+	withdrawn atomic.Bool           // the request has been taken back
+	verdict   atomic.Pointer[error] // what has come of it, as far as that is known
 	elsewhere atomic.Bool // something was read on another session than inc
 }
 
@@ -242,10 +243,19 @@ func (a *asker) run(ctx context.Context) error {
 	if err == nil {
 		err = a.follow(ctx)
 	}
-	if a.asked {
-		a.tidy(ctx, err == nil)
+	if err == nil || errors.Is(err, ErrTransferUnderWay) || errors.Is(err, ErrTransferBlocked) || errors.Is(err, ErrTransferTargetGone) {
+		a.verdict.Store(&err)
+	}
+	if a.asked && !a.tidy(ctx, err == nil) && isRefused(err) {
+		err = errorf("%w: %w; and its request may stand, so it may still happen", ErrTransferBlocked, a.base.because(ctx, err))
+		a.verdict.Store(&err)
 	}
 	return err
+}
+
+// isRefused reports whether ZooKeeper will not do something for a session that lives.
+func isRefused(err error) bool {
+	return isPermanent(err) && !errors.Is(err, ErrClosed) && !errors.Is(err, errOwnerClosed)
 }
 
 // ask creates the request, if the target is there. Whatever this session reads behind
@@ -276,6 +286,8 @@ func (a *asker) ask(ctx context.Context) error {
 		case failedAt(results, 0, zk.ErrNoNode):
 			return a.targetGone()
 		case isPermanent(err):
+			var code ErrorCode
+			a.asked = errors.As(err, &code) // what such a code says of the request nobody knows
 			return err
 		default:
 			// It may be there all the same: whoever tidies up looks for it.
@@ -329,7 +341,7 @@ func (a *asker) follow(ctx context.Context) error {
 		case transferGone:
 			return a.targetGone()
 		case transferRemoved:
-			return a.removed(ctx, view, false)
+			return a.nothing(ctx, view, requestGone, false)
 		case transferPending:
 		}
 		poll.Reset(jitter(a.session.Timeout() / 8))
@@ -505,50 +517,82 @@ func (a *asker) targetGone() error {
 	return fmt.Errorf("%w: %s/%s", ErrTransferTargetGone, a.path, a.target.name)
 }
 
-// giveUp takes the request back, unless leadership is being passed. Who has not moved is asked for meanwhile: where answers are
-// slow there is not much more time than one of them takes.
+// A requestEnd is what has become of a request that was to be taken back.
+type requestEnd int
+
+const (
+	requestTakenBack requestEnd = iota // nothing will come of it any more
+	requestPassing                     // it cannot be: the leader has begun to step down for it
+	requestGone                        // it was not there, in whatever state it went
+)
+
+// giveUp takes the request back, unless leadership is being passed, and looks once more. Who has not moved is asked for
+// meanwhile: where answers are slow there is not much more time than one of them takes.
 func (a *asker) giveUp(ctx context.Context, v transferView) error {
 	var asked sync.WaitGroup
 	var who string
+	var gone bool
 	state := a.request.state
-	asked.Go(func() { who = a.whoBlocks(ctx, v, state) })
-	withdrawn, ours, err := a.takeBack(ctx)
-	a.withdrawn.Store(withdrawn && !a.asked)
+	asked.Go(func() { who, gone = a.whoBlocks(ctx, v, state) })
+	end, err := a.takeBack(ctx)
+	a.withdrawn.Store(end == requestTakenBack && !a.asked)
 	asked.Wait()
 	if err != nil {
 		return err
 	}
-	if withdrawn && a.asked { // it is gone, and nobody has told us by whom: leadership may have passed before that
-		view, err := a.look(ctx)
-		if err != nil {
-			return err
-		}
-		if view.conclude(a) == transferSucceeded {
-			return nil
-		}
-		if place, ok := standingOf(view.ballots, a.target.name); ok && place.ahead == 0 {
-			return a.blocked("the target is the first, so it may still happen", a.whoBlocks(ctx, view, a.request.state), a.byCaller)
-		}
-		if !ours {
-			return a.removed(ctx, view, a.byCaller)
-		}
+	if why, now := a.cameTo(v, end); now == state && !gone {
+		verdict := a.blocked(why, who, a.byCaller)
+		a.verdict.Store(&verdict) // if nothing more is answered in time
 	}
-	if a.request.state != state { // it has come farther meanwhile
-		who = a.whoBlocks(ctx, v, a.request.state)
+	if v, err = a.look(ctx); err != nil {
+		return err
 	}
-	if withdrawn {
-		return a.blocked("", who, a.byCaller)
+	switch v.conclude(a) {
+	case transferSucceeded:
+		return nil
+	case transferGone:
+		return a.targetGone()
+	case transferPending, transferRemoved:
 	}
-	return a.blocked("the leader has begun to step down for it, so it may still happen", who, a.byCaller)
+	return a.nothing(ctx, v, end, a.byCaller)
 }
 
-// takeBack removes the request if it is asked or ready. It reports whether it is gone, in no other state that is known,
-// and whether it is gone because of that: then it was in none, and nothing will come of it any more.
-func (a *asker) takeBack(ctx context.Context) (withdrawn, ours bool, err error) {
+// nothing is the error of a transfer that has not happened. deadline is whether the caller's has come.
+func (a *asker) nothing(ctx context.Context, v transferView, end requestEnd, deadline bool) error {
+	why, state := a.cameTo(v, end)
+	who, _ := a.whoBlocks(ctx, v, state)
+	return a.blocked(why, who, deadline)
+}
+
+// cameTo says of a transfer that has not happened whether it still may, and in which state the request was at the end as far as
+// that matters to who has not moved.
+//
+// The state in which a request was last seen need not be the one in which it went: once the target is next the leader may
+// have begun to step down for it. While another ballot stands between it has not, since nobody comes between.
+func (a *asker) cameTo(v transferView, end requestEnd) (why string, state transferState) {
+	state = a.request.state
+	place, ok := standingOf(v.ballots, a.target.name)
+	switch {
+	case ok && place.ahead == 0:
+		return "the target is the first, so it may still happen", state
+	case end == requestTakenBack:
+		return "", state
+	case end == requestPassing:
+		return "the leader has begun to step down for it, so it may still happen", state
+	case state == transferPassing:
+		return "it was removed after the leader had begun to step down for it, so it may still happen", state
+	case ok && place.ahead > 1:
+		return "it was removed", state
+	}
+	return "and may have come farther before it was removed, so it may still happen", transferPassing
+}
+
+// takeBack removes the request if it is asked or ready.
+func (a *asker) takeBack(ctx context.Context) (requestEnd, error) {
 	for wait := a.session.newBackoff(); ; wait.pause(ctx) {
 		found, err := a.readRequest(ctx)
 		if err != nil {
-			return false, false, err
+			return requestGone, err
 		}
 		var r *transferRequest
 		if found != nil {
@@ -557,21 +601,24 @@ func (a *asker) takeBack(ctx context.Context) (withdrawn, ours bool, err error) 
 		switch {
 		case r == nil || r.nonce != a.request.nonce:
 			// With another session it may have gone before the removal arrived.
-			return a.request.state == transferAsked || a.request.state == transferReady, a.removing && !a.elsewhere.Load(), nil
+			if a.removing && !a.elsewhere.Load() {
+				return requestTakenBack, nil
+			}
+			return requestGone, nil
 		case r.state != transferAsked && r.state != transferReady:
 			a.saw(r)
-			return false, false, nil
+			return requestPassing, nil
 		}
 		a.saw(r)
 		err = a.removeRequest(ctx, r)
 		switch {
 		case err == nil:
 			a.asked = false // there is nothing to tidy up
-			return true, true, nil
+			return requestTakenBack, nil
 		case ctx.Err() != nil:
-			return false, false, contextError(ctx)
+			return requestGone, contextError(ctx)
 		case isPermanent(err):
-			return false, false, err
+			return requestGone, err
 		}
 	}
 }
@@ -620,20 +667,6 @@ func (e errands) removeUnmarked(ctx context.Context, r *transferRequest) error {
 	return e.session.retry(ctx, func(conn *zk.Conn) error { return conn.Delete(e.transferPath(), r.version) })
 }
 
-// removed is the error of a request that is gone by somebody's hand, the leader's, or with its session. The state in which it
-// was last seen need not be the one in which it went: once the target is next the leader may have begun to step down for it.
-// While another ballot stands between it has not, since nobody comes between.
-func (a *asker) removed(ctx context.Context, v transferView, deadline bool) error {
-	place, ok := standingOf(v.ballots, a.target.name)
-	switch {
-	case a.request.state == transferPassing:
-		return a.blocked("it was removed while the leader stepped down for it, so it may still happen", a.whoBlocks(ctx, v, a.request.state), deadline)
-	case ok && place.ahead > 1:
-		return a.blocked("it was removed", a.whoBlocks(ctx, v, a.request.state), deadline)
-	}
-	return a.blocked("and may have come farther before it was removed, so it may still happen", a.whoBlocks(ctx, v, transferPassing), deadline)
-}
-
 // blocked is the error of a transfer that came to nothing. deadline is whether the caller's has come.
 func (a *asker) blocked(why, who string, deadline bool) error {
 	text := fmt.Sprintf("it came to the state %q", a.request.state)
@@ -649,14 +682,16 @@ func (a *asker) blocked(why, who string, deadline bool) error {
 	return fmt.Errorf("%w: %s", ErrTransferBlocked, text)
 }
 
-// whoBlocks names the lowest ballot that has not moved for a request in a state; "" if there is none.
-func (a *asker) whoBlocks(ctx context.Context, v transferView, state transferState) string {
+// whoBlocks names the lowest ballot that has not moved for a request in a state; "" if there is none. gone reports whether
+// it is known not to stand any more.
+func (a *asker) whoBlocks(ctx context.Context, v transferView, state transferState) (who string, gone bool) {
 	i := blocking(v.ballots, a.target.name, state)
 	if i < 0 {
-		return ""
+		return "", false
 	}
 	b := v.ballots[i]
 	ballot, err := a.base.readBallot(ctx, b)
+	gone = ballot == nil && err == nil
 	if err != nil {
 		ballot = nil
 	}
@@ -674,9 +709,9 @@ func (a *asker) whoBlocks(ctx context.Context, v transferView, state transferSta
 		what = "leads, and has not stepped down"
 	}
 	if ballot == nil {
-		return b.name + " " + what
+		return b.name + " " + what, gone
 	}
-	return fmt.Sprintf("%s %s (session %s, data %.64q)", b.name, what, sessionName(ballot.SessionID), ballot.Data)
+	return fmt.Sprintf("%s %s (session %s, data %.64q)", b.name, what, sessionName(ballot.SessionID), ballot.Data), false
 }
 
 // takesOver reports whether the first in line is known to have acknowledged nothing.
@@ -704,16 +739,24 @@ func blocking(ballots []child, target string, state transferState) int {
 	return 0
 }
 
-// tidy removes the request once it is settled. If that cannot be done at once it goes
-// on in the background, as long as the session that the request belongs to lives.
-func (a *asker) tidy(ctx context.Context, succeeded bool) {
-	if ctx.Err() == nil && (succeeded && a.removeRequest(ctx, a.request) == nil || a.tidyOnce(ctx)) {
-		return
+// tidy removes the request once it is settled, and reports whether it is known to be gone. If that cannot be done at once it
+// goes on in the background, as long as the session that the request belongs to lives.
+func (a *asker) tidy(ctx context.Context, succeeded bool) (gone bool) {
+	if ctx.Err() == nil {
+		if succeeded && a.removeRequest(ctx, a.request) == nil {
+			return true
+		}
+		if gone, refused := a.tidyOnce(ctx); gone || refused {
+			return gone
+		}
 	}
 	inc := a.inc
 	a.session.goHelper(func() {
 		defer a.beWoken(a.transferPath())()
-		for !a.tidyOnce(inc.ctx) {
+		for {
+			if gone, refused := a.tidyOnce(inc.ctx); gone || refused {
+				return
+			}
 			pause := time.NewTimer(jitter(a.session.Timeout()))
 			select {
 			case <-inc.ctx.Done():
@@ -725,21 +768,24 @@ func (a *asker) tidy(ctx context.Context, succeeded bool) {
 			}
 		}
 	})
+	return false
 }
 
-// tidyOnce reports whether the request is gone. While leadership is being passed on it
-// stays, until the leader has written "done", or removes it, or is gone.
-func (a *asker) tidyOnce(ctx context.Context) bool {
+// tidyOnce reports whether the request is gone, or may not be removed by this session. While leadership is being passed on
+// it stays, until the leader has written "done", or removes it, or is gone.
+func (a *asker) tidyOnce(ctx context.Context) (gone, refused bool) {
 	view, err := a.look(ctx)
 	switch {
+	case isPermanent(err): // it may be removed all the same, as it was seen last
+		return a.removeRequest(ctx, a.request) == nil, true
 	case err != nil:
-		return isPermanent(err)
+		return false, false
 	case view.request == nil:
 		a.removeMark(ctx)
-		return true
+		return true, false
 	case view.request.state == transferPassing && view.conclude(a) != transferSucceeded:
-		return false
+		return false, false
 	}
 	err = a.removeRequest(ctx, view.request)
-	return err == nil || isPermanent(err)
+	return err == nil, isPermanent(err)
 }
