@@ -182,6 +182,9 @@ func (o *Observer) refuse(err error) {
 // their acknowledgement's czxid: one may go and another come between two reads. What it
 // logs is queued with the callbacks: a log that stands still must not keep others of this Session from being told.
 func (o *Observer) see(view ackView) {
+	o.mu.Lock()
+	o.refusal = nil // also before anybody is told: who is told may ask
+	o.mu.Unlock()
 	former := o.current
 	o.current = nil
 	if view.leader != nil {

@@ -266,10 +266,11 @@ func TestFollowersHearOfEach(t *testing.T) {
 		require.NoError(t, first.Err(), "the context of OnLose ended while its leader leads")
 		a.resign()
 		w.await(j, "c lost to b")
+		second := <-contexts
 		require.Error(t, first.Err(), "the context of OnLose outlived its leader")
 		b.resign()
 		w.await(j, "c won")
-		require.Error(t, (<-contexts).Err(), "the context of OnLose outlived losing")
+		require.Error(t, second.Err(), "the context of OnLose outlived losing")
 		require.Equal(t, 2, j.count("c lost to a")+j.count("c lost to b"), "journal %q", j.all())
 	})
 }

@@ -382,9 +382,10 @@ func TestCloseAndCallbacks(t *testing.T) {
 
 		b := w.member("b", j)
 		slow := make(chan struct{})
-		b.OnWin(func(context.Context, election.Term) error { <-slow; return nil })
+		winning := make(chan struct{})
+		b.OnWin(func(context.Context, election.Term) error { close(winning); <-slow; return nil })
 		b.vote()
-		w.await(j, "b won")
+		<-winning
 		require.ErrorIs(t, b.Close(), election.ErrCallbackRunning, "Close while OnWin runs")
 		close(slow)
 		w.await(j, "b stepped down: closed")
@@ -397,9 +398,10 @@ func TestSlowOnLose(t *testing.T) {
 	virtually(t, func(t *testing.T, w *world) {
 		j := &journal{}
 		a, b := w.member("a", j).lead(), w.member("b", j)
-		b.OnLose(func(context.Context, election.Leader) { time.Sleep(10 * w.timeout()) })
+		losing := make(chan struct{}, 8)
+		b.OnLose(func(context.Context, election.Leader) { losing <- struct{}{}; time.Sleep(10 * w.timeout()) })
 		b.vote()
-		w.await(j, "b lost to a")
+		<-losing
 		c := w.member("c", j).vote()
 		w.await(j, "c lost to a")
 		a.resign()

@@ -155,9 +155,9 @@ func TestExclusiveWithoutAWatch(t *testing.T) {
 				time.Sleep(2 * w.timeout())
 				assert.NotZero(t, a.ExclusiveUntil())
 				require.NoError(t, w.client().Delete(path, -1))
-				w.until("b to lead", b.IsLeader)
-				met, cancel := a.firstRequestFor(path, fault)
+				met, cancel := a.firstRequestFor(path, fault) // before any time passes: a may look at once
 				defer cancel()
+				w.until("b to lead", b.IsLeader)
 				time.Sleep(3 * w.timeout())
 				select {
 				case <-met:

@@ -458,14 +458,14 @@ func TestNoVoteForCampaignThatStalled(t *testing.T) {
 			virtually(t, func(t *testing.T, w *world) {
 				j := &journal{}
 				a, b := w.member("a", j).lead(), w.member("b", j)
-				release := make(chan struct{})
-				b.OnLose(func(context.Context, election.Leader) { <-release })
+				release, losing := make(chan struct{}), make(chan struct{}, 8)
+				b.OnLose(func(context.Context, election.Leader) { losing <- struct{}{}; <-release })
 				if votes {
 					b.vote()
 				}
 				result := make(chan error, 1)
 				go func() { result <- second(b.Campaign(w.context())) }()
-				w.await(j, "b lost to a")
+				<-losing
 				a.resign()
 				err := <-result
 				assert.ErrorIs(t, err, election.ErrTakeoverFailed)

@@ -235,7 +235,7 @@ func TestPassedOnlyToWhoIsReady(t *testing.T) {
 		assert.True(t, a.IsLeader())
 		starve()
 		r.await("done")
-		assert.True(t, b.IsLeader())
+		w.until("b to lead", b.IsLeader)
 
 		// It dies when it has said so, and before the leader has begun.
 		w.until("a to wait", func() bool { return a.Status().Phase == "waiting" })

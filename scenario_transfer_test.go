@@ -480,9 +480,10 @@ func TestSetPriority(t *testing.T) {
 		require.NoError(t, b.SetPriority(w.context(), 3))
 		assert.NotEqual(t, before, b.VotePath())
 		assert.Equal(t, 3, b.Status().Priority)
-		assert.Equal(t, []string{"a", "c", "b"}, w.line(w.client(), a.RootVotePath()))
+		conn := w.client()
+		assert.Equal(t, []string{"a", "c", "b"}, w.line(conn, a.RootVotePath()))
 		w.until("the other one to give way", func() bool {
-			return slices.Equal(w.line(w.client(), a.RootVotePath()), []string{"a", "b", "c"})
+			return slices.Equal(w.line(conn, a.RootVotePath()), []string{"a", "b", "c"})
 		})
 		require.NoError(t, a.SetPriority(w.context(), 7), "of a leader: with its next ballot")
 		assert.True(t, a.IsLeader())

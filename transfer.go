@@ -226,7 +226,7 @@ type asker struct {
 
 	withdrawn atomic.Bool           // the request has been taken back
 	verdict   atomic.Pointer[error] // what has come of it, as far as that is known
-	elsewhere atomic.Bool // something was read on another session than inc
+	elsewhere atomic.Bool           // something was read on another session than inc
 }
 
 // saw notes how far the request has come.
