@@ -83,18 +83,17 @@ func realServers(t *testing.T) string {
 	return strings.Join(zooKeeper.started.Servers(), ",")
 }
 
-// onBoth runs an example without flags, and again with -servers on a real
-// ZooKeeper, and gives what it printed to check. The flags are for the latter:
-// a busy machine may hold a JVM up.
+// onBoth runs an example, and again with -servers on a real ZooKeeper, and gives
+// what it printed to check.
 func onBoth(t *testing.T, name string, check func(output string) error, flags ...string) {
 	t.Helper()
 	t.Run("in-process", func(t *testing.T) {
 		t.Parallel()
-		runExample(t, check, name)
+		runExample(t, check, name, flags...)
 	})
 	t.Run("ZooKeeper", func(t *testing.T) {
 		t.Parallel()
-		runExample(t, check, name, append(flags, "-servers", realServers(t))...)
+		runExample(t, check, name, append(slices.Clone(flags), "-servers", realServers(t))...)
 	})
 }
 

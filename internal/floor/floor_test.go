@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zkelection/election/internal/zxid"
 	"github.com/zkelection/election/testutil"
 )
 
@@ -16,7 +17,7 @@ func TestInOrder(t *testing.T) {
 	srv, err := testutil.NewServer(nil)
 	require.NoError(t, err)
 	t.Cleanup(srv.Close)
-	conn, events, err := zk.Connect([]string{srv.Addr()}, 30*time.Second, zk.WithLogger(silent{}))
+	conn, events, err := zk.Connect([]string{srv.Addr()}, 30*time.Second, zk.WithLogger(silent{}), zk.WithDialer(zxid.Dialer(nil)))
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		conn.Close()

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"strconv"
+	"syscall"
 	"time"
 )
 
@@ -58,13 +59,18 @@ func Listen(host string) (p Port, listener net.Listener, err error) {
 }
 
 // ListenAgain listens on a claimed port whose listener has been closed. For a moment that one may still be there: a process that is
-// being started has it until it executes its program. So it is tried for a second before the port is another program's.
+// being started has it until it executes its program. So it is tried for a second before the port is another program's: in
+// tries, since a machine that stands still uses up a time, and behind each start that is under way, however long that takes.
 func (p *Port) ListenAgain() (listener net.Listener, err error) {
-	for tried := time.Now(); ; time.Sleep(time.Millisecond) {
-		if listener, err = net.Listen("tcp", p.Address); err == nil || time.Since(tried) > time.Second {
-			return listener, err
+	for range 1000 {
+		if listener, err = net.Listen("tcp", p.Address); err == nil {
+			return listener, nil
 		}
+		syscall.ForkLock.RLock()   // which whoever starts a process holds until that executes its program
+		syscall.ForkLock.RUnlock() //nolint:staticcheck // there is nothing to do in between
+		time.Sleep(time.Millisecond)
 	}
+	return nil, err
 }
 
 // Release gives the port back, if there is one.

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/zkelection/election/internal/zxid"
 	"github.com/zkelection/election/testutil"
 )
 
@@ -45,7 +46,7 @@ func carriedOut(t *testing.T) (counted []Counts) {
 	p, err := Start(srv.Addr())
 	require.NoError(t, err)
 	t.Cleanup(p.Close)
-	conn, events, err := zk.Connect([]string{p.Address()}, 10*time.Second, zk.WithLogger(silent{}))
+	conn, events, err := zk.Connect([]string{p.Address()}, 10*time.Second, zk.WithLogger(silent{}), zk.WithDialer(zxid.Dialer(nil)))
 	require.NoError(t, err)
 	t.Cleanup(conn.Close)
 	for e := range events {
@@ -59,7 +60,9 @@ func carriedOut(t *testing.T) (counted []Counts) {
 		require.NoError(t, step.do(conn), step.name)
 		after, err := p.Counts()
 		require.NoError(t, err)
-		counted = append(counted, after.Since(before))
+		seen := after.Since(before)
+		delete(seen, 101) // a client that is late for it sets the watches of a connection again that has just begun
+		counted = append(counted, seen)
 	}
 	return counted
 }
