@@ -293,7 +293,7 @@ func TestRequestGoesUnseenAtTheLastMoment(t *testing.T) {
 				switch removal := q.Op == testutil.OpMulti && len(q.Ops) == 2 && q.Ops[0].Op == testutil.OpDelete; {
 				case q.SessionID != id || time.Since(began) < 2*w.timeout():
 				case ours && removal:
-					once.Do(func() { action, met = testutil.CutAfter, true })
+					once.Do(func() { action, met = testutil.LoseReply, true })
 				case !ours && q.Op == testutil.OpGetData && q.Path == r.path+"/transfer":
 					once.Do(func() {
 						gone := make(chan struct{})

@@ -49,14 +49,16 @@ func oneShell(shells []string) cobra.PositionalArgs {
 	}
 }
 
-// completionWait is how long a shell waits for the names of the elections.
+// completionWait is how long a shell waits for the names of the elections, unless --wait is on the line.
 const completionWait = 2 * time.Second
 
 // completeElections completes --election with what is there.
 func completeElections(o *connection) cobra.CompletionFunc {
 	return func(c *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		o.wait = completionWait
-		ctx, cancel := context.WithTimeout(c.Context(), completionWait)
+		if !c.Flags().Changed("wait") {
+			o.wait = completionWait
+		}
+		ctx, cancel := context.WithTimeout(c.Context(), o.wait)
 		defer cancel()
 		if o.dev || o.check() != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp

@@ -77,7 +77,7 @@ func TestCompletionNames(t *testing.T) {
 		_, c := member(t, servers, "x")
 		campaign(t, c)
 		for _, command := range []string{"run", "status", "watch"} {
-			_, stdout, _ := zkelect(t, servers, "__complete", command, "--election", "")
+			_, stdout, _ := zkelect(t, servers, "__complete", command, "--wait", "1m", "--election", "")
 			assert.Contains(t, stdout, electionOf(t)+"\n", command)
 		}
 		_, stdout, _ := zkelect(t, "127.0.0.1:1", "__complete", "status", "--election", "")

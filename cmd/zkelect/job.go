@@ -249,7 +249,11 @@ func (j *job) attend(ctx, parent context.Context, k *kept) {
 			k.forward(s.(syscall.Signal)) // none but those of forward come
 		case <-blocked:
 			blocked = nil
-			j.env.say("%s: leadership is not passed on before it has ended", k.why)
+			if leading == nil && !givenUp {
+				j.env.say("%s: others may lead before it has ended", k.why)
+			} else {
+				j.env.say("%s: leadership is not passed on before it has ended", k.why)
+			}
 		case <-signalled:
 			signalled = nil
 			j.env.say("stopping %s", j.argv[0])
@@ -261,6 +265,9 @@ func (j *job) attend(ctx, parent context.Context, k *kept) {
 				k.stop(j.grace) // the ballot stands until the command has ended
 			} else {
 				k.stop(j.overlap)
+			}
+			if blocked == nil && !givenUp { // it has been said that it is not passed on
+				j.env.say("%s: others may lead before it has ended", k.why)
 			}
 			j.noteLoss(ctx)
 		}

@@ -79,7 +79,21 @@ func (n *notifier) stopping() {
 func (n *notifier) status(format string, args ...any) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if status := fmt.Sprintf(format, args...); status != n.lastStatus {
+	n.setStatus(fmt.Sprintf(format, args...))
+}
+
+// statusAfter says that the service does something else now than the last status, if that is the last one still.
+func (n *notifier) statusAfter(last, format string, args ...any) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.lastStatus == last {
+		n.setStatus(fmt.Sprintf(format, args...))
+	}
+}
+
+// setStatus is called with mu held.
+func (n *notifier) setStatus(status string) {
+	if status != n.lastStatus {
 		n.lastStatus = status
 		n.send("STATUS=" + strings.ReplaceAll(status, "\n", " "))
 	}

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -17,6 +18,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/zkelection/election"
 )
 
 // systemd is what listens to a service's messages in systemd's place.
@@ -118,6 +121,31 @@ func TestNotifyNoLongerLeads(t *testing.T) {
 		s.has(t, "STATUS=not ready for "+electionOf(t)+": exit status 1: behind")
 		s.has(t, "STATUS=no longer leads "+electionOf(t))
 	})
+}
+
+// TestNotifyLeaderGone: who waits does not go on saying that one leads who does not.
+func TestNotifyLeaderGone(t *testing.T) {
+	t.Parallel()
+	servers := inProcess(t)
+	stand := func(data string) *election.Candidate {
+		s, err := election.Connect([]string{servers}, 10*time.Second, nil)
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = s.Close() })
+		c, err := election.NewCandidate(s, electionOf(t), &election.CandidateOptions{Data: []byte(data)})
+		require.NoError(t, err)
+		return c
+	}
+	a, b := stand("A"), stand("B")
+	campaign(t, a)
+	hold := make(chan struct{})
+	t.Cleanup(sync.OnceFunc(func() { close(hold) }))
+	b.OnWin(func(context.Context, election.Term) error { <-hold; return nil })
+	require.NoError(t, b.Vote(t.Context()))
+	s := newSystemd(t)
+	s.start(t, servers, nil, "run", "--election", electionOf(t), "--", "true")
+	s.has(t, "STATUS=waits, A leads "+electionOf(t))
+	require.NoError(t, a.Resign(t.Context()))
+	s.has(t, "STATUS=waits, nobody is known to lead "+electionOf(t))
 }
 
 // TestNotifyNotReady: where no ZooKeeper answers a service is not ready.

@@ -259,8 +259,8 @@ func TestRunKeep(t *testing.T) {
 	onBoth(t, func(t *testing.T, servers string) {
 		j := newJournal(t)
 		run := func(name string) *process {
-			return start(t, servers, "run", "--keep", "--pause", "100ms", "--election", electionOf(t), "--",
-				"sh", "-c", fmt.Sprintf("echo %s $ZKELECT_TOKEN begins >>%q; sleep 0.02; echo %s $ZKELECT_TOKEN ends >>%q; exit 9", name, j.path, name, j.path))
+			return start(t, servers, atEase(t, "--keep", "--pause", "100ms", "--",
+				"sh", "-c", fmt.Sprintf("echo %s $ZKELECT_TOKEN begins >>%q; sleep 0.02; echo %s $ZKELECT_TOKEN ends >>%q; exit 9", name, j.path, name, j.path))...)
 		}
 		a, b := run("A"), run("B")
 		until(t, "five turns each", func() bool {

@@ -14,10 +14,12 @@ import (
 // standingPoll is how often it is looked what the candidate does. That asks no server.
 const standingPoll = 50 * time.Millisecond
 
-// sayWhoLeads is told of each leader while this candidate waits.
-func (j *job) sayWhoLeads(_ context.Context, leader election.Leader) {
+// sayWhoLeads is told of each leader while this candidate waits. ctx ends when it is not known any more that this one leads.
+func (j *job) sayWhoLeads(ctx context.Context, leader election.Leader) {
 	j.env.say("waiting: %s leads %s", printable(leader.Data), j.name)
-	j.systemd.status("waits, %s leads %s", printable(leader.Data), j.name)
+	said := fmt.Sprintf("waits, %s leads %s", printable(leader.Data), j.name)
+	j.systemd.status("%s", said)
+	context.AfterFunc(ctx, func() { j.systemd.statusAfter(said, "waits, nobody is known to lead %s", j.name) })
 }
 
 // watchStanding reports to systemd that the candidate stands. With --try it ends the stint when that is not to lead. It

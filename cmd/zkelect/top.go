@@ -33,7 +33,8 @@ something has changed. --once prints it once.
 Exit status:
 
     0  it was interrupted, or with --once: each election has a leader
-    1  ZooKeeper does not answer in --wait, or refuses
+    1  ZooKeeper does not answer in --wait, or refuses; with --once: an election
+       may not be read
     2  the command line is wrong
     3  with --once: an election has no leader`,
 		Args:                  noArguments,
@@ -82,8 +83,10 @@ type topRow struct {
 	changed time.Time
 }
 
-// leaderless reports whether nobody leads, as far as can be seen.
-func (r *topRow) leaderless() bool { return r.leader == nil }
+// leaderless reports whether nobody leads, as far as can be seen. Of what cannot be read nothing is.
+func (r *topRow) leaderless() bool { return r.leader == nil && r.trouble == "" }
+
+func (r *topRow) unreadable() bool { return r.trouble != "" }
 
 func (t *top) once(ctx context.Context) error {
 	rows, err := t.look(ctx)
@@ -98,6 +101,9 @@ func (t *top) once(ctx context.Context) error {
 	}
 	if slices.ContainsFunc(rows, (*topRow).leaderless) {
 		return &exit{status: exitNoLeader}
+	}
+	if i := slices.IndexFunc(rows, (*topRow).unreadable); i >= 0 {
+		return &exit{exitFailed, fmt.Errorf("whether %s has a leader is not known: %s", rows[i].name, rows[i].trouble)}
 	}
 	return nil
 }
@@ -184,8 +190,14 @@ func attention(r *topRow) int {
 
 // compare notes what has changed since the last look.
 func (r *topRow) compare(f listJSON, now time.Time) {
-	former, line := r.leader, r.line
-	r.leader, r.line, r.trouble = f.Leader, f.Candidates, f.Error
+	former, line, readable := r.leader, r.line, r.trouble == ""
+	if r.trouble = f.Error; f.Error != "" { // what was there when it could be read may be there still
+		if readable {
+			r.note("unreadable", now)
+		}
+		return
+	}
+	r.leader, r.line = f.Leader, f.Candidates
 	switch {
 	case former == nil && f.Leader != nil:
 		r.since = f.Leader.Since
@@ -200,6 +212,8 @@ func (r *topRow) compare(f listJSON, now time.Time) {
 		r.note("new data", now)
 	case line != f.Candidates:
 		r.note(fmt.Sprintf("line %+d", f.Candidates-line), now)
+	case !readable:
+		r.note("readable", now)
 	}
 }
 

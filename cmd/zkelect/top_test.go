@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-zookeeper/zk"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -50,6 +51,14 @@ a +\d+s +1 +- +"host a"
 b +\d+s +1 +- +"host b"
 c +\d+s +1 +- +host-c
 $`, stdout)
+		private := root + "/d"
+		_, err := gone.Conn().Create(private, nil, 0, zk.DigestACL(zk.PermAll, "who", "knows"))
+		require.NoError(t, err)
+		status, stdout, stderr = zkelect(t, servers, "top", "--once", "--root", root)
+		assert.Equal(t, exitFailed, status)
+		assert.Contains(t, stdout, "d ")
+		assert.Contains(t, stderr, "whether d has a leader is not known")
+		require.NoError(t, gone.Conn().Delete(private, -1))
 		require.NoError(t, gone.Close())
 		status, stdout = top()
 		assert.Equal(t, exitNoLeader, status)
@@ -115,6 +124,9 @@ func TestTopChanges(t *testing.T) {
 		{listJSON{Candidates: 1, Leader: leader("b", 1)}, "new data", time.Unix(900, 0)},
 		{listJSON{Candidates: 1, Leader: leader("b", 1)}, "new data", time.Unix(900, 0)},
 		{listJSON{Candidates: 1, Leader: leader("c", 2)}, "was b", time.Unix(900, 0)},
+		{listJSON{Error: "no"}, "unreadable", time.Unix(900, 0)},
+		{listJSON{Error: "no"}, "unreadable", time.Unix(900, 0)},
+		{listJSON{Candidates: 1, Leader: leader("c", 2)}, "readable", time.Unix(900, 0)},
 		{listJSON{Candidates: 0}, "lost c", now},
 	} {
 		r.compare(step.found, now)

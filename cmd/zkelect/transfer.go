@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-zookeeper/zk"
 	"github.com/spf13/cobra"
 
 	"github.com/zkelection/election"
@@ -115,6 +116,7 @@ func passOn(ctx, limit context.Context, o *connection, s *election.Session, aske
 func settled(ctx context.Context, o *connection, s *election.Session, asker *election.Candidate, target election.Ballot, blocked error) error {
 	const pause = 100 * time.Millisecond
 	var passed time.Time // since when the target is the first, and the request is over
+	id := s.ID()         // with which the request goes; as long as it is there, one answer that does not come decides nothing
 	for waited := false; ; waited = true {
 		limit, cancel := o.limit(ctx)
 		ours, err := isOurs(limit, s, asker.RootVotePath()+"/transfer")
@@ -123,6 +125,15 @@ func settled(ctx context.Context, o *connection, s *election.Session, asker *ele
 			now, err = lookAt(limit, s, asker.Name(), o.root) // begun later, so what the request has led to is there
 		}
 		cancel()
+		var code election.ErrorCode
+		if err != nil && s.ID() == id && !errors.Is(err, zk.ErrNoAuth) && !errors.As(err, &code) {
+			select {
+			case <-time.After(pause):
+				continue
+			case <-ctx.Done():
+				return notWaitedFor(ctx, blocked)
+			}
+		}
 		if err != nil {
 			return blocked
 		}
@@ -145,9 +156,13 @@ func settled(ctx context.Context, o *connection, s *election.Session, asker *ele
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
-			return fmt.Errorf("%w; no longer waited for: %w", blocked, context.Cause(ctx))
+			return notWaitedFor(ctx, blocked)
 		}
 	}
+}
+
+func notWaitedFor(ctx context.Context, blocked error) error {
+	return fmt.Errorf("%w; no longer waited for: %w", blocked, context.Cause(ctx))
 }
 
 // isOurs reports whether a node is there, and ends with this session.

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/zkelection/election"
+	"github.com/zkelection/election/testutil"
 )
 
 // TestTransfer: the command of the leader ends in order before that of the chosen one begins, and who is passed over stays.
@@ -78,31 +79,70 @@ func TestTransferGivesTheCommandItsGrace(t *testing.T) {
 
 // TestTransferWaitsForTheLeader: the request ends with zkelect, so while the leader steps down it waits, whatever --within says.
 func TestTransferWaitsForTheLeader(t *testing.T) {
-	onBoth(t, func(t *testing.T, servers string) {
-		stand := func(data string) *election.Candidate {
-			s, err := election.Connect([]string{servers}, 8*time.Second, nil)
-			require.NoError(t, err)
-			t.Cleanup(func() { _ = s.Close() })
-			c, err := election.NewCandidate(s, electionOf(t), &election.CandidateOptions{Data: []byte(data), StepDownTimeout: time.Hour})
-			require.NoError(t, err)
-			return c
+	onBoth(t, func(t *testing.T, servers string) { waitsForTheLeader(t, servers, func() {}) })
+}
+
+// TestTransferWaitsBeyondALostConnection: as long as its session lives the request stands, and an answer that does not come
+// decides nothing. Zkelect would take the request along.
+func TestTransferWaitsBeyondALostConnection(t *testing.T) {
+	t.Parallel()
+	srv, err := testutil.NewServer(&testutil.ServerOptions{TickTime: 500 * time.Millisecond, MaxSessionTimeout: 12 * time.Second})
+	require.NoError(t, err)
+	t.Cleanup(srv.Close)
+	waitsForTheLeader(t, srv.Addr(), func() {
+		looked := make(chan struct{})
+		var mu sync.Mutex
+		looks := map[int64]int{} // of each session; zkelect's looks all the time
+		t.Cleanup(srv.Control(testutil.OpExists, func(q *testutil.Request) testutil.Action {
+			mu.Lock()
+			defer mu.Unlock()
+			if strings.HasSuffix(q.Path, "/transfer") {
+				looks[q.SessionID]++
+				switch looks[q.SessionID] {
+				case 5:
+					return testutil.LoseReply
+				case 10:
+					close(looked)
+				}
+			}
+			return testutil.Pass
+		}))
+		select {
+		case <-looked: // again
+		case <-time.After(time.Minute):
+			t.Error("it has given up")
 		}
-		a, b := stand("A"), stand("B")
-		campaign(t, a)
-		require.NoError(t, b.Vote(t.Context()))
-		hold := make(chan struct{})
-		release := sync.OnceFunc(func() { close(hold) })
-		t.Cleanup(release) // before the sessions are closed
-		a.OnStepDown(func(context.Context, election.Term, error) { <-hold })
-		p := start(t, servers, "transfer", "--election", electionOf(t), "--to", "B", "--within", "24s")
-		until(t, "A to step down", func() bool { return !a.IsLeader() })
-		p.says(&p.stderr, "waiting for what comes of it")
-		assert.False(t, b.IsLeader())
-		release()
-		assert.Zero(t, p.wait(), p.stderr.String())
-		assert.True(t, b.IsLeader())
-		assert.Contains(t, p.stderr.String(), "B leads "+electionOf(t))
 	})
+}
+
+// waitsForTheLeader has zkelect pass leadership on from one whose step-down hangs while something happens.
+func waitsForTheLeader(t *testing.T, servers string, meanwhile func()) {
+	t.Helper()
+	stand := func(data string) *election.Candidate {
+		// For a lease that is not lost while the machine stands still: see atEase.
+		s, err := election.Connect([]string{servers}, 12*time.Second, &election.SessionOptions{TickTime: 500 * time.Millisecond})
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = s.Close() })
+		c, err := election.NewCandidate(s, electionOf(t), &election.CandidateOptions{Data: []byte(data), StepDownTimeout: time.Hour})
+		require.NoError(t, err)
+		return c
+	}
+	a, b := stand("A"), stand("B")
+	campaign(t, a)
+	require.NoError(t, b.Vote(t.Context()))
+	hold := make(chan struct{})
+	release := sync.OnceFunc(func() { close(hold) })
+	t.Cleanup(release) // before the sessions are closed
+	a.OnStepDown(func(context.Context, election.Term, error) { <-hold })
+	p := start(t, servers, "transfer", "--election", electionOf(t), "--to", "B", "--within", "24s")
+	until(t, "A to step down", func() bool { return !a.IsLeader() })
+	p.says(&p.stderr, "waiting for what comes of it")
+	meanwhile()
+	assert.False(t, b.IsLeader())
+	release()
+	assert.Zero(t, p.wait(), p.stderr.String())
+	assert.True(t, b.IsLeader())
+	assert.Contains(t, p.stderr.String(), "B leads "+electionOf(t))
 }
 
 // TestTransferToOneOfTwo: data that two candidates have names neither.

@@ -9,9 +9,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/zkelection/election/testutil"
 )
 
 // TestOtherUser: a command that runs as another user cannot be signalled. That is said, and leadership is not passed on
@@ -31,6 +34,28 @@ func TestOtherUserLeftBehind(t *testing.T) {
 	onBoth(t, func(t *testing.T, servers string) {
 		otherUser(t, servers, `%[1]s & until [ -s %[2]q ]; do sleep 0.01; done; exit 3`, 3)
 	})
+}
+
+// TestOtherUserLost: where leadership is lost, others may lead beside such a command. That is said, and nothing else.
+func TestOtherUserLost(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		t.Skip("only root can start a command as another user")
+	}
+	srv, err := testutil.NewServer(&testutil.ServerOptions{TickTime: 500 * time.Millisecond, MaxSessionTimeout: 12 * time.Second})
+	require.NoError(t, err)
+	t.Cleanup(srv.Close)
+	stop := newJournal(t)
+	require.NoError(t, errors.Join(os.Chmod(filepath.Dir(stop.path), 0o777), os.Chmod(filepath.Dir(filepath.Dir(stop.path)), 0o777))) //nolint:gosec // the other user looks there
+	script := "exec setpriv --reuid 65534 --clear-groups sh -c " + shellQuoted(fmt.Sprintf(`echo begins; while [ ! -e %q ]; do sleep 0.05; done`, stop.path))
+	run := append([]string{"--bounding-set", "-kill", os.Args[0]}, atEase(t, "--", "sh", "-c", script)...)
+	a := startCommand(t, exec.Command("setpriv", run...), srv.Addr()) //nolint:gosec // a test's
+	a.says(&a.stdout, "begins")
+	isolateLeader(t, srv)
+	a.says(&a.stderr, "others may lead before it has ended")
+	assert.NotContains(t, a.stderr.String(), "is not passed on")
+	require.NoError(t, os.WriteFile(stop.path, nil, 0o600))
+	a.wait()
 }
 
 // otherUser runs a command as root without the right to signal others' processes, as a user with sudo is. form is the

@@ -266,17 +266,25 @@ func (n *node) await(timeout time.Duration, ok func(answer string) bool) error {
 			return nil
 		}
 		// A node of an ensemble goes on after it failed to bind the port for elections, so the log is looked at.
-		if bytes.Contains(n.log(logTail), []byte("Address already in use")) {
+		if n.lacksPort() {
 			return fmt.Errorf("node %d: %w", n.number, errPortTaken)
 		}
 		select {
 		case <-p.exited:
+			if n.lacksPort() { // said since
+				return fmt.Errorf("node %d: %w", n.number, errPortTaken)
+			}
 			return fmt.Errorf("realzk: ZooKeeper node %d ended: %v", n.number, p.cmd.ProcessState)
 		case <-deadline.C:
 			return fmt.Errorf("realzk: ZooKeeper node %d at %s, after %v, last answered %q: %w", n.number, n.client.Address, timeout, answer, err)
 		case <-poll.C:
 		}
 	}
+}
+
+// lacksPort reports whether the node has said that another program has one of its ports.
+func (n *node) lacksPort() bool {
+	return bytes.Contains(n.log(logTail), []byte("Address already in use"))
 }
 
 func (n *node) logPath() string { return filepath.Join(n.dir, "log") }
