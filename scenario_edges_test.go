@@ -392,6 +392,24 @@ func TestCloseAndCallbacks(t *testing.T) {
 	})
 }
 
+// What keeps a candidate from standing is told as long as it does, and not until there is a ballot again.
+func TestStandsOnceItsCallbackHasReturned(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		a := w.member("a", &journal{})
+		release := a.hangs()
+		a.lead()
+		a.link().setDown(true)
+		w.until("the callback to be late", func() bool { return errors.Is(a.Status().Absence, election.ErrCallbackRunning) })
+		assert.False(t, a.Status().Standing)
+		release()
+		w.heard()
+		assert.NoError(t, a.Status().Absence)
+		assert.True(t, a.Status().Standing)
+		a.link().setDown(false)
+		w.until("a to lead", a.IsLeader)
+	})
+}
+
 // A slow OnLose gives the next in line its turn, and the candidate comes back
 // by itself.
 func TestSlowOnLose(t *testing.T) {

@@ -1,6 +1,9 @@
 package election
 
-import "time"
+import (
+	"errors"
+	"time"
+)
 
 // stance is whether a candidate is to stand for election, and why it does not: what callers want of it, what has come of
 // that, and what a StandWhile says.
@@ -29,6 +32,13 @@ func (s *stance) letStand() {
 func (s *stance) endAbsence() {
 	if !s.stander.aside() {
 		s.absence.cause = nil
+	}
+}
+
+// endHanging is for when a callback that kept the candidate from standing has returned.
+func (s *stance) endHanging() {
+	if s.want && errors.Is(s.absence.cause, ErrCallbackRunning) {
+		s.absence.cause = s.stander.reason
 	}
 }
 

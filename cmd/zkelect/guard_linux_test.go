@@ -165,9 +165,18 @@ func trace(t *testing.T, pid int) (release func()) {
 		err := attach(pid, traced)
 		stopped <- err
 		<-over
+		// The threads that go on first may end the process. What has died traced nobody else reaps, and the process has not
+		// ended before: the main thread is the last.
 		for thread := range traced {
-			_ = syscall.PtraceDetach(thread)
+			if thread != pid && syscall.PtraceDetach(thread) != nil {
+				_, _ = syscall.Wait4(thread, nil, syscall.WALL, nil)
+			}
 		}
+		if syscall.PtraceDetach(pid) != nil {
+			_, _ = syscall.Wait4(pid, nil, syscall.WALL, nil)
+		}
+		// A thread may have stopped for another signal, as Go's runtime sends them, with the attachment's SIGSTOP still to come.
+		_ = syscall.Kill(pid, syscall.SIGCONT)
 	})
 	release = sync.OnceFunc(func() { close(over); tracing.Wait() })
 	t.Cleanup(release)
