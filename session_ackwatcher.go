@@ -621,10 +621,10 @@ func (f *ackWatcher) readFailed(m ackRead) {
 		return
 	}
 	first := f.last.first(fmt.Errorf("read: %w", m.err))
+	// An event about a node that may not be read is kept back, and uses its watch up:
+	// none that is there now can be relied on.
+	f.known.watch = nil
 	if f.quiet {
-		// An event about a node that may not be read is kept back, and uses its watch up:
-		// none that is there now can be relied on.
-		f.known.watch = nil
 		f.reading.timer.Reset(f.session.recheckInterval()) // it has no recheck of its own, and the next request may be another's
 		if first {
 			f.session.logger.Error("election: cannot read requests for transfers", "path", f.path, "error", m.err)

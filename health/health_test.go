@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/go-zookeeper/zk"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -350,6 +351,34 @@ func TestElectedIsConfirmed(t *testing.T) {
 		code, is = elected()
 		assert.Equal(t, http.StatusServiceUnavailable, code)
 		assert.Nil(t, is, "a closed observer sees nothing")
+	})
+}
+
+// TestElectedMayNotBeRead: nor does a watch on what may not be read any more, whose event would be kept back.
+func TestElectedMayNotBeRead(t *testing.T) {
+	alone(t, func(t *testing.T, srv *testutil.Server, s *election.Session) {
+		c, err := election.NewCandidate(s, "probed", nil)
+		require.NoError(t, err)
+		_, err = c.Campaign(t.Context())
+		require.NoError(t, err)
+		observes, err := election.Connect(srv.Servers(), 10*time.Second, &election.SessionOptions{
+			Dialer: srv.Dialer(), Logger: slog.New(slog.DiscardHandler),
+		})
+		require.NoError(t, err)
+		defer observes.Close()
+		o, err := election.NewObserver(observes, "probed", nil)
+		require.NoError(t, err)
+		require.NoError(t, o.Observe(t.Context()))
+		time.Sleep(time.Hour)
+		require.Equal(t, time.Now(), o.ConfirmedAt())
+		hidden := time.Now()
+		_, err = s.Conn().SetACL(c.LeaderAckPath(), zk.DigestACL(zk.PermAll, "who", "knows"), -1)
+		require.NoError(t, err)
+		time.Sleep(time.Hour)
+		assert.WithinDuration(t, hidden, o.ConfirmedAt(), 20*time.Second)
+		w := httptest.NewRecorder()
+		HandlerFor(Options{Observer: o}).ServeHTTP(w, httptest.NewRequest("GET", "/elected", nil))
+		assert.Equal(t, http.StatusServiceUnavailable, w.Code)
 	})
 }
 
