@@ -227,6 +227,7 @@ func (j *job) attend(ctx, parent context.Context, k *kept) {
 	defer j.turn.Store(0)
 	leading, signalled, blocked := ctx.Done(), parent.Done(), (<-chan struct{})(k.blocked)
 	givenUp := false // leadership, with the command under way
+	beside := false  // it has been said that others may lead
 	for {
 		j.turn.Store(time.Now().UnixNano())
 		select {
@@ -242,16 +243,19 @@ func (j *job) attend(ctx, parent context.Context, k *kept) {
 			k.allow(until)
 			if givenUp && until.IsZero() {
 				givenUp = false
+				beside = true
 				j.env.say("%s: others may lead before it has ended", j.argv[0])
 				k.stop(j.overlap)
+			}
+			if blocked == nil && !beside && until.IsZero() {
+				beside = true
+				j.env.say("%s: others may lead before it has ended", k.why)
 			}
 		case s := <-j.env.signals.forwarded:
 			k.forward(s.(syscall.Signal)) // none but those of forward come
 		case <-blocked:
 			blocked = nil
-			if leading == nil && !givenUp {
-				j.env.say("%s: others may lead before it has ended", k.why)
-			} else {
+			if !j.candidate.ExclusiveUntil().IsZero() { // else see above
 				j.env.say("%s: leadership is not passed on before it has ended", k.why)
 			}
 		case <-signalled:
@@ -265,9 +269,6 @@ func (j *job) attend(ctx, parent context.Context, k *kept) {
 				k.stop(j.grace) // the ballot stands until the command has ended
 			} else {
 				k.stop(j.overlap)
-			}
-			if blocked == nil && !givenUp { // it has been said that it is not passed on
-				j.env.say("%s: others may lead before it has ended", k.why)
 			}
 			j.noteLoss(ctx)
 		}

@@ -47,7 +47,7 @@ func TestOtherUserLost(t *testing.T) {
 	t.Cleanup(srv.Close)
 	stop := newJournal(t)
 	require.NoError(t, errors.Join(os.Chmod(filepath.Dir(stop.path), 0o777), os.Chmod(filepath.Dir(filepath.Dir(stop.path)), 0o777))) //nolint:gosec // the other user looks there
-	script := "exec setpriv --reuid 65534 --clear-groups sh -c " + shellQuoted(fmt.Sprintf(`echo begins; while [ ! -e %q ]; do sleep 0.05; done`, stop.path))
+	script := "exec setpriv --reuid 65534 --clear-groups sh -c " + shellQuoted(fmt.Sprintf(`echo begins; while [ -d %q ] && [ ! -e %q ]; do sleep 0.05; done`, filepath.Dir(stop.path), stop.path))
 	run := append([]string{"--bounding-set", "-kill", os.Args[0]}, atEase(t, "--", "sh", "-c", script)...)
 	a := startCommand(t, exec.Command("setpriv", run...), srv.Addr()) //nolint:gosec // a test's
 	a.says(&a.stdout, "begins")
