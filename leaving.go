@@ -123,7 +123,7 @@ func (c *candidacy) callbacksLate() {
 	c.stuck.Store(true)
 	c.term.hangAt = c.now.Add(2 * c.session.Timeout())
 	if c.want {
-		c.absence.cause = fmt.Errorf("%w in %v after leadership was lost", ErrCallbackRunning, c.callbackTimeout())
+		c.hangs(fmt.Errorf("%w in %v after leadership was lost", ErrCallbackRunning, c.callbackTimeout()))
 	}
 	c.failStuckVoters()
 }

@@ -137,7 +137,7 @@ func (o *Observer) LeaderAlive() (alive, known bool) {
 }
 
 // ConfirmedAt returns when what LeaderAlive says was last known to be so: now, while a watch on the present connection
-// guards it; after that when the connection was lost, or the watch has told of a change that has not been read yet. It is
+// guards it; after that when the connection was lost, the watch has told of a change that has not been read yet, or it was found that it may not be read any more. It is
 // the zero time before the first state is known.
 func (o *Observer) ConfirmedAt() time.Time {
 	o.mu.Lock()

@@ -410,6 +410,23 @@ func TestStandsOnceItsCallbackHasReturned(t *testing.T) {
 	})
 }
 
+// And what kept it from standing before that still does.
+func TestFailedTakeoverOutlastsItsCallback(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		a := w.member("a", &journal{}, func(o *election.CandidateOptions) { o.Retry = time.Hour })
+		a.OnWin(func(context.Context, election.Term) error { return errors.New("cannot") })
+		release := a.hangs()
+		a.vote()
+		w.until("the callback to be late", func() bool { return errors.Is(a.Status().Absence, election.ErrCallbackRunning) })
+		release()
+		w.heard()
+		s := a.Status()
+		assert.ErrorIs(t, s.Absence, election.ErrTakeoverFailed)
+		assert.False(t, s.Standing)
+		assert.NotZero(t, s.RetryAt)
+	})
+}
+
 // A slow OnLose gives the next in line its turn, and the candidate comes back
 // by itself.
 func TestSlowOnLose(t *testing.T) {

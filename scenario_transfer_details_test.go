@@ -675,6 +675,7 @@ func TestTransferIsLookedAtOnceMore(t *testing.T) {
 
 	_, _, err = atTheLastMoment(t, func(_ *world, _ string, _, _ *gem, b *member) { b.resign() })
 	require.ErrorIs(t, err, election.ErrTransferTargetGone)
+	blockedBy(t, err, `"asked"`)
 
 	_, _, err = atTheLastMoment(t, func(w *world, request string, first, second *gem, b *member) {
 		hold := make(chan struct{})
@@ -754,9 +755,10 @@ func TestTransferThatMayNotBeTakenBack(t *testing.T) {
 			return testutil.Pass
 		})
 		feed := w.starve(b.node)
-		err := by.Transfer(context.Background(), b.ballotOf())
+		err := by.Transfer(w.context2T(), b.ballotOf())
 		blockedBy(t, err, "may still happen")
 		require.ErrorIs(t, err, zk.ErrNoAuth)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
 		feed()
 		w.until("b to lead", b.IsLeader)
 		end()

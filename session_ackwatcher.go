@@ -464,7 +464,7 @@ func (f *ackWatcher) step(ctx context.Context) bool {
 	if view.inc == nil || !view.connected || f.reading.busy || f.reading.backingOff {
 		return true
 	}
-	arm := f.known.watch == nil && (!f.quiet || f.known.refusal == nil)
+	arm := f.known.watch == nil && f.known.refusal == nil
 	if (arm || f.reading.again) && (who.lasting || who.waiting) {
 		f.reading.busy, f.reading.again = true, false
 		request := ackRequest{view.inc, f.audience.beginRead(), arm, who.lasting, f.known.expect, f.known.newest}
@@ -629,11 +629,8 @@ func (f *ackWatcher) readFailed(m ackRead) {
 		if first {
 			f.session.logger.Error("election: cannot read requests for transfers", "path", f.path, "error", m.err)
 		}
-	} else {
-		f.leaveWatch(m.inc, m.watch)
-		if first {
-			f.session.logger.Error("election: cannot read the acknowledgement", "path", f.path, "error", m.err)
-		}
+	} else if first {
+		f.session.logger.Error("election: cannot read the acknowledgement", "path", f.path, "error", m.err)
 	}
 	f.known.refusal = m.err
 	f.audience.warnAll()

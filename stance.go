@@ -19,6 +19,7 @@ type stance struct {
 // absence is why a candidate does not stand for election, and for how long.
 type absence struct {
 	cause    error     // nil while it stands
+	former   error     // what a callback that hangs has taken the place of
 	until    time.Time // no vote before, since one was refused or a takeover failed
 	failures int       // takeovers that failed in a row
 }
@@ -35,10 +36,21 @@ func (s *stance) endAbsence() {
 	}
 }
 
-// endHanging is for when a callback that kept the candidate from standing has returned.
-func (s *stance) endHanging() {
-	if s.want && errors.Is(s.absence.cause, ErrCallbackRunning) {
+// hangs is for a callback that keeps the candidate from standing.
+func (s *stance) hangs(cause error) {
+	s.absence.cause, s.absence.former = cause, s.absence.cause
+}
+
+// endHanging is for when it has returned. What kept the candidate from standing before may still do so.
+func (s *stance) endHanging(now time.Time) {
+	former := s.absence.former
+	s.absence.former = nil
+	switch {
+	case !s.want || !errors.Is(s.absence.cause, ErrCallbackRunning):
+	case !now.Before(s.absence.until):
 		s.absence.cause = s.stander.reason
+	case former != nil:
+		s.absence.cause = former
 	}
 }
 

@@ -80,7 +80,7 @@ func (c *candidacy) callbackReturned() {
 	}
 	if c.stuck.Swap(false) {
 		c.term.hangAt = time.Time{}
-		c.endHanging()
+		c.endHanging(c.now)
 	}
 	if c.term.over {
 		c.term = nil

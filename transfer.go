@@ -248,6 +248,9 @@ func (a *asker) run(ctx context.Context) error {
 	}
 	if a.asked && !a.tidy(ctx, err == nil) && isRefused(err) {
 		err = errorf("%w: %w; and its request may stand, so it may still happen", ErrTransferBlocked, a.base.because(ctx, err))
+		if a.byCaller && !time.Now().Before(a.limit) {
+			err = fmt.Errorf("%w: %w", err, context.DeadlineExceeded)
+		}
 		a.verdict.Store(&err)
 	}
 	return err
@@ -540,10 +543,17 @@ func (a *asker) giveUp(ctx context.Context, v transferView) error {
 	if err != nil {
 		return err
 	}
-	if why, now := a.cameTo(v, end); now == state && !gone {
+	// What is known is the verdict if nothing more is answered in time.
+	told := func(why, who string) {
 		verdict := a.blocked(why, who, a.byCaller)
-		a.verdict.Store(&verdict) // if nothing more is answered in time
+		a.verdict.Store(&verdict)
 	}
+	before, last := a.cameTo(v, end)
+	if last != state || gone {
+		who = ""
+	}
+	told(before, who)
+	name := nameAt(v.ballots, blocking(v.ballots, a.target.name, last))
 	if v, err = a.look(ctx); err != nil {
 		return err
 	}
@@ -551,8 +561,14 @@ func (a *asker) giveUp(ctx context.Context, v transferView) error {
 	case transferSucceeded:
 		return nil
 	case transferGone:
+		if end == requestTakenBack { // which is why: the target may have waited for that to change its ballot
+			return errorf("%w: %w", a.blocked("", "", a.byCaller), a.targetGone())
+		}
 		return a.targetGone()
 	case transferPending, transferRemoved:
+	}
+	if why, state := a.cameTo(v, end); why != before || nameAt(v.ballots, blocking(v.ballots, a.target.name, state)) != name {
+		told(why, "")
 	}
 	return a.nothing(ctx, v, end, a.byCaller)
 }
@@ -737,6 +753,14 @@ func blocking(ballots []child, target string, state transferState) int {
 		return 1 // the target itself, if it is next
 	}
 	return 0
+}
+
+// nameAt is the name of one of the ballots, "" for none.
+func nameAt(ballots []child, i int) string {
+	if i < 0 {
+		return ""
+	}
+	return ballots[i].name
 }
 
 // tidy removes the request once it is settled, and reports whether it is known to be gone. If that cannot be done at once it

@@ -55,7 +55,7 @@ const completionWait = 2 * time.Second
 // completeElections completes --election with what is there.
 func completeElections(o *connection) cobra.CompletionFunc {
 	return func(c *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		if !c.Flags().Changed("wait") {
+		if !c.Flags().Changed("wait") || o.wait == 0 {
 			o.wait = completionWait
 		}
 		ctx, cancel := context.WithTimeout(c.Context(), o.wait)

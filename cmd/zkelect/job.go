@@ -31,6 +31,8 @@ type job struct {
 	lost   bool // and it ended with the loss of leadership
 	cut    bool // and a signal came meanwhile
 
+	ending atomic.Bool // the signal to end has come
+
 	turn atomic.Int64 // when the loop of lead last went round, in Unix nanoseconds; 0 while it does not
 }
 
@@ -91,7 +93,10 @@ func (j *job) stand(parent context.Context) error {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(parent))
 	defer cancel(nil)
 	s := &stint{cancel: cancel}
-	defer context.AfterFunc(parent, func() { s.end(context.Cause(parent)) })()
+	defer context.AfterFunc(parent, func() {
+		j.ending.Store(true)
+		s.end(context.Cause(parent))
+	})()
 	if j.try {
 		if err := j.somebodyStands(ctx); err != nil {
 			return err

@@ -19,7 +19,11 @@ func (j *job) sayWhoLeads(ctx context.Context, leader election.Leader) {
 	j.env.say("waiting: %s leads %s", printable(leader.Data), j.name)
 	said := fmt.Sprintf("waits, %s leads %s", printable(leader.Data), j.name)
 	j.systemd.status("%s", said)
-	context.AfterFunc(ctx, func() { j.systemd.statusAfter(said, "waits, nobody is known to lead %s", j.name) })
+	context.AfterFunc(ctx, func() {
+		if !j.ending.Load() { // else it is this one that waits no longer
+			j.systemd.statusAfter(said, "waits, nobody is known to lead %s", j.name)
+		}
+	})
 }
 
 // watchStanding reports to systemd that the candidate stands. With --try it ends the stint when that is not to lead. It

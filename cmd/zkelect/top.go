@@ -180,9 +180,9 @@ func (t *top) look(ctx context.Context) (rows []*topRow, err error) {
 	return rows, nil
 }
 
-// attention is the order of what needs some: those without a leader first.
+// attention is the order of what needs some: those without a leader first, and those of which that is not known.
 func attention(r *topRow) int {
-	if r.leaderless() {
+	if r.leaderless() || r.unreadable() {
 		return 0
 	}
 	return 1
@@ -319,7 +319,7 @@ func (s *screen) draw(t *top, rows []*topRow, trouble error) error {
 		colour := bold
 		if i > 0 {
 			colour = green
-			if rows[i-1].leaderless() {
+			if attention(rows[i-1]) == 0 {
 				colour = red
 			}
 		}

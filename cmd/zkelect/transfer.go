@@ -116,8 +116,9 @@ func passOn(ctx, limit context.Context, o *connection, s *election.Session, aske
 func settled(ctx context.Context, o *connection, s *election.Session, asker *election.Candidate, target election.Ballot, blocked error) error {
 	const pause = 100 * time.Millisecond
 	var passed time.Time // since when the target is the first, and the request is over
-	id := s.ID()         // with which the request goes; as long as it is there, one answer that does not come decides nothing
-	for waited := false; ; waited = true {
+	looked := time.Now() // and seen
+	waited := false
+	for {
 		limit, cancel := o.limit(ctx)
 		ours, err := isOurs(limit, s, asker.RootVotePath()+"/transfer")
 		var now *statusJSON
@@ -126,7 +127,8 @@ func settled(ctx context.Context, o *connection, s *election.Session, asker *ele
 		}
 		cancel()
 		var code election.ErrorCode
-		if err != nil && s.ID() == id && !errors.Is(err, zk.ErrNoAuth) && !errors.As(err, &code) {
+		if err != nil && time.Since(looked) < 2*s.Timeout() && !errors.Is(err, zk.ErrNoAuth) && !errors.As(err, &code) {
+			// One answer that does not come decides nothing. After that time the request has gone with its session.
 			select {
 			case <-time.After(pause):
 				continue
@@ -137,6 +139,7 @@ func settled(ctx context.Context, o *connection, s *election.Session, asker *ele
 		if err != nil {
 			return blocked
 		}
+		looked = time.Now()
 		first := len(now.Candidates) > 0 && now.Candidates[0].Ballot == target.Path
 		if passed.IsZero() && first && !ours {
 			passed = time.Now()
@@ -151,6 +154,7 @@ func settled(ctx context.Context, o *connection, s *election.Session, asker *ele
 		case !passed.IsZero() && time.Since(passed) > 2*s.Timeout():
 			return fmt.Errorf("%w; it is the first now, and has not acknowledged", blocked)
 		case !waited:
+			waited = true
 			o.env.say("not done yet, but it may still happen: waiting for what comes of it")
 		}
 		select {
