@@ -66,11 +66,16 @@ func (p *Port) ListenAgain() (listener net.Listener, err error) {
 		if listener, err = net.Listen("tcp", p.Address); err == nil {
 			return listener, nil
 		}
-		syscall.ForkLock.RLock()   // which whoever starts a process holds until that executes its program
-		syscall.ForkLock.RUnlock() //nolint:staticcheck // there is nothing to do in between
+		awaitStarts()
 		time.Sleep(time.Millisecond)
 	}
 	return nil, err
+}
+
+// awaitStarts returns when the processes that were being started execute their programs.
+func awaitStarts() {
+	syscall.ForkLock.RLock() // whoever starts one holds it until then
+	defer syscall.ForkLock.RUnlock()
 }
 
 // Release gives the port back, if there is one.
