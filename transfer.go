@@ -246,7 +246,7 @@ func (a *asker) run(ctx context.Context) error {
 	if err == nil || errors.Is(err, ErrTransferUnderWay) || errors.Is(err, ErrTransferBlocked) || errors.Is(err, ErrTransferTargetGone) {
 		a.verdict.Store(&err)
 	}
-	if a.asked && !a.tidy(ctx, err == nil) && isRefused(err) {
+	if a.asked && !a.tidy(ctx, err == nil) && isPermanent(err) && !errors.Is(err, ErrClosed) && !errors.Is(err, errOwnerClosed) {
 		err = errorf("%w: %w; and its request may stand, so it may still happen", ErrTransferBlocked, a.base.because(ctx, err))
 		if a.byCaller && !time.Now().Before(a.limit) {
 			err = fmt.Errorf("%w: %w", err, context.DeadlineExceeded)
@@ -254,11 +254,6 @@ func (a *asker) run(ctx context.Context) error {
 		a.verdict.Store(&err)
 	}
 	return err
-}
-
-// isRefused reports whether ZooKeeper will not do something for a session that lives.
-func isRefused(err error) bool {
-	return isPermanent(err) && !errors.Is(err, ErrClosed) && !errors.Is(err, errOwnerClosed)
 }
 
 // ask creates the request, if the target is there. Whatever this session reads behind

@@ -299,20 +299,27 @@ func TestElected(t *testing.T) {
 	})
 }
 
+// observed is a leader, and who observes it on a session of its own.
+func observed(t *testing.T, srv *testutil.Server, s *election.Session) (c *election.Candidate, observes *election.Session, o *election.Observer) {
+	t.Helper()
+	c, err := election.NewCandidate(s, "probed", nil)
+	require.NoError(t, err)
+	_, err = c.Campaign(t.Context())
+	require.NoError(t, err)
+	observes, err = election.Connect(srv.Servers(), 10*time.Second, &election.SessionOptions{
+		Dialer: srv.Dialer(), Logger: slog.New(slog.DiscardHandler),
+	})
+	require.NoError(t, err)
+	o, err = election.NewObserver(observes, "probed", nil)
+	require.NoError(t, err)
+	return c, observes, o
+}
+
 // TestElectedIsConfirmed: a connection alone does not tell that what was seen on another session is still so.
 func TestElectedIsConfirmed(t *testing.T) {
 	alone(t, func(t *testing.T, srv *testutil.Server, s *election.Session) {
-		c, err := election.NewCandidate(s, "probed", nil)
-		require.NoError(t, err)
-		_, err = c.Campaign(t.Context())
-		require.NoError(t, err)
-		observes, err := election.Connect(srv.Servers(), 10*time.Second, &election.SessionOptions{
-			Dialer: srv.Dialer(), Logger: slog.New(slog.DiscardHandler),
-		})
-		require.NoError(t, err)
+		c, observes, o := observed(t, srv, s)
 		defer observes.Close()
-		o, err := election.NewObserver(observes, "probed", nil)
-		require.NoError(t, err)
 		require.Zero(t, o.ConfirmedAt())
 		require.NoError(t, o.Observe(t.Context()))
 		elected := func() (code int, elected *bool) {
@@ -357,22 +364,13 @@ func TestElectedIsConfirmed(t *testing.T) {
 // TestElectedMayNotBeRead: nor does a watch on what may not be read any more, whose event would be kept back.
 func TestElectedMayNotBeRead(t *testing.T) {
 	alone(t, func(t *testing.T, srv *testutil.Server, s *election.Session) {
-		c, err := election.NewCandidate(s, "probed", nil)
-		require.NoError(t, err)
-		_, err = c.Campaign(t.Context())
-		require.NoError(t, err)
-		observes, err := election.Connect(srv.Servers(), 10*time.Second, &election.SessionOptions{
-			Dialer: srv.Dialer(), Logger: slog.New(slog.DiscardHandler),
-		})
-		require.NoError(t, err)
+		c, observes, o := observed(t, srv, s)
 		defer observes.Close()
-		o, err := election.NewObserver(observes, "probed", nil)
-		require.NoError(t, err)
 		require.NoError(t, o.Observe(t.Context()))
 		time.Sleep(time.Hour)
 		require.Equal(t, time.Now(), o.ConfirmedAt())
 		hidden := time.Now()
-		_, err = s.Conn().SetACL(c.LeaderAckPath(), zk.DigestACL(zk.PermAll, "who", "knows"), -1)
+		_, err := s.Conn().SetACL(c.LeaderAckPath(), zk.DigestACL(zk.PermAll, "who", "knows"), -1)
 		require.NoError(t, err)
 		time.Sleep(time.Hour)
 		assert.WithinDuration(t, hidden, o.ConfirmedAt(), 20*time.Second)
