@@ -7,7 +7,7 @@ require (
 	github.com/spf13/cobra v1.10.2
 	github.com/spf13/pflag v1.0.10
 	github.com/stretchr/testify v1.12.1
-	github.com/zkelection/election v0.1.0
+	github.com/zkelection/election v0.2.0
 	golang.org/x/sys v0.47.0
 	golang.org/x/term v0.45.0
 )

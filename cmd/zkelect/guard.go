@@ -34,9 +34,10 @@ Without --listen it is what the library starts as a helper, by itself.
 
 Exit status:
 
-    0  a signal ended it
-    1  it cannot listen, or the system has no way to tell of a death
-    2  the command line is wrong`,
+    0      a signal ended it
+    1      it cannot listen, or the system has no way to tell of a death
+    2      the command line is wrong
+    128+N  a second signal N ended it at once`,
 		Example:               "  zkelect guard --listen /run/election-guard/socket --mode 0660",
 		Args:                  noArguments,
 		DisableFlagsInUseLine: true,

@@ -87,7 +87,8 @@ Exit status:
            listens on the SOCKET of --guard
     126    COMMAND cannot be executed
     127    COMMAND was not found
-    128+N  signal N came while COMMAND was not running`,
+    128+N  signal N came while COMMAND was not running, or was a second one:
+           that ends zkelect at once`,
 		Example: `  zkelect run --keep --election scheduler -- scheduler --foreground
   zkelect run --election backup --try -- backup.sh`,
 		DisableFlagsInUseLine: true,

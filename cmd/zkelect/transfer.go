@@ -28,7 +28,8 @@ in front of it go to the end of the line; when it is next and could lead at
 once, the leader steps down in order, and stands last. Until then nothing has
 changed but places in line, and --within takes the request back. From then on
 zkelect waits for what comes of it, however long the leader takes: the request
-ends with zkelect, and the leader would have stepped down for nothing.
+ends with zkelect, and the leader would have stepped down for nothing. The
+request has the access rights of the election's node.
 
 Exit status:
 
@@ -44,7 +45,7 @@ Exit status:
 	o.electionFlag(c, &name)
 	c.Flags().StringVar(&to, "to", "", "the candidate: its `DATA`, its ballot or its session, as zkelect status shows them")
 	_ = c.RegisterFlagCompletionFunc("to", cobra.NoFileCompletions)
-	durationFlag(c, &within, "within", 0, "take the request back when the leader has not begun to step down in this `DURATION` (default two session timeouts)")
+	durationFlag(c, &within, "within", 0, "take the request back when the leader has not begun to step down in this `DURATION` (default two of the --timeout of zkelect itself; give more where that of the services is longer)")
 	o.flags(c, defaultWait)
 	prepare := c.PreRunE
 	c.PreRunE = func(c *cobra.Command, args []string) error {
@@ -66,8 +67,16 @@ func transfer(ctx context.Context, o *connection, name, to string, within time.D
 		return misuse(&exit{exitFailed, err})
 	}
 	defer closeAll()
+	looker, err := election.NewObserver(s, name, &election.ObserverOptions{Root: o.root})
+	if err != nil {
+		return misuse(&exit{exitFailed, err})
+	}
+	acl, err := requestACL(ctx, o, s, looker.RootVotePath())
+	if err != nil {
+		return &exit{exitFailed, err}
+	}
 	// It asks, and does not stand.
-	asker, err := election.NewCandidate(s, name, &election.CandidateOptions{Root: o.root})
+	asker, err := election.NewCandidate(s, name, &election.CandidateOptions{Root: o.root, ACL: acl})
 	if err != nil {
 		return misuse(&exit{exitFailed, err})
 	}
@@ -99,6 +108,43 @@ func transfer(ctx context.Context, o *connection, name, to string, within time.D
 	}
 	o.env.say("%s leads %s, after %v", printable(target.Data), name, time.Since(began).Round(time.Millisecond))
 	return nil
+}
+
+// requestACL is what the request is to be made with: whoever can write to it says who is to lead, so it is as closed as the
+// election's node. It is nil where there is no such node, or that may not be read: whatever comes next says so.
+func requestACL(ctx context.Context, o *connection, s *election.Session, node string) ([]zk.ACL, error) {
+	limit, cancel := o.limit(ctx)
+	defer cancel()
+	acl, err := ask(limit, func() (acl []zk.ACL, err error) {
+		for {
+			acl, _, err = s.Conn().GetACL(node)
+			if limit.Err() != nil || !errors.Is(err, zk.ErrConnectionClosed) && !errors.Is(err, zk.ErrSessionExpired) {
+				return acl, err
+			}
+			time.Sleep(100 * time.Millisecond) // the session is taken up again, or the next one is
+		}
+	})
+	switch {
+	case errors.Is(err, zk.ErrNoNode), errors.Is(err, zk.ErrNoAuth):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("the access rights of %s are not known: %w", node, err)
+	}
+	_, credentials, _ := strings.Cut(o.auth, ":")
+	user, password, _ := strings.Cut(credentials, ":")
+	for i, entry := range acl {
+		// What the server shows to those who may not administer the node.
+		if hidden := entry.Scheme == "digest" && strings.HasSuffix(entry.ID, ":x"); hidden {
+			if entry.ID != user+":x" {
+				return nil, fmt.Errorf("%s lets %s in, whose digest it shows only to those who may administer it: give such credentials by --auth", node, strings.TrimSuffix(entry.ID, ":x"))
+			}
+			acl[i].ID = zk.DigestACL(entry.Perms, user, password)[0].ID
+		}
+		if entry.Perms&zk.PermCreate != 0 {
+			acl[i].Perms = zk.PermAll // they may stand, so they have to be able to write to it
+		}
+	}
+	return acl, nil
 }
 
 // passOn asks for the transfer, and waits for what comes of it: beyond limit if that may still happen.

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-zookeeper/zk"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -79,7 +80,7 @@ func TestTransferGivesTheCommandItsGrace(t *testing.T) {
 
 // TestTransferWaitsForTheLeader: the request ends with zkelect, so while the leader steps down it waits, whatever --within says.
 func TestTransferWaitsForTheLeader(t *testing.T) {
-	onBoth(t, func(t *testing.T, servers string) { waitsForTheLeader(t, servers, func() {}) })
+	onBoth(t, func(t *testing.T, servers string) { waitsForTheLeader(t, servers, nil, func(*election.Candidate) {}) })
 }
 
 // TestTransferWaitsBeyondALostConnection: as long as its session lives the request stands, and an answer that does not come
@@ -89,7 +90,7 @@ func TestTransferWaitsBeyondALostConnection(t *testing.T) {
 	srv, err := testutil.NewServer(&testutil.ServerOptions{TickTime: 500 * time.Millisecond, MaxSessionTimeout: 12 * time.Second})
 	require.NoError(t, err)
 	t.Cleanup(srv.Close)
-	waitsForTheLeader(t, srv.Addr(), func() {
+	waitsForTheLeader(t, srv.Addr(), nil, func(*election.Candidate) {
 		looked := make(chan struct{})
 		var mu sync.Mutex
 		looks := map[int64]int{} // of each session; zkelect's looks all the time
@@ -115,29 +116,79 @@ func TestTransferWaitsBeyondALostConnection(t *testing.T) {
 	})
 }
 
-// waitsForTheLeader has zkelect pass leadership on from one whose step-down hangs while something happens.
-func waitsForTheLeader(t *testing.T, servers string, meanwhile func()) {
-	t.Helper()
-	stand := func(data string) *election.Candidate {
-		// For a lease that is not lost while the machine stands still: see atEase.
-		s, err := election.Connect([]string{servers}, 12*time.Second, &election.SessionOptions{TickTime: 500 * time.Millisecond})
-		require.NoError(t, err)
-		t.Cleanup(func() { _ = s.Close() })
-		c, err := election.NewCandidate(s, electionOf(t), &election.CandidateOptions{Data: []byte(data), StepDownTimeout: time.Hour})
-		require.NoError(t, err)
-		return c
+// TestTransferIsAsClosedAsItsElection: whoever can write to a request says who is to lead. Who may not administer the
+// election's node is shown its digests in part, and knows its own; those of others a request cannot be made with.
+func TestTransferIsAsClosedAsItsElection(t *testing.T) {
+	for name, perms := range map[string]int32{"with all rights": zk.PermAll, "without administering": zk.PermAll &^ zk.PermAdmin} {
+		t.Run(name, func(t *testing.T) {
+			onBoth(t, func(t *testing.T, servers string) {
+				waitsForTheLeader(t, servers, zk.DigestACL(perms, "me", "secret"), func(leader *election.Candidate) {
+					outside, _ := member(t, servers, "a stranger")
+					members, stranger := leader.Session().Conn(), outside.Conn()
+					children, _, err := members.Children(leader.RootVotePath())
+					require.NoError(t, err)
+					seen := 0
+					for _, child := range children {
+						if !strings.HasPrefix(child, "transfer") {
+							continue
+						}
+						seen++
+						node := leader.RootVotePath() + "/" + child
+						acl, _, err := members.GetACL(node)
+						require.NoError(t, err)
+						assert.Equal(t, zk.DigestACL(zk.PermAll, "me", "secret"), acl, child)
+						_, _, err = stranger.Get(node)
+						assert.ErrorIs(t, err, zk.ErrNoAuth, child)
+						_, err = stranger.Set(node, []byte("another"), -1)
+						assert.ErrorIs(t, err, zk.ErrNoAuth, child)
+					}
+					assert.Equal(t, 2, seen, "the request and its mark")
+				})
+			})
+		})
 	}
-	a, b := stand("A"), stand("B")
+	t.Run("of others", func(t *testing.T) {
+		onBoth(t, func(t *testing.T, servers string) {
+			acl := append(zk.DigestACL(zk.PermAll, "me", "secret"), zk.DigestACL(zk.PermAll&^zk.PermAdmin, "you", "other")...)
+			campaign(t, private(t, servers, "A", acl))
+			status, _, stderr := zkelect(t, servers, "transfer", "--auth", "digest:you:other", "--election", electionOf(t), "--to", "A")
+			assert.Equal(t, exitFailed, status)
+			assert.Contains(t, stderr, " lets me in, whose digest it shows only to those who may administer it")
+			status, _, stderr = zkelect(t, servers, "transfer", "--auth", "digest:me:secret", "--election", electionOf(t), "--to", "A")
+			assert.Zero(t, status, stderr)
+			assert.Contains(t, stderr, "A leads "+electionOf(t)+" already\n")
+		})
+	})
+}
+
+// private makes a candidate that holds the credentials me:secret and lets in whom the ACL names; nil is open to everybody.
+func private(t *testing.T, servers, data string, acl []zk.ACL) *election.Candidate {
+	t.Helper()
+	// For a lease that is not lost while the machine stands still: see atEase.
+	s, err := election.Connect([]string{servers}, 12*time.Second, &election.SessionOptions{
+		TickTime: 500 * time.Millisecond, Auth: []election.Auth{{Scheme: "digest", Credentials: []byte("me:secret")}},
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = s.Close() })
+	c, err := election.NewCandidate(s, electionOf(t), &election.CandidateOptions{Data: []byte(data), StepDownTimeout: time.Hour, ACL: acl})
+	require.NoError(t, err)
+	return c
+}
+
+// waitsForTheLeader has zkelect pass leadership on from one whose step-down hangs while something happens.
+func waitsForTheLeader(t *testing.T, servers string, acl []zk.ACL, meanwhile func(leader *election.Candidate)) {
+	t.Helper()
+	a, b := private(t, servers, "A", acl), private(t, servers, "B", acl)
 	campaign(t, a)
 	require.NoError(t, b.Vote(t.Context()))
 	hold := make(chan struct{})
 	release := sync.OnceFunc(func() { close(hold) })
 	t.Cleanup(release) // before the sessions are closed
 	a.OnStepDown(func(context.Context, election.Term, error) { <-hold })
-	p := start(t, servers, "transfer", "--election", electionOf(t), "--to", "B", "--within", "24s")
+	p := start(t, servers, "transfer", "--auth", "digest:me:secret", "--election", electionOf(t), "--to", "B", "--within", "24s")
 	until(t, "A to step down", func() bool { return !a.IsLeader() })
 	p.says(&p.stderr, "waiting for what comes of it")
-	meanwhile()
+	meanwhile(a)
 	assert.False(t, b.IsLeader())
 	release()
 	assert.Zero(t, p.wait(), p.stderr.String())
