@@ -122,7 +122,11 @@ func TestDiesWhileItsFilesAreRead(t *testing.T) {
 			}
 			m.close()
 			require.NoError(t, syscall.Close(pair[1]))
-			s.listen(p)
+			// What another test starts has a copy of that end until it runs its program.
+			for until := time.Now().Add(time.Minute); p.conn != 0 && time.Now().Before(until); time.Sleep(time.Millisecond) {
+				s.listen(p)
+			}
+			require.Zero(t, p.conn, "its end has not been seen")
 			require.Contains(t, s.processes, p, "forgotten before its files are read")
 			if c.dies {
 				end()
