@@ -5,7 +5,7 @@ go 1.25.1
 require (
 	github.com/go-zookeeper/zk v1.0.4
 	github.com/stretchr/testify v1.12.1
-	github.com/zkelection/election v0.1.0
+	github.com/zkelection/election v0.2.0
 	go.uber.org/goleak v1.3.0
 	google.golang.org/grpc v1.84.0
 	google.golang.org/protobuf v1.36.11

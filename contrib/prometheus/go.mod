@@ -5,7 +5,7 @@ go 1.25.1
 require (
 	github.com/prometheus/client_golang v1.24.1
 	github.com/stretchr/testify v1.12.1
-	github.com/zkelection/election v0.1.0
+	github.com/zkelection/election v0.2.0
 )
 
 require (

@@ -11,7 +11,8 @@
 // collects:
 //
 //	election_standing{election}            how many candidates of this process stand in it: 0 after a resignation, a
-//	                                       failed takeover or a refused ballot
+//	                                       failed takeover or a refused ballot, while it stands
+//	                                       aside, and while a callback of a lost term hangs
 //	election_leader{election}              how many candidates of this process lead it now: 0 or 1
 //	election_wins_total{election}          leaderships begun
 //	election_losses_total{election}        acknowledged leaders that a candidate has lost to
@@ -24,8 +25,10 @@
 //	election_session_losses_total          ZooKeeper sessions lost
 //	election_connected                     how many sessions of this process have a connection to ZooKeeper
 //
-// An election's series are there, and 0, from the first vote on. alerts.yml has
-// alert rules for all of this, and dashboard.json a dashboard for Grafana.
+// An election's gauges and counters are there, and 0, from the first vote on,
+// but for the cause other; its histogram is from the first acknowledgement on.
+// alerts.yml has alert rules for all of this, and dashboard.json a dashboard for
+// Grafana.
 package prometheus
 
 import (

@@ -52,6 +52,11 @@ func TestVersions(t *testing.T) {
 		require.Contains(t, string(workspace), "\t./"+dir+"\n")
 	}
 	require.Contains(t, string(workspace), fmt.Sprintf("replace %s %s => ./\n", module, version))
+	changes, err := os.ReadFile(filepath.Join(top, "CHANGELOG.md"))
+	require.NoError(t, err)
+	if strings.Contains(string(changes), "\n## Unreleased\n") {
+		require.NotContains(t, string(changes), "\n## "+version+"\n", "a version that was, and is something else")
+	}
 	inTree, err := filepath.Glob(filepath.Join(top, "*", "*", "go.mod"))
 	require.NoError(t, err)
 	require.Len(t, inTree, len(nested), "a module that is not listed here")
