@@ -46,7 +46,7 @@
 // When an OnWin function fails nothing is acknowledged. The candidate withdraws
 // its ballot, so that the next can try, and votes again after a pause.
 //
-// Leadership ends by Resign or Close, by a failed takeover, or when the lease,
+// Leadership ends by Resign, Close or a Transfer, by a failed takeover, or when the lease,
 // the session or the ballot is lost. Then IsLeader is false and the leader's
 // context has ended before anything else is done, and the OnStepDown functions
 // are called once. A leader that leaves on purpose withdraws its ballot when they

@@ -151,6 +151,7 @@ func TestCausesAreTold(t *testing.T) {
 			"contrib/prometheus/prometheus.go":      func(name string) string { return fmt.Sprintf("{election.%s, %q}", name, label(name)) },
 			"contrib/prometheus/prometheus_test.go": func(name string) string { return "election." + name },
 			"docs/operations.md":                    func(name string) string { return "`" + label(name) + "`" },
+			"example_test.go":                       func(name string) string { return "election." + name + ")" },
 			"logging_test.go":                       func(name string) string { return "\t\t" + name + ":" }, // TestLevelOfStepDown
 			"proof_actors_test.go":                  func(name string) string { return name },
 			"proof_simulate_situations_test.go":     func(name string) string { return `": ` + name + "," }, // noticeStepDown
@@ -159,7 +160,7 @@ func TestCausesAreTold(t *testing.T) {
 			text, err := os.ReadFile(place)
 			require.NoError(t, err)
 			if from := map[string]string{
-				"candidate.go": "// OnStepDown registers", "proof_actors_test.go": "\nfunc knownCause(",
+				"candidate.go": "// OnStepDown registers", "proof_actors_test.go": "\nfunc knownCause(", "example_test.go": "\nfunc Example_causes(",
 			}[place]; from != "" { // the comment of that, and that alone
 				_, after, _ := strings.Cut(string(text), from)
 				before, _, _ := strings.Cut(after, "\nfunc ")
@@ -174,5 +175,5 @@ func TestCausesAreTold(t *testing.T) {
 		return all
 	}
 	assert.Empty(t, missing(causes))
-	assert.Len(t, missing([]string{"ErrMoonIsFull"}), 8)
+	assert.Len(t, missing([]string{"ErrMoonIsFull"}), 9)
 }

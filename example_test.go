@@ -155,7 +155,7 @@ func ExampleNewSession() {
 }
 
 // The gem's members vote again at each new connection. Here that is needed only
-// for candidates that are to come back after Resign or a failed takeover.
+// for a candidate that is to come back after Resign, at the next new session.
 func ExampleSession_OnConnected() {
 	ctx := context.Background()
 	srv, err := testutil.NewServer(nil) // in the place of your ensemble
@@ -989,11 +989,13 @@ func Example_causes() {
 		case errors.Is(cause, election.ErrLeaseLapsed), errors.Is(cause, election.ErrSessionLost):
 			return "cut off, or too slow: the candidate votes again by itself"
 		case errors.Is(cause, election.ErrBallotDeleted):
-			return "an operator wants another leader"
+			return "somebody deletes ballots: find out who"
 		case errors.Is(cause, election.ErrTakeoverFailed):
 			return "out for CandidateOptions.Retry"
 		case errors.Is(cause, election.ErrResigned):
 			return "out until Vote is called"
+		case errors.Is(cause, election.ErrTransferred):
+			return "passed on: it stands at the end of the line"
 		case errors.Is(cause, election.ErrTickTime): // of Vote
 			return "correct SessionOptions.TickTime, or ask for a longer session timeout"
 		case errors.Is(cause, election.ErrCallbackRunning):
@@ -1028,6 +1030,6 @@ func Example_causes() {
 	fmt.Println(<-told)
 	fmt.Println(advice(election.ErrClosed))
 	// Output:
-	// an operator wants another leader
+	// somebody deletes ballots: find out who
 	// the end
 }

@@ -10,9 +10,10 @@ import "time"
 type Metrics struct {
 	// Standing is told when a candidate begins to stand in the election (Vote,
 	// Campaign or Run asked for it; the ballot may not be cast yet) and when it
-	// ceases to: it resigned or closed, its takeover failed, or its ballot was
-	// refused. It tells true again when such a candidate comes back. A lost
-	// session changes nothing. Candidate.Status tells why.
+	// ceases to: it resigned or closed, stands aside (StandWhile), its takeover
+	// failed, its ballot was refused, or a callback of a lost term hangs. It tells
+	// true again when such a candidate comes back. A lost session changes nothing.
+	// Candidate.Status tells why.
 	Standing func(name string, stands bool)
 	// Leading is told when a candidate begins to lead, from the moment that
 	// IsLeader is true, and when it ends: an is-leader gauge.

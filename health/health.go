@@ -14,8 +14,8 @@ import (
 )
 
 // DefaultTolerance is how long a leader's lease may go without renewal until
-// /health fails, and how long an Observer may be without a connection until
-// /elected does, unless the request says otherwise.
+// /health fails, and how long ago an Observer may have been sure of a leader
+// (Observer.ConfirmedAt) until /elected does, unless the request says otherwise.
 const DefaultTolerance = 10 * time.Second
 
 // Options say whom a handler answers about: a candidate, an observer, or both
@@ -83,7 +83,8 @@ type Status struct {
 
 // Handler is HandlerFor a candidate alone. It answers /elected if the candidate
 // follows the leader (CandidateOptions.Follow: election.FollowLeader), as long
-// as that stands in the election. One that follows the next node does not hear
+// as that waits or leads, and has had a connection within the tolerance. One that
+// follows the next node does not hear
 // who leads: /elected answers 501, in whatever role it is. Give HandlerFor an
 // Observer then.
 func Handler(c *election.Candidate) http.Handler {

@@ -1,8 +1,8 @@
 // Command httpservice runs three instances of an HTTP service behind a load
 // balancer that sends requests only to the leader: it probes each instance's
-// /election/leader, as HAProxy or a Kubernetes readiness probe would. The leader
-// is shut down, and the balancer finds the next one. Without -servers it starts
-// an in-process ZooKeeper.
+// /election/leader, as HAProxy would. (It is no readiness probe for Kubernetes:
+// only one pod would ever be ready.) The leader is shut down, and the balancer
+// finds the next one. Without -servers it starts an in-process ZooKeeper.
 package main
 
 import (
