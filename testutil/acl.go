@@ -3,6 +3,7 @@ package testutil
 import (
 	"crypto/sha1"
 	"encoding/base64"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -188,12 +189,16 @@ var superUser = identity{"super", ""}
 // as an access right or ServerOptions.SuperDigest names it.
 func Digest(user, password string) string { return digestOf(user + ":" + password).id }
 
-// digestOf is the identity that a "user:password" pair proves.
+// digestOf is the identity that a "user:password" pair proves, as a text.
 func digestOf(credentials string) identity {
+	credentials = asText([]byte(credentials))
 	user, _, _ := strings.Cut(credentials, ":")
 	sum := sha1.Sum([]byte(credentials))
 	return identity{"digest", user + ":" + base64.StdEncoding.EncodeToString(sum[:])}
 }
+
+// hash is what maskDigests hides. To Java a line ends by one of these characters.
+var hash = regexp.MustCompile(`:[^\n\r\x{85}\x{2028}\x{2029}]*`)
 
 // maskDigests hides the password hashes from a reader who may not administer
 // the node.
@@ -201,9 +206,7 @@ func maskDigests(list []acl) []acl {
 	masked := make([]acl, len(list))
 	for i, a := range list {
 		if a.id.scheme == "digest" {
-			if user, _, found := strings.Cut(a.id.id, ":"); found {
-				a.id.id = user + ":x"
-			}
+			a.id.id = hash.ReplaceAllString(a.id.id, ":x")
 		}
 		masked[i] = a
 	}

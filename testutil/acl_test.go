@@ -142,6 +142,23 @@ func strangersAreKeptOut(t *testing.T, release Release) {
 	})
 }
 
+// TestDigestIsOfAText: what is no UTF-8 ZooKeeper has read as a text before it makes a digest of it.
+func TestDigestIsOfAText(t *testing.T) {
+	assert.Equal(t, digestOf("u:\ufffd"), digestOf("u:\xe4"))
+	assert.Equal(t, digestOf("\ufffd:p"), digestOf("\xff:p"))
+	assert.NotEqual(t, digestOf("u:\u00e4"), digestOf("u:\xe4"))
+}
+
+// TestMaskedDigest: to Java's regular expressions a line ends where it does.
+func TestMaskedDigest(t *testing.T) {
+	for id, want := range map[string]string{
+		"ann:secret": "ann:x", "ann:A\nB": "ann:x\nB", "ann:A\u2028B:C": "ann:x\u2028B:x", "ann": "ann", ":": ":x",
+	} {
+		assert.Equal(t, want, maskDigests([]acl{{permRead, identity{"digest", id}}})[0].id.id, "%q", id)
+	}
+	assert.Equal(t, "a:b", maskDigests([]acl{{permRead, identity{"other", "a:b"}}})[0].id.id)
+}
+
 func TestAuthentication(t *testing.T) {
 	withRaw(t, func(t *testing.T, srv *Server, c *rawClient) {
 		assert.Zero(t, c.want(codeOK, OpAuth, authBody("digest", "me:secret")).zxid, "zxid")

@@ -17,6 +17,9 @@ type call struct {
 	unknown bool // heard, and there is no such session: it is dropped
 	taken   bool // it is counted, and no control function wants to see it
 	early   bool // see pass
+
+	greeting  *greeting // of a handshake that has arrived
+	successor *conn     // waits for this, see standBehind
 }
 
 func (k *call) decode(frame []byte) {
@@ -128,6 +131,9 @@ func (k *call) proceed() bool {
 		c.kill(true) // a handshake: nobody else is connected here
 		return true
 	}
+	if k.handshake && k.greeting == nil {
+		k.greet()
+	}
 	if !k.ready() {
 		k.park()
 		return false
@@ -148,7 +154,11 @@ func (k *call) proceed() bool {
 	}
 	if answer() {
 		k.after()
-		return true
+		if !k.handshake || !c.standBehind() {
+			return true
+		}
+		c.park()
+		return false
 	}
 	// There has to be a majority, or the member to catch up, before it can answer.
 	c.park()
@@ -179,14 +189,13 @@ func (k *call) ready() bool { return !k.ordered() || k.c.srv.reaches(k.c.m) }
 // does with the syncs of a follower's clients; to its own clients a sync is a read.
 func (k *call) ordered() bool {
 	m, s := k.c.m, k.c.srv
-	switch k.op {
-	case OpCheck:
-		return s.release.checksOutsideMultis()
-	case OpSync:
+	switch {
+	case k.handshake:
+		return !k.greeting.decided
+	case k.op == OpSync:
 		return m != s.leader || m.lagging
-	default:
-		return k.op.isWrite()
 	}
+	return k.op.isWrite() && s.release.knows(k.op)
 }
 
 // park lets the request wait until there is a way to the leader.

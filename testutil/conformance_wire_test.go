@@ -260,6 +260,14 @@ type connectAnswer struct {
 
 // handshake sends a ConnectRequest and reads its answer.
 func (w *wire) handshake(zxid int64, timeout int32, id int64, password []byte) (connectAnswer, error) {
+	if err := w.greet(zxid, timeout, id, password); err != nil {
+		return connectAnswer{}, err
+	}
+	return w.readConnectAnswer()
+}
+
+// greet sends a handshake.
+func (w *wire) greet(zxid int64, timeout int32, id int64, password []byte) error {
 	var e encoder
 	e.int(0)
 	e.long(zxid)
@@ -267,10 +275,7 @@ func (w *wire) handshake(zxid int64, timeout int32, id int64, password []byte) (
 	e.long(id)
 	e.buffer(password)
 	e.bool(false) // no read-only server
-	if err := w.write(e.bytes); err != nil {
-		return connectAnswer{}, err
-	}
-	return w.readConnectAnswer()
+	return w.write(e.bytes)
 }
 
 func (w *wire) readConnectAnswer() (connectAnswer, error) {

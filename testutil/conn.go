@@ -2,6 +2,7 @@ package testutil
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -273,9 +274,11 @@ func (c *conn) takeOn(frame []byte) *call {
 	k := &call{c: c, who: c.who}
 	k.decode(frame)
 	wanted := len(s.controlsFor(k.op)) > 0
-	if !k.op.asksServer() && !wanted {
+	if !wanted && (!k.op.asksServer() || !s.release.knows(k.op)) {
 		s.counts[k.op]++
-		k.execute()
+		if k.hear() {
+			k.execute()
+		}
 		return nil
 	}
 	k.unknown, k.heard = !k.hear(), true
@@ -376,8 +379,8 @@ func (c *conn) kill(flush bool) {
 	c.dead = true
 	close(c.done)
 	delete(c.m.clients, c)
-	if c.m.bySession[c.session] == c {
-		delete(c.m.bySession, c.session)
+	if id := cmp.Or(c.session, c.claimed); c.m.bySession[id] == c {
+		delete(c.m.bySession, id)
 	}
 	c.m.watches.removeConn(c)
 	c.inbox = nil

@@ -80,6 +80,12 @@
 // containers. The word dump lists the
 // connections without the times at which ZooKeeper would look at them.
 //
+// A connection that is silent is closed for that only before its handshake, and ZooKeeper
+// closes any that has been silent for its session's timeout, such as one whose session
+// has moved to another member. Started a second time ZooKeeper has read its nodes from a
+// snapshot, and may list the children of a node that once had more of them in
+// another order.
+//
 // # The real one
 //
 // Package realzk, below this one, starts a real ZooKeeper from a local installation,

@@ -6,90 +6,6 @@ import (
 	"slices"
 )
 
-// connect answers the handshake: a session begins or goes on here. It is false
-// when the answer has to wait for this member to catch up.
-func (k *call) connect() bool {
-	c, m, s := k.c, k.c.m, k.c.srv
-	d := &decoder{b: k.body}
-	d.int32() // the protocol's version
-	seen := d.int64()
-	timeout := min(max(d.int32(), s.minTimeout), s.maxTimeout)
-	id := d.int64()
-	password := d.bytes()
-	hasReadOnly := len(d.b) > 0
-	if d.err != nil {
-		s.logWarn("malformed handshake", "client", c.remote, "error", d.err)
-		c.kill(false)
-		return true
-	}
-	if seen > m.zxid() {
-		s.logInfo("client has seen more than this member", "client", c.remote, "session", sessionName(id))
-		c.kill(false)
-		return true
-	}
-	c.timeout = timeout
-	if id != 0 {
-		k.resumeSession(id, password, hasReadOnly)
-		return true
-	}
-	id = m.nextID
-	m.nextID++
-	s.sessions[id] = &session{id: id, timeout: timeout, clock: k.clock, owner: m, expireAt: s.expiry(timeout, k.clock)}
-	s.poke()
-	c.bind(id)
-	s.logInfo("session begins", "session", sessionName(id), "timeout", timeout, "client", c.remote)
-	return k.propose(&txn{op: OpConnect, zxid: s.nextZxid(), time: s.wallTime(), session: id, timeout: timeout}, func(result) {
-		k.noteAnswer(OpConnect.short())
-		c.welcome(hasReadOnly)
-	})
-}
-
-// bind makes the connection that of a session, unless it has ended by now.
-func (c *conn) bind(id int64) {
-	c.session = id
-	if !c.dead {
-		c.m.bySession[id] = c
-	}
-}
-
-func (k *call) resumeSession(id int64, password []byte, hasReadOnly bool) {
-	c, m, s := k.c, k.c.m, k.c.srv
-	if old := m.bySession[id]; old != nil {
-		old.kill(false)
-	}
-	x := s.sessions[id]
-	if x == nil || x.closing || string(password) != string(passwordOf(id)) {
-		s.logInfo("no such session", "session", sessionName(id), "client", c.remote)
-		c.timeout = 0
-		c.welcome(hasReadOnly)
-		c.kill(true)
-		return
-	}
-	s.touch(x, c.timeout)
-	x.owner = m
-	// A follower passes the question on, and counts it as no sign of life of its own.
-	c.bind(id)
-	s.logInfo("session resumed", "session", sessionName(id), "client", c.remote)
-	c.welcome(hasReadOnly)
-}
-
-// welcome answers the handshake; without a session it says that it is gone.
-func (c *conn) welcome(hasReadOnly bool) {
-	password := make([]byte, 16)
-	if c.session != 0 {
-		password = passwordOf(c.session)
-	}
-	e := &encoder{b: make([]byte, 4, 64)}
-	e.int32(0) // the protocol's version
-	e.int32(c.timeout)
-	e.int64(c.session)
-	e.bytes(password)
-	if hasReadOnly {
-		e.bool(false)
-	}
-	c.send(e.frame())
-}
-
 // propose has a decision committed, and answers once this member has applied it. It is
 // false when that is not now.
 func (k *call) propose(x *txn, answer func(result)) bool {
@@ -112,10 +28,10 @@ func (k *call) sync(answer func(result)) bool {
 }
 
 // commit commits a decision, or nothing for a sync, and answers if this member applies it at
-// once. Of a connection that has ended nobody waits for an answer.
+// once. Of a connection that has ended nobody waits for an answer, but the next one of its session may wait for its turn.
 func (k *call) commit(x *txn, answer func(result)) bool {
 	c, m := k.c, k.c.m
-	now := m.inStep() || c.dead
+	now := m.inStep() || !m.serving()
 	var r result
 	if x != nil {
 		r = c.srv.commit(x)
@@ -144,13 +60,22 @@ func (k *call) finish() {
 	k.c.parked = false
 	k.after()
 	k.c.next()
+	k.over()
+}
+
+// over lets the connection go on that has taken up the session and stood behind this request.
+func (k *call) over() {
+	if c := k.successor; c != nil {
+		k.successor, c.parked = nil, false
+		c.next()
+	}
 }
 
 // execute carries out a request of a connection that has a session. It is false
 // when the answer has to wait for this member to catch up.
 func (k *call) execute() bool {
 	c := k.c
-	if k.op == OpCheck && !c.srv.release.checksOutsideMultis() {
+	if !c.srv.release.knows(k.op) {
 		k.refuseUnknown()
 		return true
 	}
@@ -188,8 +113,7 @@ func (k *call) execute() bool {
 		OpSetWatches2, OpGetEphemerals, OpGetAllChildrenNumber, OpAddWatch, OpCheckWatches, OpRemoveWatches,
 		OpWhoAmI:
 		k.reply(k.read(&decoder{b: k.body}))
-	default:
-		k.refuseUnknown()
+	default: // it is not known
 	}
 	return true
 }
@@ -300,7 +224,7 @@ func (k *call) write() bool {
 		}
 	}
 	p := &preparer{
-		release: s.release, tree: s.newest(), who: k.who, session: c.session, zxid: s.nextZxid(), now: s.wallTime(),
+		release: s.release, tree: s.newest(), leaving: s.leaving, who: k.who, session: c.session, zxid: s.nextZxid(), now: s.wallTime(),
 		check: func() code { return s.mayWrite(c.session, m) },
 	}
 	var x *txn

@@ -164,6 +164,8 @@ func (p *party) hang(t *testing.T) (told []string) {
 		told = append(told, other.answers("other", made)...)
 	}
 
+	told = append(append(told, p.alone(t)...), p.without(t)...)
+
 	// What the leader has decided, and nobody else knows, becomes true when it leads again.
 	c, late := p.open(t, p.leader, nil), p.open(t, p.leader, nil)
 	c.make("/again")
@@ -185,6 +187,76 @@ func (p *party) hang(t *testing.T) (told []string) {
 	d := &decoder{bytes: q.body}
 	// How many elections it takes is left to the real one.
 	return append(told, fmt.Sprintf("zxid in its epoch %d: %s", uint32(q.zxid), quoteData(d.buffer())))
+}
+
+// alone has the leader judge, without its followers, what is not a creation, and answer who comes back for what hangs.
+func (p *party) alone(t *testing.T) (told []string) {
+	one, other, strange, back := p.open(t, p.leader, nil), p.open(t, p.leader, nil), p.open(t, p.leader, nil), p.open(t, p.leader, nil)
+	made := one.make("/alone")
+	for _, path := range []string{"/alone/rights", "/alone/parent", "/alone/data"} {
+		one.make(path)
+	}
+	other.post(step{Op: "create", Path: "/alone/parent/e", Flags: 1, ACL: openACL})
+	told = append(told, other.answers("an ephemeral node", made)...)
+	followers := []int{(p.leader + 1) % 3, (p.leader + 2) % 3}
+	for _, i := range followers {
+		p.cut(i)
+	}
+	one.postBehind(
+		step{Op: "setACL", Path: "/alone/rights", ACL: []scriptACL{{1, "world", "anyone"}}, Version: -1},
+		step{Op: "setData", Path: "/alone/rights", Data: "x", Version: -1})
+	other.postBehind(step{Op: "closeSession"})
+	one.postBehind(step{Op: "delete", Path: "/alone/parent/e", Version: -1}, step{Op: "delete", Path: "/alone/parent", Version: -1})
+	strange.postBehind(step{Op: "setData", Path: "/alone/data", Data: "a", Version: -1})
+	strange.post(step{Op: "an operation that there is not"})
+	told = append(told, strange.answers("strange", made)...)
+	back.postBehind(step{Op: "setData", Path: "/alone/data", Data: "b", Version: -1})
+	_ = back.conn.Close()
+	again := p.open(t, p.leader, back)
+	told = append(told, fmt.Sprintf("taken up at once: %v", again.id == back.id))
+	again.post(step{Op: "ping"}, step{Op: "getData", Path: "/alone/data"})
+	again.postBehind(step{Op: "setData", Path: "/alone/data", Data: "c", Version: -1})
+	for _, i := range followers {
+		p.heal(i)
+	}
+	told = append(told, one.answers("one", made)...)
+	told = append(told, other.answers("other", made)...)
+	return append(told, again.answers("again", made)...)
+}
+
+// without has a follower decide handshakes without its leader.
+func (p *party) without(t *testing.T) (told []string) {
+	follower := (p.leader + 1) % 3
+	one, other := p.open(t, follower, nil), p.open(t, follower, nil)
+	made := one.make("/without")
+	p.cut(p.leader)
+	knock := func(of *hanger, zxid int64, password []byte) *hanger {
+		conn, err := tcp(p.servers[follower])()
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = conn.Close() })
+		h := &hanger{client: &client{wire: &wire{conn: conn}}, t: t, ops: map[int32]string{}}
+		require.NoError(t, h.greet(zxid, int32(time.Minute.Milliseconds()), of.id, password))
+		return h
+	}
+	closed := func(name string, h *hanger) {
+		_, err := h.readPacket()
+		told = append(told, fmt.Sprintf("%s: %v", name, err))
+	}
+	wrong := knock(one, 0, make([]byte, 16))
+	a, err := wrong.readConnectAnswer()
+	told = append(told, fmt.Sprintf("a wrong password: session %d, timeout %d, %v", a.id, a.timeout, err))
+	closed("a wrong password", wrong)
+	closed("the session that it was for", one)
+	closed("one that has seen more", knock(one, made+1<<20, one.password))
+	first := knock(other, 0, other.password)
+	closed("one that is taken up again", other) // so the first has been read
+	second := knock(other, 0, other.password)
+	closed("the first to take it up", first)
+	p.heal(p.leader)
+	a, err = second.readConnectAnswer()
+	told = append(told, fmt.Sprintf("the second: its session %v, %v", a.id == other.id, err))
+	second.post(step{Op: "exists", Path: "/without"})
+	return append(told, second.answers("the second", made)...)
 }
 
 // make makes a node, and returns its zxid.

@@ -245,6 +245,8 @@ func (s *Server) elect() {
 		s.logInfo("member leads", "member", s.leader.index, "epoch", s.epoch)
 	}
 	s.setPulse(s.now())
+	s.sweepsFrom = s.now()
+	s.setSweep()
 	for _, x := range s.sessions {
 		x.closing = false // the other leader has not brought it to an end
 		s.touch(x, x.timeout)
@@ -290,6 +292,11 @@ func (m *member) giveUp() {
 	m.dropClients()
 	m.refuses = true
 	m.backlog, m.waiting = nil, nil
+	for _, p := range m.srv.proposed {
+		if p.k != nil && p.k.c.m == m {
+			p.k = nil // it begins anew, and knows of no request
+		}
+	}
 	clear(m.heard)
 }
 
@@ -328,7 +335,7 @@ func (m *member) catchUp() {
 		if p.x != nil {
 			m.tree.apply(p.x, m.watches.fire)
 		}
-		if p.k != nil && !p.k.c.dead {
+		if p.k != nil {
 			p.k.turn()
 			p.answer()
 			p.k.finish()

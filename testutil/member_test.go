@@ -103,6 +103,55 @@ func TestCutOffMemberTakesNoSessions(t *testing.T) {
 	})
 }
 
+// TestCutOffMemberDecidesByItself: of a handshake it asks the leader only whether the session lives.
+func TestCutOffMemberDecidesByItself(t *testing.T) {
+	inMemory(t, three, func(t *testing.T, srv *Server) {
+		c, ahead := openRaw(t, srv.Member(1), 40*time.Second), openRaw(t, srv.Member(0), 40*time.Second)
+		srv.Member(1).CutOff()
+		ahead.want(codeOK, OpCreate, createBody("/a", "", 0))
+		late := newRaw(t, srv.Member(1))
+		late.zxid = ahead.zxid
+		late.sendHandshake(ahead.session, ahead.password, 40*time.Second)
+		late.wantClosed()
+
+		wrong := newRaw(t, srv.Member(1))
+		wrong.handshake(ahead.session, nil, 40*time.Second)
+		assert.Zero(t, wrong.session)
+		assert.Zero(t, wrong.timeout)
+		wrong.wantClosed()
+
+		malformed := newRaw(t, srv.Member(1))
+		malformed.write(append(append([]byte{0, 0, 0, 32}, make([]byte, 27)...), 100, 0, 0, 0, 0)) // a password that is longer than all
+		malformed.wantClosed()
+
+		first := newRaw(t, srv.Member(1))
+		first.sendHandshake(c.session, c.password, 40*time.Second)
+		c.wantClosed()
+		second := newRaw(t, srv.Member(1))
+		second.sendHandshake(c.session, c.password, 40*time.Second)
+		first.wantClosed()
+		second.wantSilence(time.Second)
+		for _, s := range srv.Sessions() {
+			assert.Equal(t, s.ID == ahead.session, s.Connected())
+		}
+		srv.Member(1).Heal()
+		_, err := second.frame()
+		require.NoError(t, err)
+		second.want(codeOK, OpExists, watchBody("/a", false))
+	})
+	// A session that has ended meanwhile: its connection is closed with it.
+	inMemory(t, three, func(t *testing.T, srv *Server) {
+		c := openRaw(t, srv.Member(1), 40*time.Second)
+		srv.Member(1).CutOff()
+		resumed := newRaw(t, srv.Member(1))
+		resumed.sendHandshake(c.session, c.password, 40*time.Second)
+		c.wantClosed()
+		assert.True(t, srv.ExpireSession(c.session))
+		srv.Member(1).Heal()
+		resumed.wantClosed()
+	})
+}
+
 // pingUntilClosed pings all the time, and tells how long the connection lived.
 func (c *rawClient) pingUntilClosed() time.Duration {
 	began := time.Now()

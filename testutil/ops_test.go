@@ -417,6 +417,46 @@ func TestContainersAndTTLNodesGoAway(t *testing.T) {
 	})
 }
 
+// TestSweepsCountFromTheLeadersBeginning: of an ensemble's next leader, and of a server that was started again.
+func TestSweepsCountFromTheLeadersBeginning(t *testing.T) {
+	for _, test := range []struct {
+		members     int
+		stop, start time.Duration
+		goneAt      time.Duration
+	}{
+		{3, 90 * time.Second, 0, 150 * time.Second},
+		{1, 50 * time.Second, 70 * time.Second, 130 * time.Second},
+		{1, 10 * time.Second, 30 * time.Second, 90 * time.Second},
+	} {
+		inMemory(t, ServerOptions{Members: test.members, MaxSessionTimeout: time.Hour}, func(t *testing.T, srv *Server) {
+			began := time.Now()
+			c := openRaw(t, srv.Member(test.members-1), time.Hour)
+			if test.members > 1 {
+				time.Sleep(61 * time.Second)
+			}
+			c.want(codeOK, OpCreateContainer, createBody("/k", "", 4))
+			c.want(codeOK, OpCreate, createBody("/k/x", "", 0))
+			if test.members == 1 {
+				c.want(codeOK, OpDelete, versionBody("/k/x", -1))
+			}
+			time.Sleep(time.Until(began.Add(test.stop)))
+			srv.Member(0).Stop()
+			if test.start > 0 {
+				time.Sleep(time.Until(began.Add(test.start)))
+				require.NoError(t, srv.Member(0).Start())
+			}
+			c = c.again(srv.Member(test.members - 1))
+			if test.members > 1 {
+				c.want(codeOK, OpDelete, versionBody("/k/x", -1))
+			}
+			time.Sleep(time.Until(began.Add(test.goneAt - time.Second)))
+			c.want(codeOK, OpExists, watchBody("/k", false))
+			time.Sleep(2 * time.Second)
+			c.want(codeNoNode, OpExists, watchBody("/k", false))
+		})
+	}
+}
+
 func TestCheckOutsideAMulti(t *testing.T) {
 	withRaw(t, func(t *testing.T, _ *Server, c *rawClient) {
 		if c.release != ZooKeeper38 {

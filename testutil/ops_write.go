@@ -84,6 +84,8 @@ type preparer struct {
 	session int64
 	zxid    int64
 	now     int64
+	// leaving is how many children each node has besides those in the tree.
+	leaving map[string]int
 	// check reports whether the session may write through where it is connected.
 	check func() code
 	// pending holds the nodes as the operations so far leave them, nil for one
@@ -99,7 +101,7 @@ func (p *preparer) record(path string) *record {
 	if n == nil {
 		return nil
 	}
-	return &record{n.kind, n.version, n.aversion, n.created, n.children.len(), n.acl}
+	return &record{n.kind, n.version, n.aversion, n.created, n.children.len() + p.leaving[path], n.acl}
 }
 
 func (p *preparer) note(path string, r *record) {

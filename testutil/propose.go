@@ -15,7 +15,7 @@ type proposed struct {
 	logged []bool
 }
 
-// newest is the tree as the leader's decisions will have made it.
+// newest is the tree as the leader's decisions will have made it, but for what it does not judge by: see await.
 func (s *Server) newest() *tree {
 	if len(s.proposed) > 0 {
 		return s.ahead
@@ -29,15 +29,32 @@ func (s *Server) free() bool { return s.canCommit() && len(s.proposed) == 0 }
 // await puts a decision behind those that wait for a majority.
 func (s *Server) await(x *txn, k *call, answer func(result)) *proposed {
 	if len(s.proposed) == 0 {
-		s.ahead = s.tree.clone()
+		s.ahead, s.leaving = s.tree.clone(), make(map[string]int)
 	}
 	if x != nil {
-		s.ahead.apply(x, func(event) {})
+		s.foresee(x)
 	}
 	p := &proposed{x, k, answer, make([]bool, len(s.members))}
 	s.proposed = append(s.proposed, p)
 	s.spread()
 	return p
+}
+
+// foresee makes a decision true in the tree by which the leader judges those behind it. That is not all of it: rights
+// count once they are in the real tree, and a parent has the children that go with their sessions until then.
+func (s *Server) foresee(x *txn) {
+	switch {
+	case x.op == OpSetACL && x.err == codeOK:
+		kept := *x
+		kept.acl = s.ahead.nodes[x.path].acl
+		x = &kept
+	case x.op == OpClose:
+		for _, path := range s.ahead.ephemeralsOf(x.session) {
+			parent, _, _ := splitPath(path)
+			s.leaving[parent]++
+		}
+	}
+	s.ahead.apply(x, func(event) {})
 }
 
 // spread lets the followers that the leader reaches log what it has proposed.
@@ -66,13 +83,16 @@ func (s *Server) commitProposed() {
 	for len(s.proposed) > 0 {
 		p := s.proposed[0]
 		s.proposed = s.proposed[1:]
-		if p.k == nil {
+		switch {
+		case p.k != nil:
+			if p.k.commit(p.x, p.answer) {
+				p.k.finish()
+			}
+		case p.x != nil:
 			s.commit(p.x)
-		} else if p.k.commit(p.x, p.answer) {
-			p.k.finish()
 		}
 	}
-	s.ahead = nil
+	s.ahead, s.leaving = nil, nil
 }
 
 // longestLog is the member, among those that can talk to each other, that has logged the most
@@ -101,7 +121,7 @@ func (s *Server) longestLog() *member {
 // that would have begun.
 func (s *Server) inherit() {
 	found := s.proposed
-	s.proposed, s.ahead = nil, nil
+	s.proposed, s.ahead, s.leaving = nil, nil, nil
 	for _, p := range found {
 		switch {
 		case p.x == nil:
@@ -125,6 +145,7 @@ func (s *Server) goOn() {
 				k.c.parked = false
 				if k.proceed() {
 					k.c.next()
+					k.over()
 				}
 			case k.execute():
 				k.finish()

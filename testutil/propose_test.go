@@ -123,6 +123,96 @@ func TestWhatHangsIsDecided(t *testing.T) {
 			now.wantClosed()
 			c.again(srv.Member(0)).want(codeOK, OpSetData, setBody("/a", "x", 0))
 		}},
+		{"a session taken up again where its write hangs", func(t *testing.T, srv *Server) {
+			c, other := openRaw(t, srv.Member(0), 40*time.Second), openRaw(t, srv.Member(0), 40*time.Second)
+			c.want(codeOK, OpCreate, createBody("/a", "", 0))
+			alone(srv)
+			c.request(OpSetData, setBody("/a", "x", -1))
+			synctest.Wait()
+			c.close()
+			synctest.Wait()
+			wantStoodBehind(t, srv, c, other, srv.Member(2).Heal)
+		}},
+		{"a session taken up again where its write is not there yet", func(t *testing.T, srv *Server) {
+			c, other := openRaw(t, srv.Member(1), 40*time.Second), openRaw(t, srv.Member(0), 40*time.Second)
+			c.want(codeOK, OpCreate, createBody("/a", "", 0))
+			srv.Member(1).Lag()
+			c.request(OpSetData, setBody("/a", "x", -1))
+			synctest.Wait()
+			assert.Equal(t, int32(1), other.stat("/a").version)
+			c.close()
+			synctest.Wait()
+			wantStoodBehind(t, srv, c, other, srv.Member(1).CatchUp)
+		}},
+		{"a session taken up again twice", func(t *testing.T, srv *Server) {
+			c := openRaw(t, srv.Member(0), 40*time.Second)
+			alone(srv)
+			c.request(OpCreate, createBody("/a", "", 0))
+			synctest.Wait()
+			second := c.again(srv.Member(0))
+			c.wantClosed()
+			second.request(OpSetData, setBody("/a", "x", 0))
+			synctest.Wait()
+			third := second.again(srv.Member(0))
+			second.wantClosed()
+			data := third.request(OpGetData, watchBody("/a", false))
+			third.wantSilence(time.Second)
+			srv.Member(2).Heal()
+			assert.Equal(t, "x", string(third.wantNext(data, codeOK).body.bytes()))
+			third.want(codeOK, OpDelete, versionBody("/a", 1))
+		}},
+		{"an operation that there is not", func(t *testing.T, srv *Server) {
+			unknown := []Op{99, OpNotification}
+			if !srv.release.checksOutsideMultis() {
+				unknown = append(unknown, OpCheck)
+			}
+			for i, op := range unknown {
+				c, other := openRaw(t, srv.Member(0), 40*time.Second), openRaw(t, srv.Member(0), 40*time.Second)
+				alone(srv)
+				path := fmt.Sprintf("/a%d", i)
+				c.request(OpCreate, createBody(path, "", 0))
+				xid := c.request(op, versionBody(path, -1))
+				assert.Equal(t, int64(-1), c.wantNext(xid, codeUnimplemented).zxid, "at once")
+				c.wantClosed()
+				srv.Member(2).Heal()
+				other.want(codeOK, OpExists, watchBody(path, false))
+			}
+		}},
+		{"rights that are not in force yet", func(t *testing.T, srv *Server) {
+			c, other := openRaw(t, srv.Member(0), 40*time.Second), openRaw(t, srv.Member(0), 40*time.Second)
+			for _, path := range []string{"/open", "/closed"} {
+				c.want(codeOK, OpCreate, createBody(path, "", 0))
+			}
+			c.want(codeOK, OpSetACL, aclBody("/closed", permRead|permAdmin))
+			alone(srv)
+			set := []int32{
+				c.request(OpSetACL, aclBody("/open", permRead)), c.request(OpSetData, setBody("/open", "x", -1)),
+				c.request(OpSetACL, aclBody("/closed", permAll)), c.request(OpSetData, setBody("/closed", "x", -1)),
+			}
+			synctest.Wait()
+			srv.Member(2).Heal()
+			for i, want := range []code{codeOK, codeOK, codeOK, codeNoAuth} {
+				c.wantNext(set[i], want)
+			}
+			other.want(codeNoAuth, OpSetData, setBody("/open", "y", -1))
+			other.want(codeOK, OpSetData, setBody("/closed", "y", -1))
+		}},
+		{"children that go with their session", func(t *testing.T, srv *Server) {
+			c, other := openRaw(t, srv.Member(0), 40*time.Second), openRaw(t, srv.Member(0), 40*time.Second)
+			other.want(codeOK, OpCreate, createBody("/p", "", 0))
+			c.want(codeOK, OpCreate, createBody("/p/e", "", 1))
+			alone(srv)
+			c.request(OpClose, nil)
+			synctest.Wait()
+			gone := []int32{
+				other.request(OpDelete, versionBody("/p/e", -1)), other.request(OpDelete, versionBody("/p", -1)),
+			}
+			synctest.Wait()
+			srv.Member(2).Heal()
+			other.wantNext(gone[0], codeNoNode)
+			other.wantNext(gone[1], codeNotEmpty)
+			other.want(codeOK, OpDelete, versionBody("/p", -1))
+		}},
 		{"many, at the leader", func(t *testing.T, srv *Server) { wantInOrder(t, srv, 0) }},
 		{"many, at a follower", func(t *testing.T, srv *Server) { wantInOrder(t, srv, 1) }},
 		{"the session is closed behind it", func(t *testing.T, srv *Server) {
@@ -168,6 +258,22 @@ func TestWhatHangsIsDecided(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) { inMemory(t, three, test.f) })
 	}
+}
+
+// wantStoodBehind takes up a session whose connection has ended while its write to /a hangs: nothing is answered before that.
+func wantStoodBehind(t *testing.T, srv *Server, c, other *rawClient, heal func()) {
+	t.Helper()
+	next := c.again(srv.Member(int(uint64(c.session)>>56) - 1))
+	require.Equal(t, c.session, next.session, "the handshake is answered at once")
+	ping, data := next.request(OpPing, nil), next.request(OpGetData, watchBody("/a", false))
+	next.wantSilence(time.Second)
+	other.want(codeOK, OpExists, watchBody("/a", false))
+	more := next.request(OpSetData, setBody("/a", "y", 1))
+	heal()
+	next.wantNext(ping, codeOK)
+	assert.Equal(t, "x", string(next.wantNext(data, codeOK).body.bytes()))
+	next.wantNext(more, codeOK)
+	next.want(codeOK, OpDelete, versionBody("/a", 2))
 }
 
 // wantPassedOn sends several requests behind a write that hangs. They take their places among those of others as they come
@@ -238,6 +344,25 @@ func wantInOrder(t *testing.T, srv *Server, member int) {
 		assert.Equal(t, fmt.Sprintf("/n-%010d", i), path)
 		assert.Equal(t, fmt.Sprint(i), string(c.want(codeOK, OpGetData, watchBody(path, false)).body.bytes()))
 	}
+}
+
+// TestMemberThatBeginsAnewKnowsOfNoRequest: what it has passed on before hangs at the leader, and holds nobody up here.
+func TestMemberThatBeginsAnewKnowsOfNoRequest(t *testing.T) {
+	inMemory(t, ServerOptions{Members: 5}, func(t *testing.T, srv *Server) {
+		c := openRaw(t, srv.Member(1), 40*time.Second)
+		for _, i := range []int{2, 3, 4} {
+			srv.Member(i).CutOff()
+		}
+		c.request(OpCreate, createBody("/a", "", 0))
+		synctest.Wait()
+		assert.Len(t, srv.proposed, 1)
+		srv.Member(1).Stop()
+		require.NoError(t, srv.Member(1).Start())
+		next := c.again(srv.Member(1))
+		next.want(codeNoNode, OpExists, watchBody("/a", false))
+		srv.Member(2).Heal()
+		next.want(codeOK, OpExists, watchBody("/a", false))
+	})
 }
 
 // TestWhoHasLoggedTheMostLeads: what hung is in the logs of those whom it reached, and with none of them it is lost.

@@ -227,6 +227,15 @@ func setBody(path, data string, version int32) func(*encoder) {
 	return func(e *encoder) { e.string(path); e.bytes([]byte(data)); e.int32(version) }
 }
 
+// aclBody gives everybody these rights.
+func aclBody(path string, perms int32) func(*encoder) {
+	return func(e *encoder) {
+		e.string(path)
+		e.acls([]acl{{perms, identity{"world", "anyone"}}})
+		e.int32(-1)
+	}
+}
+
 func authBody(scheme, credentials string) func(*encoder) {
 	return func(e *encoder) { e.int32(0); e.string(scheme); e.bytes([]byte(credentials)) }
 }

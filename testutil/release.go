@@ -41,6 +41,19 @@ func (r Release) createsKeepTheirCode() bool { return r != ZooKeeper38 }
 // reconfig that is so in every release; of a multi in none, but see stumblesOverNullACLs.
 func (r Release) readsBeforeZxid() bool { return r != ZooKeeper38 }
 
+// knows reports whether there is an operation, among those that clients send behind the handshake.
+func (r Release) knows(o Op) bool {
+	switch o {
+	case OpNotification, OpConnect, AnyOp:
+		return false
+	case OpCheck:
+		return r.checksOutsideMultis()
+	default:
+		_, named := opNames[o]
+		return named
+	}
+}
+
 // stumblesOverNullACLs reports whether a multi in which the access rights of a create are
 // null is given up as it is read, and takes no zxid. To a createTTL it does not happen.
 func (r Release) stumblesOverNullACLs() bool { return r != ZooKeeper38 }

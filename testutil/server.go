@@ -106,16 +106,19 @@ type Server struct {
 	// isolatedAll is how often everybody is.
 	isolatedAll int
 	changed     chan struct{} // closed and replaced when a dialer, or a delayed request, might go on
-	// proposed is what the leader has decided and cannot commit, in order, and ahead the tree
-	// as it will be then. A leader that is no more leaves them to the next.
-	proposed  []*proposed
-	ahead     *tree
-	closed    bool
-	lines     []slog.Record // for the Logger, see unlock
-	telling   chan struct{} // nil while nobody tells them, then closed when that is over
-	pulseFrom int64         // when the leader's last ping was, or its election
-	nextPulse int64         // -1 while it has not been asked how late that is
-	nextSweep int64
+	// proposed is what the leader has decided and cannot commit, in order, ahead the tree
+	// as it will be then, and leaving how many children of a node will have gone with their
+	// sessions. A leader that is no more leaves them to the next.
+	proposed   []*proposed
+	ahead      *tree
+	leaving    map[string]int
+	closed     bool
+	lines      []slog.Record // for the Logger, see unlock
+	telling    chan struct{} // nil while nobody tells them, then closed when that is over
+	pulseFrom  int64         // when the leader's last ping was, or its election
+	nextPulse  int64         // -1 while it has not been asked how late that is
+	sweepsFrom int64
+	nextSweep  int64
 }
 
 const (
@@ -195,7 +198,6 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 		counts:      make(map[Op]int64),
 		isolated:    make(map[int64]int),
 		changed:     make(chan struct{}),
-		nextSweep:   sweepInterval,
 	}
 	for i := range o.Members {
 		s.members = append(s.members, newMember(s, i))

@@ -205,7 +205,7 @@ func (s *Server) sessionInfos() []SessionInfo {
 			ExpiresIn:  time.Duration(x.expireAt-s.now()) * time.Millisecond,
 			Ephemerals: slices.Sorted(slices.Values(s.tree.ephemeralsOf(x.id))),
 		}
-		if c := x.owner.bySession[x.id]; c != nil {
+		if c := x.owner.bySession[x.id]; c != nil && c.session != 0 {
 			info.Addr = c.remote
 		}
 		infos = append(infos, info)
