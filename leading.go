@@ -348,6 +348,7 @@ func (e errands) acknowledge(ctx context.Context, b *ballot, data []byte, known 
 	// the node before it has its data.
 	create := &zk.CreateRequest{Path: path, Data: []byte{}, Acl: e.nodeACL(), Flags: zk.FlagEphemeral}
 	set := &zk.SetDataRequest{Path: path, Data: data, Version: -1}
+	var found *node
 	write := []any{create, set}
 	ops := []any{guard, create, set}
 	for wait := e.session.newBackoff(); ; wait.pause(ctx) {
@@ -362,10 +363,14 @@ func (e errands) acknowledge(ctx context.Context, b *ballot, data []byte, known 
 			return 0, 0, errBallotGone
 		case errors.Is(err, zk.ErrNodeExists), errors.Is(err, zk.ErrNoNode):
 			// Somebody's acknowledgement is there, or went while we replaced it.
-		case slices.Contains(ops, any(create)) && failedAt(results, slices.Index(ops, any(create))+1, zk.ErrNoAuth):
-			// An ACL under which nobody may write: it has its data from the start.
+		case ops[len(ops)-1] == any(set) && failedAt(results, len(ops)-1, zk.ErrNoAuth):
+			// An ACL under which nobody may write: it has its data from the start, and other data only when it is made anew.
 			write = []any{&zk.CreateRequest{Path: path, Data: data, Acl: create.Acl, Flags: create.Flags}}
-			ops = append(slices.Clip(ops[:slices.Index(ops, any(create))]), write...)
+			if i := slices.Index(ops, any(create)); i >= 0 {
+				ops = append(slices.Clip(ops[:i]), write...)
+			} else {
+				ops = append([]any{guard}, replacing(found, write)...)
+			}
 			continue
 		case isPermanent(err), ctx.Err() != nil:
 			return 0, 0, err
@@ -375,7 +380,6 @@ func (e errands) acknowledge(ctx context.Context, b *ballot, data []byte, known 
 				return 0, 0, err
 			}
 		}
-		var found *node
 		if err := e.session.retry(ctx, func(conn *zk.Conn) (err error) {
 			found, err = readNode(conn, path)
 			return err

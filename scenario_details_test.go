@@ -636,6 +636,39 @@ func TestACLWithoutWrite(t *testing.T) {
 	})
 }
 
+// With such an ACL other data than those that the acknowledgement has are made with it anew.
+func TestProclaimInOnWinWithAnACLWithoutWrite(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		n := w.session(func(o *election.SessionOptions) {
+			o.Auth = []election.Auth{{Scheme: "digest", Credentials: []byte("user:password")}}
+		})
+		acl := zk.DigestACL(zk.PermRead|zk.PermCreate|zk.PermDelete, "user", "password")
+		j := &journal{}
+		a := w.memberOn(n, "a", j, func(o *election.CandidateOptions) { o.ACL = acl })
+		wins := 0
+		a.OnWin(func(ctx context.Context, _ election.Term) error {
+			if wins++; wins == 1 {
+				return nil
+			}
+			return a.Proclaim(ctx, fmt.Appendf(nil, "term %d", wins))
+		})
+		a.lead()
+		for term := 2; term < 4; term++ {
+			time.Sleep(3 * w.timeout()) // until a recheck has told which acknowledgement is its own
+			n.link.setDown(true)
+			w.until("the lease to lapse", func() bool { return !a.IsLeader() })
+			n.link.setDown(false)
+			w.until("it to lead with other data", func() bool {
+				data, err := a.LeaderData(w.context())
+				return err == nil && string(data) == fmt.Sprint("term ", term)
+			})
+		}
+		w.same("journal", j.all(), []string{
+			"a won", "a stepped down: lease lapsed", "a won", "a stepped down: lease lapsed", "a won",
+		})
+	})
+}
+
 // On 3.9 whoever may not read the root node is not told of its existence either. Nothing that is done there needs it.
 func TestRootThatMayNotBeRead(t *testing.T) {
 	virtually(t, func(t *testing.T, w *world) {

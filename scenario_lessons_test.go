@@ -77,6 +77,27 @@ func TestOperatorDeletesBallotDuringOnWin(t *testing.T) {
 	}
 }
 
+// Nor does it go unseen where the acknowledgement, which is looked at behind the ballot, may not be read any more.
+func TestOperatorDeletesBallotBesideAnUnreadableAcknowledgement(t *testing.T) {
+	virtually(t, func(t *testing.T, w *world) {
+		j := &journal{}
+		a := w.member("a", j).lead() // with nobody behind it, who would replace the acknowledgement
+		path, id := a.VotePath(), a.node.ID()
+		defer a.deafAfterReconnection()()
+		defer w.srv.Control(testutil.AnyOp, func(r *testutil.Request) testutil.Action {
+			if r.SessionID == id && r.Path == a.LeaderAckPath() && opIs(testutil.OpExists, testutil.OpGetData)(r) {
+				return testutil.Fail(zk.ErrNoAuth)
+			}
+			return testutil.Pass
+		})()
+		w.srv.DropConnections()
+		time.Sleep(2 * w.timeout())
+		require.True(t, a.IsLeader())
+		require.NoError(t, w.client().Delete(path, -1))
+		w.await(j, "a stepped down: ballot deleted")
+	})
+}
+
 func TestOperatorDeletesWaitingBallot(t *testing.T) {
 	everywhere(t, func(t *testing.T, w *world) {
 		j := &journal{}

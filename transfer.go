@@ -180,6 +180,8 @@ func (c *Candidate) Transfer(ctx context.Context, to Ballot) error {
 		err = c.because(bounded, err)
 		what := "no server has answered in time, so it may still happen"
 		switch code := ErrorCode(0); {
+		case !a.sent.Load():
+			what = "no server has answered in time, and nothing was asked"
 		case a.withdrawn.Load():
 			what = "it has been taken back; who has not moved was not answered in time"
 		case errors.As(err, &code):
@@ -224,6 +226,7 @@ type asker struct {
 	removing bool        // a removal of this one's own may be why it is gone
 	passing  atomic.Bool // the leader has begun to step down
 
+	sent      atomic.Bool           // it has been asked for
 	withdrawn atomic.Bool           // the request has been taken back
 	verdict   atomic.Pointer[error] // what has come of it, as far as that is known
 	elsewhere atomic.Bool           // something was read on another session than inc
@@ -269,6 +272,7 @@ func (a *asker) ask(ctx context.Context) error {
 		}
 		a.inc = inc
 		var results []zk.MultiResponse
+		a.sent.Store(true)
 		err = a.session.do(ctx, func(conn *zk.Conn) (err error) {
 			results, err = conn.Multi(target, transfer, mark)
 			if err == nil && conn.SessionID() != a.inc.id {

@@ -256,24 +256,26 @@ func (c *candidacy) recheckDone(r recheckResult) {
 	}
 	if c.phase == leaving {
 		switch {
+		case r.ownGone: // known, whatever was refused behind it
+			if !c.term.causePending {
+				c.ballotLost(c.goneCause())
+			}
 		case r.err != nil: // and nothing is held back for it: the withdrawal must not wait
 			c.ballot.recheck.at = c.now.Add(c.session.Timeout() / 8)
-		case r.ownGone && !c.term.causePending:
-			c.ballotLost(c.goneCause())
 		}
 		return
 	}
 	l := &c.ballot.line
 	switch {
+	case r.ownGone: // known, whatever was refused behind it
+		c.ballotLost(c.goneCause())
+		return
 	case r.err != nil:
 		c.ballot.recheck.all = true
 		c.failed(r.err)
 		if c.holdBack(stepRecheck, "recheck", r.err) {
 			c.logger.Warn("election: cannot look at the nodes", "error", r.err)
 		}
-		return
-	case r.ownGone:
-		c.ballotLost(c.goneCause())
 		return
 	case r.predecessorGone && l.known && l.place.predecessor == r.predecessor:
 		// A watch should have told.
