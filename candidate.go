@@ -76,7 +76,8 @@ type CandidateOptions struct {
 	Priority int
 	// Metrics is told of this candidate's leadership. The default is the Session's.
 	Metrics *Metrics
-	// Logger gets the candidate's transitions. The default is the Session's.
+	// Logger gets the candidate's transitions. The default is the Session's, and
+	// what is said there of its handler holds here, too.
 	Logger *slog.Logger
 }
 

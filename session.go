@@ -51,7 +51,10 @@ type SessionOptions struct {
 	// that have none of their own. The default is none.
 	Metrics *Metrics
 	// Logger gets transitions at Info, troubles at Warn and Error, the client's
-	// own lines at Debug. The default is slog.Default().
+	// own lines at Debug. The default is slog.Default(). Its handler is called on
+	// this library's own goroutines, which wait for it: one that does not return
+	// holds up whose line it is, a candidate's Resign, Close and Shutdown included,
+	// and must not call these itself.
 	Logger *slog.Logger
 }
 
