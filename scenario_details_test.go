@@ -638,7 +638,7 @@ func TestACLWithoutWrite(t *testing.T) {
 
 // With such an ACL other data than those that the acknowledgement has are made with it anew.
 func TestProclaimInOnWinWithAnACLWithoutWrite(t *testing.T) {
-	virtually(t, func(t *testing.T, w *world) {
+	virtually(t, func(_ *testing.T, w *world) {
 		n := w.session(func(o *election.SessionOptions) {
 			o.Auth = []election.Auth{{Scheme: "digest", Credentials: []byte("user:password")}}
 		})
