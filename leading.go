@@ -363,7 +363,7 @@ func (e errands) acknowledge(ctx context.Context, b *ballot, data []byte, known 
 			return 0, 0, errBallotGone
 		case errors.Is(err, zk.ErrNodeExists), errors.Is(err, zk.ErrNoNode):
 			// Somebody's acknowledgement is there, or went while we replaced it.
-		case ops[len(ops)-1] == any(set) && failedAt(results, len(ops)-1, zk.ErrNoAuth):
+		case ops[len(ops)-1] == any(set) && failedAt(results, firstWrite(ops), zk.ErrNoAuth):
 			// An ACL under which nobody may write: it has its data from the start, and other data only when it is made anew.
 			write = []any{&zk.CreateRequest{Path: path, Data: data, Acl: create.Acl, Flags: create.Flags}}
 			if i := slices.Index(ops, any(create)); i >= 0 {
@@ -408,6 +408,14 @@ func replacing(found *node, write []any) []any {
 		ops = append(ops, &zk.SetDataRequest{Path: write[1].(*zk.SetDataRequest).Path, Data: []byte{}, Version: -1})
 	}
 	return append(ops, write[1:]...)
+}
+
+// firstWrite is the place of the first operation that gives a node data which it was not created with.
+func firstWrite(ops []any) int {
+	return slices.IndexFunc(ops, func(op any) bool {
+		_, writes := op.(*zk.SetDataRequest)
+		return writes
+	})
 }
 
 // isOurs reports whether this candidate made an acknowledgement. The session

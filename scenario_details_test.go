@@ -633,6 +633,20 @@ func TestACLWithoutWrite(t *testing.T) {
 			a.resign()
 		}
 		w.same("journal", j.all(), []string{"a won", "a stepped down: resigned", "a won", "a stepped down: resigned"})
+		// In the place of somebody else's, which has the version of an acknowledgement that was created and written, or another one.
+		conn := w.client()
+		require.NoError(t, conn.AddAuth("digest", []byte("user:password")))
+		for _, writes := range []int{1, 0, 2} {
+			require.NoError(t, second(conn.Create(a.LeaderAckPath(), nil, 0, zk.WorldACL(zk.PermAll))))
+			for range writes {
+				require.NoError(t, second(conn.Set(a.LeaderAckPath(), []byte("old"), -1)))
+			}
+			a.lead()
+			data, err := a.LeaderData(w.context())
+			require.NoError(t, err)
+			assert.Equal(t, "a", string(data), writes)
+			a.resign()
+		}
 	})
 }
 
