@@ -15,7 +15,7 @@ type proposed struct {
 	logged []bool
 }
 
-// newest is the tree as the leader's decisions will have made it, but for what it does not judge by: see await.
+// newest is the tree as the leader's decisions will have made it, but for what it does not judge by: see foresee.
 func (s *Server) newest() *tree {
 	if len(s.proposed) > 0 {
 		return s.ahead

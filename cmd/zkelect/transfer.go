@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -113,15 +114,17 @@ func transfer(ctx context.Context, o *connection, name, to string, within time.D
 // requestACL is what the request is to be made with: whoever can write to it says who is to lead, so it is as closed as the
 // election's node. It is nil where there is no such node, or that may not be read: whatever comes next says so.
 func requestACL(ctx context.Context, o *connection, s *election.Session, node string) ([]zk.ACL, error) {
+	// The session is taken up again, or the next one is.
+	passing := []error{zk.ErrConnectionClosed, zk.ErrNoServer, zk.ErrSessionExpired, zk.ErrSessionMoved}
 	limit, cancel := o.limit(ctx)
 	defer cancel()
 	acl, err := ask(limit, func() (acl []zk.ACL, err error) {
 		for {
 			acl, _, err = s.Conn().GetACL(node)
-			if limit.Err() != nil || !errors.Is(err, zk.ErrConnectionClosed) && !errors.Is(err, zk.ErrSessionExpired) {
+			if limit.Err() != nil || !slices.ContainsFunc(passing, func(e error) bool { return errors.Is(err, e) }) {
 				return acl, err
 			}
-			time.Sleep(100 * time.Millisecond) // the session is taken up again, or the next one is
+			time.Sleep(100 * time.Millisecond)
 		}
 	})
 	switch {
@@ -130,12 +133,13 @@ func requestACL(ctx context.Context, o *connection, s *election.Session, node st
 	case err != nil:
 		return nil, fmt.Errorf("the access rights of %s are not known: %w", node, err)
 	}
-	_, credentials, _ := strings.Cut(o.auth, ":")
+	scheme, credentials, _ := strings.Cut(o.auth, ":")
 	user, password, _ := strings.Cut(credentials, ":")
+	own := 0
 	for i, entry := range acl {
 		// What the server shows to those who may not administer the node.
 		if hidden := entry.Scheme == "digest" && strings.HasSuffix(entry.ID, ":x"); hidden {
-			if entry.ID != user+":x" {
+			if own++; own > 1 || scheme != "digest" || entry.ID != user+":x" {
 				return nil, fmt.Errorf("%s lets %s in, whose digest it shows only to those who may administer it: give such credentials by --auth", node, strings.TrimSuffix(entry.ID, ":x"))
 			}
 			acl[i].ID = zk.DigestACL(entry.Perms, user, password)[0].ID

@@ -161,6 +161,21 @@ func TestTransferIsAsClosedAsItsElection(t *testing.T) {
 	})
 }
 
+// TestTransferAsksForTheRightsAgain: one answer that does not come decides nothing.
+func TestTransferAsksForTheRightsAgain(t *testing.T) {
+	t.Parallel()
+	srv, err := testutil.NewServer(&testutil.ServerOptions{TickTime: 500 * time.Millisecond, MaxSessionTimeout: 12 * time.Second})
+	require.NoError(t, err)
+	t.Cleanup(srv.Close)
+	campaign(t, private(t, srv.Addr(), "A", zk.DigestACL(zk.PermAll, "me", "secret")))
+	before := srv.Counts()[testutil.OpGetACL]
+	t.Cleanup(srv.Control(testutil.OpGetACL, testutil.Once(testutil.LoseReply)))
+	status, _, stderr := zkelect(t, srv.Addr(), "transfer", "--auth", "digest:me:secret", "--election", electionOf(t), "--to", "A")
+	assert.Zero(t, status, stderr)
+	assert.Contains(t, stderr, "A leads "+electionOf(t)+" already\n")
+	assert.Equal(t, int64(2), srv.Counts()[testutil.OpGetACL]-before)
+}
+
 // private makes a candidate that holds the credentials me:secret and lets in whom the ACL names; nil is open to everybody.
 func private(t *testing.T, servers, data string, acl []zk.ACL) *election.Candidate {
 	t.Helper()
