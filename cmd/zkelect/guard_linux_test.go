@@ -96,6 +96,7 @@ func TestRunKilledWithTheKeeper(t *testing.T) {
 		}
 		require.NotZero(t, keeper, "the command has no keeper")
 		require.NotEmpty(t, children(t, command), "the command has no children")
+		require.NoError(t, syscall.Kill(keeper, syscall.SIGSTOP)) // or it may end the command, and itself, in between
 		for _, pid := range []int{a.cmd.Process.Pid, keeper} {
 			require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
 		}

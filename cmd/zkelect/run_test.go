@@ -226,7 +226,7 @@ func TestRunStragglers(t *testing.T) {
 // TestRunLost: an operator deletes the leader's ballot.
 func TestRunLost(t *testing.T) {
 	onBoth(t, func(t *testing.T, servers string) {
-		s, err := election.Connect([]string{servers}, 4*time.Second, nil)
+		s, err := election.Connect([]string{servers}, 20*time.Second, nil)
 		require.NoError(t, err)
 		defer func() { _ = s.Close() }()
 		o, err := election.NewObserver(s, electionOf(t), nil)

@@ -63,6 +63,7 @@ func TestSignalsFlood(t *testing.T) {
 	s.forward(flood)
 	handled := make(chan os.Signal, 1)
 	t.Cleanup(func() {
+		signal.Reset(syscall.SIGTTOU) // which is ignored by now, and would be by what other tests start
 		signal.Stop(handled)
 		signal.Stop(s.forwarded)
 		for _, incoming := range s.stops {

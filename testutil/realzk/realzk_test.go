@@ -24,7 +24,7 @@ func (silent) Printf(string, ...any) {}
 // connectReal returns a client with a session on one of the servers. Its session events end with the test.
 func connectReal(t *testing.T, servers ...string) *zk.Conn {
 	t.Helper()
-	conn, events, err := zk.Connect(servers, 4*time.Second, zk.WithLogger(silent{}), zk.WithDialer(zxid.Dialer(nil)))
+	conn, events, err := zk.Connect(servers, 20*time.Second, zk.WithLogger(silent{}), zk.WithDialer(zxid.Dialer(nil)))
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		conn.Close()
