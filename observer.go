@@ -136,10 +136,13 @@ func (o *Observer) LeaderAlive() (alive, known bool) {
 	return state > 0, state != 0
 }
 
-// ConfirmedAt returns when what LeaderAlive says was last known to be so: now, while a watch on the present connection
-// guards it; after that when the connection was lost, the watch has told of a change that has not been read yet, or it was found that it may not be read any more. It is
-// the zero time before the first state is known. (Where servers refuse to set the watches again after a reconnection, a
-// throttled one for example, it tells that only when they do, or from the next recheck on, after 1.25 session timeouts at most.)
+// ConfirmedAt returns when what LeaderAlive says was last known to be so: now, while
+// a watch on the present connection guards it; after that when the connection was
+// lost, the watch has told of a change that has not been read yet, or it was found
+// that it may not be read any more. It is the zero time before the first state is
+// known. Where servers refuse to set the watches again after a reconnection, a
+// throttled one for example, the death of a leader is noticed only when they do, or
+// by the next recheck, after 1.25 session timeouts at most.
 func (o *Observer) ConfirmedAt() time.Time {
 	o.mu.Lock()
 	sub := o.sub

@@ -615,15 +615,20 @@ func TestLargestOfEverything(t *testing.T) {
 	})
 }
 
+// memberWithoutWrite is a member whose ACL lets nobody write.
+func (w *world) memberWithoutWrite(id string, j *journal) *member {
+	n := w.session(func(o *election.SessionOptions) {
+		o.Auth = []election.Auth{{Scheme: "digest", Credentials: []byte("user:password")}}
+	})
+	acl := zk.DigestACL(zk.PermRead|zk.PermCreate|zk.PermDelete, "user", "password")
+	return w.memberOn(n, id, j, func(o *election.CandidateOptions) { o.ACL = acl })
+}
+
 // An ACL under which nobody may write: the acknowledgement is made with its data.
 func TestACLWithoutWrite(t *testing.T) {
 	everywhere(t, func(t *testing.T, w *world) {
-		n := w.session(func(o *election.SessionOptions) {
-			o.Auth = []election.Auth{{Scheme: "digest", Credentials: []byte("user:password")}}
-		})
-		acl := zk.DigestACL(zk.PermRead|zk.PermCreate|zk.PermDelete, "user", "password")
 		j := &journal{}
-		a := w.memberOn(n, "a", j, func(o *election.CandidateOptions) { o.ACL = acl })
+		a := w.memberWithoutWrite("a", j)
 		for range 2 {
 			a.lead()
 			data, err := a.LeaderData(w.context())
@@ -653,12 +658,8 @@ func TestACLWithoutWrite(t *testing.T) {
 // With such an ACL other data than those that the acknowledgement has are made with it anew.
 func TestProclaimInOnWinWithAnACLWithoutWrite(t *testing.T) {
 	virtually(t, func(_ *testing.T, w *world) {
-		n := w.session(func(o *election.SessionOptions) {
-			o.Auth = []election.Auth{{Scheme: "digest", Credentials: []byte("user:password")}}
-		})
-		acl := zk.DigestACL(zk.PermRead|zk.PermCreate|zk.PermDelete, "user", "password")
 		j := &journal{}
-		a := w.memberOn(n, "a", j, func(o *election.CandidateOptions) { o.ACL = acl })
+		a := w.memberWithoutWrite("a", j)
 		wins := 0
 		a.OnWin(func(ctx context.Context, _ election.Term) error {
 			if wins++; wins == 1 {
@@ -669,9 +670,9 @@ func TestProclaimInOnWinWithAnACLWithoutWrite(t *testing.T) {
 		a.lead()
 		for term := 2; term < 4; term++ {
 			time.Sleep(3 * w.timeout()) // until a recheck has told which acknowledgement is its own
-			n.link.setDown(true)
+			a.link().setDown(true)
 			w.until("the lease to lapse", func() bool { return !a.IsLeader() })
-			n.link.setDown(false)
+			a.link().setDown(false)
 			w.until("it to lead with other data", func() bool {
 				data, err := a.LeaderData(w.context())
 				return err == nil && string(data) == fmt.Sprint("term ", term)

@@ -45,7 +45,7 @@ type subscription struct {
 	after   int  // reads begun when it subscribed: none of those is fresh enough for it, unless a watch has guarded what it found
 	told    bool // has been told of the present view
 	warned  bool // has been told of the present refusal
-	settled bool // not lasting, and has been told of a leader
+	wasTold bool // not lasting, and has been told of a leader
 }
 
 // end ends the subscription. notify may still be running on the ackWatcher's
@@ -147,16 +147,16 @@ func (a *audience) due(known *ackKnown, on func() *connection) (r recipients) {
 			sub.warned = true
 		}
 		switch {
-		case sub.told || sub.settled:
+		case sub.told || sub.wasTold:
 		case known.read > sub.after || r.guarded:
 			r.tell = append(r.tell, sub)
 			sub.told = true
-			sub.settled = !sub.lasting && known.view.leader != nil
+			sub.wasTold = !sub.lasting && known.view.leader != nil
 		default:
 			r.stale = r.stale || known.read > 0
 		}
 		r.lasting = r.lasting || sub.lasting
-		r.waiting = r.waiting || !sub.lasting && !sub.settled
+		r.waiting = r.waiting || !sub.lasting && !sub.wasTold
 	}
 	return r
 }

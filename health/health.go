@@ -84,9 +84,8 @@ type Status struct {
 // Handler is HandlerFor a candidate alone. It answers /elected if the candidate
 // follows the leader (CandidateOptions.Follow: election.FollowLeader), as long
 // as that waits or leads, and has had a connection within the tolerance. One that
-// follows the next node does not hear
-// who leads: /elected answers 501, in whatever role it is. Give HandlerFor an
-// Observer then.
+// follows the next node does not hear who leads: /elected answers 501, in whatever
+// role it is. Give HandlerFor an Observer then.
 func Handler(c *election.Candidate) http.Handler {
 	return HandlerFor(Options{Candidate: c})
 }

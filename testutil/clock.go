@@ -80,7 +80,8 @@ func (s *Server) sweepIfDue(now int64) {
 	}
 }
 
-// setSweep says when the next sweep is due: the intervals are counted from when the leader began to lead. While there is nothing to sweep nobody looks.
+// setSweep says when the next sweep is due: the intervals are counted from when the leader
+// began to lead. While there is nothing to sweep nobody looks.
 func (s *Server) setSweep() {
 	s.nextSweep = s.sweepsFrom + ((s.now()-s.sweepsFrom)/sweepInterval+1)*sweepInterval
 }

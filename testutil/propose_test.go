@@ -13,9 +13,12 @@ import (
 )
 
 // alone cuts everybody off from the leader, which is member 0.
-func alone(srv *Server) {
-	srv.Member(1).CutOff()
-	srv.Member(2).CutOff()
+func alone(srv *Server) { cutOff(srv, 1, 2) }
+
+func cutOff(srv *Server, members ...int) {
+	for _, i := range members {
+		srv.Member(i).CutOff()
+	}
 }
 
 // TestWhatHangsIsDecided: a write that has reached the leader is made true when there is a majority again, in the order of
@@ -350,9 +353,7 @@ func wantInOrder(t *testing.T, srv *Server, member int) {
 func TestMemberThatBeginsAnewKnowsOfNoRequest(t *testing.T) {
 	inMemory(t, ServerOptions{Members: 5}, func(t *testing.T, srv *Server) {
 		c := openRaw(t, srv.Member(1), 40*time.Second)
-		for _, i := range []int{2, 3, 4} {
-			srv.Member(i).CutOff()
-		}
+		cutOff(srv, 2, 3, 4)
 		c.request(OpCreate, createBody("/a", "", 0))
 		synctest.Wait()
 		assert.Len(t, srv.proposed, 1)
@@ -369,9 +370,7 @@ func TestMemberThatBeginsAnewKnowsOfNoRequest(t *testing.T) {
 func TestWhoHasLoggedTheMostLeads(t *testing.T) {
 	inMemory(t, ServerOptions{Members: 5}, func(t *testing.T, srv *Server) {
 		c := openRaw(t, srv.Member(0), 40*time.Second)
-		for _, i := range []int{1, 2, 3} {
-			srv.Member(i).CutOff()
-		}
+		cutOff(srv, 1, 2, 3)
 		c.request(OpCreate, createBody("/a", "", 0))
 		synctest.Wait()
 		srv.Member(4).CutOff()

@@ -155,15 +155,15 @@ func requestACL(ctx context.Context, o *connection, s *election.Session, node st
 func passOn(ctx, limit context.Context, o *connection, s *election.Session, asker *election.Candidate, target election.Ballot) error {
 	err := asker.Transfer(limit, target)
 	if errors.Is(err, election.ErrTransferBlocked) && ctx.Err() == nil {
-		return settled(ctx, o, s, asker, target, err)
+		return awaitOutcome(ctx, o, s, asker, target, err)
 	}
 	return err
 }
 
-// settled waits until it is decided what comes of a transfer that was not done in time: it may still happen once the leader
+// awaitOutcome waits until it is decided what comes of a transfer that was not done in time: it may still happen once the leader
 // has begun to step down for it, unless the request goes before, as it does with this session. It returns nil if
 // the target leads, and else blocked.
-func settled(ctx context.Context, o *connection, s *election.Session, asker *election.Candidate, target election.Ballot, blocked error) error {
+func awaitOutcome(ctx context.Context, o *connection, s *election.Session, asker *election.Candidate, target election.Ballot, blocked error) error {
 	const pause = 100 * time.Millisecond
 	var passed time.Time // since when the target is the first, and the request is over
 	looked := time.Now() // and seen

@@ -302,13 +302,13 @@ func (e *Ensemble) FourLetter(i int, word string) (string, error) {
 }
 
 func fourLetter(address, word string) (string, error) {
-	const patience = 2 * time.Second
-	conn, err := net.DialTimeout("tcp", address, patience)
+	const answerTimeout = 2 * time.Second
+	conn, err := net.DialTimeout("tcp", address, answerTimeout)
 	if err != nil {
 		return "", err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
 		return "", err
 	}
 	if _, err := io.WriteString(conn, word); err != nil {

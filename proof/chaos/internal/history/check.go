@@ -79,9 +79,9 @@ func Leaderless(all []Leadership, run Span) []Span {
 	return without(run, led)
 }
 
-// patience is how far apart answered writes may be while the ensemble is said
+// maxWriteGap is how far apart answered writes may be while the ensemble is said
 // to have a quorum. The probes are far closer than that.
-const patience = int64(time.Second)
+const maxWriteGap = int64(time.Second)
 
 // Outages are the spans of a run in which no write was answered.
 func Outages(events []Event, run Span) []Span {
@@ -95,7 +95,7 @@ func Outages(events []Event, run Span) []Span {
 	var found []Span
 	last := run.From
 	for _, at := range append(commits, run.To) {
-		if at-last > patience {
+		if at-last > maxWriteGap {
 			found = append(found, Span{last, at})
 		}
 		last = at
