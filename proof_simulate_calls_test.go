@@ -41,7 +41,8 @@ func TestSimulateCalls(t *testing.T) {
 		}
 		return
 	}
-	runSchedules(t, func(seed int64) bool { return simulateCalls(t, seed, &total) }, func(took time.Duration) {
+	// What is asked for below is a fifth of what is to be expected, or less: no further schedules are needed to tell.
+	runSchedules(t, func(seed int64) bool { return simulateCalls(t, seed, &total) }, func() int { return 0 }, func(took time.Duration) {
 		total.report(t, took)
 	})
 }

@@ -1,10 +1,13 @@
 package election
 
 import (
+	"math"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -57,6 +60,60 @@ func TestSituationsControl(t *testing.T) {
 	}
 	met["never heard of"] = 1
 	assert.Len(t, missedSituations(met, 10_000), 1)
+}
+
+// What a short run has hardly met is judged once there are schedules enough to
+// tell, and then it is.
+func TestSituationsAreJudgedWhenSure(t *testing.T) {
+	met := map[string]int{}
+	for situation, often := range simSituations {
+		met[situation] = int(math.Ceil(often * 0.2))
+	}
+	assert.Zero(t, schedulesToBeSure(met, 155), "nothing is missed")
+	met["step-down: session lost"] = 5 // of fifteen that are to be expected
+	assert.Equal(t, []string{"the simulation is blind: it has hardly met step-down: session lost"}, missedSituations(met, 155))
+	enough := schedulesToBeSure(met, 155)
+	assert.Equal(t, 858, enough)
+
+	for _, test := range []struct {
+		name   string
+		rate   float64 // of what is asked for
+		missed bool
+	}{
+		{"by chance", 2.5, false},
+		{"blind", 0.9, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			ran, found := 0, 0
+			var mu sync.Mutex
+			total := func() map[string]int {
+				all := map[string]int{"step-down: session lost": found}
+				for situation, often := range simSituations {
+					if situation != "step-down: session lost" {
+						all[situation] = int(math.Ceil(often * float64(ran) / 1000))
+					}
+				}
+				return all
+			}
+			count := *simCount
+			*simCount = 155
+			defer func() { *simCount = count }()
+			failed := runSchedules(t, func(int64) bool {
+				mu.Lock()
+				defer mu.Unlock()
+				ran++
+				if ran <= 155 {
+					found = 5
+				} else {
+					found = int(float64(ran) / 1000 * 35 * test.rate)
+				}
+				return true
+			}, func() int { return schedulesToBeSure(total(), ran) }, func(time.Duration) {})
+			assert.False(t, failed)
+			assert.Equal(t, enough, ran)
+			assert.Equal(t, test.missed, len(missedSituations(total(), ran)) > 0)
+		})
+	}
 }
 
 // A leader of the past that does not use its guard, and one that overwrites what

@@ -2,6 +2,7 @@ package election
 
 import (
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -75,13 +76,33 @@ func missedSituations(met map[string]int, schedules int) (complaints []string) {
 			complaints = append(complaints, "no such situation: "+situation)
 		}
 	}
-	for situation, often := range simSituations {
-		if want := often * float64(schedules) / 1000; want >= 5 && float64(met[situation]) < want {
+	for situation := range simSituations {
+		if hardlyMet(situation, met, schedules) {
 			complaints = append(complaints, "the simulation is blind: it has hardly met "+situation)
 		}
 	}
 	slices.Sort(complaints)
 	return complaints
+}
+
+func hardlyMet(situation string, met map[string]int, schedules int) bool {
+	want := simSituations[situation] * float64(schedules) / 1000
+	return want >= 5 && float64(met[situation]) < want
+}
+
+// schedulesToBeSure is how many schedules have to be run before missedSituations
+// may be believed; 0 if it misses nothing. Five where fifteen are to be expected
+// is a chance of one in some hundred, and how many schedules a time suffices for,
+// and so which situations are asked for, is the machine's to say. Thirty where
+// ninety are to be expected, and each comes with another, is no chance any more.
+func schedulesToBeSure(met map[string]int, schedules int) (enough int) {
+	const sure = 30
+	for situation, often := range simSituations {
+		if hardlyMet(situation, met, schedules) {
+			enough = max(enough, int(math.Ceil(1000*sure/often)))
+		}
+	}
+	return enough
 }
 
 // simSeen is what situations are told apart by.

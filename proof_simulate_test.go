@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -34,7 +35,7 @@ var (
 	simSeed   = flag.Int64("seed", 0, "run this schedule of TestSimulate only")
 	simRepeat = flag.Int("simulate.repeat", 1, "how often to run the schedule of -seed")
 	simFirst  = flag.Int64("simulate.first", 1, "the first seed")
-	simCount  = flag.Int64("simulate.n", 0, "how many schedules to run; 0 for as many as there is time for")
+	simCount  = flag.Int64("simulate.n", 0, "how many schedules to run; 0 for as many as there is time for; TestSimulate runs more where these seem to miss a situation")
 	simFor    = flag.Duration("simulate.for", 0, "for how long to begin schedules; 0 for 10s, 3s with -short, no limit with -simulate.n")
 )
 
@@ -49,15 +50,18 @@ func TestSimulate(t *testing.T) {
 		}
 		return
 	}
-	failed := runSchedules(t, func(seed int64) bool { return simulate(t, seed, &total) }, func(took time.Duration) { total.report(t, took) })
+	failed := runSchedules(t, func(seed int64) bool { return simulate(t, seed, &total) },
+		func() int { return schedulesToBeSure(total.met, total.schedules) },
+		func(took time.Duration) { total.report(t, took) })
 	if !failed {
 		checkSituations(t, total.met, total.schedules)
 	}
 }
 
 // runSchedules runs schedules on all processors, as the flags say, until a few
-// have failed, and reports whether one has.
-func runSchedules(t *testing.T, run func(seed int64) (ok bool), report func(took time.Duration)) (failed bool) {
+// have failed, and reports whether one has. Then it asks once how many schedules
+// there have to be for a verdict, and runs those that are missing.
+func runSchedules(t *testing.T, run func(seed int64) (ok bool), enough func() int, report func(took time.Duration)) (failed bool) {
 	limit := *simFor
 	switch {
 	case limit > 0:
@@ -70,21 +74,33 @@ func runSchedules(t *testing.T, run func(seed int64) (ok bool), report func(took
 	}
 	start := time.Now()
 	var next, failures atomic.Int64
-	var workers sync.WaitGroup
-	for range runtime.GOMAXPROCS(0) {
-		workers.Go(func() {
-			for int(failures.Load()) < *failLimit && time.Since(start) < limit {
-				n := next.Add(1) - 1
-				if *simCount > 0 && n >= *simCount {
-					return
+	runOn := func(count int64, limit time.Duration) {
+		var workers sync.WaitGroup
+		for range runtime.GOMAXPROCS(0) {
+			workers.Go(func() {
+				for int(failures.Load()) < *failLimit && time.Since(start) < limit {
+					n := next.Add(1) - 1
+					if n >= count {
+						next.Add(-1)
+						return
+					}
+					if !run(*simFirst + n) {
+						failures.Add(1)
+					}
 				}
-				if !run(*simFirst + n) {
-					failures.Add(1)
-				}
-			}
-		})
+			})
+		}
+		workers.Wait()
 	}
-	workers.Wait()
+	count := *simCount
+	if count == 0 {
+		count = math.MaxInt64
+	}
+	runOn(count, limit)
+	if done := next.Load(); failures.Load() == 0 && int64(enough()) > done {
+		t.Logf("%d schedules are too few to tell what they miss: %d are run", done, enough())
+		runOn(int64(enough()), math.MaxInt64)
+	}
 	report(time.Since(start))
 	return failures.Load() > 0 || t.Failed()
 }
