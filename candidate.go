@@ -261,6 +261,9 @@ func (c *Candidate) Campaign(ctx context.Context) (Term, error) {
 	case <-c.done:
 		return Term{}, ErrClosed
 	}
+	// Before the ballot goes: once it has, nothing stands in its way any more, and the
+	// caller would not be told what did.
+	ended := c.explain(contextError(ctx), "campaign in")
 	// The loop decides which came first, the end of ctx or the success: a term
 	// that it has given to this call is not given up behind the caller's back.
 	taken := make(chan struct{})
@@ -273,7 +276,7 @@ func (c *Candidate) Campaign(ctx context.Context) (Term, error) {
 	case r := <-reply:
 		return r.term, c.explain(r.err, "campaign in")
 	default:
-		return Term{}, c.explain(contextError(ctx), "campaign in")
+		return Term{}, ended
 	}
 }
 
