@@ -2,6 +2,7 @@ package testutil_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,6 +21,10 @@ type party struct {
 	kill       func(i int) // while it is cut off
 	start      func(i int)
 	awaitAgain func() (leader int)
+
+	// awaitTaken waits until member i has noted who has taken up a session. ZooKeeper closes the connection of before, and only then
+	// notes the new one; who takes it up in between would not have that closed. Ours does both at once.
+	awaitTaken func(t *testing.T, i int, session int64)
 }
 
 // TestWhatHangsIsThatOfTheRealOne has requests hang at the leader and at a follower, and compares every answer: what is decided,
@@ -28,15 +33,21 @@ func TestWhatHangsIsThatOfTheRealOne(t *testing.T) {
 	for _, release := range releases {
 		t.Run(string(release), func(t *testing.T) {
 			t.Parallel()
-			const tick = 2 * time.Second // a member is given up after five of them
+			const tick = 2 * time.Second // a member is given up after thirty of them: it stands still for less
 			zookeeper := realzk.StartZooKeeperWith(t, 3, realzk.EnsembleOptions{
-				Release: release, TickTime: tick, Config: []string{"initLimit=10", "syncLimit=5"},
+				Release: release, TickTime: tick, Config: []string{"initLimit=10", "syncLimit=30"},
 			})
 			theirs := &party{
 				servers: zookeeper.Servers(), leader: zookeeper.Leader(), cut: zookeeper.Pause, heal: zookeeper.Resume,
 				kill: zookeeper.Kill, start: zookeeper.Restart, awaitAgain: func() int {
 					assert.NoError(t, zookeeper.AwaitServing(3*time.Minute)) // 3.8 has taken 40 s
 					return zookeeper.Leader()
+				},
+				awaitTaken: func(t *testing.T, i int, session int64) {
+					require.Eventually(t, func() bool {
+						answer, err := tryAsk(zookeeper.Servers()[i], "cons")
+						return err == nil && strings.Contains(answer, fmt.Sprintf("sid=0x%x,", session))
+					}, wireTimeout, time.Millisecond)
 				},
 			}
 			require.GreaterOrEqual(t, theirs.leader, 0, "no leader")
@@ -46,7 +57,7 @@ func TestWhatHangsIsThatOfTheRealOne(t *testing.T) {
 			ours := &party{
 				servers: srv.Servers(), cut: func(i int) { srv.Member(i).CutOff() }, heal: func(i int) { srv.Member(i).Heal() },
 				kill: func(i int) { srv.Member(i).Stop(); srv.Member(i).Heal() }, start: func(i int) { assert.NoError(t, srv.Member(i).Start()) },
-				awaitAgain: srv.Leader,
+				awaitAgain: srv.Leader, awaitTaken: func(*testing.T, int, int64) {},
 			}
 			want := theirs.hang(t)
 			assert.Equal(t, want, ours.hang(t))
@@ -249,7 +260,8 @@ func (p *party) without(t *testing.T) (told []string) {
 	closed("the session that it was for", one)
 	closed("one that has seen more", knock(one, made+1<<20, one.password))
 	first := knock(other, 0, other.password)
-	closed("one that is taken up again", other) // so the first has been read
+	closed("one that is taken up again", other)
+	p.awaitTaken(t, follower, other.id)
 	second := knock(other, 0, other.password)
 	closed("the first to take it up", first)
 	p.heal(p.leader)
