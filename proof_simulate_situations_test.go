@@ -94,7 +94,7 @@ func hardlyMet(situation string, met map[string]int, schedules int) bool {
 // may be believed; 0 if it misses nothing. Five where fifteen are to be expected
 // is a chance of one in some hundred, and how many schedules a time suffices for,
 // and so which situations are asked for, is the machine's to say. Thirty where
-// ninety are to be expected, and each comes with another, is no chance any more.
+// ninety are to be expected is no chance any more, although they come in clusters.
 func schedulesToBeSure(met map[string]int, schedules int) (enough int) {
 	const sure = 30
 	for situation, often := range simSituations {
