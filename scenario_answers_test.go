@@ -369,7 +369,7 @@ func TestLastAnswerStandsInTheError(t *testing.T) {
 				_, cancel := w.answering(throttled, test.match)
 				ctx, stop := context.WithTimeout(context.Background(), 2*w.timeout())
 				defer stop()
-				err := test.wait(ctx, w, a)
+				err := test.wait(slowContext{ctx}, w, a)
 				require.ErrorIs(t, err, context.DeadlineExceeded)
 				require.ErrorIs(t, err, throttled)
 				assert.Contains(t, err.Error(), "context deadline exceeded (last answer: request throttled (-127))")
@@ -383,6 +383,18 @@ func TestLastAnswerStandsInTheError(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A slowContext takes a second to say why it has ended: a call that reads its last
+// answer only behind that finds what it has given up meanwhile.
+type slowContext struct{ context.Context }
+
+func (c slowContext) Err() error {
+	err := c.Context.Err()
+	if err != nil {
+		time.Sleep(time.Second)
+	}
+	return err
 }
 
 // Who asks for a transfer is told the last answer, and not that there was none.
