@@ -94,7 +94,7 @@ simulate:
 
 .PHONY: simulate-short
 simulate-short:
-	$(GO) test -count=1 -v -run '^TestSimulate$$|^TestSimulateCalls$$' . -simulate.for=$(SIMULATE_FOR) -simulate.first=$(SIMULATE_FIRST)
+	$(GO) test -count=1 -v -timeout 24h -run '^TestSimulate$$|^TestSimulateCalls$$' . -simulate.for=$(SIMULATE_FOR) -simulate.first=$(SIMULATE_FIRST)
 
 # The models are checked by as many verifiers at a time as there are processors, with at most 1.8 GB each (8 GB in the
 # long form: PROVE=1 runs one at a time).

@@ -58,8 +58,19 @@ var simSituations = map[string]float64{
 	"lost reply: request for a transfer":     0.5,
 }
 
+// doubtful and sure are how often a situation has to come about. Where doubtful is
+// asked for and there are fewer, the run goes on until sure is; a situation is missed
+// only then. Five where fifteen are to be expected are fewer than a third by a chance
+// of one in some hundred, and how many schedules a time suffices for, and so which
+// situations are asked for, is the machine's to say. Thirty where ninety are to be
+// expected is no chance any more, although they come in clusters.
+const (
+	doubtful = 5
+	sure     = 30
+)
+
 // checkSituations fails a run that has missed one. A run of few schedules may
-// well miss the rare ones, so each is asked for only where several are to be expected.
+// well miss the rare ones, so each is asked for only where many are to be expected.
 func checkSituations(t *testing.T, met map[string]int, schedules int) {
 	t.Helper()
 	for _, complaint := range missedSituations(met, schedules) {
@@ -77,7 +88,7 @@ func missedSituations(met map[string]int, schedules int) (complaints []string) {
 		}
 	}
 	for situation := range simSituations {
-		if hardlyMet(situation, met, schedules) {
+		if hardlyMet(situation, met, schedules, sure) {
 			complaints = append(complaints, "the simulation is blind: it has hardly met "+situation)
 		}
 	}
@@ -85,20 +96,17 @@ func missedSituations(met map[string]int, schedules int) (complaints []string) {
 	return complaints
 }
 
-func hardlyMet(situation string, met map[string]int, schedules int) bool {
+// hardlyMet is whether a situation is asked for least times or more, and has come about less often.
+func hardlyMet(situation string, met map[string]int, schedules int, least float64) bool {
 	want := simSituations[situation] * float64(schedules) / 1000
-	return want >= 5 && float64(met[situation]) < want
+	return want >= least && float64(met[situation]) < want
 }
 
 // schedulesToBeSure is how many schedules have to be run before missedSituations
-// may be believed; 0 if it misses nothing. Five where fifteen are to be expected
-// is a chance of one in some hundred, and how many schedules a time suffices for,
-// and so which situations are asked for, is the machine's to say. Thirty where
-// ninety are to be expected is no chance any more, although they come in clusters.
+// knows whether one is missed that is in doubt; 0 if none is.
 func schedulesToBeSure(met map[string]int, schedules int) (enough int) {
-	const sure = 30
 	for situation, often := range simSituations {
-		if hardlyMet(situation, met, schedules) {
+		if hardlyMet(situation, met, schedules, doubtful) {
 			enough = max(enough, int(math.Ceil(1000*sure/often)))
 		}
 	}

@@ -36,7 +36,7 @@ var (
 	simRepeat = flag.Int("simulate.repeat", 1, "how often to run the schedule of -seed")
 	simFirst  = flag.Int64("simulate.first", 1, "the first seed")
 	simCount  = flag.Int64("simulate.n", 0, "how many schedules to run; 0 for as many as there is time for; TestSimulate runs more where these seem to miss a situation")
-	simFor    = flag.Duration("simulate.for", 0, "for how long to begin schedules; 0 for 10s, 3s with -short, no limit with -simulate.n")
+	simFor    = flag.Duration("simulate.for", 0, "for how long to begin schedules; 0 for 10s, 3s with -short, no limit with -simulate.n; TestSimulate goes on for up to six times that where these seem to miss a situation")
 )
 
 func TestSimulate(t *testing.T) {
